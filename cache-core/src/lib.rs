@@ -1,0 +1,1 @@
+//! RFC 9111 as pure code: no I/O, no clock, no Envoy.

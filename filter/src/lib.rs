@@ -1,0 +1,1 @@
+//! The proxy-wasm filter: Envoy callbacks in, host calls out.

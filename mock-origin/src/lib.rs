@@ -1,0 +1,1 @@
+//! An origin server that does what a test or a reader tells it.

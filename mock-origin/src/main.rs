@@ -1,0 +1,3 @@
+//! An origin server that does what a test or a reader tells it.
+
+fn main() {}

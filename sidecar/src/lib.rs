@@ -1,0 +1,1 @@
+//! The shared store behind HTTP: embedded memory or Redis.

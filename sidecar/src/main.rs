@@ -1,0 +1,3 @@
+//! The shared store behind HTTP: embedded memory or Redis.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Starts the whole system as child processes: make run, the end-to-end tests, the benchmarks.
+
+fn main() {}
