@@ -1,0 +1,291 @@
+//! The contract between a filter and its sidecar: every message, built and read in this one place.
+//!
+//! What this decides: paths, status codes, field names and bodies of the sidecar's HTTP API, and the bytes of an entry
+//! ([`entry`]). What it leaves out: caching. To the store an entry is three points in time and some bytes; the time
+//! marks are opaque to it, the rules behind them are the filter's.
+//!
+//! | request | body | answers |
+//! |---|---|---|
+//! | `POST /v1/look-up` | [`LookUp`] | `200` entry, `201` lease (and the stale entry), `202` held by another (and the stale entry), `204` nothing |
+//! | `PUT /v1/entries/{key}` | an [`entry::Entry`] | `204` stored, `409` refused: fence, `413` too large |
+//! | `POST /v1/release` | [`Release`] | `204` |
+//! | `POST /v1/invalidate` | [`Invalidate`] | `204` |
+//!
+//! Every answer that is not in this table is a fault of the store, and the filter goes on as if nothing was stored.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::http_time::Timestamp;
+
+pub mod entry;
+
+/// `POST`: look up an entry, and be given the lease or wait for its holder.
+pub const LOOK_UP_PATH: &str = "/v1/look-up";
+/// `PUT`: store an entry; the key's digest in hex follows.
+pub const ENTRIES_PATH: &str = "/v1/entries/";
+/// `POST`: give a lease back without an entry.
+pub const RELEASE_PATH: &str = "/v1/release";
+/// `POST`: drop everything stored under some keys.
+pub const INVALIDATE_PATH: &str = "/v1/invalidate";
+
+/// Carries the fencing token: in a `201` the token granted, in a `PUT` the token held.
+pub const FENCE_FIELD: &str = "x-larder-fence";
+/// `1` in a `204` look-up answer: the key's last response was not storable, so nobody leads and nobody waits.
+pub const UNCACHEABLE_FIELD: &str = "x-larder-uncacheable";
+
+/// SHA-256 of a primary key: what the store knows of a URL. 64 hex digits in paths and JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyDigest(pub [u8; 32]);
+
+impl KeyDigest {
+    /// Reads 64 hex digits.
+    pub fn parse(hex_digits: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex_digits, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for KeyDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a key is 64 hex digits"))
+    }
+}
+
+/// Proof of a lease, refused on a write once the lease has lapsed or passed to another. 1 to 32 hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fence(pub String);
+
+impl Fence {
+    /// Reads a fence as it stands in [`FENCE_FIELD`].
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        let well_formed = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        well_formed.then(|| Self(text.to_owned()))
+    }
+}
+
+/// Stands for the value of one selecting field, so that the store can compare values without seeing them: 32 hex digits
+/// of SHA-256. A field that is absent has no token.
+pub type SelectorToken = String;
+
+/// Selecting fields as the store sees them: field name in lower case to token.
+pub type Selectors = BTreeMap<String, SelectorToken>;
+
+/// *Look up, or give me the lease, or let me wait*, in one round trip.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LookUp {
+    /// What is asked for.
+    pub key: KeyDigest,
+    /// The presented request's fields. A variant matches when for each of its selectors `presented` holds the same
+    /// token, or none where the selector is empty. Of several that match, the one with the latest response time counts.
+    pub presented: Selectors,
+    /// The filter's clock, which the entry's time marks are compared with.
+    pub now_ms: Timestamp,
+    /// Wanted when no entry matches or the one that does is no longer fresh; `None` asks for a plain look-up.
+    pub lease: Option<LeaseTerms>,
+}
+
+/// How a lease is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseTerms {
+    /// After this many milliseconds without a write the lease lapses. 1 to 600 000.
+    pub lease_ms: u64,
+    /// How long the answer may be held back while another holds the lease, in milliseconds. 0 to 30 000. The answer
+    /// comes at once when the holder publishes, gives up, or lets its lease lapse; in the latter two cases this
+    /// look-up takes part in the race for the lease again.
+    pub wait_ms: u64,
+}
+
+/// The answer to a [`LookUp`]. Entries are whole [`entry::Entry`] encodings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookUpAnswer {
+    /// `200`: an entry that is fresh, or any that matches when no lease was asked for.
+    Entry(Vec<u8>),
+    /// `201`: go and fetch; what matched but is no longer fresh comes along.
+    Lease {
+        /// To be shown when the result is stored.
+        fence: Fence,
+        /// For revalidation, or to be served stale.
+        stale: Option<Vec<u8>>,
+    },
+    /// `202`: another holds the lease. At once when the matching entry may be served stale meanwhile, else after the wait.
+    Held {
+        /// For use where staleness is allowed.
+        stale: Option<Vec<u8>>,
+    },
+    /// `204`: nothing matches and no lease was given: either none was asked for, or responses under this key are known
+    /// to be not storable.
+    Nothing {
+        /// Whether the key is marked as not storable.
+        uncacheable: bool,
+    },
+}
+
+/// A [`LookUpAnswer`] as a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerParts {
+    /// HTTP status code.
+    pub status: u16,
+    /// Value of [`FENCE_FIELD`].
+    pub fence: Option<Fence>,
+    /// Whether [`UNCACHEABLE_FIELD`] is `1`.
+    pub uncacheable: bool,
+    /// The message's content: an entry or empty.
+    pub body: Vec<u8>,
+}
+
+impl LookUpAnswer {
+    /// The message that says this.
+    pub fn into_parts(self) -> AnswerParts {
+        let parts = |status, fence, uncacheable, body: Option<Vec<u8>>| AnswerParts {
+            status,
+            fence,
+            uncacheable,
+            body: body.unwrap_or_default(),
+        };
+        match self {
+            Self::Entry(entry) => parts(200, None, false, Some(entry)),
+            Self::Lease { fence, stale } => parts(201, Some(fence), false, stale),
+            Self::Held { stale } => parts(202, None, false, stale),
+            Self::Nothing { uncacheable } => parts(204, None, uncacheable, None),
+        }
+    }
+
+    /// Reads the message. `None` when it is none of the four: a fault of the store.
+    pub fn from_parts(parts: AnswerParts) -> Option<Self> {
+        let stale = |body: Vec<u8>| (!body.is_empty()).then_some(body);
+        match parts.status {
+            200 if !parts.body.is_empty() => Some(Self::Entry(parts.body)),
+            201 => Some(Self::Lease { fence: parts.fence?, stale: stale(parts.body) }),
+            202 => Some(Self::Held { stale: stale(parts.body) }),
+            204 => Some(Self::Nothing { uncacheable: parts.uncacheable }),
+            _ => None,
+        }
+    }
+}
+
+/// Give a lease back without an entry; whoever waits for it is woken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// The key the lease is for.
+    pub key: KeyDigest,
+    /// The lease. A fence that does not hold it is ignored.
+    pub fence: Fence,
+    /// For so many milliseconds look-ups are told that the key is not storable; 0 for not at all. At most 600 000.
+    pub uncacheable_ms: u64,
+}
+
+/// Drop every variant under some keys, and refuse writes of responses that were requested before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invalidate {
+    /// At most [`Invalidate::MAX_KEYS`].
+    pub keys: Vec<KeyDigest>,
+    /// A write whose entry was requested at or before this time is refused as if its lease had lapsed.
+    pub now_ms: Timestamp,
+}
+
+impl Invalidate {
+    /// One unsafe request concerns its own URI and those in `Location` and `Content-Location` (RFC 9111 §4.4).
+    pub const MAX_KEYS: usize = 64;
+}
+
+/// What a store says to a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteAnswer {
+    /// `204`.
+    Stored,
+    /// `409`: the lease lapsed or passed to another, or the key was invalidated meanwhile.
+    Fenced,
+    /// `413`: over the store's bound for one entry.
+    TooLarge,
+}
+
+impl WriteAnswer {
+    /// The HTTP status code that says this.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Stored => 204,
+            Self::Fenced => 409,
+            Self::TooLarge => 413,
+        }
+    }
+
+    /// Reads the status code. `None`: a fault of the store.
+    pub fn from_status(status: u16) -> Option<Self> {
+        [Self::Stored, Self::Fenced, Self::TooLarge].into_iter().find(|answer| answer.status() == status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_look_up_answer_survives_its_message() {
+        let fence = Fence("0a1".into());
+        for answer in [
+            LookUpAnswer::Entry(vec![1]),
+            LookUpAnswer::Lease { fence: fence.clone(), stale: None },
+            LookUpAnswer::Lease { fence, stale: Some(vec![2]) },
+            LookUpAnswer::Held { stale: None },
+            LookUpAnswer::Held { stale: Some(vec![3]) },
+            LookUpAnswer::Nothing { uncacheable: true },
+            LookUpAnswer::Nothing { uncacheable: false },
+        ] {
+            assert_eq!(LookUpAnswer::from_parts(answer.clone().into_parts()), Some(answer));
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_no_answer_is_a_fault() {
+        let parts = |status, body: &[u8]| AnswerParts { status, fence: None, uncacheable: false, body: body.to_vec() };
+        for message in [parts(200, b""), parts(201, b"entry"), parts(500, b""), parts(503, b"x"), parts(404, b"")] {
+            assert_eq!(LookUpAnswer::from_parts(message), None);
+        }
+    }
+
+    #[test]
+    fn keys_are_64_hex_digits_in_json() {
+        let key = KeyDigest([0xab; 32]);
+        let json = serde_json::to_string(&key).unwrap();
+        assert_eq!(json, format!("\"{}\"", "ab".repeat(32)));
+        assert_eq!(serde_json::from_str::<KeyDigest>(&json).unwrap(), key);
+        assert!(serde_json::from_str::<KeyDigest>("\"abc\"").is_err());
+    }
+
+    #[test]
+    fn a_fence_is_hex_and_short() {
+        assert!(Fence::parse(b"00ff").is_some());
+        for bad in ["", "x", "0\r\n", &"0".repeat(33)] {
+            assert!(Fence::parse(bad.as_bytes()).is_none(), "{bad:?}");
+        }
+    }
+}

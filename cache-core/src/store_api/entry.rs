@@ -1,0 +1,338 @@
+//! The bytes of one entry: on the way to the sidecar, in the handoff between worker VMs, and as a Redis hash.
+//!
+//! ```text
+//! 0      3      4            8                8+n
+//! +------+------+------------+----------------+------------------+
+//! | LRD  | 0x01 | n (u32 BE) | meta: JSON (n) | body: the rest   |
+//! +------+------+------------+----------------+------------------+
+//! ```
+//!
+//! In Redis the same entry is one hash per variant: each member of the meta is one field, the body is another, so that
+//! `redis-cli HGETALL` shows it. Everything read is checked: version, lengths, digest. What fails is not an entry.
+//! What this leaves out: what the numbers mean for caching; see `codec`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Selectors;
+use crate::http_time::Timestamp;
+
+/// First bytes of every encoded entry; the last one is the version.
+pub const MAGIC: [u8; 4] = *b"LRD\x01";
+
+/// The version of the meta and of the Redis layout. An entry of another version is treated as absent.
+pub const VERSION: u32 = 1;
+
+/// The Redis hash field that holds the body.
+pub const BODY_FIELD: &str = "body";
+
+const HEADER_LEN: usize = 8;
+
+/// A stored response as the store sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Everything but the body.
+    pub meta: EntryMeta,
+    /// The response's content.
+    pub body: Vec<u8>,
+}
+
+/// What is known of a stored response besides its body. Text is Latin-1 widened to Unicode, so any byte of a header
+/// value survives JSON; see [`widen`] and [`narrow`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntryMeta {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The URL it was fetched from, for people who look into Redis. Not used to match.
+    pub url: String,
+    /// HTTP status code.
+    pub status: u16,
+    /// End-to-end header fields in order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// In one word what happens once it is stale: `must-revalidate`, `stale-while-revalidate`, `stale-if-error`,
+    /// `stale` (both) or `revalidate` (neither named).
+    pub cache_type: String,
+    /// Freshness lifetime in seconds (RFC 9111 §4.2.1).
+    pub max_age: u64,
+    /// For how many seconds after `max_age` it may be used stale: the longer of its two stale windows (RFC 5861).
+    pub use_stale_upto: u64,
+    /// `stale-while-revalidate` in seconds.
+    pub stale_while_revalidate: u64,
+    /// `stale-if-error` in seconds.
+    pub stale_if_error: u64,
+    /// The entity tag, quotes and `W/` included, or empty.
+    pub etag: String,
+    /// Age in seconds when the response was received: corrected_initial_age (RFC 9111 §4.2.3).
+    pub initial_age: u64,
+    /// Never served stale (RFC 9111 §5.2.2.2, §5.2.2.8, §5.2.2.10).
+    pub must_revalidate: bool,
+    /// Validated before every use (RFC 9111 §5.2.2.4).
+    pub no_cache: bool,
+    /// When the request was sent (RFC 9111 §4.2.3).
+    pub request_time_ms: Timestamp,
+    /// When the response was received (RFC 9111 §4.2.3).
+    pub response_time_ms: Timestamp,
+    /// Up to here a look-up answers `200`. The filter's clock.
+    pub fresh_until_ms: Timestamp,
+    /// Up to here a look-up need not wait for the lease's holder. The filter's clock.
+    pub serve_stale_until_ms: Timestamp,
+    /// How long the store keeps it, from the write on: freshness, stale windows and keep together. 1 ms to 1 year.
+    pub ttl_ms: u64,
+    /// Selecting header fields with their values in the request it answered; `None` where absent (RFC 9111 §4.1).
+    pub selecting: Vec<(String, Option<String>)>,
+    /// `selecting` as the store compares it. An absent field has an empty token here.
+    pub selectors: Selectors,
+    /// Names under which it can be purged.
+    pub tags: Vec<String>,
+    /// Bytes of the body.
+    pub body_length: u64,
+    /// `xxh3:` and the XXH3-128 of the body in hex: against damage, not against forgery.
+    pub digest: String,
+}
+
+impl EntryMeta {
+    /// Distinguishes the variants of one key: equal selectors, equal id. 32 hex digits.
+    pub fn variant_id(&self) -> String {
+        let mut text = String::new();
+        for (name, token) in &self.selectors {
+            text.push_str(&format!("{}:{name}{}:{token}", name.len(), token.len()));
+        }
+        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
+    }
+}
+
+/// Why some bytes are not an entry. The variants are for counting and logs; all mean "nothing stored".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryFault {
+    /// Too short, no magic, or a length that does not fit.
+    Framing,
+    /// Written by another version.
+    Version,
+    /// The meta is not what [`EntryMeta`] says.
+    Meta,
+    /// The body's length differs from the meta's.
+    Length,
+    /// The body's digest differs from the meta's.
+    Digest,
+}
+
+impl fmt::Display for EntryFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Framing => "not framed as an entry",
+            Self::Version => "written by another version",
+            Self::Meta => "meta unreadable",
+            Self::Length => "body length differs",
+            Self::Digest => "body digest differs",
+        })
+    }
+}
+
+impl std::error::Error for EntryFault {}
+
+/// `xxh3:` and the XXH3-128 of `body` in hex.
+pub fn digest(body: &[u8]) -> String {
+    format!("xxh3:{:032x}", xxhash_rust::xxh3::xxh3_128(body))
+}
+
+/// Writes an entry in the frame above.
+pub fn encode(meta: &EntryMeta, body: &[u8]) -> Vec<u8> {
+    let json = serde_json::to_vec(meta).unwrap_or_default();
+    let len = u32::try_from(json.len()).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(HEADER_LEN + json.len() + body.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&len.to_be_bytes());
+    bytes.extend_from_slice(&json);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Reads the meta and where the body begins, without checking the body: what the sidecar needs of an entry in transit.
+pub fn decode_meta(bytes: &[u8]) -> Result<(EntryMeta, usize), EntryFault> {
+    let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(EntryFault::Framing)?;
+    if magic[..3] != MAGIC[..3] {
+        return Err(EntryFault::Framing);
+    }
+    if magic[3] != MAGIC[3] {
+        return Err(EntryFault::Version);
+    }
+    let (len, rest) = rest.split_first_chunk::<4>().ok_or(EntryFault::Framing)?;
+    let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| EntryFault::Framing)?;
+    let json = rest.get(..len).ok_or(EntryFault::Framing)?;
+    let meta: EntryMeta = serde_json::from_slice(json).map_err(|_| EntryFault::Meta)?;
+    if meta.version != VERSION {
+        return Err(EntryFault::Version);
+    }
+    Ok((meta, HEADER_LEN + len))
+}
+
+/// Reads an entry and checks its body against its meta.
+pub fn decode(bytes: &[u8]) -> Result<Entry, EntryFault> {
+    let (meta, body_start) = decode_meta(bytes)?;
+    let body = bytes.get(body_start..).ok_or(EntryFault::Framing)?;
+    check_body(&meta, body)?;
+    Ok(Entry { meta, body: body.to_vec() })
+}
+
+/// Checks length and digest of a body.
+pub fn check_body(meta: &EntryMeta, body: &[u8]) -> Result<(), EntryFault> {
+    if u64::try_from(body.len()) != Ok(meta.body_length) {
+        return Err(EntryFault::Length);
+    }
+    if digest(body) != meta.digest {
+        return Err(EntryFault::Digest);
+    }
+    Ok(())
+}
+
+/// The meta as hash fields: text as it is, all else as JSON. The body goes into [`BODY_FIELD`] beside them.
+pub fn to_hash_fields(meta: &EntryMeta) -> Vec<(String, String)> {
+    let Ok(serde_json::Value::Object(members)) = serde_json::to_value(meta) else { return Vec::new() };
+    let text = |value: serde_json::Value| match value {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    members.into_iter().map(|(name, value)| (name, text(value))).collect()
+}
+
+/// Reads hash fields back; fields that are no member of the meta are refused, as is a missing one.
+pub fn from_hash_fields<'a>(fields: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<EntryMeta, EntryFault> {
+    const TEXT: [&str; 4] = ["url", "cache_type", "etag", "digest"];
+    let mut members = serde_json::Map::new();
+    for (name, value) in fields {
+        if name == BODY_FIELD {
+            continue;
+        }
+        let value = if TEXT.contains(&name) {
+            let text = std::str::from_utf8(value).map_err(|_| EntryFault::Meta)?;
+            serde_json::Value::String(text.to_owned())
+        } else {
+            serde_json::from_slice(value).map_err(|_| EntryFault::Meta)?
+        };
+        members.insert(name.to_owned(), value);
+    }
+    let meta: EntryMeta = serde_json::from_value(members.into()).map_err(|_| EntryFault::Meta)?;
+    if meta.version != VERSION { Err(EntryFault::Version) } else { Ok(meta) }
+}
+
+/// Text with each byte as the character of the same number, so that any bytes survive JSON.
+pub fn widen(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
+}
+
+/// The bytes that [`widen`] made text of. `None` when a character is above U+00FF.
+pub fn narrow(text: &str) -> Option<Vec<u8>> {
+    text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn example(body: &[u8]) -> EntryMeta {
+        EntryMeta {
+            version: VERSION,
+            url: "http://a.example/data?id=1".into(),
+            status: 200,
+            headers: vec![("content-type".into(), "text/plain".into()), ("x".into(), widen(b"caf\xe9"))],
+            cache_type: "must-revalidate".into(),
+            max_age: 10,
+            use_stale_upto: 0,
+            stale_while_revalidate: 0,
+            stale_if_error: 0,
+            etag: "\"1\"".into(),
+            initial_age: 0,
+            must_revalidate: true,
+            no_cache: false,
+            request_time_ms: Timestamp::from_millis(1000),
+            response_time_ms: Timestamp::from_millis(1010),
+            fresh_until_ms: Timestamp::from_millis(11_010),
+            serve_stale_until_ms: Timestamp::from_millis(11_010),
+            ttl_ms: 70_000,
+            selecting: vec![("accept-encoding".into(), Some("gzip".into())), ("x-a".into(), None)],
+            selectors: Selectors::from([("accept-encoding".into(), "aa".into()), ("x-a".into(), String::new())]),
+            tags: vec!["t".into()],
+            body_length: body.len() as u64,
+            digest: digest(body),
+        }
+    }
+
+    #[test]
+    fn an_entry_survives_its_frame() {
+        let entry = Entry { meta: example(b"hello"), body: b"hello".to_vec() };
+        assert_eq!(decode(&encode(&entry.meta, &entry.body)), Ok(entry));
+    }
+
+    #[test]
+    fn an_entry_survives_redis_hash_fields() {
+        let meta = example(b"hello");
+        let fields = to_hash_fields(&meta);
+        let read = from_hash_fields(fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        assert_eq!(read, Ok(meta));
+    }
+
+    #[test]
+    fn the_hash_fields_a_person_looks_for_are_there_in_plain_text() {
+        let fields = to_hash_fields(&example(b""));
+        let value = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
+        assert_eq!(value("cache_type"), Some("must-revalidate"));
+        assert_eq!(value("max_age"), Some("10"));
+        assert_eq!(value("use_stale_upto"), Some("0"));
+        assert_eq!(value("etag"), Some("\"1\""));
+        assert!(value("headers").unwrap().contains("content-type"));
+    }
+
+    #[test]
+    fn a_flipped_byte_in_the_body_is_found() {
+        let mut bytes = encode(&example(b"hello"), b"hello");
+        *bytes.last_mut().unwrap() ^= 1;
+        assert_eq!(decode(&bytes), Err(EntryFault::Digest));
+    }
+
+    #[test]
+    fn a_missing_tail_is_found() {
+        let bytes = encode(&example(b"hello"), b"hello");
+        assert_eq!(decode(&bytes[..bytes.len() - 1]), Err(EntryFault::Length));
+    }
+
+    #[test]
+    fn another_version_is_not_read() {
+        let mut bytes = encode(&example(b""), b"");
+        bytes[3] = 2;
+        assert_eq!(decode(&bytes), Err(EntryFault::Version));
+        let mut meta = example(b"");
+        meta.version = 2;
+        assert_eq!(decode(&encode(&meta, b"")), Err(EntryFault::Version));
+    }
+
+    #[test]
+    fn variants_differ_by_selectors_and_not_by_where_a_name_ends() {
+        let id = |selectors: &[(&str, &str)]| {
+            let mut meta = example(b"");
+            meta.selectors = selectors.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
+            meta.variant_id()
+        };
+        assert_ne!(id(&[("a", "b")]), id(&[("a", "c")]));
+        assert_ne!(id(&[("ab", "c")]), id(&[("a", "bc")]));
+        assert_ne!(id(&[]), id(&[("a", "")]));
+        assert_eq!(id(&[("a", "b")]), id(&[("a", "b")]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decode(&bytes);
+            let mut framed = MAGIC.to_vec();
+            framed.extend_from_slice(&bytes);
+            let _ = decode(&framed);
+        }
+
+        #[test]
+        fn narrowing_undoes_widening(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert_eq!(narrow(&widen(&bytes)), Some(bytes));
+        }
+    }
+}
