@@ -6,6 +6,17 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod age;
+pub mod cache_control;
 pub mod fields;
+pub mod freshness;
 pub mod http_time;
+pub mod invalidation;
+pub mod message;
+pub mod policy;
+pub mod preconditions;
+pub mod storability;
 pub mod store_api;
+pub mod stored_response;
+pub mod validation;
+pub mod vary;

@@ -1,0 +1,249 @@
+//! What a client is told about how its answer came about: `Cache-Status` (RFC 9211) and `x-cache-status`.
+//!
+//! What this decides: the text of both fields, and the closed list of reasons ([`Detail`]). One value is the source for
+//! the fields, the metrics and the log. What it leaves out: which value it is; `exchange` fills it in.
+
+use std::fmt;
+
+use crate::storability::NotStorable;
+
+/// This cache's name in `Cache-Status` (RFC 9211 §2).
+pub const CACHE_NAME: &str = "larder";
+/// The field every answer carries besides `Cache-Status`, with [`CacheStatus::hit_or_miss`].
+pub const X_CACHE_STATUS: &str = "x-cache-status";
+
+/// How one request was handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStatus {
+    /// Answered from a stored response without going forward (RFC 9211 §2.1).
+    pub hit: bool,
+    /// Why it went forward (RFC 9211 §2.2).
+    pub forward: Option<Forward>,
+    /// Status code of the forwarded request's answer (RFC 9211 §2.3).
+    pub forward_status: Option<u16>,
+    /// Freshness left in seconds; negative when stale (RFC 9211 §2.4).
+    pub ttl: Option<i64>,
+    /// Whether the answer was stored (RFC 9211 §2.5).
+    pub stored: bool,
+    /// Whether the answer is another request's fetch (RFC 9211 §2.6).
+    pub collapsed: bool,
+    /// A stored response answered although the origin was asked and failed.
+    pub stale_on_error: bool,
+    /// What else there is to say (RFC 9211 §2.8).
+    pub detail: Option<Detail>,
+}
+
+/// Why a request went forward (RFC 9211 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// A rule, or the kind of request, keeps it out of the cache.
+    Bypass,
+    /// The method's semantics require it.
+    Method,
+    /// Nothing is stored for the URI.
+    UriMiss,
+    /// Something is stored for the URI, but no variant that matches.
+    VaryMiss,
+    /// The request's own directives demanded it.
+    Request,
+    /// What is stored is stale.
+    Stale,
+}
+
+impl Forward {
+    /// The token of RFC 9211 §2.2.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// Everything `detail=` can say. `docs/cache-status.md` lists the same words; a test compares them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Detail {
+    /// Not stored, and why.
+    NotStored(NotStorable),
+    /// Served stale while a refresh runs (RFC 5861 §3).
+    StaleWhileRevalidate,
+    /// Served stale because the origin failed (RFC 5861 §4).
+    StaleIfError,
+    /// Served stale because the request accepted it.
+    MaxStale,
+    /// The request wants only a stored response and there is none that may be used (RFC 9111 §5.2.1.7).
+    OnlyIfCached,
+    /// The override is malformed.
+    MalformedOverride,
+    /// No healthy origin, or no connection to one.
+    NoOrigin,
+    /// The origin did not answer in time.
+    OriginTimeout,
+    /// The origin's answer broke off before its end.
+    OriginBroken,
+    /// The fetch this request waited for failed.
+    LeaderFailed,
+    /// The request waited for another's fetch for as long as it may, then went by itself.
+    WaitTimeout,
+    /// The store did not answer within its budget.
+    StoreTimeout,
+    /// The store refused, broke off, or answered nonsense.
+    StoreError,
+    /// The store is being left alone after a series of faults.
+    StoreBreaker,
+    /// Another fetch under this key was recently not storable, so nobody waits for this one.
+    Uncacheable,
+    /// The request has content, an upgrade, gRPC or a method override.
+    UnsupportedRequest,
+    /// Concurrent requests for different keys share a leader slot, or a rule switches collapsing off.
+    NotCollapsed,
+    /// A request with `Authorization` is not answered from what was stored for everybody.
+    Authorization,
+}
+
+impl Detail {
+    /// Every detail, for the documentation's test and the metrics.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [
+            Self::StaleWhileRevalidate,
+            Self::StaleIfError,
+            Self::MaxStale,
+            Self::OnlyIfCached,
+            Self::MalformedOverride,
+            Self::NoOrigin,
+            Self::OriginTimeout,
+            Self::OriginBroken,
+            Self::LeaderFailed,
+            Self::WaitTimeout,
+            Self::StoreTimeout,
+            Self::StoreError,
+            Self::StoreBreaker,
+            Self::Uncacheable,
+            Self::UnsupportedRequest,
+            Self::NotCollapsed,
+            Self::Authorization,
+        ]
+        .into_iter()
+        .chain(NotStorable::ALL.into_iter().map(Self::NotStored))
+    }
+
+    /// The word after `detail=`.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::NotStored(why) => why.detail(),
+            Self::StaleWhileRevalidate => "stale-while-revalidate",
+            Self::StaleIfError => "stale-if-error",
+            Self::MaxStale => "max-stale",
+            Self::OnlyIfCached => "only-if-cached",
+            Self::MalformedOverride => "malformed-override",
+            Self::NoOrigin => "no-origin",
+            Self::OriginTimeout => "origin-timeout",
+            Self::OriginBroken => "origin-broken",
+            Self::LeaderFailed => "leader-failed",
+            Self::WaitTimeout => "wait-timeout",
+            Self::StoreTimeout => "store-timeout",
+            Self::StoreError => "store-error",
+            Self::StoreBreaker => "store-breaker",
+            Self::Uncacheable => "uncacheable",
+            Self::UnsupportedRequest => "unsupported-request",
+            Self::NotCollapsed => "not-collapsed",
+            Self::Authorization => "authorization",
+        }
+    }
+}
+
+impl CacheStatus {
+    /// A request that goes forward.
+    pub fn forwarded(why: Forward) -> Self {
+        Self { forward: Some(why), ..Self::default() }
+    }
+
+    /// The same with a detail.
+    #[must_use]
+    pub fn with_detail(self, detail: Detail) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
+    /// `HIT` when a stored response answered that the origin neither delivered nor confirmed for this request, else
+    /// `MISS`.
+    pub fn hit_or_miss(&self) -> &'static str {
+        if self.hit || self.stale_on_error { "HIT" } else { "MISS" }
+    }
+}
+
+impl fmt::Display for CacheStatus {
+    /// One member of the `Cache-Status` list (RFC 9211 §2).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(CACHE_NAME)?;
+        if self.hit {
+            f.write_str("; hit")?;
+        }
+        if let Some(forward) = self.forward {
+            write!(f, "; fwd={}", forward.token())?;
+        }
+        if let Some(status) = self.forward_status {
+            write!(f, "; fwd-status={status}")?;
+        }
+        if self.collapsed {
+            f.write_str("; collapsed")?;
+        }
+        if self.stored {
+            f.write_str("; stored")?;
+        }
+        if let Some(ttl) = self.ttl {
+            write!(f, "; ttl={ttl}")?;
+        }
+        if let Some(detail) = self.detail {
+            write!(f, "; detail={}", detail.token())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_field_reads_as_rfc_9211_writes_it() {
+        let hit = CacheStatus { hit: true, ttl: Some(4), ..CacheStatus::default() };
+        let validated = CacheStatus {
+            forward_status: Some(304),
+            stored: true,
+            ttl: Some(60),
+            ..CacheStatus::forwarded(Forward::Stale)
+        };
+        let collapsed = CacheStatus { collapsed: true, ..CacheStatus::forwarded(Forward::UriMiss) };
+        for (status, text, word) in [
+            (hit, "larder; hit; ttl=4", "HIT"),
+            (validated, "larder; fwd=stale; fwd-status=304; stored; ttl=60", "MISS"),
+            (collapsed, "larder; fwd=uri-miss; collapsed", "MISS"),
+        ] {
+            assert_eq!(status.to_string(), text);
+            assert_eq!(status.hit_or_miss(), word);
+        }
+    }
+
+    #[test]
+    fn a_stale_copy_in_place_of_a_failure_is_a_hit_that_was_forwarded() {
+        let status = CacheStatus { forward_status: Some(503), stale_on_error: true, ..CacheStatus::forwarded(Forward::Stale) }
+            .with_detail(Detail::StaleIfError);
+        assert_eq!(status.to_string(), "larder; fwd=stale; fwd-status=503; detail=stale-if-error");
+        assert_eq!(status.hit_or_miss(), "HIT");
+    }
+
+    #[test]
+    fn every_detail_has_a_token_of_its_own() {
+        let all: Vec<_> = Detail::all().collect();
+        let tokens: HashSet<_> = all.iter().filter(|d| !matches!(d, Detail::NotStored(_))).map(|d| d.token()).collect();
+        assert_eq!(tokens.len(), all.iter().filter(|d| !matches!(d, Detail::NotStored(_))).count());
+        for token in all.iter().map(|detail| detail.token()) {
+            assert!(crate::fields::is_token(token.as_bytes()), "{token}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A stored response as an entry of the store, and back.
+//!
+//! What this decides: which numbers travel, the time marks the store compares, and how long it keeps an entry. Everything
+//! that comes back is checked: a header that could split a response makes the entry count as absent.
+//! What it leaves out: the bytes; those are `store_api::entry`.
+
+use std::sync::Arc;
+
+use crate::fields::{Fields, are_safe_to_emit};
+use crate::http_time::{DeltaSeconds, Timestamp};
+use crate::policy::Policy;
+use crate::reuse;
+use crate::store_api::entry::{Entry, EntryFault, EntryMeta, VERSION, digest, narrow, widen};
+use crate::stored_response::{ReuseTerms, StoredResponse};
+use crate::vary::SelectingFields;
+
+/// One year: nothing is kept longer in the store.
+const MAX_TTL: DeltaSeconds = DeltaSeconds::new(365 * 86_400);
+
+/// The meta of `stored` for a write at `now`. Its body goes beside it.
+pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> EntryMeta {
+    let terms = &stored.terms;
+    let fresh_until = reuse::fresh_until(stored);
+    let swr = if terms.must_revalidate { DeltaSeconds::ZERO } else { terms.stale_while_revalidate.min(policy.max_stale) };
+    let sie = if terms.must_revalidate { DeltaSeconds::ZERO } else { terms.stale_if_error.min(policy.max_stale) };
+    let stale_window = swr.max(sie);
+    let until = fresh_until.plus(stale_window).plus(policy.keep);
+    EntryMeta {
+        version: VERSION,
+        url: stored.url.clone(),
+        status: stored.status,
+        headers: stored.fields.iter().map(|(name, value)| (widen(name), widen(value))).collect(),
+        cache_type: cache_type(terms).to_owned(),
+        max_age: terms.lifetime.as_secs(),
+        use_stale_upto: stale_window.as_secs(),
+        stale_while_revalidate: terms.stale_while_revalidate.as_secs(),
+        stale_if_error: terms.stale_if_error.as_secs(),
+        etag: stored.fields.get("etag").map(widen).unwrap_or_default(),
+        initial_age: stored.initial_age.as_secs(),
+        must_revalidate: terms.must_revalidate,
+        no_cache: terms.no_cache,
+        request_time_ms: stored.request_time,
+        response_time_ms: stored.response_time,
+        // A response that must be validated before every use is never what a look-up wants as it is.
+        fresh_until_ms: if terms.no_cache { stored.response_time } else { fresh_until },
+        serve_stale_until_ms: if terms.no_cache { stored.response_time } else { fresh_until.plus(swr) },
+        ttl_ms: until.millis_since(now).clamp(1, MAX_TTL.as_millis()),
+        selecting: stored.selecting.to_pairs(),
+        selectors: stored.selecting.selectors(),
+        tags: stored.tags.clone(),
+        body_length: stored.body.len() as u64,
+        digest: digest(&stored.body),
+    }
+}
+
+fn cache_type(terms: &ReuseTerms) -> &'static str {
+    let swr = terms.stale_while_revalidate > DeltaSeconds::ZERO;
+    let sie = terms.stale_if_error > DeltaSeconds::ZERO;
+    match (terms.must_revalidate || terms.no_cache, swr, sie) {
+        (true, _, _) => "must-revalidate",
+        (false, true, true) => "stale",
+        (false, true, false) => "stale-while-revalidate",
+        (false, false, true) => "stale-if-error",
+        (false, false, false) => "revalidate",
+    }
+}
+
+/// The stored response an entry describes; its framing, lengths and digest have been checked by `entry::decode`.
+pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
+    let meta = entry.meta;
+    let mut fields = Fields::with_capacity(meta.headers.len(), 32 * meta.headers.len());
+    for (name, value) in &meta.headers {
+        let (Some(name), Some(value)) = (narrow(name), narrow(value)) else { return Err(EntryFault::Meta) };
+        fields.append(&name, &value);
+    }
+    if !are_safe_to_emit(&fields) || !(200..=599).contains(&meta.status) {
+        return Err(EntryFault::Meta);
+    }
+    Ok(StoredResponse {
+        url: meta.url,
+        status: meta.status,
+        fields,
+        body: Arc::from(entry.body),
+        request_time: meta.request_time_ms,
+        response_time: meta.response_time_ms,
+        initial_age: DeltaSeconds::new(meta.initial_age),
+        terms: ReuseTerms {
+            lifetime: DeltaSeconds::new(meta.max_age),
+            stale_while_revalidate: DeltaSeconds::new(meta.stale_while_revalidate),
+            stale_if_error: DeltaSeconds::new(meta.stale_if_error),
+            must_revalidate: meta.must_revalidate,
+            no_cache: meta.no_cache,
+        },
+        selecting: SelectingFields::from_pairs(&meta.selecting).ok_or(EntryFault::Meta)?,
+        tags: meta.tags,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store_api::entry;
+
+    fn example() -> StoredResponse {
+        StoredResponse {
+            terms: ReuseTerms {
+                lifetime: DeltaSeconds::new(5),
+                stale_while_revalidate: DeltaSeconds::new(15),
+                ..ReuseTerms::default()
+            },
+            ..StoredResponse::example()
+        }
+    }
+
+    #[test]
+    fn a_stored_response_survives_the_store() {
+        let stored = example();
+        let meta = to_meta(&stored, &Policy::default(), stored.response_time);
+        let bytes = entry::encode(&meta, &stored.body);
+        assert_eq!(from_entry(entry::decode(&bytes).unwrap()), Ok(stored));
+    }
+
+    #[test]
+    fn the_store_keeps_it_for_freshness_stale_window_and_keep_together() {
+        let stored = example();
+        let policy = Policy { keep: DeltaSeconds::new(100), ..Policy::default() };
+        let meta = to_meta(&stored, &policy, stored.response_time.plus_millis(1_000));
+        assert_eq!(meta.ttl_ms, (5 + 15 + 100 - 1) * 1_000);
+        assert_eq!((meta.max_age, meta.use_stale_upto, meta.cache_type.as_str()), (5, 15, "stale-while-revalidate"));
+    }
+
+    #[test]
+    fn an_entry_whose_header_could_split_a_response_is_refused() {
+        let stored = example();
+        let mut meta = to_meta(&stored, &Policy::default(), stored.response_time);
+        for bad in [("x", "a\r\nset-cookie: b"), ("x y", "a"), (":status", "200"), ("x", "\u{100}")] {
+            meta.headers = vec![(bad.0.to_owned(), bad.1.to_owned())];
+            let entry = Entry { meta: meta.clone(), body: stored.body.to_vec() };
+            assert_eq!(from_entry(entry), Err(EntryFault::Meta), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_with_an_interim_or_impossible_status_is_refused() {
+        let stored = example();
+        for status in [0, 100, 101, 199, 600, 999] {
+            let meta = EntryMeta { status, ..to_meta(&stored, &Policy::default(), stored.response_time) };
+            assert_eq!(from_entry(Entry { meta, body: stored.body.to_vec() }), Err(EntryFault::Meta), "{status}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What worker VMs say to each other through their inboxes.
+//!
+//! What this decides: the messages and their bytes. A message that cannot be read is dropped: it can only come from
+//! another version of the code, and every waiter has a deadline of its own.
+
+use super::slot::Reader;
+use super::{CollapseKey, Handoff};
+use crate::http_time::Timestamp;
+use crate::key::PrimaryKey;
+
+/// A message to one worker VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The fetch that requests under this key wait for is over.
+    Wake(CollapseKey, Wake),
+    /// Forget what is stored under a key and was requested up to a time (RFC 9111 §4.4).
+    Invalidate(PrimaryKey, Timestamp),
+    /// To oneself: go on with what was left, on a fresh stack.
+    Continue,
+}
+
+/// How a fetch ended for those who waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// The answer lies in the handoff.
+    HandedOver(Handoff),
+    /// Not storable: everyone goes alone.
+    Uncacheable,
+    /// The leader is gone without an answer: arrive again.
+    Again,
+    /// The origin gave no answer; this status stands for it.
+    Failed(u16),
+}
+
+const VERSION: u8 = 1;
+
+impl Message {
+    /// The bytes; never empty, for Envoy cannot tell an empty message from none.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        match self {
+            Self::Wake(key, wake) => {
+                bytes.push(b'W');
+                bytes.extend_from_slice(&key.0);
+                match wake {
+                    Wake::HandedOver(handoff) => {
+                        bytes.push(b'H');
+                        bytes.extend_from_slice(&handoff.index.to_be_bytes());
+                        bytes.extend_from_slice(&handoff.sequence.to_be_bytes());
+                    }
+                    Wake::Uncacheable => bytes.push(b'U'),
+                    Wake::Again => bytes.push(b'A'),
+                    Wake::Failed(status) => {
+                        bytes.push(b'F');
+                        bytes.extend_from_slice(&status.to_be_bytes());
+                    }
+                }
+            }
+            Self::Invalidate(key, time) => {
+                bytes.push(b'I');
+                bytes.extend_from_slice(&time.as_millis().to_be_bytes());
+                bytes.extend_from_slice(key.as_bytes());
+            }
+            Self::Continue => bytes.push(b'C'),
+        }
+        bytes
+    }
+
+    /// Reads the bytes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        match reader.take()? {
+            [VERSION, b'W'] => {
+                let key = CollapseKey(reader.take()?);
+                let wake = match reader.take()? {
+                    [b'H'] => Wake::HandedOver(Handoff { index: reader.u32()?, sequence: reader.u64()? }),
+                    [b'U'] => Wake::Uncacheable,
+                    [b'A'] => Wake::Again,
+                    [b'F'] => Wake::Failed(u16::from_be_bytes(reader.take()?)),
+                    _ => return None,
+                };
+                Some(Self::Wake(key, wake))
+            }
+            [VERSION, b'I'] => {
+                let time = Timestamp::from_millis(reader.u64()?);
+                Some(Self::Invalidate(PrimaryKey::from_bytes(reader.0), time))
+            }
+            [VERSION, b'C'] => Some(Self::Continue),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_message_survives_its_bytes() {
+        let key = CollapseKey([7; 32]);
+        for message in [
+            Message::Wake(key, Wake::HandedOver(Handoff { index: 1, sequence: 2 })),
+            Message::Wake(key, Wake::Uncacheable),
+            Message::Wake(key, Wake::Again),
+            Message::Wake(key, Wake::Failed(502)),
+            Message::Invalidate(PrimaryKey::new(b"n", b"http", b"a", b"/"), Timestamp::from_millis(5)),
+            Message::Continue,
+        ] {
+            assert_eq!(Message::decode(&message.encode()), Some(message));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Message::decode(&bytes);
+        }
+    }
+}

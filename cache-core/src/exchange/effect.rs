@@ -1,0 +1,148 @@
+//! What the shell does for an exchange. It decides nothing in doing so.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::event::Outcome;
+use crate::cache_status::CacheStatus;
+use crate::collapse::CollapseKey;
+use crate::fields::Fields;
+use crate::http_time::Timestamp;
+use crate::key::PrimaryKey;
+use crate::message::Request;
+use crate::store_api::{Fence, KeyDigest, Selectors};
+use crate::stored_response::StoredResponse;
+
+/// Effects in the order in which they are to be carried out.
+pub type Effects = Vec<Effect>;
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Look into level 1; comes back as `Event::Local`.
+    LookUpLocal(PrimaryKey),
+    /// Go to the key's leader slot; comes back as `Event::Slot`.
+    Arrive {
+        /// What is to be fetched.
+        key: CollapseKey,
+        /// Whether an answer that another has just handed over will do.
+        accept_handed_over: bool,
+    },
+    /// Ask the store; comes back as `Event::Store`.
+    AskStore(StoreQuestion),
+    /// Let the request go to the origin, changed so; the answer comes as `Event::Response`.
+    Forward(ForwardedRequest),
+    /// Answer the client. The last word to this client.
+    Reply(Reply),
+    /// Let the response pass, changed so.
+    PassResponse(ResponseChange),
+    /// Hold the response back and swallow its content; a `Reply` follows at its end.
+    HoldResponse,
+    /// Keep a response, in level 1 and, unless `local_only`, in the store.
+    Keep {
+        /// Under which key.
+        key: PrimaryKey,
+        /// What.
+        stored: Arc<StoredResponse>,
+        /// The lease it was fetched under.
+        fence: Option<Fence>,
+        /// Whether the store has it already.
+        local_only: bool,
+    },
+    /// Leave the leader slot and tell those who wait.
+    Publish {
+        /// Which slot.
+        key: CollapseKey,
+        /// What they get.
+        outcome: Outcome,
+        /// Up to when nobody waits under this key, for an outcome that is not storable.
+        uncacheable_until: Timestamp,
+    },
+    /// Give the store's lease back without an entry.
+    ReleaseLease {
+        /// Of which key.
+        key: KeyDigest,
+        /// The lease.
+        fence: Fence,
+        /// For how many milliseconds the key is marked as not storable.
+        uncacheable_ms: u64,
+    },
+    /// Refresh in the background.
+    Refresh(Box<RefreshOrder>),
+    /// Drop all that is stored under these keys, everywhere (RFC 9111 §4.4).
+    Invalidate(Vec<PrimaryKey>),
+    /// How it ended, for metrics and log. Once per exchange.
+    Report(CacheStatus),
+}
+
+/// A look-up in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreQuestion {
+    /// What is asked for.
+    pub key: KeyDigest,
+    /// The request's fields as the store compares them.
+    pub presented: Selectors,
+    /// Whether the lease is wanted if the request has to go to the origin.
+    pub lease: bool,
+    /// Whether the answer may be held back while another Envoy fetches.
+    pub wait: bool,
+}
+
+/// How a request is changed on its way to the origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForwardedRequest {
+    /// Path and query instead of the client's.
+    pub path: Option<Vec<u8>>,
+    /// Fields to remove.
+    pub remove: Vec<Vec<u8>>,
+    /// Fields to set.
+    pub set: Fields,
+}
+
+/// How a response is changed on its way to the client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseChange {
+    /// Another status code.
+    pub status: Option<u16>,
+    /// Fields to set, in place of any of the same name.
+    pub set: Fields,
+}
+
+/// An answer of the cache's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status code.
+    pub status: u16,
+    /// All fields, without `content-length`.
+    pub fields: Fields,
+    /// Content, of which `range` is sent. Empty with status 304.
+    pub body: Arc<[u8]>,
+    /// The bytes of `body` that are sent.
+    pub range: Range<usize>,
+    /// For the access log.
+    pub details: &'static str,
+}
+
+impl Reply {
+    /// The content that is sent.
+    pub fn content(&self) -> &[u8] {
+        self.body.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+/// What a background refresh has to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefreshOrder {
+    /// What is refreshed.
+    pub key: PrimaryKey,
+    /// The slot under which exactly one refreshes.
+    pub collapse: CollapseKey,
+    /// The stale response.
+    pub stored: Arc<StoredResponse>,
+    /// The request that found it, its override among the fields.
+    pub request: Request,
+    /// Path and query for the origin.
+    pub path: Vec<u8>,
+    /// A lease that the look-up brought along.
+    pub fence: Option<Fence>,
+}

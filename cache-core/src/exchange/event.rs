@@ -1,0 +1,143 @@
+//! What can happen to one request on its way through the cache.
+
+use std::sync::Arc;
+
+use crate::cache_status::Detail;
+use crate::http_time::Timestamp;
+use crate::message::{Request, ResponseHead};
+use crate::store_api::Fence;
+use crate::stored_response::StoredResponse;
+
+/// Something happened. Every event but the first answers an effect or comes from outside.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The request's head is there. The first event, and once only.
+    Request(Request),
+    /// Answers [`super::Effect::LookUpLocal`].
+    Local(Local<'a>),
+    /// Answers [`super::Effect::Arrive`].
+    Slot(SlotAnswer),
+    /// Answers [`super::Effect::AskStore`].
+    Store(StoreAnswer),
+    /// While waiting: the leader has finished.
+    Woken(Outcome),
+    /// While waiting: the time is up.
+    WaitEnded,
+    /// The head of the answer to the forwarded request.
+    Response {
+        /// Status and fields.
+        head: ResponseHead,
+        /// Who made it.
+        source: ResponseSource,
+        /// Whether no content follows.
+        end: bool,
+    },
+    /// A piece of the answer's content.
+    Body {
+        /// The bytes, possibly none.
+        chunk: &'a [u8],
+        /// Whether it is the last.
+        end: bool,
+    },
+    /// The stream is gone before its answer was complete.
+    Gone {
+        /// Whether the origin broke off; else the client left.
+        origin_broke: bool,
+    },
+}
+
+/// What level 1 holds under a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Local<'a> {
+    /// All variants.
+    pub variants: &'a [Arc<StoredResponse>],
+    /// When the key was last invalidated, if that is remembered: what was requested until then counts no more.
+    pub invalidated: Option<Timestamp>,
+}
+
+/// What the leader slot said.
+#[derive(Debug)]
+pub enum SlotAnswer {
+    /// This request fetches for all.
+    Lead,
+    /// Another fetches; its end comes as [`Event::Woken`].
+    Wait,
+    /// Another has just fetched.
+    HandedOver(Outcome),
+    /// Answers under this key are not storable at present.
+    Uncacheable,
+    /// Another key uses the slot.
+    Occupied,
+}
+
+/// What the store said.
+#[derive(Debug)]
+pub enum StoreAnswer {
+    /// A response that may still be fresh.
+    Entry(Arc<StoredResponse>),
+    /// The lease, and what matched but is no longer fresh.
+    Lease(Fence, Option<Arc<StoredResponse>>),
+    /// Another Envoy holds the lease.
+    Held(Option<Arc<StoredResponse>>),
+    /// Nothing, or a mark that the key is not storable.
+    Nothing {
+        /// Whether the key is so marked.
+        uncacheable: bool,
+    },
+    /// No usable answer, and why.
+    Fault(StoreFault),
+}
+
+/// Why the store gave no usable answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreFault {
+    /// Not within the budget.
+    Timeout,
+    /// Refused, broken off, or nonsense.
+    Error,
+    /// Not asked: the breaker is open.
+    Breaker,
+}
+
+impl StoreFault {
+    /// The reason told to the client.
+    pub fn detail(self) -> Detail {
+        match self {
+            Self::Timeout => Detail::StoreTimeout,
+            Self::Error => Detail::StoreError,
+            Self::Breaker => Detail::StoreBreaker,
+        }
+    }
+}
+
+/// Who made a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseSource {
+    /// The origin.
+    Origin,
+    /// The proxy, because it reached no origin.
+    NoOrigin,
+    /// The proxy, because the origin did not answer in time.
+    Timeout,
+    /// The proxy, for a reason that is none of the cache's business (a redirect of a route, a limit).
+    Proxy,
+}
+
+/// How a fetch ended for those who waited for it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The origin answered, storably.
+    Fetched(Arc<StoredResponse>),
+    /// The store had it.
+    Found(Arc<StoredResponse>),
+    /// The origin failed and this stale response stood in.
+    StaleOnError(Arc<StoredResponse>),
+    /// The origin's error, to be shared by those who waited and by nobody else.
+    OriginError(Arc<StoredResponse>),
+    /// No answer at all; this status stands for it.
+    Failed(u16),
+    /// The answer is not for others.
+    Uncacheable,
+    /// The leader is gone.
+    Again,
+}

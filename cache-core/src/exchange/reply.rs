@@ -1,0 +1,93 @@
+//! The cache's own answers, from a stored response or made up.
+
+use std::sync::Arc;
+
+use super::effect::{Effect, Reply, ResponseChange};
+use super::{Exchange, Mark};
+use crate::cache_status::{CacheStatus, X_CACHE_STATUS};
+use crate::fields::Fields;
+use crate::http_time::Timestamp;
+use crate::preconditions::{self, Answer};
+use crate::query_override::MalformedOverride;
+use crate::stored_response::StoredResponse;
+use crate::{age, reuse};
+
+impl Exchange {
+    /// Answers with `stored`: whole, or as the request's own conditions and ranges ask (RFC 9111 §4.3.2).
+    pub(super) fn reply_with(
+        &self,
+        stored: &Arc<StoredResponse>,
+        mut status: CacheStatus,
+        details: &'static str,
+        now: Timestamp,
+    ) -> [Effect; 2] {
+        status.ttl = Some(reuse::remaining_millis(stored, now).div_euclid(1000));
+        let whole = 0..stored.body.len();
+        let (code, mut fields, body, range) = match preconditions::evaluate(&self.request, stored, now) {
+            Answer::Full => (stored.status, stored.fields.clone(), stored.body.clone(), whole),
+            Answer::NotModified => (304, preconditions::not_modified_fields(stored), Arc::from([]), 0..0),
+            Answer::Partial(part) => {
+                let len = part.body.len();
+                (206, part.fields, part.body, 0..len)
+            }
+            Answer::RangeNotSatisfiable(fields) => (416, fields, Arc::from([]), 0..0),
+        };
+        fields.append(b"age", age::current_age(stored, now).to_string().as_bytes());
+        self.mark(&mut fields, &status);
+        [Effect::Reply(Reply { status: code, fields, body, range, details }), Effect::Report(status)]
+    }
+
+    /// Answers with a status and one line of JSON that says why.
+    pub(super) fn reply_made(&self, code: u16, error: &str, status: CacheStatus, details: &'static str) -> [Effect; 2] {
+        let mut json = serde_json::json!({ "error": error });
+        if let (Some(members), Some(detail)) = (json.as_object_mut(), status.detail) {
+            members.insert("detail".to_owned(), detail.token().into());
+        }
+        self.reply_json(code, &json, status, details)
+    }
+
+    /// `400`, and which directive of the override is at fault.
+    pub(super) fn reply_malformed(&self, fault: &MalformedOverride, status: CacheStatus) -> [Effect; 2] {
+        let json = serde_json::json!({
+            "error": "malformed cache-control parameter",
+            "directive": fault.directive,
+            "problem": fault.problem,
+        });
+        self.reply_json(400, &json, status, "larder_malformed_override")
+    }
+
+    fn reply_json(
+        &self,
+        code: u16,
+        json: &serde_json::Value,
+        status: CacheStatus,
+        details: &'static str,
+    ) -> [Effect; 2] {
+        let body: Arc<[u8]> = Arc::from(format!("{json}\n").into_bytes());
+        let mut fields = Fields::from_pairs([("content-type", "application/json"), ("cache-control", "no-store")]);
+        self.mark(&mut fields, &status);
+        let range = 0..body.len();
+        [Effect::Reply(Reply { status: code, fields, body, range, details }), Effect::Report(status)]
+    }
+
+    /// Lets the origin's response pass, with this cache's own fields on it.
+    pub(super) fn pass(&self, upstream: &Fields, code: Option<u16>, status: CacheStatus) -> [Effect; 2] {
+        let mut set = Fields::default();
+        if self.mark == Mark::Told {
+            // RFC 9211 §2: each cache adds its member behind those of the caches before it.
+            let mut list = upstream.combined("cache-status").unwrap_or_default();
+            if !list.is_empty() {
+                list.extend_from_slice(b", ");
+            }
+            list.extend_from_slice(status.to_string().as_bytes());
+            set.append(b"cache-status", &list);
+            set.append(X_CACHE_STATUS.as_bytes(), status.hit_or_miss().as_bytes());
+        }
+        [Effect::PassResponse(ResponseChange { status: code, set }), Effect::Report(status)]
+    }
+
+    fn mark(&self, fields: &mut Fields, status: &CacheStatus) {
+        fields.append(b"cache-status", status.to_string().as_bytes());
+        fields.append(X_CACHE_STATUS.as_bytes(), status.hit_or_miss().as_bytes());
+    }
+}

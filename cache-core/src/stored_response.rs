@@ -1,0 +1,69 @@
+//! What is kept of a response (RFC 9111 §3), with everything prepared that its reuse asks.
+//!
+//! What this decides: which numbers are worked out once, when a response is stored, so that a hit only compares times.
+//! What it leaves out: whether it may be stored (`storability`) and reused (`reuse`).
+
+use std::sync::Arc;
+
+use crate::fields::Fields;
+use crate::http_time::{DeltaSeconds, Timestamp};
+use crate::vary::SelectingFields;
+
+/// A stored response. Immutable: freshening makes a new one (RFC 9111 §4.3.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredResponse {
+    /// The URL it was fetched from, for people; matching uses keys.
+    pub url: String,
+    /// HTTP status code.
+    pub status: u16,
+    /// End-to-end fields, without `Age`, as they are sent again.
+    pub fields: Fields,
+    /// The content.
+    pub body: Arc<[u8]>,
+    /// When the request was sent (RFC 9111 §4.2.3).
+    pub request_time: Timestamp,
+    /// When the response was received (RFC 9111 §4.2.3).
+    pub response_time: Timestamp,
+    /// corrected_initial_age (RFC 9111 §4.2.3).
+    pub initial_age: DeltaSeconds,
+    /// What the response says about its own reuse.
+    pub terms: ReuseTerms,
+    /// The request fields that chose this variant (RFC 9111 §4.1).
+    pub selecting: SelectingFields,
+    /// Names under which it can be purged.
+    pub tags: Vec<String>,
+}
+
+/// What a response, or the override that stands in for it, says about its own reuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReuseTerms {
+    /// freshness_lifetime (RFC 9111 §4.2.1).
+    pub lifetime: DeltaSeconds,
+    /// How long past its lifetime it may be served while it is refreshed (RFC 5861 §3).
+    pub stale_while_revalidate: DeltaSeconds,
+    /// How long past its lifetime it may be served when the origin fails (RFC 5861 §4).
+    pub stale_if_error: DeltaSeconds,
+    /// Never served stale: `must-revalidate`, `proxy-revalidate`, `s-maxage` (RFC 9111 §5.2.2.2, .8, .10).
+    pub must_revalidate: bool,
+    /// Validated before every use (RFC 9111 §5.2.2.4).
+    pub no_cache: bool,
+}
+
+#[cfg(test)]
+impl StoredResponse {
+    /// A plain `200` received a million seconds after the epoch, to be varied by tests.
+    pub(crate) fn example() -> Self {
+        Self {
+            url: "http://a.example/".to_owned(),
+            status: 200,
+            fields: Fields::from_pairs([("content-type", "text/plain"), ("etag", "\"1\"")]),
+            body: Arc::from(b"hello".as_slice()),
+            request_time: Timestamp::from_millis(1_000_000_000),
+            response_time: Timestamp::from_millis(1_000_000_000),
+            initial_age: DeltaSeconds::ZERO,
+            terms: ReuseTerms::default(),
+            selecting: SelectingFields::default(),
+            tags: Vec::new(),
+        }
+    }
+}
