@@ -1,0 +1,229 @@
+//! One request on its way through the cache (RFC 9111 §4): events in, effects out, the time as an argument.
+//!
+//! | state | what it waits for | next |
+//! |---|---|---|
+//! | `New` | the request | `Local`, `Passing`, `Over` |
+//! | `Local` | level 1 | `Over` (hit), `Arriving`, `Asking`, `Forwarded` |
+//! | `Arriving` | the leader slot | `Asking` (leads), `Waiting`, `Forwarded` (alone) |
+//! | `Waiting` | the leader's end | `Over`, `Arriving` (again), `Forwarded` (alone) |
+//! | `Asking` | the store | `Over` (hit), `Forwarded` |
+//! | `Forwarded` | the origin's answer | `Capturing`, `Holding`, `Over` |
+//! | `Capturing` | the answer's content, on its way to the client | `Over` (stored) |
+//! | `Holding` | the end of content nobody wants | `Over` (stale copy) |
+//! | `Passing` | an answer that is not cached | `Over` |
+//!
+//! What this decides: the order of things. The rules themselves are in the modules it consults.
+//! An event that does not fit the state changes nothing.
+
+use std::sync::Arc;
+
+use crate::cache_control::RequestDirectives;
+use crate::cache_status::{Detail, Forward};
+use crate::collapse::CollapseKey;
+use crate::http_time::{DeltaSeconds, Timestamp};
+use crate::key::PrimaryKey;
+use crate::message::{Request, ResponseHead};
+use crate::policy::Policy;
+use crate::query_override::QueryOverride;
+use crate::store_api::{Fence, KeyDigest};
+use crate::stored_response::StoredResponse;
+
+mod arrival;
+pub mod effect;
+pub mod event;
+mod look_up;
+mod reply;
+mod response;
+pub mod storing;
+mod waiting;
+
+pub use effect::{Effect, Effects, ForwardedRequest, RefreshOrder, Reply, ResponseChange, StoreQuestion};
+pub use event::{Event, Local, Outcome, ResponseSource, SlotAnswer, StoreAnswer, StoreFault};
+
+/// A waiter that finds no usable answer so many times goes to the origin by itself.
+const MAX_ROUNDS: u8 = 8;
+
+/// One request's whole life. Give it what happened and what time it is; it says what to do next.
+#[derive(Debug)]
+pub struct Exchange {
+    policy: Arc<Policy>,
+    namespace: Arc<[u8]>,
+    state: State,
+    request: Request,
+    key: Option<PrimaryKey>,
+    digest: Option<KeyDigest>,
+    /// Path and query for the origin, where that differs from the client's.
+    path: Option<Vec<u8>>,
+    overriding: Option<QueryOverride>,
+    asked: Option<RequestDirectives>,
+    /// The best stored response known; what a validation is about.
+    candidate: Option<Arc<StoredResponse>>,
+    why: Forward,
+    detail: Option<Detail>,
+    collapse_key: Option<CollapseKey>,
+    leads: bool,
+    fence: Option<Fence>,
+    invalidated: Option<Timestamp>,
+    arrived: Timestamp,
+    rounds: u8,
+    store_waited: bool,
+    mark: Mark,
+}
+
+/// Whether the client is told that a cache was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Told,
+    /// A rule, an upgrade or gRPC: nothing is changed in passing.
+    Untouched,
+}
+
+#[derive(Debug)]
+enum State {
+    New,
+    Local,
+    Arriving,
+    Waiting,
+    Asking { storable: bool },
+    Forwarded(Fetch),
+    Capturing(storing::Capture),
+    Holding { stale: Arc<StoredResponse>, origin_status: u16 },
+    Passing { invalidates: bool },
+    Over,
+}
+
+/// A request gone to the origin.
+#[derive(Clone, Copy, Debug)]
+struct Fetch {
+    request_time: Timestamp,
+    /// Whether the candidate's validators went along.
+    validates: bool,
+    /// Whether the answer may be stored at all: a GET without ranges of its own.
+    may_store: bool,
+}
+
+/// What the shell has to feed while the answer's content passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Nothing: let it pass.
+    None,
+    /// A copy of every piece, as `Event::Body`.
+    Copy,
+    /// Swallow every piece; only the end is an event.
+    Swallow,
+}
+
+impl Exchange {
+    /// A request under `policy`. `namespace` is part of every key.
+    pub fn new(policy: Arc<Policy>, namespace: Arc<[u8]>) -> Self {
+        Self {
+            policy,
+            namespace,
+            state: State::New,
+            request: Request::default(),
+            key: None,
+            digest: None,
+            path: None,
+            overriding: None,
+            asked: None,
+            candidate: None,
+            why: Forward::UriMiss,
+            detail: None,
+            collapse_key: None,
+            leads: false,
+            fence: None,
+            invalidated: None,
+            arrived: Timestamp::default(),
+            rounds: 0,
+            store_waited: false,
+            mark: Mark::Told,
+        }
+    }
+
+    /// Takes an event in and says what to do. Nothing else changes state.
+    pub fn handle(&mut self, event: Event<'_>, now: Timestamp) -> Effects {
+        let mut effects = Effects::new();
+        match event {
+            Event::Request(request) => self.on_request(request, now, &mut effects),
+            Event::Local(local) => self.on_local(local, now, &mut effects),
+            Event::Slot(answer) => self.on_slot(answer, now, &mut effects),
+            Event::Store(answer) => self.on_store(answer, now, &mut effects),
+            Event::Woken(outcome) => self.on_woken(outcome, now, &mut effects),
+            Event::WaitEnded => self.on_wait_ended(now, &mut effects),
+            Event::Response { head, source, end } => self.on_response(&head, source, end, now, &mut effects),
+            Event::Body { chunk, end } => self.on_body(chunk, end, now, &mut effects),
+            Event::Gone { origin_broke } => self.on_gone(origin_broke, now, &mut effects),
+        }
+        effects
+    }
+
+    /// What the shell has to do with content that comes in now.
+    pub fn interest(&self) -> Interest {
+        match self.state {
+            State::Capturing(_) => Interest::Copy,
+            State::Holding { .. } => Interest::Swallow,
+            _ => Interest::None,
+        }
+    }
+
+    /// Whether the request waits for another's fetch.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting)
+    }
+
+    /// Whether the request has gone to the origin and its answer is of interest.
+    pub fn expects_response(&self) -> bool {
+        matches!(self.state, State::Forwarded(_) | State::Passing { .. }) && self.mark == Mark::Told
+    }
+
+    /// Whether nothing more is to come: the shell may drop it.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    fn digest(&mut self) -> KeyDigest {
+        let key = &self.key;
+        *self.digest.get_or_insert_with(|| key.as_ref().map_or(KeyDigest([0; 32]), PrimaryKey::digest))
+    }
+
+    fn uncacheable_until(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.policy.uncacheable_for)
+    }
+
+    /// Leaves the leader slot, if this request leads, and gives the lease back unless an entry will.
+    fn finish(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
+        let uncacheable = matches!(outcome, Outcome::Uncacheable);
+        if let Some(fence) = self.fence.take() {
+            let uncacheable_ms = if uncacheable { self.policy.uncacheable_for.as_millis() } else { 0 };
+            effects.push(Effect::ReleaseLease { key: self.digest(), fence, uncacheable_ms });
+        }
+        if std::mem::take(&mut self.leads)
+            && let Some(key) = self.collapse_key
+        {
+            effects.push(Effect::Publish { key, outcome, uncacheable_until: self.uncacheable_until(now) });
+        }
+    }
+
+    fn on_gone(&mut self, origin_broke: bool, now: Timestamp, effects: &mut Effects) {
+        let outcome = if origin_broke { Outcome::Failed(502) } else { Outcome::Again };
+        self.finish(outcome, now, effects);
+        self.state = State::Over;
+    }
+
+    fn url(&self) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let path = self.path.as_deref().unwrap_or_else(|| self.request.path());
+        format!("{}://{}{}", text(self.request.scheme()), text(self.request.authority()), text(path))
+    }
+
+    fn is_head(&self) -> bool {
+        self.request.method() == b"HEAD"
+    }
+
+    fn method_is_get(&self) -> bool {
+        self.request.method() == b"GET"
+    }
+}
+
+/// How long a leader may take before another replaces it.
+pub const LEASE: DeltaSeconds = DeltaSeconds::new(30);

@@ -1,0 +1,149 @@
+//! The request arrives: does the cache concern it, and what is looked up?
+
+use super::effect::{Effect, Effects, ForwardedRequest};
+use super::event::{Local, SlotAnswer};
+use super::{Exchange, Mark, State};
+use crate::cache_control::RequestDirectives;
+use crate::cache_status::{CacheStatus, Detail, Forward};
+use crate::http_time::Timestamp;
+use crate::key::{OVERRIDE_FIELD, PrimaryKey};
+use crate::message::Request;
+use crate::query_override::{self, MalformedOverride};
+use crate::{invalidation, vary};
+
+/// Fields that make an origin act as if the request had another method (field of attack "fat GET").
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+impl Exchange {
+    pub(super) fn on_request(&mut self, request: Request, now: Timestamp, effects: &mut Effects) {
+        if !matches!(self.state, State::New) {
+            return;
+        }
+        self.request = request;
+        self.arrived = now;
+        if !self.policy.cache || is_tunnel(&self.request) {
+            self.mark = Mark::Untouched;
+            self.pass_by(Forward::Bypass, None, effects);
+            return;
+        }
+        if let Err(fault) = self.take_override() {
+            let status = CacheStatus::default().with_detail(Detail::MalformedOverride);
+            effects.extend(self.reply_malformed(&fault, status));
+            self.state = State::Over;
+            return;
+        }
+        let path = self.path.as_deref().unwrap_or_else(|| self.request.path());
+        self.key = Some(PrimaryKey::new(&self.namespace, self.request.scheme(), self.request.authority(), path));
+        if !self.method_is_get() && !self.is_head() {
+            self.pass_by(Forward::Method, None, effects);
+        } else if self.request.has_content || METHOD_OVERRIDES.iter().any(|name| self.request.fields.contains(name)) {
+            self.pass_by(Forward::Bypass, Some(Detail::UnsupportedRequest), effects);
+        } else {
+            self.asked = self.policy.request_directives.then(|| RequestDirectives::of(&self.request.fields));
+            self.state = State::Local;
+            effects.extend(self.key.clone().map(Effect::LookUpLocal));
+        }
+    }
+
+    fn take_override(&mut self) -> Result<(), MalformedOverride> {
+        if !self.policy.query_override {
+            return Ok(());
+        }
+        if let Some(taken) = query_override::take(self.request.path())? {
+            // As a pseudo-field it selects a variant like any other field (see `key`).
+            self.request.fields.append(OVERRIDE_FIELD.as_bytes(), taken.directives.canonical().as_bytes());
+            self.overriding = Some(taken.directives);
+            self.path = Some(taken.path);
+        }
+        Ok(())
+    }
+
+    /// Lets the request go where it would go without a cache.
+    fn pass_by(&mut self, why: Forward, detail: Option<Detail>, effects: &mut Effects) {
+        self.why = why;
+        self.detail = detail;
+        self.state = State::Passing { invalidates: invalidation::is_unsafe(self.request.method()) };
+        effects.push(Effect::Forward(ForwardedRequest { path: self.path.clone(), ..ForwardedRequest::default() }));
+    }
+
+    pub(super) fn on_local(&mut self, local: Local<'_>, now: Timestamp, effects: &mut Effects) {
+        if !matches!(self.state, State::Local) {
+            return;
+        }
+        self.invalidated = local.invalidated;
+        if !local.variants.is_empty() {
+            self.why = Forward::VaryMiss;
+        }
+        let selected = vary::select(local.variants, &self.request).cloned();
+        if let Some(stored) = selected
+            && self.try_hit(stored, now, effects)
+        {
+            return;
+        }
+        let known = local.variants.last().map(|variant| &variant.selecting);
+        self.set_collapse_key(known);
+        self.look_further(now, effects);
+    }
+
+    /// What the request and the policy allow behind level 1.
+    fn look_further(&mut self, now: Timestamp, effects: &mut Effects) {
+        let asked_no_cache = self.asked.as_ref().is_some_and(|asked| asked.no_cache);
+        let only_if_cached = self.asked.as_ref().is_some_and(|asked| asked.only_if_cached);
+        if asked_no_cache && !only_if_cached {
+            // An answer from before this request would not do, so neither the store nor a leader can help.
+            self.forward(true, now, effects);
+        } else if self.is_head() || only_if_cached || self.has_ranges() || self.is_credentialed() {
+            self.ask_store(false, false, effects);
+        } else if self.policy.collapse {
+            self.arrive(true, effects);
+        } else {
+            self.detail = Some(Detail::NotCollapsed);
+            self.ask_store(false, true, effects);
+        }
+    }
+
+    pub(super) fn arrive(&mut self, accept_handed_over: bool, effects: &mut Effects) {
+        if let Some(key) = self.collapse_key {
+            self.state = State::Arriving;
+            effects.push(Effect::Arrive { key, accept_handed_over });
+        }
+    }
+
+    pub(super) fn on_slot(&mut self, answer: SlotAnswer, now: Timestamp, effects: &mut Effects) {
+        if !matches!(self.state, State::Arriving) {
+            return;
+        }
+        match answer {
+            SlotAnswer::Lead => {
+                self.leads = true;
+                self.ask_store(true, true, effects);
+            }
+            SlotAnswer::Wait => self.state = State::Waiting,
+            SlotAnswer::HandedOver(outcome) => self.on_handed_over(outcome, now, effects),
+            SlotAnswer::Uncacheable => {
+                self.detail = Some(Detail::Uncacheable);
+                self.forward(true, now, effects);
+            }
+            SlotAnswer::Occupied => {
+                // Not collapsed in this Envoy; the store's lease still is one for the fleet.
+                self.detail = Some(Detail::NotCollapsed);
+                self.ask_store(true, true, effects);
+            }
+        }
+    }
+
+    /// A request with credentials shares nobody's fetch: only what is explicitly for everybody may answer it.
+    pub(super) fn is_credentialed(&self) -> bool {
+        self.request.fields.contains("authorization")
+    }
+
+    pub(super) fn has_ranges(&self) -> bool {
+        self.request.fields.contains("range")
+    }
+}
+
+/// Requests whose answer is a tunnel or a stream of its own protocol: never touched.
+fn is_tunnel(request: &Request) -> bool {
+    let grpc = || request.fields.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
+    request.method() == b"CONNECT" || request.fields.contains("upgrade") || grpc()
+}

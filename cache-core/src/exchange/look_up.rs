@@ -1,0 +1,171 @@
+//! A stored response turns up, from level 1, the store or a handoff: does it answer, and if not, what then?
+
+use std::sync::Arc;
+
+use super::effect::{Effect, Effects, ForwardedRequest, RefreshOrder, StoreQuestion};
+use super::event::{Outcome, StoreAnswer};
+use super::{Exchange, Fetch, State};
+use crate::cache_status::{CacheStatus, Detail, Forward};
+use crate::collapse::CollapseKey;
+use crate::http_time::Timestamp;
+use crate::key::OVERRIDE_FIELD;
+use crate::reuse::{self, MustValidate, Reuse};
+use crate::stored_response::StoredResponse;
+use crate::validation::{self, Validators};
+use crate::vary::{self, SelectingFields};
+
+impl Exchange {
+    /// Answers with `stored` if it may be reused; else remembers it for validation. Says whether it answered.
+    pub(super) fn try_hit(&mut self, stored: Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) -> bool {
+        if self.is_credentialed() && !self.policy.reuse_with_authorization && !stored.is_explicitly_public() {
+            self.why = Forward::Request;
+            self.detail = Some(Detail::Authorization);
+            return false;
+        }
+        let hit = CacheStatus { hit: true, ..CacheStatus::default() };
+        let (status, refresh) = match reuse::decide(&stored, self.asked.as_ref(), &self.policy, now) {
+            Reuse::Fresh => (hit, false),
+            Reuse::StaleWhileRevalidate => (hit.with_detail(Detail::StaleWhileRevalidate), true),
+            Reuse::MaxStale => (hit.with_detail(Detail::MaxStale), false),
+            Reuse::Validate(why) => {
+                self.why = if why == MustValidate::Request { Forward::Request } else { Forward::Stale };
+                self.candidate = Some(stored);
+                return false;
+            }
+        };
+        let replies = self.reply_with(&stored, status, "larder_hit", now);
+        effects.extend(replies);
+        if refresh {
+            self.refresh(&stored, effects);
+        }
+        self.finish(Outcome::Found(stored), now, effects);
+        self.state = State::Over;
+        true
+    }
+
+    fn refresh(&mut self, stored: &Arc<StoredResponse>, effects: &mut Effects) {
+        let Some(key) = self.key.clone() else { return };
+        self.set_collapse_key_unless_leading(stored);
+        let Some(collapse) = self.collapse_key else { return };
+        effects.push(Effect::Refresh(Box::new(RefreshOrder {
+            key,
+            collapse,
+            stored: stored.clone(),
+            path: self.path.clone().unwrap_or_else(|| self.request.path().to_vec()),
+            request: self.request.clone(),
+            fence: self.fence.take(),
+        })));
+    }
+
+    fn set_collapse_key_unless_leading(&mut self, stored: &StoredResponse) {
+        if !self.leads {
+            self.set_collapse_key(Some(&stored.selecting));
+        }
+    }
+
+    /// Requests collapse by resource, override, and the selecting fields known so far.
+    pub(super) fn set_collapse_key(&mut self, known: Option<&SelectingFields>) {
+        let mut names: Vec<Vec<u8>> = known.map(|known| known.names().map(<[u8]>::to_vec).collect()).unwrap_or_default();
+        if !names.iter().any(|name| name == OVERRIDE_FIELD.as_bytes()) {
+            names.push(OVERRIDE_FIELD.as_bytes().to_vec());
+        }
+        let selecting = SelectingFields::of(&names, &self.request).unwrap_or_default();
+        self.collapse_key = Some(CollapseKey::new(&self.digest(), &selecting));
+    }
+
+    pub(super) fn ask_store(&mut self, lease: bool, storable: bool, effects: &mut Effects) {
+        let mut presented = vary::presented_selectors(&self.request);
+        if let Some(value) = self.request.fields.get(OVERRIDE_FIELD) {
+            presented.insert(OVERRIDE_FIELD.to_owned(), vary::token(value));
+        }
+        self.state = State::Asking { storable };
+        let wait = self.store_waited;
+        effects.push(Effect::AskStore(StoreQuestion { key: self.digest(), presented, lease, wait }));
+    }
+
+    pub(super) fn on_store(&mut self, answer: StoreAnswer, now: Timestamp, effects: &mut Effects) {
+        let State::Asking { storable } = self.state else { return };
+        match answer {
+            StoreAnswer::Entry(stored) => {
+                if self.take_stored(Some(stored), now, effects) {
+                    return;
+                }
+            }
+            StoreAnswer::Lease(fence, stale) => {
+                self.fence = Some(fence);
+                if self.take_stored(stale, now, effects) {
+                    return;
+                }
+            }
+            StoreAnswer::Held(stale) => {
+                if self.take_stored(stale, now, effects) {
+                    return;
+                }
+                if !std::mem::replace(&mut self.store_waited, true) {
+                    self.ask_store(true, storable, effects);
+                    return;
+                }
+                self.detail = Some(Detail::WaitTimeout);
+            }
+            StoreAnswer::Nothing { uncacheable: true } => {
+                self.detail = Some(Detail::Uncacheable);
+                self.finish(Outcome::Uncacheable, now, effects);
+            }
+            StoreAnswer::Nothing { uncacheable: false } => {}
+            StoreAnswer::Fault(fault) => self.detail = Some(fault.detail()),
+        }
+        self.forward(storable, now, effects);
+    }
+
+    /// Something from the store: into level 1 if it is news, and into the answer if it may be. Says whether it answered.
+    fn take_stored(&mut self, stored: Option<Arc<StoredResponse>>, now: Timestamp, effects: &mut Effects) -> bool {
+        let Some(stored) = stored.filter(|stored| self.is_usable(stored)) else { return false };
+        if self.candidate.as_ref().is_some_and(|known| known.response_time >= stored.response_time) {
+            return false;
+        }
+        if let Some(key) = self.key.clone() {
+            effects.push(Effect::Keep { key, stored: stored.clone(), fence: None, local_only: true });
+        }
+        self.try_hit(stored, now, effects)
+    }
+
+    /// Whether it matches this request and was requested after the last invalidation that is remembered.
+    pub(super) fn is_usable(&self, stored: &StoredResponse) -> bool {
+        self.invalidated.is_none_or(|time| stored.request_time > time) && stored.selecting.matches(&self.request)
+    }
+
+    pub(super) fn on_handed_over(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
+        if let Outcome::Fetched(stored) | Outcome::Found(stored) = outcome
+            && self.is_usable(&stored)
+            && self.try_hit(stored, now, effects)
+        {
+            return;
+        }
+        self.arrive(false, effects);
+    }
+
+    /// Sends the request to the origin. `storable` says whether the whole answer is wanted for the cache.
+    pub(super) fn forward(&mut self, storable: bool, now: Timestamp, effects: &mut Effects) {
+        if self.asked.as_ref().is_some_and(|asked| asked.only_if_cached) {
+            let status = CacheStatus::default().with_detail(Detail::OnlyIfCached);
+            effects.extend(self.reply_made(504, "nothing stored may answer", status, "larder_only_if_cached"));
+            self.finish(Outcome::Again, now, effects);
+            self.state = State::Over;
+            return;
+        }
+        let may_store = storable && self.method_is_get() && !self.has_ranges();
+        let validators = self.candidate.as_ref().filter(|_| may_store).map(|stored| Validators::of(&stored.fields));
+        let mut change = ForwardedRequest { path: self.path.clone(), ..ForwardedRequest::default() };
+        if may_store {
+            // The client's own conditions would get a 304 that says nothing about what is to be stored.
+            change.remove = validation::PRECONDITIONS.iter().map(|name| name.as_bytes().to_vec()).collect();
+            change.remove.retain(|name| self.request.fields.iter().any(|(present, _)| present == name.as_slice()));
+        }
+        let validates = validators.as_ref().is_some_and(|validators| {
+            validation::add_conditionals(validators, &mut change.set);
+            !change.set.is_empty()
+        });
+        self.state = State::Forwarded(Fetch { request_time: now, validates, may_store });
+        effects.push(Effect::Forward(change));
+    }
+}
