@@ -1,0 +1,275 @@
+//! Variants of one resource (RFC 9111 §4.1): which request fields select among them, and which variant matches.
+//!
+//! What this decides: how values are normalised before they are compared, and which of several matches counts.
+//! What it leaves out: the store compares tokens instead of values ([`SelectingFields::selectors`]) and knows no rule.
+//!
+//! Normalisation may only join what an origin would treat alike: white space around commas goes, and
+//! `accept-encoding` is reduced to the codings it accepts, so that rubbish in it cannot split the cache
+//! (CVE-2024-35296).
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::fields::{Fields, is_hop_by_hop, list_members, split_unquoted, trim};
+use crate::message::Request;
+use crate::store_api::entry::{narrow, widen};
+use crate::store_api::{SelectorToken, Selectors};
+use crate::stored_response::StoredResponse;
+
+/// More selecting fields than this count as `Vary: *`.
+pub const MAX_FIELDS: usize = 32;
+
+/// What a response says about its variants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Vary {
+    /// `*`, in whatever position and line: no other request ever matches.
+    Any,
+    /// These fields select, in lower case; possibly none.
+    Fields(Vec<Vec<u8>>),
+}
+
+impl Vary {
+    /// Reads `Vary` (RFC 9110 §12.5.5). A content coding without `Vary` selects by `accept-encoding` all the same:
+    /// coded bytes must not reach a client that cannot read them.
+    pub fn of(response: &Fields) -> Self {
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for member in response.list("vary") {
+            if member == b"*" {
+                return Self::Any;
+            }
+            let name = member.to_ascii_lowercase();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if names.is_empty() && response.contains("content-encoding") {
+            names.push(b"accept-encoding".to_vec());
+        }
+        if names.len() > MAX_FIELDS { Self::Any } else { Self::Fields(names) }
+    }
+}
+
+/// The request fields that selected a stored response, with their normalised values; `None` where absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SelectingFields(Vec<(Box<[u8]>, Option<Box<[u8]>>)>);
+
+impl SelectingFields {
+    /// The values `request` has for `names`. `None` when there are more than [`MAX_FIELDS`] and one.
+    pub fn of(names: &[Vec<u8>], request: &Request) -> Option<Self> {
+        if names.len() > MAX_FIELDS + 1 {
+            return None;
+        }
+        let pair = |name: &Vec<u8>| (name.as_slice().into(), normalised(name, &request.fields).map(Into::into));
+        Some(Self(names.iter().map(pair).collect()))
+    }
+
+    /// Whether `request` has the same values (RFC 9111 §4.1).
+    pub fn matches(&self, request: &Request) -> bool {
+        self.0.iter().all(|(name, value)| match value {
+            None => !request.fields.iter().any(|(present, _)| present == &**name),
+            Some(value) => normalised(name, &request.fields).as_deref() == Some(value),
+        })
+    }
+
+    /// The names, in lower case.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+
+    /// As the store compares them: a token for each value, an empty one for an absent field.
+    pub fn selectors(&self) -> Selectors {
+        let selector = |(name, value): &(Box<[u8]>, Option<Box<[u8]>>)| {
+            (widen(name), value.as_deref().map(token).unwrap_or_default())
+        };
+        self.0.iter().map(selector).collect()
+    }
+
+    /// As they travel in an entry.
+    pub fn to_pairs(&self) -> Vec<(String, Option<String>)> {
+        self.0.iter().map(|(name, value)| (widen(name), value.as_deref().map(widen))).collect()
+    }
+
+    /// Takes back what [`Self::to_pairs`] gave. `None` when that cannot have been it.
+    pub fn from_pairs(pairs: &[(String, Option<String>)]) -> Option<Self> {
+        let pair = |(name, value): &(String, Option<String>)| {
+            let value = match value {
+                Some(value) => Some(narrow(value)?.into()),
+                None => None,
+            };
+            Some((narrow(name)?.into(), value))
+        };
+        pairs.iter().map(pair).collect::<Option<Vec<_>>>().map(Self)
+    }
+}
+
+/// Stands for a value where the store compares it: the first 32 hex digits of its SHA-256.
+pub fn token(value: &[u8]) -> SelectorToken {
+    let mut digits = hex::encode(Sha256::digest(value));
+    digits.truncate(32);
+    digits
+}
+
+/// Tokens for every field of `request` that could select a variant.
+pub fn presented_selectors(request: &Request) -> Selectors {
+    let mut selectors = Selectors::new();
+    for (name, _) in request.fields.iter() {
+        let selects = !name.starts_with(b":") && !is_hop_by_hop(name);
+        if selects && let Some(value) = normalised(name, &request.fields) {
+            selectors.entry(widen(name)).or_insert_with(|| token(&value));
+        }
+    }
+    selectors
+}
+
+/// Of the variants that match `request` the one received last (RFC 9111 §4.1).
+pub fn select<'a>(variants: &'a [Arc<StoredResponse>], request: &Request) -> Option<&'a Arc<StoredResponse>> {
+    variants.iter().filter(|stored| stored.selecting.matches(request)).max_by_key(|stored| stored.response_time)
+}
+
+fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {
+    let mut lines = fields.iter().filter(|(present, _)| *present == name).map(|(_, value)| value).peekable();
+    lines.peek()?;
+    if name == b"accept-encoding" {
+        return Some(normalised_codings(lines));
+    }
+    let mut value = Vec::new();
+    for member in lines.flat_map(|line| split_unquoted(line, b',')).map(trim) {
+        if !value.is_empty() {
+            value.push(b',');
+        }
+        value.extend_from_slice(member);
+    }
+    Some(value)
+}
+
+/// The known codings that are accepted, in one fixed order.
+fn normalised_codings<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    const KNOWN: [&str; 5] = ["br", "deflate", "gzip", "zstd", "*"];
+    let members: Vec<&[u8]> = lines.flat_map(list_members).collect();
+    let accepted = |coding: &&str| {
+        members.iter().any(|member| {
+            let mut parts = split_unquoted(member, b';').map(trim);
+            let name = parts.next().unwrap_or_default();
+            let same = name.eq_ignore_ascii_case(coding.as_bytes())
+                || (*coding == "gzip" && name.eq_ignore_ascii_case(b"x-gzip"));
+            same && !parts.any(is_zero_weight)
+        })
+    };
+    KNOWN.iter().filter(|coding| accepted(coding)).copied().collect::<Vec<_>>().join(",").into_bytes()
+}
+
+/// `q=0`, `q=0.`, `q=0.0` …
+fn is_zero_weight(parameter: &[u8]) -> bool {
+    let Some(weight) = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q=")) else { return false };
+    weight.first() == Some(&b'0') && weight.iter().all(|byte| matches!(byte, b'0' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http_time::Timestamp;
+    use proptest::prelude::*;
+
+    fn fields(pairs: &[(&str, &str)]) -> Fields {
+        Fields::from_pairs(pairs.iter().copied())
+    }
+
+    fn request(pairs: &[(&str, &str)]) -> Request {
+        pairs.iter().fold(Request::new("GET", "a", "/"), |request, (name, value)| request.with(name, value))
+    }
+
+    fn names(names: &[&str]) -> Vec<Vec<u8>> {
+        names.iter().map(|name| name.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn a_star_anywhere_means_that_nothing_matches() {
+        for value in [&["*"][..], &["a, *"], &["*, a"], &["a", "*"], &[" * "]] {
+            let pairs: Vec<_> = value.iter().map(|value| ("vary", *value)).collect();
+            assert_eq!(Vary::of(&fields(&pairs)), Vary::Any, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_lower_case_and_said_once() {
+        let vary = Vary::of(&fields(&[("vary", "Accept-Encoding, , X-A"), ("vary", "x-a")]));
+        assert_eq!(vary, Vary::Fields(names(&["accept-encoding", "x-a"])));
+    }
+
+    #[test]
+    fn a_content_coding_selects_by_accept_encoding_without_being_told() {
+        assert_eq!(Vary::of(&fields(&[("content-encoding", "gzip")])), Vary::Fields(names(&["accept-encoding"])));
+    }
+
+    #[test]
+    fn a_variant_matches_the_same_values_and_the_same_absences() {
+        let selecting = SelectingFields::of(&names(&["x-a", "x-b"]), &request(&[("x-a", "1, 2")])).unwrap();
+        for (pairs, matches) in [
+            (&[("x-a", "1, 2")][..], true),
+            (&[("x-a", "1"), ("x-a", "2")], true),
+            (&[("x-a", "1 ,2"), ("x-c", "z")], true),
+            (&[("x-a", "2, 1")], false),
+            (&[("x-a", "1, 2"), ("x-b", "")], false),
+            (&[], false),
+        ] {
+            assert_eq!(selecting.matches(&request(pairs)), matches, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn accept_encoding_is_reduced_to_what_it_accepts() {
+        let value = |text: &str| normalised(b"accept-encoding", &fields(&[("accept-encoding", text)])).unwrap();
+        for (text, expected) in [
+            ("gzip, deflate, br", "br,deflate,gzip"),
+            ("BR;q=1.0, x-gzip", "br,gzip"),
+            ("gzip;q=0, br;q=0.000", ""),
+            ("gzip;q=0.001", "gzip"),
+            ("nonsense, \"gzip", ""),
+            ("*", "*"),
+        ] {
+            assert_eq!(String::from_utf8(value(text)).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_several_matches_the_one_received_last_counts() {
+        let at = |millis| {
+            let response_time = Timestamp::from_millis(millis);
+            Arc::new(StoredResponse { response_time, ..StoredResponse::example() })
+        };
+        let variants = [at(1), at(3), at(2)];
+        assert_eq!(select(&variants, &request(&[])), Some(&variants[1]));
+    }
+
+    #[test]
+    fn presented_tokens_leave_out_pseudo_and_connection_fields() {
+        let presented = presented_selectors(&request(&[("te", "trailers"), ("x-a", "1")]));
+        assert_eq!(presented.keys().collect::<Vec<_>>(), ["x-a"]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_store_sees_a_match_exactly_when_there_is_one(
+            stored in proptest::collection::vec(("x-[ab]", "[ab, ]{0,4}"), 0..4),
+            asking in proptest::collection::vec(("x-[ab]", "[ab, ]{0,4}"), 0..4),
+        ) {
+            let build = |pairs: &[(String, String)]| {
+                pairs.iter().fold(Request::new("GET", "a", "/"), |request, (name, value)| request.with(name, value))
+            };
+            let selecting = SelectingFields::of(&names(&["x-a", "x-b"]), &build(&stored)).unwrap();
+            let presented = presented_selectors(&build(&asking));
+            let store_matches = selecting.selectors().iter().all(|(name, token)| match presented.get(name) {
+                Some(presented) => presented == token,
+                None => token.is_empty(),
+            });
+            prop_assert_eq!(store_matches, selecting.matches(&build(&asking)));
+        }
+
+        #[test]
+        fn selecting_fields_survive_an_entry(value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..8))) {
+            let selecting = SelectingFields(vec![(b"x".as_slice().into(), value.map(Into::into))]);
+            prop_assert_eq!(SelectingFields::from_pairs(&selecting.to_pairs()), Some(selecting));
+        }
+    }
+}
