@@ -91,18 +91,26 @@ pub enum Arrival {
     Occupied,
 }
 
-/// Decides for a request that arrives. `slot` is what the slot holds, `inbox` where this VM can be woken, `until` when
-/// a leader that has not finished is given up.
+/// On what terms a request arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// When this request is given up if it leads and does not finish.
+    pub until: Timestamp,
+    /// Whether an answer that another has just handed over will do.
+    pub accept_handed_over: bool,
+}
+
+/// Decides for a request that arrives. `slot` is what the slot holds, `inbox` where this VM can be woken.
 pub fn arrive(
     slot: Option<&[u8]>,
     key: &CollapseKey,
     me: Identity,
     inbox: u32,
     now: Timestamp,
-    until: Timestamp,
+    terms: Terms,
 ) -> Arrival {
     use slot::Slot;
-    let lead = || Arrival::Lead(Slot::Leading { key: *key, leader: me, until, inboxes: Vec::new() }.encode());
+    let lead = || Arrival::Lead(Slot::Leading { key: *key, leader: me, until: terms.until, inboxes: Vec::new() }.encode());
     match slot.map_or(Slot::Free, Slot::decode) {
         Slot::Leading { until, .. } | Slot::Published { until, .. } | Slot::Uncacheable { until, .. } if until <= now => {
             lead()
@@ -116,7 +124,9 @@ pub fn arrive(
             inboxes.push(inbox);
             Arrival::Wait(Some(Slot::Leading { key, leader, until, inboxes }.encode()))
         }
-        Slot::Published { key: held, handoff, .. } if held == *key => Arrival::HandedOver(handoff),
+        Slot::Published { key: held, handoff, .. } if held == *key && terms.accept_handed_over => {
+            Arrival::HandedOver(handoff)
+        }
         Slot::Uncacheable { key: held, .. } if held == *key => Arrival::Uncacheable,
         Slot::Free | Slot::Published { .. } | Slot::Uncacheable { .. } => lead(),
     }
@@ -161,7 +171,7 @@ mod tests {
     }
 
     fn arriving(slot: Option<&[u8]>, key: &CollapseKey, me: Identity, inbox: u32, now: u64) -> Arrival {
-        arrive(slot, key, me, inbox, at(now), at(now + 1000))
+        arrive(slot, key, me, inbox, at(now), Terms { until: at(now + 1000), accept_handed_over: true })
     }
 
     fn led() -> Vec<u8> {

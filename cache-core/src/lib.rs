@@ -8,13 +8,21 @@
 
 pub mod age;
 pub mod cache_control;
+pub mod cache_status;
+pub mod codec;
+pub mod collapse;
+pub mod exchange;
 pub mod fields;
 pub mod freshness;
 pub mod http_time;
 pub mod invalidation;
+pub mod key;
 pub mod message;
 pub mod policy;
 pub mod preconditions;
+pub mod query_override;
+pub mod refresh;
+pub mod reuse;
 pub mod storability;
 pub mod store_api;
 pub mod stored_response;

@@ -26,6 +26,9 @@ pub struct Policy {
     /// Whether a response to a request with `Cookie` may be stored without being explicitly public
     /// (`public` or `s-maxage`).
     pub store_with_cookie: bool,
+    /// Whether a request with `Authorization` may be answered from any stored response; else only from one that is
+    /// explicitly for everybody (RFC 9111 §3.5 restricts storing alone).
+    pub reuse_with_authorization: bool,
     /// Whether every final status may be stored with an explicit lifetime (RFC 9111 §3); else only those in
     /// [`Policy::SAFE_STATUSES`], so that an error that one client caused is not served to all.
     pub store_any_status: bool,
@@ -53,6 +56,7 @@ impl Policy {
             request_directives: true,
             store_set_cookie: true,
             store_with_cookie: true,
+            reuse_with_authorization: true,
             store_any_status: true,
             ..Self::default()
         }
@@ -70,6 +74,7 @@ impl Default for Policy {
             request_directives: false,
             store_set_cookie: false,
             store_with_cookie: false,
+            reuse_with_authorization: false,
             store_any_status: false,
             keep: DeltaSeconds::new(300),
             max_stale: DeltaSeconds::new(86_400),

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use crate::cache_control::ResponseDirectives;
 use crate::fields::Fields;
 use crate::http_time::{DeltaSeconds, Timestamp};
+use crate::policy::Policy;
 use crate::vary::SelectingFields;
 
 /// A stored response. Immutable: freshening makes a new one (RFC 9111 §4.3.4).
@@ -32,6 +34,19 @@ pub struct StoredResponse {
     pub selecting: SelectingFields,
     /// Names under which it can be purged.
     pub tags: Vec<String>,
+}
+
+impl StoredResponse {
+    /// Whether its own words make it everybody's, credentials or not (RFC 9111 §3.5).
+    pub fn is_explicitly_public(&self) -> bool {
+        ResponseDirectives::of(&self.fields, &Policy::default()).allows_authorization()
+    }
+
+    /// Bytes it takes, roughly, with what holding it costs.
+    pub fn weight(&self) -> usize {
+        const OVERHEAD: usize = 512;
+        self.body.len() + self.fields.text_len() + self.url.len() + OVERHEAD
+    }
 }
 
 /// What a response, or the override that stands in for it, says about its own reuse.

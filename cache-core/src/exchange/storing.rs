@@ -1,0 +1,169 @@
+//! From a response head to a stored response: what may be stored, and the content as it comes in.
+//!
+//! Used by an exchange and by a background refresh alike.
+
+use std::sync::Arc;
+
+use crate::age;
+use crate::cache_control::{FieldScope, ResponseDirectives};
+use crate::fields::Fields;
+use crate::freshness::{self, LifetimeSource};
+use crate::http_time::{DeltaSeconds, Timestamp};
+use crate::key::OVERRIDE_FIELD;
+use crate::message::{Request, ResponseHead};
+use crate::policy::Policy;
+use crate::query_override::QueryOverride;
+use crate::storability::{self, NotStorable};
+use crate::stored_response::{ReuseTerms, StoredResponse};
+use crate::vary::{SelectingFields, Vary};
+
+/// All that is known of a response before its content.
+#[derive(Clone, Copy, Debug)]
+pub struct Fetched<'a> {
+    /// The request that was answered.
+    pub request: &'a Request,
+    /// Its override.
+    pub overriding: Option<&'a QueryOverride>,
+    /// The answer's head.
+    pub response: &'a ResponseHead,
+    /// When the request was sent.
+    pub request_time: Timestamp,
+    /// When the answer came.
+    pub response_time: Timestamp,
+}
+
+/// Says whether the response may be stored (RFC 9111 §3), and if so makes it, without its content.
+pub fn judge(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<StoredResponse, NotStorable> {
+    let Fetched { request, overriding, response, request_time, response_time } = *fetched;
+    let mut directives = ResponseDirectives::of(&response.fields, policy);
+    if overriding.is_some() {
+        // The override speaks instead of the origin about lifetimes; what the origin forbids stays forbidden.
+        directives.no_cache = FieldScope::Absent;
+    }
+    let (terms, source) = terms_of(response, &directives, overriding, response_time, policy);
+    storability::storable(request, response, &directives, source, policy)?;
+    if declared_length(&response.fields).is_some_and(|length| length > policy.max_object_bytes) {
+        return Err(NotStorable::TooLarge);
+    }
+    let Vary::Fields(mut names) = Vary::of(&response.fields) else { return Err(NotStorable::VaryStar) };
+    names.push(OVERRIDE_FIELD.as_bytes().to_vec());
+    let selecting = SelectingFields::of(&names, request).ok_or(NotStorable::VaryStar)?;
+    Ok(StoredResponse {
+        url,
+        status: response.status,
+        fields: storability::storable_fields(response, &directives),
+        body: Arc::from([]),
+        request_time,
+        response_time,
+        initial_age: age::corrected_initial_age(&response.fields, request_time, response_time),
+        terms,
+        selecting,
+        tags: Vec::new(),
+    })
+}
+
+/// What a response says about its reuse, the override first.
+fn terms_of(
+    response: &ResponseHead,
+    directives: &ResponseDirectives,
+    overriding: Option<&QueryOverride>,
+    response_time: Timestamp,
+    policy: &Policy,
+) -> (ReuseTerms, LifetimeSource) {
+    match overriding {
+        Some(overriding) => (overriding.reuse_terms(), LifetimeSource::Override),
+        None => freshness::reuse_terms(response, directives, response_time, policy),
+    }
+}
+
+/// What a freshened response says about its reuse now: its fields are the old ones with those of the 304 (RFC 9111 §3.2).
+pub fn refreshed_terms(
+    freshened: &StoredResponse,
+    overriding: Option<&QueryOverride>,
+    policy: &Policy,
+) -> ReuseTerms {
+    let head = ResponseHead { status: freshened.status, fields: freshened.fields.clone() };
+    let directives = ResponseDirectives::of(&head.fields, policy);
+    terms_of(&head, &directives, overriding, freshened.response_time, policy).0
+}
+
+/// The origin's own error, for those who waited for it and for nobody else. Never goes into a store.
+pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> StoredResponse {
+    let directives = ResponseDirectives::of(&fetched.response.fields, policy);
+    StoredResponse {
+        url: String::new(),
+        status: fetched.response.status,
+        fields: storability::storable_fields(fetched.response, &directives),
+        body: Arc::from([]),
+        request_time: fetched.request_time,
+        response_time: fetched.response_time,
+        initial_age: DeltaSeconds::ZERO,
+        terms: ReuseTerms::default(),
+        selecting: SelectingFields::default(),
+        tags: Vec::new(),
+    }
+}
+
+/// `Content-Length`, when it is one number.
+pub fn declared_length(fields: &Fields) -> Option<u64> {
+    let value = std::str::from_utf8(fields.get("content-length")?).ok()?;
+    value.parse().ok()
+}
+
+/// Content on its way to the client, copied.
+#[derive(Debug)]
+pub struct Capture {
+    response: StoredResponse,
+    body: Vec<u8>,
+    declared: Option<u64>,
+    limit: u64,
+    /// What it is captured for.
+    pub purpose: Purpose,
+}
+
+/// What a capture is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be stored.
+    Store,
+    /// To be shared, once, with those who waited.
+    ShareError,
+}
+
+/// What one more piece means.
+#[derive(Debug)]
+pub enum Captured {
+    /// Go on.
+    More(Capture),
+    /// It is larger than what is stored.
+    TooLarge,
+    /// It ended short of what was declared.
+    Truncated,
+    /// It is complete.
+    Complete(Box<StoredResponse>, Purpose),
+}
+
+impl Capture {
+    /// Nothing captured yet.
+    pub fn new(response: StoredResponse, declared: Option<u64>, limit: u64, purpose: Purpose) -> Self {
+        Self { response, body: Vec::new(), declared, limit, purpose }
+    }
+
+    /// Takes one piece in.
+    pub fn push(mut self, chunk: &[u8], end: bool) -> Captured {
+        let length = (self.body.len() + chunk.len()) as u64;
+        if length > self.limit {
+            return Captured::TooLarge;
+        }
+        self.body.extend_from_slice(chunk);
+        if !end {
+            return Captured::More(self);
+        }
+        // RFC 9111 §3.3: an incomplete response is not stored as a complete one.
+        if self.declared.is_some_and(|declared| declared != length) {
+            return Captured::Truncated;
+        }
+        self.response.body = Arc::from(self.body);
+        Captured::Complete(Box::new(self.response), self.purpose)
+    }
+}

@@ -1,0 +1,197 @@
+//! A background refresh (RFC 5861 §3): one request without a client, that keeps the good object whatever happens.
+//!
+//! What this decides: exactly one refresh per key, here by the leader slot and in the fleet by the lease, and what its
+//! answer changes. What it leaves out: how the request is sent.
+
+use std::sync::Arc;
+
+use crate::exchange::effect::RefreshOrder;
+use crate::exchange::storing::{self, Capture, Captured, Fetched, Purpose};
+use crate::exchange::{Effect, Effects, Outcome, StoreAnswer, StoreQuestion};
+use crate::fields::{Fields, is_hop_by_hop};
+use crate::http_time::Timestamp;
+use crate::key::OVERRIDE_FIELD;
+use crate::message::ResponseHead;
+use crate::policy::Policy;
+use crate::query_override::QueryOverride;
+use crate::reuse::{self, Reuse};
+use crate::stored_response::StoredResponse;
+use crate::validation::{self, Validators};
+use crate::vary;
+
+/// One refresh that leads its slot.
+#[derive(Debug)]
+pub struct Refresh {
+    order: RefreshOrder,
+    policy: Arc<Policy>,
+    overriding: Option<QueryOverride>,
+    request_time: Timestamp,
+}
+
+/// What a refresh does first.
+#[derive(Debug, PartialEq)]
+pub enum Start {
+    /// Ask the store: another Envoy may have been faster.
+    AskStore(StoreQuestion),
+    /// The lease is held already: send these fields to the origin.
+    Fetch(Fields),
+}
+
+/// What a refresh does once the store has answered.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    /// Send these fields to the origin.
+    Fetch(Fields),
+    /// Done; carry these out.
+    Done(Effects),
+}
+
+impl Refresh {
+    /// A refresh that has won its leader slot.
+    pub fn new(order: RefreshOrder, policy: Arc<Policy>) -> Self {
+        let canonical = order.request.fields.get(OVERRIDE_FIELD);
+        let overriding = canonical.and_then(|value| QueryOverride::parse(value).ok());
+        Self { order, policy, overriding, request_time: Timestamp::default() }
+    }
+
+    /// The first step.
+    pub fn start(&mut self, now: Timestamp) -> Start {
+        if self.order.fence.is_some() {
+            return Start::Fetch(self.request_fields(now));
+        }
+        let mut presented = vary::presented_selectors(&self.order.request);
+        if let Some(value) = self.order.request.fields.get(OVERRIDE_FIELD) {
+            presented.insert(OVERRIDE_FIELD.to_owned(), vary::token(value));
+        }
+        Start::AskStore(StoreQuestion { key: self.order.key.digest(), presented, lease: true, wait: false })
+    }
+
+    /// What the store said.
+    pub fn on_store(&mut self, answer: StoreAnswer, now: Timestamp) -> Next {
+        match answer {
+            StoreAnswer::Lease(fence, _) => self.order.fence = Some(fence),
+            StoreAnswer::Entry(stored) if self.is_news(&stored, now) => {
+                let keep = Effect::Keep {
+                    key: self.order.key.clone(),
+                    stored: stored.clone(),
+                    fence: None,
+                    local_only: true,
+                };
+                let mut effects = vec![keep];
+                self.finish(Outcome::Found(stored), now, &mut effects);
+                return Next::Done(effects);
+            }
+            StoreAnswer::Held(_) => {
+                // Another Envoy refreshes; what it stores is found once this copy may not be served any more.
+                let mut effects = Effects::new();
+                self.finish(Outcome::Again, now, &mut effects);
+                return Next::Done(effects);
+            }
+            StoreAnswer::Entry(_) | StoreAnswer::Nothing { .. } | StoreAnswer::Fault(_) => {}
+        }
+        Next::Fetch(self.request_fields(now))
+    }
+
+    fn is_news(&self, stored: &StoredResponse, now: Timestamp) -> bool {
+        stored.response_time > self.order.stored.response_time
+            && stored.selecting.matches(&self.order.request)
+            && reuse::decide(stored, None, &self.policy, now) == Reuse::Fresh
+    }
+
+    /// The original request's end-to-end fields, less what was its client's alone, with the stored validators.
+    fn request_fields(&mut self, now: Timestamp) -> Fields {
+        self.request_time = now;
+        let mut fields = Fields::default();
+        for (name, value) in self.order.request.fields.iter() {
+            match name {
+                b":path" => fields.append(name, &self.order.path),
+                // HEAD may be answered stale as well, but only a GET brings the content.
+                b":method" => fields.append(name, b"GET"),
+                b":scheme" | b":authority" => fields.append(name, value),
+                _ if name.starts_with(b":") || is_hop_by_hop(name) || is_the_clients_own(name) => {}
+                _ => fields.append(name, value),
+            }
+        }
+        validation::add_conditionals(&Validators::of(&self.order.stored.fields), &mut fields);
+        fields
+    }
+
+    /// The origin's whole answer.
+    pub fn on_response(&mut self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Effects {
+        let mut effects = Effects::new();
+        match self.fresh_response(head, body, now) {
+            Verdict::Keep(stored) => {
+                let stored = Arc::new(*stored);
+                let fence = self.order.fence.take();
+                let key = self.order.key.clone();
+                effects.push(Effect::Keep { key, stored: stored.clone(), fence, local_only: false });
+                self.finish(Outcome::Fetched(stored), now, &mut effects);
+            }
+            Verdict::Replaced => {
+                effects.push(Effect::Invalidate(vec![self.order.key.clone()]));
+                self.finish(Outcome::Uncacheable, now, &mut effects);
+            }
+            Verdict::Failed => self.finish(Outcome::Again, now, &mut effects),
+        }
+        effects
+    }
+
+    /// No answer at all. The good object stays.
+    pub fn on_failure(&mut self, now: Timestamp) -> Effects {
+        let mut effects = Effects::new();
+        self.finish(Outcome::Again, now, &mut effects);
+        effects
+    }
+
+    fn fresh_response(&self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Verdict {
+        if head.status == 304 {
+            return match validation::freshen(&self.order.stored, head, self.request_time, now) {
+                Ok(mut fresh) => {
+                    fresh.terms = storing::refreshed_terms(&fresh, self.overriding.as_ref(), &self.policy);
+                    Verdict::Keep(Box::new(fresh))
+                }
+                Err(_) => Verdict::Failed,
+            };
+        }
+        if head.status >= 500 {
+            return Verdict::Failed;
+        }
+        let fetched = Fetched {
+            request: &self.order.request,
+            overriding: self.overriding.as_ref(),
+            response: head,
+            request_time: self.request_time,
+            response_time: now,
+        };
+        let Ok(response) = storing::judge(&fetched, self.order.stored.url.clone(), &self.policy) else {
+            return if (200..300).contains(&head.status) { Verdict::Replaced } else { Verdict::Failed };
+        };
+        let declared = storing::declared_length(&head.fields);
+        match Capture::new(response, declared, self.policy.max_object_bytes, Purpose::Store).push(body, true) {
+            Captured::Complete(response, _) => Verdict::Keep(response),
+            Captured::TooLarge => Verdict::Replaced,
+            Captured::Truncated | Captured::More(_) => Verdict::Failed,
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
+        if let Some(fence) = self.order.fence.take() {
+            effects.push(Effect::ReleaseLease { key: self.order.key.digest(), fence, uncacheable_ms: 0 });
+        }
+        let uncacheable_until = now.plus(self.policy.uncacheable_for);
+        effects.push(Effect::Publish { key: self.order.collapse, outcome, uncacheable_until });
+    }
+}
+
+enum Verdict {
+    Keep(Box<StoredResponse>),
+    /// The origin now answers with something that must not be stored.
+    Replaced,
+    Failed,
+}
+
+/// Credentials, conditions and ranges belong to the client that happened to find the stale response.
+fn is_the_clients_own(name: &[u8]) -> bool {
+    const OWN: [&str; 6] = ["authorization", "cookie", "range", "content-length", "x-request-id", "expect"];
+    OWN.iter().chain(&validation::PRECONDITIONS).any(|own| own.as_bytes() == name)
+}
