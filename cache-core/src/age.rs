@@ -54,7 +54,9 @@ mod tests {
 
     #[test]
     fn the_first_of_several_ages_counts_and_rubbish_does_not() {
-        for (age, expected) in [("5,7", 5), ("x", 0), ("-1", 0), ("1.5", 0), ("", 0), ("7, x", 7), ("99999999999", 1 << 31)] {
+        for (age, expected) in
+            [("5,7", 5), ("x", 0), ("-1", 0), ("1.5", 0), ("", 0), ("7, x", 7), ("99999999999", 1 << 31)]
+        {
             assert_eq!(initial_age(&[("age", age)], 0), expected, "{age:?}");
         }
     }

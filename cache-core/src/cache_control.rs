@@ -229,7 +229,10 @@ mod tests {
 
     #[test]
     fn unqualified_no_cache_wins_over_field_names() {
-        assert_eq!(response("no-cache=\"Set-Cookie, x-a\"").no_cache.fields(), [b"set-cookie".to_vec(), b"x-a".to_vec()]);
+        assert_eq!(
+            response("no-cache=\"Set-Cookie, x-a\"").no_cache.fields(),
+            [b"set-cookie".to_vec(), b"x-a".to_vec()]
+        );
         assert_eq!(response("no-cache=\"x\", no-cache").no_cache, FieldScope::Whole);
         assert_eq!(response("no-cache, no-cache=\"x\"").no_cache, FieldScope::Whole);
         assert_eq!(response("private=\"\"").private, FieldScope::Whole);

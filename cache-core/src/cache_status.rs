@@ -231,8 +231,9 @@ mod tests {
 
     #[test]
     fn a_stale_copy_in_place_of_a_failure_is_a_hit_that_was_forwarded() {
-        let status = CacheStatus { forward_status: Some(503), stale_on_error: true, ..CacheStatus::forwarded(Forward::Stale) }
-            .with_detail(Detail::StaleIfError);
+        let status =
+            CacheStatus { forward_status: Some(503), stale_on_error: true, ..CacheStatus::forwarded(Forward::Stale) }
+                .with_detail(Detail::StaleIfError);
         assert_eq!(status.to_string(), "larder; fwd=stale; fwd-status=503; detail=stale-if-error");
         assert_eq!(status.hit_or_miss(), "HIT");
     }

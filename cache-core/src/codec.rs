@@ -21,7 +21,8 @@ const MAX_TTL: DeltaSeconds = DeltaSeconds::new(365 * 86_400);
 pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> EntryMeta {
     let terms = &stored.terms;
     let fresh_until = reuse::fresh_until(stored);
-    let swr = if terms.must_revalidate { DeltaSeconds::ZERO } else { terms.stale_while_revalidate.min(policy.max_stale) };
+    let swr =
+        if terms.must_revalidate { DeltaSeconds::ZERO } else { terms.stale_while_revalidate.min(policy.max_stale) };
     let sie = if terms.must_revalidate { DeltaSeconds::ZERO } else { terms.stale_if_error.min(policy.max_stale) };
     let stale_window = swr.max(sie);
     let until = fresh_until.plus(stale_window).plus(policy.keep);

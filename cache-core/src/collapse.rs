@@ -110,9 +110,12 @@ pub fn arrive(
     terms: Terms,
 ) -> Arrival {
     use slot::Slot;
-    let lead = || Arrival::Lead(Slot::Leading { key: *key, leader: me, until: terms.until, inboxes: Vec::new() }.encode());
+    let lead =
+        || Arrival::Lead(Slot::Leading { key: *key, leader: me, until: terms.until, inboxes: Vec::new() }.encode());
     match slot.map_or(Slot::Free, Slot::decode) {
-        Slot::Leading { until, .. } | Slot::Published { until, .. } | Slot::Uncacheable { until, .. } if until <= now => {
+        Slot::Leading { until, .. } | Slot::Published { until, .. } | Slot::Uncacheable { until, .. }
+            if until <= now =>
+        {
             lead()
         }
         Slot::Leading { key: held, .. } if held != *key => Arrival::Occupied,

@@ -17,12 +17,8 @@ pub struct Request {
 impl Request {
     /// A request for `path` at `authority`, for tests and tools.
     pub fn new(method: &str, authority: &str, path: &str) -> Self {
-        let fields = Fields::from_pairs([
-            (":method", method),
-            (":scheme", "http"),
-            (":authority", authority),
-            (":path", path),
-        ]);
+        let fields =
+            Fields::from_pairs([(":method", method), (":scheme", "http"), (":authority", authority), (":path", path)]);
         Self { fields, has_content: false }
     }
 

@@ -136,8 +136,7 @@ impl QueryOverride {
     }
 }
 
-const KNOWN: &str =
-    "unknown directive; known are max-age, must-revalidate, stale-if-error and stale-while-revalidate";
+const KNOWN: &str = "unknown directive; known are max-age, must-revalidate, stale-if-error and stale-while-revalidate";
 
 fn malformed(directive: &[u8], problem: &'static str) -> MalformedOverride {
     let directive = String::from_utf8_lossy(directive).chars().take(64).collect();
@@ -160,7 +159,8 @@ fn percent_decode(value: &[u8]) -> Result<Vec<u8>, MalformedOverride> {
         }
         let mut two = [0; 1];
         let digits = tail.get(..2).ok_or_else(|| malformed(value, "a percent sign without two hex digits"))?;
-        hex::decode_to_slice(digits, &mut two).map_err(|_| malformed(value, "a percent sign without two hex digits"))?;
+        hex::decode_to_slice(digits, &mut two)
+            .map_err(|_| malformed(value, "a percent sign without two hex digits"))?;
         decoded.extend_from_slice(&two);
         rest = tail.get(2..).unwrap_or_default();
     }
@@ -192,8 +192,16 @@ mod tests {
 
     #[test]
     fn a_path_without_the_parameter_is_left_alone() {
-        for path in ["/", "/data", "/data?", "/data?id=1", "/data?x-cache-control=1", "/data?a=1;cache-control=max-age=5",
-            "/data?cache%2Dcontrol=max-age=5", "/cache-control=max-age=5"] {
+        for path in [
+            "/",
+            "/data",
+            "/data?",
+            "/data?id=1",
+            "/data?x-cache-control=1",
+            "/data?a=1;cache-control=max-age=5",
+            "/data?cache%2Dcontrol=max-age=5",
+            "/cache-control=max-age=5",
+        ] {
             assert_eq!(take(path.as_bytes()), Ok(None), "{path}");
         }
     }

@@ -71,12 +71,8 @@ impl Refresh {
         match answer {
             StoreAnswer::Lease(fence, _) => self.order.fence = Some(fence),
             StoreAnswer::Entry(stored) if self.is_news(&stored, now) => {
-                let keep = Effect::Keep {
-                    key: self.order.key.clone(),
-                    stored: stored.clone(),
-                    fence: None,
-                    local_only: true,
-                };
+                let keep =
+                    Effect::Keep { key: self.order.key.clone(), stored: stored.clone(), fence: None, local_only: true };
                 let mut effects = vec![keep];
                 self.finish(Outcome::Found(stored), now, &mut effects);
                 return Next::Done(effects);

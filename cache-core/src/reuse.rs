@@ -166,7 +166,11 @@ mod tests {
     fn stale_if_error_serves_only_within_its_window() {
         let stored = stored(terms(5, 0, 10));
         for (millis, allowed) in [(0, true), (5_000, true), (14_999, true), (15_000, false)] {
-            assert_eq!(may_serve_on_error(&stored, None, &Policy::default(), after(&stored, millis)), allowed, "{millis}");
+            assert_eq!(
+                may_serve_on_error(&stored, None, &Policy::default(), after(&stored, millis)),
+                allowed,
+                "{millis}"
+            );
         }
     }
 

@@ -65,7 +65,8 @@ impl Exchange {
 
     /// Requests collapse by resource, override, and the selecting fields known so far.
     pub(super) fn set_collapse_key(&mut self, known: Option<&SelectingFields>) {
-        let mut names: Vec<Vec<u8>> = known.map(|known| known.names().map(<[u8]>::to_vec).collect()).unwrap_or_default();
+        let mut names: Vec<Vec<u8>> =
+            known.map(|known| known.names().map(<[u8]>::to_vec).collect()).unwrap_or_default();
         if !names.iter().any(|name| name == OVERRIDE_FIELD.as_bytes()) {
             names.push(OVERRIDE_FIELD.as_bytes().to_vec());
         }

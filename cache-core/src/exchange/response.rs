@@ -99,7 +99,12 @@ impl Exchange {
             // A 304 about some other representation: there is nothing to answer with.
             let status = CacheStatus { forward_status: Some(304), ..CacheStatus::forwarded(self.why) };
             let status = status.with_detail(Detail::OriginBroken);
-            effects.extend(self.reply_made(502, "the origin confirmed what it was not asked", status, "larder_bad_304"));
+            effects.extend(self.reply_made(
+                502,
+                "the origin confirmed what it was not asked",
+                status,
+                "larder_bad_304",
+            ));
             self.finish(Outcome::Failed(502), now, effects);
             return;
         };

@@ -77,11 +77,7 @@ fn terms_of(
 }
 
 /// What a freshened response says about its reuse now: its fields are the old ones with those of the 304 (RFC 9111 §3.2).
-pub fn refreshed_terms(
-    freshened: &StoredResponse,
-    overriding: Option<&QueryOverride>,
-    policy: &Policy,
-) -> ReuseTerms {
+pub fn refreshed_terms(freshened: &StoredResponse, overriding: Option<&QueryOverride>, policy: &Policy) -> ReuseTerms {
     let head = ResponseHead { status: freshened.status, fields: freshened.fields.clone() };
     let directives = ResponseDirectives::of(&head.fields, policy);
     terms_of(&head, &directives, overriding, freshened.response_time, policy).0

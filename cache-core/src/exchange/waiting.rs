@@ -50,7 +50,8 @@ impl Exchange {
 
     fn share_stale(&mut self, stored: &Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) {
         if self.is_usable(stored) && reuse::may_serve_on_error(stored, self.asked.as_ref(), &self.policy, now) {
-            let status = CacheStatus { collapsed: true, stale_on_error: true, ..CacheStatus::forwarded(Forward::Stale) };
+            let status =
+                CacheStatus { collapsed: true, stale_on_error: true, ..CacheStatus::forwarded(Forward::Stale) };
             let status = status.with_detail(Detail::StaleIfError);
             effects.extend(self.reply_with(stored, status, "larder_stale_if_error", now));
             self.state = State::Over;

@@ -1,0 +1,153 @@
+//! What an unsafe method makes untrue (RFC 9111 §4.4).
+//!
+//! What this decides: which methods are unsafe, and which URIs their success concerns. What it leaves out: how stored
+//! responses are found and dropped.
+
+use crate::fields::trim;
+use crate::message::{Request, ResponseHead};
+
+/// A URI whose stored responses are dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Scheme.
+    pub scheme: Vec<u8>,
+    /// Host and port.
+    pub authority: Vec<u8>,
+    /// Path and query.
+    pub path: Vec<u8>,
+}
+
+/// Whether the method may change something. Unknown methods may (RFC 9111 §4.4).
+pub fn is_unsafe(method: &[u8]) -> bool {
+    !matches!(
+        method,
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PROPFIND" | b"REPORT" | b"SEARCH" | b"QUERY" | b"CONNECT"
+    )
+}
+
+/// On a non-error answer the target URI, and those in `Location` and `Content-Location` of the same origin: another
+/// origin's URIs are not ours to drop.
+pub fn targets(request: &Request, response: &ResponseHead) -> Vec<Target> {
+    if !is_unsafe(request.method()) || !(200..400).contains(&response.status) {
+        return Vec::new();
+    }
+    let target = |path: &[u8]| Target {
+        scheme: request.scheme().to_vec(),
+        authority: request.authority().to_vec(),
+        path: path.to_vec(),
+    };
+    let mut targets = vec![target(request.path())];
+    for name in ["location", "content-location"] {
+        let resolved = response.fields.get(name).and_then(|reference| resolve(trim(reference), request));
+        targets.extend(resolved.map(|path| target(&path)).filter(|found| found.path != request.path()));
+    }
+    targets.dedup();
+    targets
+}
+
+/// The path and query a reference means (RFC 3986 §5.2), if it lies at the request's origin.
+fn resolve(reference: &[u8], request: &Request) -> Option<Vec<u8>> {
+    let reference = reference.split(|&byte| byte == b'#').next().unwrap_or_default();
+    if reference.is_empty() {
+        return None;
+    }
+    let has_scheme = reference.windows(3).position(|three| three == b"://");
+    let rest = match has_scheme {
+        Some(colon) => {
+            let (scheme, rest) = reference.split_at(colon);
+            if !scheme.eq_ignore_ascii_case(request.scheme()) {
+                return None;
+            }
+            rest.get(3..)
+        }
+        None => reference.strip_prefix(b"//"),
+    };
+    if let Some(rest) = rest {
+        let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        if !authority.eq_ignore_ascii_case(request.authority()) {
+            return None;
+        }
+        return Some(without_dots(&if path.starts_with(b"/") { path.to_vec() } else { [b"/", path].concat() }));
+    }
+    if reference.starts_with(b"/") {
+        return Some(without_dots(reference));
+    }
+    let base = request.path().split(|&byte| byte == b'?').next().unwrap_or_default();
+    if reference.starts_with(b"?") {
+        return Some([base, reference].concat());
+    }
+    let folder = base.iter().rposition(|&byte| byte == b'/').and_then(|slash| base.get(..=slash)).unwrap_or(b"/");
+    Some(without_dots(&[folder, reference].concat()))
+}
+
+/// RFC 3986 §5.2.4: `.` and `..` segments taken out of the path; the query stays.
+fn without_dots(target: &[u8]) -> Vec<u8> {
+    let query = target.iter().position(|&byte| byte == b'?').unwrap_or(target.len());
+    let (path, query) = target.split_at(query);
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let segments: Vec<&[u8]> = path.split(|&byte| byte == b'/').skip(1).collect();
+    for (index, segment) in segments.iter().enumerate() {
+        let last = index + 1 == segments.len();
+        match *segment {
+            b"." | b".." => {
+                if *segment == b".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push(b"");
+                }
+            }
+            segment => kept.push(segment),
+        }
+    }
+    [b"/", kept.join(&b'/').as_slice(), query].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(method: &str, status: u16, pairs: &[(&str, &str)]) -> Vec<String> {
+        let request = Request::new(method, "a.example", "/d/e?x=1");
+        let targets = targets(&request, &ResponseHead::new(status, pairs));
+        targets.into_iter().map(|target| String::from_utf8(target.path).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_successful_unsafe_method_drops_its_target() {
+        for method in ["PUT", "POST", "DELETE", "PATCH", "M-SEARCH", "FOO"] {
+            assert_eq!(paths(method, 204, &[]), ["/d/e?x=1"], "{method}");
+        }
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+            assert!(paths(method, 200, &[]).is_empty(), "{method}");
+        }
+    }
+
+    #[test]
+    fn an_error_drops_nothing() {
+        for status in [400, 404, 500, 503] {
+            assert!(paths("PUT", status, &[("location", "/x")]).is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn location_and_content_location_of_the_same_origin_are_dropped_too() {
+        for (reference, path) in [
+            ("/x", "/x"),
+            ("x", "/d/x"),
+            ("../x?y#z", "/x?y"),
+            ("?y", "/d/e?y"),
+            ("./", "/d/"),
+            ("//a.example/x", "/x"),
+            ("http://A.example/x/../y", "/y"),
+            ("http://a.example", "/"),
+        ] {
+            assert_eq!(paths("POST", 201, &[("location", reference)]), ["/d/e?x=1", path], "{reference}");
+            assert_eq!(paths("POST", 201, &[("content-location", reference)]), ["/d/e?x=1", path], "{reference}");
+        }
+        for reference in ["http://b.example/x", "https://a.example/x", "//a.example:81/x", "", "#z"] {
+            assert_eq!(paths("POST", 201, &[("location", reference)]), ["/d/e?x=1"], "{reference}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A client's own conditions and ranges, answered from a stored response (RFC 9111 §4.3.2, RFC 9110 §13, §14).
+//!
+//! What this decides: whole, not modified, a part, or no such part. What it leaves out: `If-Match` and
+//! `If-Unmodified-Since`, which concern the origin's state; they are ignored on a stored response, as RFC 9111 §4.3.2
+//! says of fields a cache does not evaluate.
+
+use std::sync::Arc;
+
+use crate::fields::{Fields, list_members};
+use crate::http_time::Timestamp;
+use crate::message::Request;
+use crate::stored_response::StoredResponse;
+use crate::validation::opaque_tag;
+
+pub mod range;
+
+/// How a stored response answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// With all of it.
+    Full,
+    /// `304`: the client has it.
+    NotModified,
+    /// `206`.
+    Partial(Part),
+    /// `416`, with these fields.
+    RangeNotSatisfiable(Fields),
+}
+
+/// A part of a stored response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// All fields of the `206`, without `content-length`.
+    pub fields: Fields,
+    /// What is sent.
+    pub body: Arc<[u8]>,
+}
+
+/// Evaluates the request's conditions in the order of RFC 9110 §13.2.2.
+pub fn evaluate(request: &Request, stored: &StoredResponse, _now: Timestamp) -> Answer {
+    if (200..300).contains(&stored.status) && is_not_modified(request, stored) {
+        return Answer::NotModified;
+    }
+    let ranges = request.fields.get("range").filter(|_| stored.status == 200 && request.method() == b"GET");
+    match ranges {
+        Some(ranges) if if_range_holds(request, stored) => range::evaluate(ranges, stored),
+        _ => Answer::Full,
+    }
+}
+
+/// `If-None-Match` by weak comparison; only without it `If-Modified-Since` (RFC 9110 §13.1.2, §13.1.3).
+fn is_not_modified(request: &Request, stored: &StoredResponse) -> bool {
+    if request.fields.contains("if-none-match") {
+        let etag = stored.fields.get("etag").map(opaque_tag);
+        return request
+            .fields
+            .list("if-none-match")
+            .any(|member| member == b"*" || (etag.is_some() && Some(opaque_tag(member)) == etag));
+    }
+    let since = request.fields.get("if-modified-since").and_then(Timestamp::parse_http_date);
+    let modified = stored.fields.get("last-modified").and_then(Timestamp::parse_http_date);
+    // RFC 9111 §4.3.2: without Last-Modified, Date, else the time it was received.
+    let modified = modified
+        .or_else(|| stored.fields.get("date").and_then(Timestamp::parse_http_date))
+        .unwrap_or(stored.response_time);
+    since.is_some_and(|since| modified.as_secs() <= since.as_secs())
+}
+
+/// RFC 9110 §13.1.5: a range counts only while the representation is the same, by strong comparison.
+fn if_range_holds(request: &Request, stored: &StoredResponse) -> bool {
+    let Some(condition) = request.fields.get("if-range") else { return true };
+    if condition.starts_with(b"\"") {
+        return list_members(condition).count() == 1 && stored.fields.get("etag") == Some(condition);
+    }
+    let modified = stored.fields.get("last-modified");
+    modified.is_some()
+        && modified.and_then(Timestamp::parse_http_date) == Timestamp::parse_http_date(condition)
+        && Timestamp::parse_http_date(condition).is_some()
+}
+
+/// The fields a `304` from a stored response carries (RFC 9110 §15.4.5).
+pub fn not_modified_fields(stored: &StoredResponse) -> Fields {
+    const CARRIED: [&str; 8] =
+        ["cache-control", "cdn-cache-control", "content-location", "date", "etag", "expires", "last-modified", "vary"];
+    let mut fields = stored.fields.clone();
+    fields.retain(|name, _| CARRIED.iter().any(|carried| carried.as_bytes() == name));
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(pairs: &[(&str, &str)]) -> Answer {
+        let mut stored = StoredResponse::example();
+        stored.fields.append(b"last-modified", b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let request =
+            pairs.iter().fold(Request::new("GET", "a", "/"), |request, (name, value)| request.with(name, value));
+        evaluate(&request, &stored, Timestamp::default())
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly_and_in_lists() {
+        for value in ["\"1\"", "W/\"1\"", "\"0\", \"1\"", "*", "\"a,b\" , W/\"1\""] {
+            assert_eq!(answer(&[("if-none-match", value)]), Answer::NotModified, "{value}");
+        }
+        for value in ["\"2\"", "1", "\"1", ""] {
+            assert_eq!(answer(&[("if-none-match", value)]), Answer::Full, "{value}");
+        }
+    }
+
+    #[test]
+    fn if_modified_since_counts_only_without_if_none_match() {
+        let since = ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(answer(&[since]), Answer::NotModified);
+        assert_eq!(answer(&[since, ("if-none-match", "\"2\"")]), Answer::Full);
+        assert_eq!(answer(&[("if-modified-since", "Sun, 06 Nov 1994 08:49:36 GMT")]), Answer::Full);
+        assert_eq!(answer(&[("if-modified-since", "rubbish")]), Answer::Full);
+    }
+
+    #[test]
+    fn if_range_needs_the_very_same_representation() {
+        let range = ("range", "bytes=0-1");
+        assert!(matches!(answer(&[range, ("if-range", "\"1\"")]), Answer::Partial(_)));
+        assert!(matches!(answer(&[range, ("if-range", "Sun, 06 Nov 1994 08:49:37 GMT")]), Answer::Partial(_)));
+        for condition in ["\"2\"", "W/\"1\"", "Sun, 06 Nov 1994 08:49:38 GMT", "rubbish"] {
+            assert_eq!(answer(&[range, ("if-range", condition)]), Answer::Full, "{condition}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! May a response be stored, and which of its fields? (RFC 9111 §3, §3.1, §3.5)
+//!
+//! What this decides: yes or no, with the reason; and what is left out of what is kept. What it leaves out: its size and
+//! completeness (`exchange::storing`) and which variant it is (`vary`).
+
+use crate::cache_control::{FieldScope, RequestDirectives, ResponseDirectives};
+use crate::fields::{Fields, are_safe_to_emit, connection_options, is_hop_by_hop};
+use crate::freshness::LifetimeSource;
+use crate::message::{Request, ResponseHead};
+use crate::policy::Policy;
+use crate::vary::Vary;
+
+/// Why a response is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotStorable {
+    /// Only answers to GET are stored.
+    Method,
+    /// An interim, partial or "not modified" answer, or a status the policy does not store.
+    Status,
+    /// `no-store`, in the response or (by policy) the request (RFC 9111 §5.2.2.5, §5.2.1.5).
+    NoStore,
+    /// `private` (RFC 9111 §5.2.2.7).
+    Private,
+    /// The request carried credentials and the response is not explicitly for everybody (RFC 9111 §3.5).
+    Authorization,
+    /// `Set-Cookie`, and the policy does not share it.
+    SetCookie,
+    /// The request carried a cookie and the response is not explicitly public.
+    Cookie,
+    /// `Vary: *` (RFC 9111 §4.1).
+    VaryStar,
+    /// `must-understand` with a status this cache does not understand (RFC 9111 §5.2.2.3).
+    MustUnderstand,
+    /// Nothing says how long it is fresh, and nothing could validate it.
+    NoFreshness,
+    /// `Content-Range` outside a 206.
+    Partial,
+    /// An event stream, which has no end.
+    EventStream,
+    /// Larger than the policy stores.
+    TooLarge,
+    /// A field that could split a message.
+    UnsafeField,
+}
+
+impl NotStorable {
+    /// Every reason.
+    pub const ALL: [Self; 14] = [
+        Self::Method,
+        Self::Status,
+        Self::NoStore,
+        Self::Private,
+        Self::Authorization,
+        Self::SetCookie,
+        Self::Cookie,
+        Self::VaryStar,
+        Self::MustUnderstand,
+        Self::NoFreshness,
+        Self::Partial,
+        Self::EventStream,
+        Self::TooLarge,
+        Self::UnsafeField,
+    ];
+
+    /// The word after `detail=`.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Status => "status",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::Authorization => "authorization-response",
+            Self::SetCookie => "set-cookie",
+            Self::Cookie => "cookie",
+            Self::VaryStar => "vary-star",
+            Self::MustUnderstand => "must-understand",
+            Self::NoFreshness => "no-freshness",
+            Self::Partial => "partial",
+            Self::EventStream => "event-stream",
+            Self::TooLarge => "too-large",
+            Self::UnsafeField => "unsafe-field",
+        }
+    }
+}
+
+/// Says whether the response may be stored by a shared cache under this policy.
+pub fn storable(
+    request: &Request,
+    response: &ResponseHead,
+    directives: &ResponseDirectives,
+    source: LifetimeSource,
+    policy: &Policy,
+) -> Result<(), NotStorable> {
+    let refuse = |refused: bool, why| if refused { Err(why) } else { Ok(()) };
+    refuse(request.method() != b"GET", NotStorable::Method)?;
+    check_status(response, directives, policy)?;
+    // RFC 9111 §5.2.2.3: must-understand, where understood, silences no-store.
+    refuse(directives.no_store && !directives.must_understand, NotStorable::NoStore)?;
+    refuse(policy.request_directives && RequestDirectives::of(&request.fields).no_store, NotStorable::NoStore)?;
+    refuse(directives.private == FieldScope::Whole, NotStorable::Private)?;
+    let credentials = request.fields.contains("authorization");
+    refuse(credentials && !directives.allows_authorization(), NotStorable::Authorization)?;
+    refuse(!policy.store_set_cookie && sets_cookie(response, directives), NotStorable::SetCookie)?;
+    let explicitly_public = directives.public || directives.s_maxage.is_some();
+    let cookie = !policy.store_with_cookie && request.fields.contains("cookie");
+    refuse(cookie && !explicitly_public, NotStorable::Cookie)?;
+    refuse(Vary::of(&response.fields) == Vary::Any, NotStorable::VaryStar)?;
+    let event_stream = response.fields.get("content-type").is_some_and(|t| t.starts_with(b"text/event-stream"));
+    refuse(event_stream, NotStorable::EventStream)?;
+    refuse(!are_safe_to_emit(&response.fields), NotStorable::UnsafeField)?;
+    refuse(
+        source == LifetimeSource::None && !may_be_stored_stale(response, directives, policy),
+        NotStorable::NoFreshness,
+    )
+}
+
+fn check_status(response: &ResponseHead, directives: &ResponseDirectives, policy: &Policy) -> Result<(), NotStorable> {
+    let status = response.status;
+    if !(200..=599).contains(&status) || matches!(status, 206 | 304) {
+        return Err(NotStorable::Status);
+    }
+    if response.fields.contains("content-range") {
+        return Err(NotStorable::Partial);
+    }
+    if directives.must_understand && !is_understood(status) {
+        return Err(NotStorable::MustUnderstand);
+    }
+    if !policy.store_any_status && !Policy::SAFE_STATUSES.contains(&status) {
+        return Err(NotStorable::Status);
+    }
+    Ok(())
+}
+
+/// The statuses whose caching behaviour is known here (RFC 9110 §15).
+fn is_understood(status: u16) -> bool {
+    matches!(status, 200..=204 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
+}
+
+fn sets_cookie(response: &ResponseHead, directives: &ResponseDirectives) -> bool {
+    // Where no-cache or private names the field, it is not stored anyway.
+    let left_out = [&directives.no_cache, &directives.private]
+        .iter()
+        .any(|scope| scope.fields().iter().any(|name| name == b"set-cookie"));
+    response.fields.contains("set-cookie") && !left_out
+}
+
+/// Without a lifetime, a response is worth storing only to be validated: with a validator, and either `no-cache` or
+/// leave to guess (RFC 9111 §3).
+fn may_be_stored_stale(response: &ResponseHead, directives: &ResponseDirectives, policy: &Policy) -> bool {
+    let validator = response.fields.contains("etag") || response.fields.contains("last-modified");
+    validator && (directives.no_cache == FieldScope::Whole || directives.public || policy.heuristic_freshness)
+}
+
+/// Fields that `Connection` cannot take out of a stored response: without them it would be another response
+/// (CVE-2022-45059).
+const NOT_HOP_BY_HOP: [&str; 14] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "date",
+    "etag",
+    "expires",
+    "last-modified",
+    "pragma",
+    "set-cookie",
+    "vary",
+];
+
+/// The fields to keep (RFC 9111 §3.1): none of one connection, none that the response keeps for its first recipient, none
+/// that is worked out anew for every answer.
+pub fn storable_fields(response: &ResponseHead, directives: &ResponseDirectives) -> Fields {
+    let listed = connection_options(&response.fields);
+    let mut fields = response.fields.clone();
+    fields.retain(|name, _| {
+        let by_connection = listed.iter().any(|option| option == name)
+            && !NOT_HOP_BY_HOP.iter().any(|critical| critical.as_bytes() == name);
+        let for_first_recipient =
+            [&directives.no_cache, &directives.private].iter().any(|scope| scope.fields().iter().any(|f| f == name));
+        !(name.starts_with(b":")
+            || is_hop_by_hop(name)
+            || by_connection
+            || for_first_recipient
+            || is_worked_out_anew(name))
+    });
+    fields
+}
+
+fn is_worked_out_anew(name: &[u8]) -> bool {
+    matches!(name, b"age" | b"content-length" | b"cache-status" | b"x-cache-status" | b"x-envoy-upstream-service-time")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::freshness;
+    use crate::http_time::Timestamp;
+
+    fn judge(policy: &Policy, request: &Request, status: u16, pairs: &[(&str, &str)]) -> Result<(), NotStorable> {
+        let response = ResponseHead::new(status, pairs);
+        let directives = ResponseDirectives::of(&response.fields, policy);
+        let (_, source) = freshness::freshness_lifetime(&response, &directives, Timestamp::default(), policy);
+        storable(request, &response, &directives, source, policy)
+    }
+
+    fn get() -> Request {
+        Request::new("GET", "a", "/")
+    }
+
+    fn by_default(pairs: &[(&str, &str)]) -> Result<(), NotStorable> {
+        judge(&Policy::default(), &get(), 200, pairs)
+    }
+
+    #[test]
+    fn an_explicit_lifetime_makes_a_plain_response_storable() {
+        assert_eq!(by_default(&[("cache-control", "max-age=1")]), Ok(()));
+        assert_eq!(by_default(&[("expires", "Sun, 06 Nov 1994 08:49:37 GMT")]), Ok(()));
+        assert_eq!(by_default(&[]), Err(NotStorable::NoFreshness));
+        assert_eq!(by_default(&[("etag", "\"1\"")]), Err(NotStorable::NoFreshness));
+        assert_eq!(by_default(&[("etag", "\"1\""), ("cache-control", "no-cache")]), Ok(()));
+    }
+
+    #[test]
+    fn what_the_origin_forbids_is_not_stored() {
+        for (value, why) in [
+            ("max-age=1, no-store", NotStorable::NoStore),
+            ("max-age=1, private", NotStorable::Private),
+            ("max-age=1, PRIVATE", NotStorable::Private),
+        ] {
+            assert_eq!(by_default(&[("cache-control", value)]), Err(why), "{value}");
+        }
+        assert_eq!(by_default(&[("cache-control", "max-age=1"), ("vary", "a, *")]), Err(NotStorable::VaryStar));
+    }
+
+    #[test]
+    fn credentials_need_a_response_that_is_explicitly_for_everybody() {
+        let request = get().with("authorization", "Basic x");
+        for (value, expected) in [
+            ("max-age=1", Err(NotStorable::Authorization)),
+            ("max-age=1, public", Ok(())),
+            ("s-maxage=1", Ok(())),
+            ("max-age=1, must-revalidate", Ok(())),
+        ] {
+            let verdict = judge(&Policy::default(), &request, 200, &[("cache-control", value)]);
+            assert_eq!(verdict, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_not_shared_by_default() {
+        let fresh = ("cache-control", "max-age=1");
+        assert_eq!(by_default(&[fresh, ("set-cookie", "a=b")]), Err(NotStorable::SetCookie));
+        let request = get().with("cookie", "a=b");
+        assert_eq!(judge(&Policy::default(), &request, 200, &[fresh]), Err(NotStorable::Cookie));
+        assert_eq!(judge(&Policy::strict(), &request, 200, &[fresh, ("set-cookie", "a=b")]), Ok(()));
+    }
+
+    #[test]
+    fn errors_need_an_operator_who_wants_them() {
+        let fresh = [("cache-control", "max-age=1")];
+        for status in [400, 403, 405, 414, 431, 500, 503] {
+            assert_eq!(judge(&Policy::default(), &get(), status, &fresh), Err(NotStorable::Status), "{status}");
+            assert_eq!(judge(&Policy::strict(), &get(), status, &fresh), Ok(()), "{status}");
+        }
+        for status in [100, 101, 206, 304, 600, 999] {
+            assert_eq!(judge(&Policy::strict(), &get(), status, &fresh), Err(NotStorable::Status), "{status}");
+        }
+    }
+
+    #[test]
+    fn only_get_is_stored() {
+        for method in ["HEAD", "POST", "get", ""] {
+            let verdict =
+                judge(&Policy::strict(), &Request::new(method, "a", "/"), 200, &[("cache-control", "max-age=1")]);
+            assert_eq!(verdict, Err(NotStorable::Method), "{method}");
+        }
+    }
+
+    #[test]
+    fn must_understand_overrules_no_store_where_the_status_is_understood() {
+        let pairs = [("cache-control", "max-age=1, no-store, must-understand")];
+        assert_eq!(judge(&Policy::strict(), &get(), 200, &pairs), Ok(()));
+        assert_eq!(judge(&Policy::strict(), &get(), 599, &pairs), Err(NotStorable::MustUnderstand));
+    }
+
+    #[test]
+    fn fields_of_one_connection_or_one_recipient_are_left_out() {
+        let response = ResponseHead::new(
+            200,
+            &[
+                ("connection", "x-hop, ETag"),
+                ("x-hop", "1"),
+                ("etag", "\"1\""),
+                ("keep-alive", "1"),
+                ("x-mine", "1"),
+                ("age", "1"),
+                ("x-kept", "1"),
+                ("cache-control", "private=\"x-mine\", max-age=1"),
+            ],
+        );
+        let directives = ResponseDirectives::of(&response.fields, &Policy::default());
+        let kept = storable_fields(&response, &directives);
+        let names: Vec<_> = kept.iter().map(|(name, _)| std::str::from_utf8(name).unwrap()).collect();
+        assert_eq!(names, ["etag", "x-kept", "cache-control"]);
+    }
+}

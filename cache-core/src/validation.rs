@@ -1,0 +1,142 @@
+//! Asking the origin whether a stored response still holds (RFC 9111 §4.3).
+//!
+//! What this decides: which conditions go along, and what a `304` changes. What it leaves out: the conditions of the
+//! client's own request (`preconditions`).
+
+use crate::age;
+use crate::fields::{Fields, connection_options, is_hop_by_hop};
+use crate::http_time::Timestamp;
+use crate::message::ResponseHead;
+use crate::stored_response::StoredResponse;
+
+/// The request fields that make a request conditional (RFC 9110 §13.1).
+pub const PRECONDITIONS: [&str; 5] =
+    ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"];
+
+/// What a stored response can be validated with (RFC 9110 §8.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Validators {
+    /// The entity tag, quotes and weakness included.
+    pub etag: Option<Vec<u8>>,
+    /// `Last-Modified`, as received.
+    pub last_modified: Option<Vec<u8>>,
+}
+
+impl Validators {
+    /// The validators among some response fields.
+    pub fn of(fields: &Fields) -> Self {
+        let value = |name| fields.get(name).filter(|value| !value.is_empty()).map(<[u8]>::to_vec);
+        Self { etag: value("etag"), last_modified: value("last-modified") }
+    }
+}
+
+/// Makes a request conditional on the stored response having changed (RFC 9111 §4.3.1).
+pub fn add_conditionals(validators: &Validators, request: &mut Fields) {
+    if let Some(etag) = &validators.etag {
+        request.set(b"if-none-match", etag);
+    }
+    if let Some(last_modified) = &validators.last_modified {
+        request.set(b"if-modified-since", last_modified);
+    }
+}
+
+/// A `304` that is about some other representation than the stored one: it must not update it (RFC 9111 §4.3.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnexpectedNotModified;
+
+/// The stored response as a `304` renews it (RFC 9111 §4.3.4, §3.2). `terms` stay; the caller works them out anew.
+pub fn freshen(
+    stored: &StoredResponse,
+    not_modified: &ResponseHead,
+    request_time: Timestamp,
+    response_time: Timestamp,
+) -> Result<StoredResponse, UnexpectedNotModified> {
+    if let (Some(new), Some(old)) = (not_modified.fields.get("etag"), stored.fields.get("etag"))
+        && opaque_tag(new) != opaque_tag(old)
+    {
+        return Err(UnexpectedNotModified);
+    }
+    let mut fields = stored.fields.clone();
+    let listed = connection_options(&not_modified.fields);
+    let updates = |name: &[u8]| {
+        !name.starts_with(b":")
+            && !is_hop_by_hop(name)
+            && !listed.iter().any(|option| option == name)
+            && !describes_content(name)
+    };
+    fields.retain(|name, _| !(updates(name) && not_modified.fields.iter().any(|(new, _)| new == name)));
+    for (name, value) in not_modified.fields.iter().filter(|(name, _)| updates(name)) {
+        fields.append(name, value);
+    }
+    Ok(StoredResponse {
+        fields,
+        request_time,
+        response_time,
+        initial_age: age::corrected_initial_age(&not_modified.fields, request_time, response_time),
+        ..stored.clone()
+    })
+}
+
+/// Fields that say how the stored bytes are to be read stay with these bytes (RFC 9111 §3.2); fields that are worked out
+/// anew for each answer are not stored at all.
+fn describes_content(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"content-encoding"
+            | b"content-length"
+            | b"content-range"
+            | b"content-type"
+            | b"age"
+            | b"cache-status"
+            | b"x-cache-status"
+            | b"x-envoy-upstream-service-time"
+    )
+}
+
+/// An entity tag without its weakness: what weak comparison compares (RFC 9110 §8.8.3.2).
+pub fn opaque_tag(etag: &[u8]) -> &[u8] {
+    etag.strip_prefix(b"W/").unwrap_or(etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn freshened(pairs: &[(&str, &str)]) -> Result<StoredResponse, UnexpectedNotModified> {
+        let at = Timestamp::from_millis(2_000_000_000);
+        freshen(&StoredResponse::example(), &ResponseHead::new(304, pairs), at, at)
+    }
+
+    #[test]
+    fn a_304_replaces_the_fields_it_carries_and_adds_new_ones() {
+        let stored =
+            freshened(&[("etag", "\"1\""), ("cache-control", "max-age=9"), ("x-new", "1"), ("x-new", "2")]).unwrap();
+        assert_eq!(stored.fields.get("cache-control"), Some(&b"max-age=9"[..]));
+        assert_eq!(stored.fields.all("x-new").count(), 2);
+        assert_eq!(stored.fields.all("etag").count(), 1);
+        assert_eq!(&*stored.body, b"hello");
+        assert_eq!(stored.response_time, Timestamp::from_millis(2_000_000_000));
+    }
+
+    #[test]
+    fn a_304_does_not_change_how_the_stored_bytes_are_read() {
+        let stored =
+            freshened(&[("content-type", "x/y"), ("content-encoding", "br"), ("connection", "x-a"), ("x-a", "1")])
+                .unwrap();
+        assert_eq!(stored.fields, StoredResponse::example().fields);
+    }
+
+    #[test]
+    fn a_304_about_another_representation_is_not_used() {
+        assert_eq!(freshened(&[("etag", "\"2\"")]), Err(UnexpectedNotModified));
+        assert!(freshened(&[("etag", "W/\"1\"")]).is_ok());
+    }
+
+    #[test]
+    fn both_validators_go_along() {
+        let validators = Validators::of(&Fields::from_pairs([("etag", "W/\"1\""), ("last-modified", "x")]));
+        let mut fields = Fields::default();
+        add_conditionals(&validators, &mut fields);
+        assert_eq!(fields, Fields::from_pairs([("if-none-match", "W/\"1\""), ("if-modified-since", "x")]));
+    }
+}
