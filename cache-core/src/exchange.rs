@@ -22,7 +22,7 @@ use crate::cache_status::{Detail, Forward};
 use crate::collapse::CollapseKey;
 use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::key::PrimaryKey;
-use crate::message::{Request, ResponseHead};
+use crate::message::Request;
 use crate::policy::Policy;
 use crate::query_override::QueryOverride;
 use crate::store_api::{Fence, KeyDigest};

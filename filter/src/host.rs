@@ -1,0 +1,78 @@
+//! Envoy as the filter sees it: bytes in, bytes out, every call fallible.
+//!
+//! What this decides: nothing. There are two hosts: Envoy's (`envoy`, wasm32 only) and a fake one for tests.
+//! The proxy-wasm SDK's own wrappers panic on statuses and header bytes they do not expect, and a panic takes the worker's
+//! VM down; nothing here does.
+
+use larder_cache_core::fields::Fields;
+use larder_cache_core::http_time::Timestamp;
+
+/// A host call was refused; the number is proxy-wasm's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused(pub u32);
+
+/// What a shared-data write met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// Written.
+    Done,
+    /// Somebody else was faster.
+    Lost,
+}
+
+/// Which headers are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Map {
+    /// The request's, until it has been let through.
+    Request,
+    /// The response's, while they pass.
+    Response,
+    /// Those of the answer to a call of our own.
+    CallResponse,
+}
+
+/// The calls the filter makes. Stream calls concern the effective context.
+pub trait Host {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+    /// A random number; not for secrets.
+    fn random(&self) -> u64;
+    /// All headers of a map, pseudo-fields included.
+    fn headers(&self, map: Map) -> Result<Fields, Refused>;
+    /// Sets a header in place of any of its name.
+    fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused>;
+    /// Removes a header.
+    fn remove_header(&self, map: Map, name: &[u8]) -> Result<(), Refused>;
+    /// Bytes of the response's content that are passing now.
+    fn response_body(&self, length: usize) -> Result<Vec<u8>, Refused>;
+    /// Swallows the response's content that is passing now.
+    fn clear_response_body(&self) -> Result<(), Refused>;
+    /// Answers the client.
+    fn reply(&self, status: u16, fields: &Fields, body: &[u8], details: &str) -> Result<(), Refused>;
+    /// Lets a paused request go on to the origin.
+    fn resume_request(&self) -> Result<(), Refused>;
+    /// Makes another stream the one that stream calls concern. Refused when it is gone.
+    fn set_effective_context(&self, context: u32) -> Result<(), Refused>;
+    /// A property of the stream.
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+    /// Sends a request of our own; its answer comes with the returned token.
+    fn call(&self, cluster: &str, head: &Fields, body: &[u8], timeout_ms: u64) -> Result<u32, Refused>;
+    /// Content of the answer to a call of our own.
+    fn call_body(&self, length: usize) -> Result<Vec<u8>, Refused>;
+    /// A shared value and its version; both absent when it was never written.
+    fn shared(&self, key: &str) -> (Option<Vec<u8>>, Option<u32>);
+    /// Writes a shared value if its version is still `version`; `None` if it was never written.
+    fn swap_shared(&self, key: &str, value: &[u8], version: Option<u32>) -> Swap;
+    /// Writes a shared value unconditionally.
+    fn set_shared(&self, key: &str, value: &[u8]);
+    /// Registers a queue whose messages this VM is told of.
+    fn register_queue(&self, name: &str) -> Result<u32, Refused>;
+    /// Puts a message into a queue.
+    fn enqueue(&self, queue: u32, message: &[u8]) -> Result<(), Refused>;
+    /// Takes a message out of a queue.
+    fn dequeue(&self, queue: u32) -> Option<Vec<u8>>;
+    /// Adds to a counter, which is made when it is first used.
+    fn count(&self, name: &str, by: u64);
+    /// A line in Envoy's log.
+    fn log(&self, level: log::Level, line: &str);
+}

@@ -1,0 +1,159 @@
+//! Level 1: stored responses in the VM's own memory, bounded in bytes.
+//!
+//! What this decides: what is dropped when the bound is reached (`quick_cache`'s scan-resistant S3-FIFO) and how many
+//! variants a key has. What it leaves out: which variant answers; it hands out all of a key.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use larder_cache_core::exchange::Local;
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::key::PrimaryKey;
+use larder_cache_core::stored_response::StoredResponse;
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+
+/// Variants kept per key; one more drops the oldest.
+const MAX_VARIANTS: usize = 32;
+/// Invalidations remembered; beyond it the oldest half is forgotten.
+const MAX_INVALIDATIONS: usize = 8192;
+/// How long an invalidation is remembered: longer than any fetch that was under way can take to be stored.
+const INVALIDATION_MEMORY_MS: u64 = 60_000;
+
+type Variants = Rc<[Arc<StoredResponse>]>;
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<PrimaryKey, Variants> for Weight {
+    fn weight(&self, key: &PrimaryKey, variants: &Variants) -> u64 {
+        let bytes: usize = variants.iter().map(|stored| stored.weight()).sum();
+        (bytes + key.as_bytes().len()).max(1) as u64
+    }
+}
+
+/// The level-1 cache of one VM.
+pub struct Level1 {
+    cache: Cache<PrimaryKey, Variants, Weight>,
+    invalidated: HashMap<PrimaryKey, Timestamp>,
+}
+
+impl Level1 {
+    /// Empty, with room for `bytes`.
+    pub fn new(bytes: u64) -> Self {
+        let items = usize::try_from(bytes / 4096).unwrap_or(16_384).clamp(64, 1 << 20);
+        Self { cache: Cache::with_weighter(items, bytes, Weight), invalidated: HashMap::new() }
+    }
+
+    /// All that is held under `key`.
+    pub fn look_up(&self, key: &PrimaryKey) -> Local<'_> {
+        let invalidated = if self.invalidated.is_empty() { None } else { self.invalidated.get(key).copied() };
+        Local { variants: self.cache.get(key).map(|variants| &**variants).unwrap_or_default(), invalidated }
+    }
+
+    /// Whether a response requested at `request_time` was made untrue since.
+    pub fn was_invalidated(&self, key: &PrimaryKey, request_time: Timestamp) -> bool {
+        self.invalidated.get(key).is_some_and(|time| request_time <= *time)
+    }
+
+    /// Keeps `stored`, in place of the same variant. Refused when the key was invalidated after it was requested.
+    pub fn put(&mut self, key: &PrimaryKey, stored: Arc<StoredResponse>) -> bool {
+        if self.was_invalidated(key, stored.request_time) {
+            return false;
+        }
+        let mut variants: Vec<_> = self.cache.get(key).map(|variants| variants.to_vec()).unwrap_or_default();
+        if variants.iter().any(|held| held.selecting == stored.selecting && held.response_time > stored.response_time) {
+            return true; // a newer one is there already
+        }
+        variants.retain(|held| held.selecting != stored.selecting);
+        if variants.len() >= MAX_VARIANTS {
+            variants.remove(0);
+        }
+        variants.push(stored);
+        self.cache.insert(key.clone(), variants.into());
+        true
+    }
+
+    /// Drops a key, and whatever of it was requested up to `time` and is yet to come.
+    pub fn invalidate(&mut self, key: &PrimaryKey, time: Timestamp) {
+        self.cache.remove(key);
+        if self.invalidated.len() >= MAX_INVALIDATIONS {
+            let mut times: Vec<_> = self.invalidated.values().copied().collect();
+            times.sort_unstable();
+            let middle = times.get(times.len() / 2).copied().unwrap_or_default();
+            self.invalidated.retain(|_, time| *time > middle);
+        }
+        let known = self.invalidated.entry(key.clone()).or_default();
+        *known = time.max(*known);
+    }
+
+    /// Forgets invalidations that no fetch can be older than.
+    pub fn forget_old_invalidations(&mut self, now: Timestamp) {
+        self.invalidated.retain(|_, time| now.millis_since(*time) < INVALIDATION_MEMORY_MS);
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_cache_core::fields::Fields;
+    use larder_cache_core::http_time::DeltaSeconds;
+    use larder_cache_core::stored_response::ReuseTerms;
+    use larder_cache_core::vary::SelectingFields;
+
+    fn key(path: &str) -> PrimaryKey {
+        PrimaryKey::new(b"n", b"http", b"a", path.as_bytes())
+    }
+
+    fn stored(at: u64, body: usize) -> Arc<StoredResponse> {
+        Arc::new(StoredResponse {
+            url: String::new(),
+            status: 200,
+            fields: Fields::default(),
+            body: vec![0; body].into(),
+            request_time: Timestamp::from_millis(at),
+            response_time: Timestamp::from_millis(at),
+            initial_age: DeltaSeconds::ZERO,
+            terms: ReuseTerms::default(),
+            selecting: SelectingFields::default(),
+            tags: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn what_was_put_is_found_and_a_newer_one_replaces_it() {
+        let mut level1 = Level1::new(1 << 20);
+        level1.put(&key("/"), stored(1, 10));
+        level1.put(&key("/"), stored(2, 20));
+        level1.put(&key("/"), stored(1, 10));
+        let found = level1.look_up(&key("/"));
+        assert_eq!(found.variants.iter().map(|stored| stored.body.len()).collect::<Vec<_>>(), [20]);
+    }
+
+    #[test]
+    fn it_never_holds_more_bytes_than_its_bound() {
+        let mut level1 = Level1::new(100_000);
+        for n in 0..1000 {
+            level1.put(&key(&format!("/{n}")), stored(1, 1000));
+            assert!(level1.bytes() <= 100_000);
+        }
+        assert!(level1.bytes() > 50_000);
+    }
+
+    #[test]
+    fn an_invalidation_beats_what_was_requested_before_it_and_arrives_later() {
+        let mut level1 = Level1::new(1 << 20);
+        level1.put(&key("/"), stored(1, 1));
+        level1.invalidate(&key("/"), Timestamp::from_millis(5));
+        assert!(level1.look_up(&key("/")).variants.is_empty());
+        assert!(!level1.put(&key("/"), stored(5, 1)));
+        assert!(level1.put(&key("/"), stored(6, 1)));
+        assert_eq!(level1.look_up(&key("/")).variants.len(), 1);
+    }
+}

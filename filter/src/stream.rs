@@ -1,0 +1,314 @@
+//! One HTTP stream: which Envoy callback becomes which event, and which effect which host call. The only place that
+//! pauses and resumes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use larder_cache_core::cache_status::CacheStatus;
+use larder_cache_core::exchange::Interest;
+use larder_cache_core::exchange::{
+    Effect, Event, Exchange, ForwardedRequest, Reply, ResponseChange, ResponseSource, SlotAnswer, StoreAnswer,
+};
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::key::PrimaryKey;
+use larder_cache_core::message::{Request, ResponseHead};
+use larder_cache_core::policy::Policy;
+
+use crate::config::Config;
+use crate::host::{Host, Map};
+use crate::store_client::StoreCall;
+use crate::vm::{Call, Vm};
+
+/// What Envoy is told to do with what is passing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Go on.
+    Continue,
+    /// Hold it.
+    Pause,
+}
+
+/// What is known of a stream between callbacks.
+#[derive(Debug)]
+pub struct Stream {
+    exchange: Exchange,
+    config: Rc<Config>,
+    policy: Arc<Policy>,
+    /// Where the request stands with Envoy.
+    request: Passage,
+    /// Where the response does.
+    response: Passage,
+    replied: bool,
+    /// The cluster the route picked: background refreshes go there.
+    cluster: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    /// Envoy is in our callback now; the action is what it returns.
+    InCallback(Action),
+    /// Envoy holds it until we resume.
+    Held,
+    /// Gone on.
+    Passed,
+}
+
+impl<H: Host> Vm<H> {
+    /// A request's head.
+    pub fn on_request_headers(&mut self, id: u32, config: &Rc<Config>, end: bool) -> Action {
+        self.read_inbox();
+        if !self.woken.is_empty() {
+            self.go_on_later();
+        }
+        let Ok(fields) = self.host.headers(Map::Request) else { return Action::Continue };
+        let request = Request { fields, has_content: !end };
+        let Some(policy) = config.policy_for(&request).cloned() else { return Action::Continue };
+        let now = self.host.now();
+        let stream = Stream {
+            exchange: Exchange::new(policy.clone(), config.namespace.clone()),
+            config: config.clone(),
+            policy,
+            request: Passage::InCallback(Action::Pause),
+            response: Passage::Passed,
+            replied: false,
+            cluster: None,
+        };
+        self.streams.insert(id, stream);
+        self.drive(id, Event::Request(request), now);
+        let Some(stream) = self.streams.get_mut(&id) else { return Action::Pause };
+        let action = match stream.request {
+            Passage::InCallback(action) => action,
+            Passage::Held | Passage::Passed => Action::Continue,
+        };
+        stream.request = if action == Action::Pause { Passage::Held } else { Passage::Passed };
+        action
+    }
+
+    /// A response's head: the origin's, Envoy's own, or ours again.
+    pub fn on_response_headers(&mut self, id: u32, end: bool) -> Action {
+        let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
+        if stream.replied || !stream.exchange.expects_response() {
+            return Action::Continue;
+        }
+        let Ok(mut fields) = self.host.headers(Map::Response) else { return Action::Continue };
+        let status = fields.get(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
+        if (100..200).contains(&status) {
+            return Action::Continue;
+        }
+        stream.response = Passage::InCallback(Action::Continue);
+        let source = self.source_of(status, fields.contains("x-envoy-upstream-service-time"));
+        fields.remove(b":status");
+        let now = self.host.now();
+        self.drive(id, Event::Response { head: ResponseHead { status, fields }, source, end }, now);
+        self.response_action(id)
+    }
+
+    /// A piece of a response's content.
+    pub fn on_response_body(&mut self, id: u32, length: usize, end: bool) -> Action {
+        let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
+        if stream.replied {
+            return Action::Continue;
+        }
+        let now = self.host.now();
+        match stream.exchange.interest() {
+            Interest::None => return Action::Continue,
+            Interest::Copy => {
+                stream.response = Passage::InCallback(Action::Continue);
+                let chunk = if length == 0 { Ok(Vec::new()) } else { self.host.response_body(length) };
+                match chunk {
+                    Ok(chunk) => self.drive(id, Event::Body { chunk: &chunk, end }, now),
+                    Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
+                }
+            }
+            Interest::Swallow => {
+                stream.response = Passage::InCallback(Action::Pause);
+                if end {
+                    self.drive(id, Event::Body { chunk: &[], end }, now);
+                } else {
+                    let _ = self.host.clear_response_body();
+                }
+            }
+        }
+        self.response_action(id)
+    }
+
+    /// Trailers: the content was complete without an end of its own.
+    pub fn on_response_trailers(&mut self, id: u32) -> Action {
+        self.on_response_body(id, 0, true)
+    }
+
+    /// The stream is over, whatever the reason.
+    pub fn on_done(&mut self, id: u32) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        if !stream.exchange.is_over() {
+            let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
+            let origin_broke = details.starts_with(b"upstream_reset_after_response_started");
+            if stream.exchange.is_waiting() {
+                self.leave_waiting(id);
+            }
+            let now = self.host.now();
+            self.drive(id, Event::Gone { origin_broke }, now);
+        }
+        self.streams.remove(&id);
+        self.calls.retain(|_, call| !matches!(call, Call::LookUp(stream) if *stream == id));
+    }
+
+    fn response_action(&mut self, id: u32) -> Action {
+        let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
+        match std::mem::replace(&mut stream.response, Passage::Passed) {
+            Passage::InCallback(action) => action,
+            Passage::Held | Passage::Passed => Action::Continue,
+        }
+    }
+
+    /// Who made a response. Envoy's own answers lack the field its router adds to an origin's.
+    fn source_of(&self, status: u16, has_service_time: bool) -> ResponseSource {
+        if has_service_time {
+            return ResponseSource::Origin;
+        }
+        let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
+        if details.starts_with(b"via_upstream") {
+            ResponseSource::Origin
+        } else if status == 504 {
+            ResponseSource::Timeout
+        } else if details.starts_with(b"no_healthy_upstream") || details.starts_with(b"upstream_reset") || status == 502
+        {
+            ResponseSource::NoOrigin
+        } else if status == 503 && details.starts_with(b"cluster_not_found") {
+            ResponseSource::NoOrigin
+        } else {
+            ResponseSource::Proxy
+        }
+    }
+
+    /// Gives a stream an event and carries out what follows, until nothing does.
+    pub(crate) fn drive(&mut self, id: u32, event: Event<'_>, now: Timestamp) {
+        let Some(mut stream) = self.streams.remove(&id) else { return };
+        let mut effects: std::collections::VecDeque<Effect> = stream.exchange.handle(event, now).into();
+        while let Some(effect) = effects.pop_front() {
+            let more = match effect {
+                Effect::LookUpLocal(key) => stream.exchange.handle(Event::Local(self.l1.look_up(&key)), now),
+                Effect::Arrive { key, accept_handed_over } => {
+                    let answer = self.arrive_at_slot(&stream.config, &key, id, accept_handed_over, now);
+                    if matches!(answer, SlotAnswer::Wait) {
+                        self.wait(&stream.config, key, id, now);
+                    }
+                    stream.exchange.handle(Event::Slot(answer), now)
+                }
+                Effect::AskStore(question) => match self.ask_store(&stream.config, &question, Call::LookUp(id), now) {
+                    Ok(()) => Vec::new(),
+                    Err(fault) => stream.exchange.handle(Event::Store(StoreAnswer::Fault(fault)), now),
+                },
+                effect => {
+                    self.carry_out(id, &mut stream, effect, now);
+                    Vec::new()
+                }
+            };
+            for effect in more.into_iter().rev() {
+                effects.push_front(effect);
+            }
+        }
+        // A stream whose answer is still to come, or of which Envoy will call again, is kept until it is done.
+        self.streams.insert(id, stream);
+    }
+
+    fn carry_out(&mut self, id: u32, stream: &mut Stream, effect: Effect, now: Timestamp) {
+        match effect {
+            Effect::Forward(change) => self.forward(stream, &change),
+            Effect::Reply(reply) => self.reply(stream, &reply),
+            Effect::PassResponse(change) => self.pass_response(&change),
+            Effect::HoldResponse => {
+                if let Passage::InCallback(action) = &mut stream.response {
+                    *action = Action::Pause;
+                }
+            }
+            Effect::Keep { key, stored, fence, local_only } => {
+                if self.l1.put(&key, stored.clone()) && !local_only {
+                    let write = StoreCall::Write { key: key.digest(), stored, fence, policy: stream.policy.clone() };
+                    self.tell_store(&stream.config, write);
+                }
+            }
+            Effect::Publish { key, outcome, uncacheable_until } => {
+                self.publish(&key, id, &outcome, &stream.policy, uncacheable_until, now);
+            }
+            Effect::ReleaseLease { key, fence, uncacheable_ms } => {
+                self.tell_store(&stream.config, StoreCall::Release { key, fence, uncacheable_ms });
+            }
+            Effect::Refresh(order) => {
+                if let Some(cluster) = self.refresh_cluster(stream) {
+                    self.refresh_orders.push_back((stream.config.clone(), cluster, *order, stream.policy.clone()));
+                    self.go_on_later();
+                }
+            }
+            Effect::Invalidate(keys) => self.invalidate(&stream.config, &keys, now),
+            Effect::Report(status) => self.report(&status),
+            Effect::LookUpLocal(_) | Effect::Arrive { .. } | Effect::AskStore(_) => {}
+        }
+    }
+
+    fn forward(&mut self, stream: &mut Stream, change: &ForwardedRequest) {
+        if let Some(path) = &change.path {
+            let _ = self.host.set_header(Map::Request, b":path", path);
+        }
+        for name in &change.remove {
+            let _ = self.host.remove_header(Map::Request, name);
+        }
+        for (name, value) in change.set.iter() {
+            let _ = self.host.set_header(Map::Request, name, value);
+        }
+        match stream.request {
+            Passage::InCallback(_) => stream.request = Passage::InCallback(Action::Continue),
+            Passage::Held => {
+                stream.request = Passage::Passed;
+                let _ = self.host.resume_request();
+            }
+            Passage::Passed => {}
+        }
+    }
+
+    fn reply(&mut self, stream: &mut Stream, reply: &Reply) {
+        // Our own answer passes our own response callbacks once more; they let it alone.
+        stream.replied = true;
+        if let Passage::InCallback(action) = &mut stream.response {
+            *action = Action::Pause;
+        }
+        if self.host.reply(reply.status, &reply.fields, reply.content(), reply.details).is_err() {
+            self.host.log(log::Level::Warn, "larder: Envoy refused an answer");
+        }
+    }
+
+    fn pass_response(&self, change: &ResponseChange) {
+        if let Some(status) = change.status {
+            let _ = self.host.set_header(Map::Response, b":status", status.to_string().as_bytes());
+        }
+        for (name, value) in change.set.iter() {
+            let _ = self.host.set_header(Map::Response, name, value);
+        }
+    }
+
+    fn refresh_cluster(&self, stream: &mut Stream) -> Option<String> {
+        if let Some(cluster) = &stream.config.refresh_cluster {
+            return Some(cluster.clone());
+        }
+        if stream.cluster.is_none() {
+            let name = self.host.property(&["xds", "cluster_name"])?;
+            stream.cluster = String::from_utf8(name).ok();
+        }
+        stream.cluster.clone()
+    }
+
+    /// RFC 9111 §4.4, before the client sees its answer: here at once, in the other VMs before their next look-up, in the
+    /// store soon. What is on its way from the store meanwhile is known to be older.
+    pub(crate) fn invalidate(&mut self, config: &Rc<Config>, keys: &[PrimaryKey], now: Timestamp) {
+        for key in keys {
+            self.l1.invalidate(key, now);
+            self.tell_peers(key, now);
+        }
+        let digests = keys.iter().map(PrimaryKey::digest).collect();
+        self.tell_store(config, StoreCall::Invalidate { keys: digests, time: now });
+    }
+
+    fn report(&mut self, status: &CacheStatus) {
+        self.metrics.request(status);
+    }
+}

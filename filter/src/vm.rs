@@ -1,0 +1,211 @@
+//! One worker's VM: everything that outlives a request, and the order in which Envoy's callbacks touch it.
+//!
+//! What this decides: what is done at once and what waits for a fresh stack. Other streams are answered only from the
+//! VM's own callbacks ([`Vm::on_queue_ready`], [`Vm::on_tick`]), never from a stream's: Envoy would hold the wrong stream;
+//! and at most [`BATCH`] at a time: each answer nests one call deeper.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use larder_cache_core::collapse::CollapseKey;
+use larder_cache_core::collapse::message::Message;
+use larder_cache_core::exchange::{Event, Outcome, RefreshOrder};
+use larder_cache_core::http_time::Timestamp;
+
+use crate::config::Config;
+use crate::host::Host;
+use crate::l1::Level1;
+use crate::metrics::Metrics;
+use crate::refresh::Refreshing;
+use crate::store_client::{Breaker, StoreCall};
+use crate::stream::Stream;
+
+/// Answers to other streams per callback: above 300 the VM's stack overflows.
+pub const BATCH: usize = 64;
+/// How often Envoy calls [`Vm::on_tick`], in milliseconds.
+pub const TICK_MS: u64 = 100;
+
+/// What a call of our own is for.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// A stream's look-up.
+    LookUp(u32),
+    /// A refresh's look-up.
+    RefreshLookUp(u32),
+    /// A refresh's request to the origin.
+    RefreshFetch(u32),
+    /// A write, release or invalidation: only its failure is of interest.
+    Told,
+}
+
+/// The state of one VM.
+pub struct Vm<H> {
+    pub(crate) host: H,
+    /// A random number: who this VM is among its peers.
+    pub(crate) id: u64,
+    pub(crate) inbox: Option<Inbox>,
+    pub(crate) l1: Level1,
+    pub(crate) streams: HashMap<u32, Stream>,
+    pub(crate) waiting: HashMap<CollapseKey, VecDeque<Waiter>>,
+    /// Streams to be told how their leader's fetch ended.
+    pub(crate) woken: VecDeque<(u32, Outcome)>,
+    pub(crate) outbox: VecDeque<(Rc<Config>, StoreCall)>,
+    pub(crate) refresh_orders:
+        VecDeque<(Rc<Config>, String, RefreshOrder, std::sync::Arc<larder_cache_core::policy::Policy>)>,
+    pub(crate) refreshes: HashMap<u32, Refreshing>,
+    pub(crate) next_refresh: u32,
+    pub(crate) calls: HashMap<u32, Call>,
+    pub(crate) handed_over: VecDeque<(Timestamp, u32, u64)>,
+    pub(crate) breaker: Breaker,
+    pub(crate) metrics: Metrics,
+    ticks: u64,
+}
+
+/// This VM's queue, and the root context that is told of its messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inbox {
+    pub(crate) queue: u32,
+    root: u32,
+}
+
+/// A stream that waits for another's fetch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) stream: u32,
+    pub(crate) deadline: Timestamp,
+}
+
+impl<H: Host> Vm<H> {
+    /// A VM in which nothing has happened yet. Makes no call but for a random number.
+    pub fn new(host: H) -> Self {
+        let id = host.random();
+        Self {
+            host,
+            id,
+            inbox: None,
+            l1: Level1::new(64 << 20),
+            streams: HashMap::new(),
+            waiting: HashMap::new(),
+            woken: VecDeque::new(),
+            outbox: VecDeque::new(),
+            refresh_orders: VecDeque::new(),
+            refreshes: HashMap::new(),
+            next_refresh: 0,
+            calls: HashMap::new(),
+            handed_over: VecDeque::new(),
+            breaker: Breaker::default(),
+            metrics: Metrics::default(),
+            ticks: 0,
+        }
+    }
+
+    /// A new configuration. Level 1 keeps what it holds unless its bound changes.
+    pub fn on_configure(&mut self, text: &[u8]) -> Option<Rc<Config>> {
+        match Config::parse(text) {
+            Ok(config) => Some(Rc::new(config)),
+            Err(mistakes) => {
+                self.host.log(log::Level::Error, &format!("larder: configuration refused: {mistakes}"));
+                None
+            }
+        }
+    }
+
+    /// A stream begins under `root`. Registers the inbox where it has to be: a queue's messages are told to the root
+    /// context that registered it last, and only worker VMs, which have streams, may have one.
+    pub fn on_stream(&mut self, root: u32) {
+        if self.inbox.is_some_and(|inbox| inbox.root == root) {
+            return;
+        }
+        let first = self.inbox.is_none();
+        if let Ok(queue) = self.host.register_queue(&format!("larder-{:016x}", self.id)) {
+            self.inbox = Some(Inbox { queue, root });
+            if first {
+                let now = self.host.now();
+                self.beat(now);
+            }
+        }
+    }
+
+    /// Our queue has a message, or we asked ourselves to go on.
+    pub fn on_queue_ready(&mut self) {
+        self.read_inbox();
+        self.answer_woken();
+        self.send_outbox();
+        self.start_refreshes();
+    }
+
+    /// Reads the inbox. Invalidations take effect at once; whoever is to be woken is noted down.
+    pub(crate) fn read_inbox(&mut self) {
+        let Some(inbox) = self.inbox else { return };
+        while let Some(bytes) = self.host.dequeue(inbox.queue) {
+            match Message::decode(&bytes) {
+                Some(Message::Wake(key, wake)) => {
+                    let outcome = self.outcome_of(wake);
+                    self.wake_local(&key, &outcome);
+                }
+                Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time),
+                Some(Message::Continue) | None => {}
+            }
+        }
+    }
+
+    /// Asks for a call of `on_queue_ready` on a fresh stack.
+    pub(crate) fn go_on_later(&self) {
+        if let Some(inbox) = self.inbox {
+            let _ = self.host.enqueue(inbox.queue, &Message::Continue.encode());
+        }
+    }
+
+    fn answer_woken(&mut self) {
+        for _ in 0..BATCH {
+            let Some((stream, outcome)) = self.woken.pop_front() else { return };
+            self.drive_other(stream, Event::Woken(outcome));
+        }
+        if !self.woken.is_empty() {
+            self.go_on_later();
+        }
+    }
+
+    /// Drives a stream that is not the one Envoy is calling about.
+    pub(crate) fn drive_other(&mut self, stream: u32, event: Event<'_>) {
+        if self.host.set_effective_context(stream).is_err() {
+            self.streams.remove(&stream);
+            return;
+        }
+        let now = self.host.now();
+        self.drive(stream, event, now);
+    }
+
+    /// Time passes: deadlines, heartbeat, clean-up, counters; and the inbox, in case a notification was lost.
+    pub fn on_tick(&mut self) {
+        let now = self.host.now();
+        self.ticks += 1;
+        self.on_queue_ready();
+        self.end_overdue_waits(now);
+        if self.ticks.is_multiple_of(10) {
+            if self.inbox.is_some() {
+                self.beat(now);
+            }
+            self.clear_old_handoffs(now);
+            self.l1.forget_old_invalidations(now);
+            self.metrics.flush(&self.host);
+        }
+    }
+
+    fn end_overdue_waits(&mut self, now: Timestamp) {
+        let mut overdue = Vec::new();
+        for waiters in self.waiting.values_mut() {
+            waiters.retain(|waiter| {
+                let waits = waiter.deadline > now || overdue.len() >= BATCH;
+                if !waits {
+                    overdue.push(waiter.stream);
+                }
+                waits
+            });
+        }
+        self.waiting.retain(|_, waiters| !waiters.is_empty());
+        for stream in overdue {
+            self.drive_other(stream, Event::WaitEnded);
+        }
+    }
+}
