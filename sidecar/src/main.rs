@@ -1,3 +1,107 @@
-//! The shared store behind HTTP: embedded memory or Redis.
+//! The sidecar as a program: settings, start, graceful end.
 
-fn main() {}
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use larder_sidecar::store::memory::Memory;
+use larder_sidecar::store::redis::{Redis, Settings, follow_wakes};
+use larder_sidecar::{Limits, Store, Waiting, app};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The store that a fleet of Envoys shares: embedded memory, or Redis when REDIS_URL is set.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, env = "LARDER_SIDECAR_LISTEN", default_value = "127.0.0.1:7480")]
+    listen: String,
+    /// redis://[user:password@]host[:port][/db] or rediss://…; unset: embedded memory
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    redis_url: Option<String>,
+    /// First part of every Redis key
+    #[arg(long, env = "LARDER_NAMESPACE", default_value = "larder")]
+    namespace: String,
+    /// Bytes that the memory store may hold
+    #[arg(long, env = "LARDER_MEMORY_BYTES", default_value_t = 256 << 20)]
+    memory_bytes: u64,
+    /// Bytes of one entry, its meta included
+    #[arg(long, env = "LARDER_MAX_ENTRY_BYTES", default_value_t = 2 << 20)]
+    max_entry_bytes: usize,
+    /// Variants kept per key
+    #[arg(long, env = "LARDER_MAX_VARIANTS", default_value_t = 32)]
+    max_variants: usize,
+    /// Look-ups held back at once
+    #[arg(long, env = "LARDER_MAX_WAITERS", default_value_t = 10_000)]
+    max_waiters: usize,
+    /// Longest time for one Redis command, in milliseconds
+    #[arg(long, env = "LARDER_REDIS_TIMEOUT_MS", default_value_t = 200)]
+    redis_timeout_ms: u64,
+    /// What is logged, as in RUST_LOG
+    #[arg(long, env = "LARDER_LOG", default_value = "info")]
+    log: String,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    tracing_subscriber::fmt().with_env_filter(&options.log).with_writer(std::io::stderr).init();
+    match run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("larder-sidecar: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), String> {
+    let waiting = Waiting::default();
+    match options.redis_url.clone().filter(|url| !url.is_empty()) {
+        None => serve(Memory::new(options.memory_bytes, options.max_variants), &options, waiting).await,
+        Some(url) => {
+            // Only one TLS provider is compiled in; installing it twice cannot happen here.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let settings = Settings {
+                url,
+                namespace: options.namespace.clone(),
+                max_variants: options.max_variants,
+                timeout: Duration::from_millis(options.redis_timeout_ms),
+            };
+            let (store, client) = Redis::connect(settings).await.map_err(|fault| fault.0)?;
+            waiting.set_followed(false);
+            tokio::spawn(follow_wakes(client, options.namespace.clone(), waiting.clone()));
+            serve(store, &options, waiting).await
+        }
+    }
+}
+
+async fn serve<S: Store>(store: S, options: &Options, waiting: Waiting) -> Result<(), String> {
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}; choose another with --listen", options.listen))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    println!("larder-sidecar listening on http://{address} (store: {})", store.describe());
+    let limits = Limits { max_entry_bytes: options.max_entry_bytes, max_waiters: options.max_waiters };
+    let app = app(store, waiting.clone(), limits);
+    let (ended, wait) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        told_to_stop().await;
+        waiting.close();
+        drop(ended);
+    });
+    tokio::select! {
+        result = server.into_future() => result.map_err(|error| error.to_string()),
+        // Envoy keeps its connections open; they are not waited for.
+        () = async { let _ = wait.await; tokio::time::sleep(Duration::from_millis(500)).await; } => Ok(()),
+    }
+}
+
+async fn told_to_stop() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+}

@@ -1,0 +1,188 @@
+//! The HTTP API: the messages of `store_api` on one side, a [`Store`] on the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use larder_cache_core::store_api::{
+    ENTRIES_PATH, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH, LeaseTerms, LookUp,
+    LookUpAnswer, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer, entry,
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::store::{Fault, Store};
+use crate::waiting::Waiting;
+
+/// Bounds of what is accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one entry, meta included.
+    pub max_entry_bytes: usize,
+    /// Look-ups held back at once.
+    pub max_waiters: usize,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    entries: AtomicU64,
+    leases: AtomicU64,
+    held: AtomicU64,
+    nothing: AtomicU64,
+    stored: AtomicU64,
+    fenced: AtomicU64,
+    invalidations: AtomicU64,
+    faults: AtomicU64,
+}
+
+struct Sidecar<S> {
+    store: S,
+    waiting: Waiting,
+    limits: Limits,
+    counters: Counters,
+}
+
+type Shared<S> = State<Arc<Sidecar<S>>>;
+
+/// The routes over a store.
+pub fn app<S: Store>(store: S, waiting: Waiting, limits: Limits) -> Router {
+    let sidecar = Sidecar { store, waiting, limits, counters: Counters::default() };
+    Router::new()
+        .route(LOOK_UP_PATH, post(look_up::<S>))
+        .route(&format!("{ENTRIES_PATH}{{key}}"), put(write::<S>))
+        .route(RELEASE_PATH, post(release::<S>))
+        .route(INVALIDATE_PATH, post(invalidate::<S>))
+        .route("/healthz", get(health::<S>))
+        .route("/metrics", get(metrics::<S>))
+        .layer(DefaultBodyLimit::max(limits.max_entry_bytes))
+        .with_state(Arc::new(sidecar))
+}
+
+/// Why a request was not carried out.
+enum Refusal {
+    /// `400`: the request is not what the contract says.
+    Malformed(String),
+    /// `503`: the store is in trouble.
+    Store(Fault),
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, error) = match self {
+            Self::Malformed(error) => (StatusCode::BAD_REQUEST, error),
+            Self::Store(fault) => (StatusCode::SERVICE_UNAVAILABLE, fault.0),
+        };
+        (status, axum::Json(json!({ "error": error }))).into_response()
+    }
+}
+
+fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::Malformed(error.to_string()))
+}
+
+impl<S> Sidecar<S> {
+    fn fault(&self, fault: Fault) -> Refusal {
+        self.counters.faults.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(fault = %fault, "store");
+        Refusal::Store(fault)
+    }
+}
+
+async fn look_up<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<Response, Refusal> {
+    let asked: LookUp = parsed(&body)?;
+    if let Some(LeaseTerms { lease_ms, wait_ms }) = asked.lease
+        && (!(1..=600_000).contains(&lease_ms) || wait_ms > 30_000)
+    {
+        return Err(Refusal::Malformed("lease_ms is 1 to 600000, wait_ms at most 30000".to_owned()));
+    }
+    let answer = sidecar.waiting.look_up(&sidecar.store, &asked, sidecar.limits.max_waiters).await;
+    let answer = answer.map_err(|fault| sidecar.fault(fault))?;
+    let counter = match &answer {
+        LookUpAnswer::Entry(_) => &sidecar.counters.entries,
+        LookUpAnswer::Lease { .. } => &sidecar.counters.leases,
+        LookUpAnswer::Held { .. } => &sidecar.counters.held,
+        LookUpAnswer::Nothing { .. } => &sidecar.counters.nothing,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+    let parts = answer.into_parts();
+    let mut headers = HeaderMap::new();
+    if let Some(value) = parts.fence.and_then(|fence| HeaderValue::try_from(fence.0).ok()) {
+        headers.insert(FENCE_FIELD, value);
+    }
+    if parts.uncacheable {
+        headers.insert(UNCACHEABLE_FIELD, HeaderValue::from_static("1"));
+    }
+    let status = StatusCode::from_u16(parts.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Ok((status, headers, parts.body).into_response())
+}
+
+async fn write<S: Store>(
+    State(sidecar): Shared<S>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Refusal> {
+    let key = KeyDigest::parse(&key).ok_or_else(|| Refusal::Malformed("a key is 64 hex digits".to_owned()))?;
+    let fence = match headers.get(FENCE_FIELD) {
+        None => None,
+        Some(value) => {
+            Some(Fence::parse(value.as_bytes()).ok_or_else(|| Refusal::Malformed("a fence is hex digits".to_owned()))?)
+        }
+    };
+    let entry = entry::decode(&body).map_err(|fault| Refusal::Malformed(fault.to_string()))?;
+    let answer = sidecar.store.write(key, fence.as_ref(), entry).await.map_err(|fault| sidecar.fault(fault))?;
+    let counter = if answer == WriteAnswer::Stored { &sidecar.counters.stored } else { &sidecar.counters.fenced };
+    counter.fetch_add(1, Ordering::Relaxed);
+    sidecar.waiting.wake(&key);
+    Ok(StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+async fn release<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<StatusCode, Refusal> {
+    let mut release: Release = parsed(&body)?;
+    release.uncacheable_ms = release.uncacheable_ms.min(600_000);
+    sidecar.store.release(&release).await.map_err(|fault| sidecar.fault(fault))?;
+    sidecar.waiting.wake(&release.key);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<StatusCode, Refusal> {
+    let invalidate: Invalidate = parsed(&body)?;
+    if invalidate.keys.len() > Invalidate::MAX_KEYS {
+        return Err(Refusal::Malformed(format!("at most {} keys at once", Invalidate::MAX_KEYS)));
+    }
+    sidecar.store.invalidate(&invalidate).await.map_err(|fault| sidecar.fault(fault))?;
+    sidecar.counters.invalidations.fetch_add(invalidate.keys.len() as u64, Ordering::Relaxed);
+    for key in &invalidate.keys {
+        sidecar.waiting.wake(key);
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn health<S: Store>(State(sidecar): Shared<S>) -> Result<Response, Refusal> {
+    sidecar.store.ping().await.map_err(Refusal::Store)?;
+    Ok(axum::Json(json!({ "status": "ok", "store": sidecar.store.describe() })).into_response())
+}
+
+/// Prometheus text.
+async fn metrics<S: Store>(State(sidecar): Shared<S>) -> String {
+    let counters = &sidecar.counters;
+    let mut text = String::from("# TYPE larder_sidecar_lookups_total counter\n");
+    let mut line = |name: &str, counter: &AtomicU64| {
+        text.push_str(&format!("{name} {}\n", counter.load(Ordering::Relaxed)));
+    };
+    line("larder_sidecar_lookups_total{result=\"entry\"}", &counters.entries);
+    line("larder_sidecar_lookups_total{result=\"lease\"}", &counters.leases);
+    line("larder_sidecar_lookups_total{result=\"held\"}", &counters.held);
+    line("larder_sidecar_lookups_total{result=\"nothing\"}", &counters.nothing);
+    line("larder_sidecar_writes_total{result=\"stored\"}", &counters.stored);
+    line("larder_sidecar_writes_total{result=\"refused\"}", &counters.fenced);
+    line("larder_sidecar_invalidated_keys_total", &counters.invalidations);
+    line("larder_sidecar_store_faults_total", &counters.faults);
+    text.push_str(&format!("larder_sidecar_waiting_lookups {}\n", sidecar.waiting.len()));
+    text
+}

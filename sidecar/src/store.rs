@@ -1,0 +1,68 @@
+//! What a store can do. One contract, tested over every implementation (`tests/contract.rs`).
+
+use std::future::Future;
+
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::store_api::entry::Entry;
+use larder_cache_core::store_api::{
+    Fence, Invalidate, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer,
+};
+
+pub mod memory;
+pub mod redis;
+
+/// What a look-up found, at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The answer, as if no waiting was asked for.
+    pub answer: LookUpAnswer,
+    /// With `Held`: milliseconds until the lease lapses.
+    pub lease_left_ms: u64,
+    /// With `Held`: whether the entry that came along may be served meanwhile, so that nobody need wait.
+    pub may_serve_stale: bool,
+}
+
+impl Found {
+    fn now(answer: LookUpAnswer) -> Self {
+        Self { answer, lease_left_ms: 0, may_serve_stale: false }
+    }
+}
+
+/// The store is in trouble. The filter goes on without it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(pub String);
+
+/// A place for entries, leases and marks. Everything in it is bounded and ends by itself.
+pub trait Store: Send + Sync + 'static {
+    /// Looks up, and takes the lease if it is asked for and free.
+    fn look_up(&self, asked: &LookUp) -> impl Future<Output = Result<Found, Fault>> + Send;
+    /// Stores an entry, ends the lease under which it was fetched, and wakes who waits elsewhere.
+    fn write(
+        &self,
+        key: KeyDigest,
+        fence: Option<&Fence>,
+        entry: Entry,
+    ) -> impl Future<Output = Result<WriteAnswer, Fault>> + Send;
+    /// Ends a lease without an entry.
+    fn release(&self, release: &Release) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Drops everything under some keys.
+    fn invalidate(&self, invalidate: &Invalidate) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Whether the store answers.
+    fn ping(&self) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// For people.
+    fn describe(&self) -> String;
+}
+
+/// How long an invalidation is remembered, so that a fetch begun before it is not stored after it.
+pub const INVALIDATION_MEMORY_MS: u64 = 600_000;
+
+/// A variant matches when each of its selectors has the same token in `presented`, or none where it is empty.
+pub(crate) fn matches(selectors: &Selectors, presented: &Selectors) -> bool {
+    selectors.iter().all(|(name, token)| presented.get(name).map_or("", String::as_str) == token)
+}
+
+/// What an entry that matches means for a look-up at `now`.
+pub(crate) fn is_fresh(fresh_until: Timestamp, now: Timestamp) -> bool {
+    now < fresh_until
+}

@@ -1,0 +1,221 @@
+//! The embedded store: entries in this process's memory, bounded in bytes, each with its own end (`moka`, TinyLFU).
+//!
+//! Leases and marks lie in one map under one lock, which also makes each operation atomic. No await is made while it is
+//! held.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::key::OVERRIDE_FIELD;
+use larder_cache_core::store_api::entry::{self, Entry, EntryMeta};
+use larder_cache_core::store_api::{
+    Fence, Invalidate, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer,
+};
+use moka::Expiry;
+use moka::sync::Cache;
+
+use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store, is_fresh, matches};
+
+/// Leases and marks kept; beyond it those that have ended are swept, and if none has, the newcomer is refused.
+const MAX_MARKS: usize = 200_000;
+/// What one entry costs besides its bytes.
+const OVERHEAD: usize = 512;
+
+/// The store.
+#[derive(Debug)]
+pub struct Memory {
+    entries: Cache<KeyDigest, Arc<[Variant]>>,
+    marks: Mutex<Marks>,
+    max_variants: usize,
+    random: RandomState,
+}
+
+#[derive(Clone, Debug)]
+struct Variant {
+    meta: Arc<EntryMeta>,
+    encoded: Arc<[u8]>,
+    ends: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    count: u64,
+    leases: HashMap<(KeyDigest, u64), (Fence, Instant)>,
+    uncacheable: HashMap<KeyDigest, Instant>,
+    invalidated: HashMap<KeyDigest, (Timestamp, Instant)>,
+}
+
+/// A key lives as long as its longest-lived variant.
+#[derive(Debug)]
+struct LongestVariant;
+
+impl Expiry<KeyDigest, Arc<[Variant]>> for LongestVariant {
+    fn expire_after_create(&self, _: &KeyDigest, variants: &Arc<[Variant]>, now: Instant) -> Option<Duration> {
+        variants.iter().map(|variant| variant.ends.saturating_duration_since(now)).max()
+    }
+
+    fn expire_after_update(
+        &self,
+        key: &KeyDigest,
+        variants: &Arc<[Variant]>,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, variants, now)
+    }
+}
+
+impl Memory {
+    /// Empty, with room for `bytes`, and for `max_variants` per key.
+    pub fn new(bytes: u64, max_variants: usize) -> Self {
+        let weigh = |_: &KeyDigest, variants: &Arc<[Variant]>| {
+            let size: usize = variants.iter().map(|variant| 2 * OVERHEAD + variant.encoded.len()).sum();
+            u32::try_from(size).unwrap_or(u32::MAX)
+        };
+        let entries = Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(LongestVariant).build();
+        Self { entries, marks: Mutex::default(), max_variants, random: RandomState::new() }
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn variants(&self, key: &KeyDigest, now: Instant) -> Vec<Variant> {
+        let variants = self.entries.get(key).unwrap_or_default();
+        variants.iter().filter(|variant| variant.ends > now).cloned().collect()
+    }
+
+    /// Requests for different variants have different leases, as far as the selecting fields are known.
+    fn lease_name(&self, variants: &[Variant], presented: &Selectors) -> u64 {
+        let mut names: BTreeSet<&str> =
+            variants.iter().flat_map(|v| v.meta.selectors.keys().map(String::as_str)).collect();
+        names.insert(OVERRIDE_FIELD);
+        let mut hasher = self.random.build_hasher();
+        for name in names {
+            let token = presented.get(name).map_or("", String::as_str);
+            hasher.write(format!("{}:{name}{}:{token}", name.len(), token.len()).as_bytes());
+        }
+        hasher.finish()
+    }
+}
+
+impl Marks {
+    fn sweep(&mut self, now: Instant) {
+        if self.leases.len() + self.uncacheable.len() + self.invalidated.len() < MAX_MARKS {
+            return;
+        }
+        self.leases.retain(|_, (_, ends)| *ends > now);
+        self.uncacheable.retain(|_, ends| *ends > now);
+        self.invalidated.retain(|_, (_, ends)| *ends > now);
+    }
+
+    fn is_full(&self) -> bool {
+        self.leases.len() + self.uncacheable.len() + self.invalidated.len() >= MAX_MARKS
+    }
+}
+
+impl Store for Memory {
+    async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
+        let now = Instant::now();
+        let mut marks = self.marks();
+        let variants = self.variants(&asked.key, now);
+        let matching = variants.iter().filter(|variant| matches(&variant.meta.selectors, &asked.presented));
+        let found = matching.max_by_key(|variant| variant.meta.response_time_ms);
+        let bytes = found.map(|variant| variant.encoded.to_vec());
+        if let Some(variant) = found
+            && (asked.lease.is_none() || is_fresh(variant.meta.fresh_until_ms, asked.now_ms))
+        {
+            return Ok(Found::now(LookUpAnswer::Entry(variant.encoded.to_vec())));
+        }
+        let Some(terms) = asked.lease else { return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false })) };
+        if found.is_none() && marks.uncacheable.get(&asked.key).is_some_and(|ends| *ends > now) {
+            return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: true }));
+        }
+        let name = self.lease_name(&variants, &asked.presented);
+        if let Some((_, ends)) = marks.leases.get(&(asked.key, name)).filter(|(_, ends)| *ends > now) {
+            let left = u64::try_from(ends.duration_since(now).as_millis()).unwrap_or(0);
+            let may_serve_stale = found.is_some_and(|variant| asked.now_ms < variant.meta.serve_stale_until_ms);
+            return Ok(Found { answer: LookUpAnswer::Held { stale: bytes }, lease_left_ms: left, may_serve_stale });
+        }
+        marks.sweep(now);
+        if marks.is_full() {
+            return Err(Fault("too many leases".to_owned()));
+        }
+        marks.count += 1;
+        let fence = Fence(format!("{name:016x}{:016x}", self.random.hash_one(marks.count)));
+        let ends = now + Duration::from_millis(terms.lease_ms);
+        marks.leases.insert((asked.key, name), (fence.clone(), ends));
+        Ok(Found::now(LookUpAnswer::Lease { fence, stale: bytes }))
+    }
+
+    async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
+        let now = Instant::now();
+        let mut marks = self.marks();
+        let invalidated = marks.invalidated.get(&key).filter(|(_, ends)| *ends > now).map(|(time, _)| *time);
+        let holds = match fence {
+            Some(fence) => end_lease(&mut marks, key, fence, now),
+            None => true,
+        };
+        if !holds || invalidated.is_some_and(|time| entry.meta.request_time_ms <= time) {
+            return Ok(WriteAnswer::Fenced);
+        }
+        marks.uncacheable.remove(&key);
+        let mut variants = self.variants(&key, now);
+        variants.retain(|variant| variant.meta.selectors != entry.meta.selectors);
+        variants.sort_by_key(|variant| variant.meta.response_time_ms);
+        while variants.len() >= self.max_variants.max(1) {
+            variants.remove(0);
+        }
+        let ends = now + Duration::from_millis(entry.meta.ttl_ms);
+        let encoded = entry::encode(&entry.meta, &entry.body).into();
+        variants.push(Variant { meta: Arc::new(entry.meta), encoded, ends });
+        self.entries.insert(key, variants.into());
+        Ok(WriteAnswer::Stored)
+    }
+
+    async fn release(&self, release: &Release) -> Result<(), Fault> {
+        let now = Instant::now();
+        let mut marks = self.marks();
+        if end_lease(&mut marks, release.key, &release.fence, now) && release.uncacheable_ms > 0 {
+            marks.sweep(now);
+            if !marks.is_full() {
+                marks.uncacheable.insert(release.key, now + Duration::from_millis(release.uncacheable_ms));
+            }
+        }
+        Ok(())
+    }
+
+    async fn invalidate(&self, invalidate: &Invalidate) -> Result<(), Fault> {
+        let now = Instant::now();
+        let mut marks = self.marks();
+        marks.sweep(now);
+        for key in &invalidate.keys {
+            self.entries.invalidate(key);
+            marks.uncacheable.remove(key);
+            let ends = now + Duration::from_millis(INVALIDATION_MEMORY_MS);
+            marks.invalidated.insert(*key, (invalidate.now_ms, ends));
+        }
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+/// Ends the lease if `fence` holds it, and says whether it did.
+fn end_lease(marks: &mut Marks, key: KeyDigest, fence: &Fence, now: Instant) -> bool {
+    let Some(name) = fence.0.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()) else { return false };
+    let holds = marks.leases.get(&(key, name)).is_some_and(|(held, ends)| held == fence && *ends > now);
+    if holds {
+        marks.leases.remove(&(key, name));
+    }
+    holds
+}

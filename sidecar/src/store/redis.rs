@@ -1,0 +1,272 @@
+//! Redis as the store (6.2 or later, Valkey too).
+//!
+//! ```text
+//! larder:{<key hex>}:v:<variant>   hash: the entry, readable with HGETALL      TTL: freshness + stale window + keep
+//! larder:{<key hex>}:i             hash: variant → selectors, time received    TTL: that of the longest variant
+//! larder:{<key hex>}:l:<lease>     string: the fence that holds it             TTL: the lease
+//! larder:{<key hex>}:u             string: responses are not storable          TTL: as told
+//! larder:{<key hex>}:x             string: when it was invalidated             TTL: 10 minutes
+//! ```
+//!
+//! The braces are a hash tag: everything of one URL lies in one slot. Nothing is scanned, nothing flushed, every key ends
+//! by itself, and each operation is one script and one round trip. What is read back is checked; what is damaged was
+//! never there.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use larder_cache_core::store_api::entry::{self, BODY_FIELD, Entry};
+use larder_cache_core::store_api::{Fence, Invalidate, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, RedisError, Script, ScriptInvocation, Value};
+use serde_json::json;
+
+use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store};
+use crate::waiting::Waiting;
+
+/// The store.
+pub struct Redis {
+    connection: ConnectionManager,
+    namespace: String,
+    description: String,
+    max_variants: usize,
+    look_up: Script,
+    write: Script,
+    release: Script,
+    invalidate: Script,
+    random: RandomState,
+    count: AtomicU64,
+}
+
+/// How Redis is reached.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `redis://` or `rediss://`, with user, password and database if any.
+    pub url: String,
+    /// First part of every key.
+    pub namespace: String,
+    /// Variants kept per key.
+    pub max_variants: usize,
+    /// Longest time for one command.
+    pub timeout: Duration,
+}
+
+impl Redis {
+    /// Connects. The error is one line that names the URL without its password.
+    pub async fn connect(settings: Settings) -> Result<(Self, Client), Fault> {
+        let shown = masked(&settings.url);
+        let fail = |error: RedisError| {
+            Fault(format!(
+                "cannot reach Redis at {shown}: {error}; check REDIS_URL, or unset it to keep entries in memory"
+            ))
+        };
+        let client = Client::open(settings.url.as_str()).map_err(fail)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(1)))
+            .set_response_timeout(Some(settings.timeout))
+            .set_number_of_retries(1);
+        let connecting = ConnectionManager::new_with_config(client.clone(), config);
+        let connection = tokio::time::timeout(Duration::from_secs(4), connecting)
+            .await
+            .map_err(|_| Fault(format!("cannot reach Redis at {shown}: no answer within 4 s; check REDIS_URL, or unset it to keep entries in memory")))?
+            .map_err(fail)?;
+        let store = Self {
+            connection,
+            description: format!("redis {shown}"),
+            namespace: settings.namespace,
+            max_variants: settings.max_variants,
+            look_up: Script::new(include_str!("look_up.lua")),
+            write: Script::new(include_str!("write.lua")),
+            release: Script::new(include_str!("release.lua")),
+            invalidate: Script::new(include_str!("invalidate.lua")),
+            random: RandomState::new(),
+            count: AtomicU64::new(0),
+        };
+        store.ping().await?;
+        Ok((store, client))
+    }
+
+    fn base(&self, key: &KeyDigest) -> String {
+        format!("{}:{{{key}}}", self.namespace)
+    }
+
+    fn channel(&self) -> String {
+        wake_channel(&self.namespace)
+    }
+
+    async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<Value, Fault> {
+        let mut connection = self.connection.clone();
+        invocation.invoke_async(&mut connection).await.map_err(|error: RedisError| Fault(error.to_string()))
+    }
+}
+
+/// The channel on which keys are named whose waiters should look again.
+pub fn wake_channel(namespace: &str) -> String {
+    format!("{namespace}:wake")
+}
+
+/// Follows the wake channel for as long as the process lives; while it is broken, waiters look again on their own.
+pub async fn follow_wakes(client: Client, namespace: String, waiting: Waiting) {
+    use futures_util::StreamExt;
+    loop {
+        if let Ok(mut pubsub) = client.get_async_pubsub().await
+            && pubsub.subscribe(wake_channel(&namespace)).await.is_ok()
+        {
+            waiting.set_followed(true);
+            waiting.wake_all();
+            let mut messages = pubsub.on_message();
+            while let Some(message) = messages.next().await {
+                let key = message.get_payload::<String>().ok().and_then(|digits| KeyDigest::parse(&digits));
+                if let Some(key) = key {
+                    waiting.wake(&key);
+                }
+            }
+            waiting.set_followed(false);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+impl Store for Redis {
+    async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
+        let mut invocation = self.look_up.prepare_invoke();
+        let random = format!("{:016x}", self.random.hash_one(self.count.fetch_add(1, Ordering::Relaxed)));
+        invocation
+            .key(self.base(&asked.key))
+            .arg(serde_json::to_string(&asked.presented).unwrap_or_else(|_| "{}".to_owned()))
+            .arg(asked.now_ms.as_millis())
+            .arg(asked.lease.map_or(0, |terms| terms.lease_ms))
+            .arg(random);
+        let reply = self.run(&invocation).await?;
+        read_look_up(reply, asked).ok_or_else(|| Fault("Redis answered a look-up with something else".to_owned()))
+    }
+
+    async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
+        let meta = &entry.meta;
+        let record = json!({ "selectors": meta.selectors, "received": meta.response_time_ms.as_millis() });
+        let mut invocation = self.write.prepare_invoke();
+        invocation
+            .key(self.base(&key))
+            .arg(fence.map_or("", |fence| fence.0.as_str()))
+            .arg(meta.request_time_ms.as_millis())
+            .arg(meta.variant_id())
+            .arg(record.to_string())
+            .arg(meta.ttl_ms)
+            .arg(self.max_variants)
+            .arg(self.channel())
+            .arg(key.to_string());
+        for (name, value) in entry::to_hash_fields(meta) {
+            invocation.arg(name).arg(value);
+        }
+        invocation.arg(BODY_FIELD).arg(entry.body.as_slice());
+        match self.run(&invocation).await? {
+            Value::Int(1) => Ok(WriteAnswer::Stored),
+            _ => Ok(WriteAnswer::Fenced),
+        }
+    }
+
+    async fn release(&self, release: &Release) -> Result<(), Fault> {
+        let mut invocation = self.release.prepare_invoke();
+        invocation
+            .key(self.base(&release.key))
+            .arg(&release.fence.0)
+            .arg(release.uncacheable_ms)
+            .arg(self.channel())
+            .arg(release.key.to_string());
+        self.run(&invocation).await.map(drop)
+    }
+
+    async fn invalidate(&self, invalidate: &Invalidate) -> Result<(), Fault> {
+        for key in &invalidate.keys {
+            let mut invocation = self.invalidate.prepare_invoke();
+            invocation
+                .key(self.base(key))
+                .arg(invalidate.now_ms.as_millis())
+                .arg(INVALIDATION_MEMORY_MS)
+                .arg(self.channel())
+                .arg(key.to_string());
+            self.run(&invocation).await?;
+        }
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), Fault> {
+        let mut connection = self.connection.clone();
+        redis::cmd("PING").query_async::<()>(&mut connection).await.map_err(|error| Fault(error.to_string()))
+    }
+
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+}
+
+/// Reads the script's answer; an entry that does not check out counts as absent.
+fn read_look_up(reply: Value, asked: &LookUp) -> Option<Found> {
+    let Value::Array(items) = reply else { return None };
+    let mut items = items.into_iter();
+    let (Value::Int(status), fence, Value::Int(left)) = (items.next()?, text(items.next()?)?, items.next()?) else {
+        return None;
+    };
+    let mut fields = Vec::new();
+    while let (Some(name), Some(value)) = (items.next(), items.next()) {
+        fields.push((String::from_utf8(text(name)?).ok()?, text(value)?));
+    }
+    let entry = read_entry(&fields);
+    let stale = entry.as_ref().map(|entry| entry::encode(&entry.meta, &entry.body));
+    let fence_text = String::from_utf8(fence).ok()?;
+    Some(match status {
+        200 => match stale {
+            Some(bytes) => Found::now(LookUpAnswer::Entry(bytes)),
+            // It was there but is damaged: as if it were not; the filter fetches without a lease.
+            None => Found::now(LookUpAnswer::Nothing { uncacheable: false }),
+        },
+        201 => Found::now(LookUpAnswer::Lease { fence: Fence::parse(fence_text.as_bytes())?, stale }),
+        202 => Found {
+            may_serve_stale: entry.is_some_and(|entry| asked.now_ms < entry.meta.serve_stale_until_ms),
+            answer: LookUpAnswer::Held { stale },
+            lease_left_ms: u64::try_from(left).unwrap_or(0),
+        },
+        204 => Found::now(LookUpAnswer::Nothing { uncacheable: fence_text == "uncacheable" }),
+        _ => return None,
+    })
+}
+
+fn read_entry(fields: &[(String, Vec<u8>)]) -> Option<Entry> {
+    let body = fields.iter().find(|(name, _)| name == BODY_FIELD).map(|(_, body)| body.clone())?;
+    let meta = entry::from_hash_fields(fields.iter().map(|(name, value)| (name.as_str(), value.as_slice()))).ok()?;
+    entry::check_body(&meta, &body).ok()?;
+    Some(Entry { meta, body })
+}
+
+fn text(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        _ => None,
+    }
+}
+
+/// The URL without its password.
+pub fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.rsplit_once('@') {
+        Some((credentials, host)) => {
+            let user = credentials.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:***@{host}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        assert_eq!(masked("rediss://u:secret@h:1/0"), "rediss://u:***@h:1/0");
+        assert_eq!(masked("redis://:secret@h"), "redis://:***@h");
+        assert_eq!(masked("redis://h:6379"), "redis://h:6379");
+    }
+}
