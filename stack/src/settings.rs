@@ -1,0 +1,63 @@
+//! What a stack is made of.
+
+use std::path::PathBuf;
+
+/// The services behind the cache.
+#[derive(Clone, Debug)]
+pub enum Origins {
+    /// So many mock origins of our own.
+    Mock(usize),
+    /// Somebody's services, as `host:port`.
+    Addresses(Vec<String>),
+}
+
+/// Where entries live.
+#[derive(Clone, Debug)]
+pub enum StoreKind {
+    /// In the sidecar's memory.
+    Memory,
+    /// In this Redis.
+    Redis(String),
+}
+
+/// All choices. The default is the demo with everything on free ports.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Port of the cache; 0 for a free one.
+    pub port: u16,
+    /// The services behind the cache.
+    pub origins: Origins,
+    /// Path of the health checks; empty for none.
+    pub health_path: String,
+    /// Time between health checks.
+    pub health_interval: String,
+    /// Where entries live.
+    pub store: StoreKind,
+    /// The filter's JSON.
+    pub filter_config: String,
+    /// Envoy's `--concurrency`.
+    pub workers: usize,
+    /// Where configuration and logs of this run go; `None` for a temporary folder.
+    pub run_dir: Option<PathBuf>,
+    /// Use a running sidecar at this `host:port` instead of starting one.
+    pub sidecar: Option<String>,
+    /// Settings for the sidecar.
+    pub sidecar_env: Vec<(String, String)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            origins: Origins::Mock(2),
+            health_path: "/health-check".to_owned(),
+            health_interval: "10s".to_owned(),
+            store: StoreKind::Memory,
+            filter_config: include_str!("../../envoy/filters/demo.json").to_owned(),
+            workers: 2,
+            run_dir: None,
+            sidecar: None,
+            sidecar_env: Vec::new(),
+        }
+    }
+}
