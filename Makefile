@@ -16,7 +16,7 @@ STACK := target/release/larder-stack
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | column -t -s '|' | sed 's/^/  make /'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo 'Settings: port=3000 workers=2 config=envoy/filters/NAME.json origins=host:port,… health_path=/…; ENVOY=/path/to/envoy'
 
 setup: envoy ## Install what building and running needs (Rust target, Envoy)

@@ -86,7 +86,7 @@ enum State {
     Waiting,
     Asking { storable: bool },
     Forwarded(Fetch),
-    Capturing(storing::Capture),
+    Capturing(Box<storing::Capture>),
     Holding { stale: Arc<StoredResponse>, origin_status: u16 },
     Passing { invalidates: bool },
     Over,

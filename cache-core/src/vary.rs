@@ -52,7 +52,10 @@ impl Vary {
 
 /// The request fields that selected a stored response, with their normalised values; `None` where absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SelectingFields(Vec<(Box<[u8]>, Option<Box<[u8]>>)>);
+pub struct SelectingFields(Vec<Selecting>);
+
+/// One field's name and value.
+type Selecting = (Box<[u8]>, Option<Box<[u8]>>);
 
 impl SelectingFields {
     /// The values `request` has for `names`. `None` when there are more than [`MAX_FIELDS`] and one.
@@ -79,9 +82,7 @@ impl SelectingFields {
 
     /// As the store compares them: a token for each value, an empty one for an absent field.
     pub fn selectors(&self) -> Selectors {
-        let selector = |(name, value): &(Box<[u8]>, Option<Box<[u8]>>)| {
-            (widen(name), value.as_deref().map(token).unwrap_or_default())
-        };
+        let selector = |(name, value): &Selecting| (widen(name), value.as_deref().map(token).unwrap_or_default());
         self.0.iter().map(selector).collect()
     }
 

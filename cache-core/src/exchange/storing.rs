@@ -130,7 +130,7 @@ pub enum Purpose {
 #[derive(Debug)]
 pub enum Captured {
     /// Go on.
-    More(Capture),
+    More(Box<Capture>),
     /// It is larger than what is stored.
     TooLarge,
     /// It ended short of what was declared.
@@ -141,12 +141,12 @@ pub enum Captured {
 
 impl Capture {
     /// Nothing captured yet.
-    pub fn new(response: StoredResponse, declared: Option<u64>, limit: u64, purpose: Purpose) -> Self {
-        Self { response, body: Vec::new(), declared, limit, purpose }
+    pub fn new(response: StoredResponse, declared: Option<u64>, limit: u64, purpose: Purpose) -> Box<Self> {
+        Box::new(Self { response, body: Vec::new(), declared, limit, purpose })
     }
 
     /// Takes one piece in.
-    pub fn push(mut self, chunk: &[u8], end: bool) -> Captured {
+    pub fn push(mut self: Box<Self>, chunk: &[u8], end: bool) -> Captured {
         let length = (self.body.len() + chunk.len()) as u64;
         if length > self.limit {
             return Captured::TooLarge;
@@ -159,7 +159,8 @@ impl Capture {
         if self.declared.is_some_and(|declared| declared != length) {
             return Captured::Truncated;
         }
-        self.response.body = Arc::from(self.body);
-        Captured::Complete(Box::new(self.response), self.purpose)
+        let Self { mut response, body, purpose, .. } = *self;
+        response.body = Arc::from(body);
+        Captured::Complete(Box::new(response), purpose)
     }
 }

@@ -1,0 +1,8 @@
+//! End to end: real Envoy, real wasm, real sidecar, on memory and on Redis.
+
+mod collapsing;
+mod configuration;
+mod faults;
+mod overrides;
+mod passing;
+mod support;

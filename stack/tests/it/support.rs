@@ -1,0 +1,130 @@
+//! What every scenario needs: a stack on one of the stores, a client, and what the origins saw.
+
+use std::time::Duration;
+
+use larder_stack::{RedisServer, Settings, Stack, StoreKind, eventually};
+use reqwest::{Client, Response};
+use serde_json::Value;
+
+/// A running system with the store it lives on.
+pub(crate) struct World {
+    pub(crate) stack: Stack,
+    pub(crate) redis: Option<RedisServer>,
+    pub(crate) client: Client,
+}
+
+/// Which store a scenario runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    Memory,
+    Redis,
+}
+
+impl World {
+    pub(crate) async fn on(on: On) -> Self {
+        Self::with(on, Settings::default()).await
+    }
+
+    pub(crate) async fn with(on: On, settings: Settings) -> Self {
+        let redis = match on {
+            On::Memory => None,
+            On::Redis => Some(RedisServer::start().await.unwrap()),
+        };
+        let store = redis.as_ref().map_or(StoreKind::Memory, |redis| StoreKind::Redis(redis.url()));
+        let settings = Settings { store, health_interval: "1s".to_owned(), ..settings };
+        let stack = Stack::start(settings, |_| {}).await.unwrap();
+        Self { stack, redis, client: Client::builder().pool_max_idle_per_host(1000).build().unwrap() }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.stack.url())
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
+    }
+
+    /// What both origins saw under a path, together.
+    pub(crate) async fn journal(&self, path: &str) -> Vec<Value> {
+        let mut requests = Vec::new();
+        for index in 0..2 {
+            let url = format!("{}/_control/journal?path={path}", self.stack.origin_url(index));
+            if let Ok(response) = self.client.get(url).send().await {
+                requests.extend(response.json::<Vec<Value>>().await.unwrap());
+            }
+        }
+        requests
+    }
+
+    pub(crate) async fn fetches(&self, path: &str) -> usize {
+        self.journal(path).await.len()
+    }
+
+    /// Polls until the origins have seen so many requests under a path.
+    pub(crate) async fn sees(&self, path: &str, count: usize) {
+        let seen = eventually(Duration::from_secs(5), || async { (self.fetches(path).await == count).then_some(()) });
+        assert!(seen.await.is_some(), "{path}: {} requests instead of {count}", self.fetches(path).await);
+    }
+
+    /// Has both origins behave so under a path.
+    pub(crate) async fn behave(&self, path: &str, json: &str) {
+        for index in 0..2 {
+            let url = format!("{}/_control/behaviour?path={path}", self.stack.origin_url(index));
+            let response = self.client.put(url).body(json.to_owned()).send().await.unwrap();
+            assert!(response.status().is_success(), "{}", response.text().await.unwrap());
+        }
+    }
+
+    pub(crate) async fn behave_plainly(&self) {
+        for index in 0..2 {
+            let url = format!("{}/_control/behaviour", self.stack.origin_url(index));
+            self.client.delete(url).send().await.unwrap();
+        }
+    }
+
+    /// Polls a path until its answer is as wanted, and gives that answer.
+    pub(crate) async fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let answer = eventually(Duration::from_secs(30), || async {
+            let answer = self.get(path).await;
+            wanted(&answer).then_some(answer)
+        });
+        match answer.await {
+            Some(answer) => answer,
+            None => panic!("{path} never answered as wanted; last {:?}", self.get(path).await),
+        }
+    }
+
+    /// So many requests at once.
+    pub(crate) async fn herd(&self, path: &str, count: usize) -> Vec<Answer> {
+        let requests = (0..count).map(|_| self.get(path));
+        futures_util::future::join_all(requests).await
+    }
+}
+
+/// One answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) async fn of(response: Response) -> Self {
+        let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = response.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        Self { status: response.status().as_u16(), headers, body: response.text().await.unwrap_or_default() }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    pub(crate) fn is_hit(&self) -> bool {
+        self.header("x-cache-status") == "HIT"
+    }
+
+    pub(crate) fn says(&self, words: &str) -> bool {
+        self.header("cache-status").contains(words)
+    }
+}
