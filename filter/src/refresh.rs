@@ -107,10 +107,7 @@ impl<H: Host> Vm<H> {
         for effect in effects {
             match effect {
                 Effect::Keep { key, stored, fence, local_only } => {
-                    if self.l1.put(&key, stored.clone()) && !local_only {
-                        let write = StoreCall::Write { key: key.digest(), stored, fence, policy: policy.clone() };
-                        self.tell_store(&config, write);
-                    }
+                    self.keep(&config, &policy, &key, stored, fence, local_only);
                 }
                 Effect::Publish { key, outcome, uncacheable_until } => {
                     self.publish(&key, id, &outcome, &policy, uncacheable_until, now);

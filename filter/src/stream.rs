@@ -13,11 +13,16 @@ use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
+use larder_cache_core::store_api::Fence;
+use larder_cache_core::stored_response::StoredResponse;
 
 use crate::config::Config;
 use crate::host::{Host, Map};
 use crate::store_client::StoreCall;
 use crate::vm::{Call, Vm};
+
+/// How Envoy's details begin when it reached no origin.
+const NO_ORIGIN: [&[u8]; 3] = [b"no_healthy_upstream", b"upstream_reset", b"cluster_not_found"];
 
 /// What Envoy is told to do with what is passing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,10 +176,7 @@ impl<H: Host> Vm<H> {
             ResponseSource::Origin
         } else if status == 504 {
             ResponseSource::Timeout
-        } else if details.starts_with(b"no_healthy_upstream") || details.starts_with(b"upstream_reset") || status == 502
-        {
-            ResponseSource::NoOrigin
-        } else if status == 503 && details.starts_with(b"cluster_not_found") {
+        } else if status == 502 || NO_ORIGIN.iter().any(|start| details.starts_with(start)) {
             ResponseSource::NoOrigin
         } else {
             ResponseSource::Proxy
@@ -223,10 +225,7 @@ impl<H: Host> Vm<H> {
                 }
             }
             Effect::Keep { key, stored, fence, local_only } => {
-                if self.l1.put(&key, stored.clone()) && !local_only {
-                    let write = StoreCall::Write { key: key.digest(), stored, fence, policy: stream.policy.clone() };
-                    self.tell_store(&stream.config, write);
-                }
+                self.keep(&stream.config, &stream.policy, &key, stored, fence, local_only);
             }
             Effect::Publish { key, outcome, uncacheable_until } => {
                 self.publish(&key, id, &outcome, &stream.policy, uncacheable_until, now);
@@ -243,6 +242,29 @@ impl<H: Host> Vm<H> {
             Effect::Invalidate(keys) => self.invalidate(&stream.config, &keys, now),
             Effect::Report(status) => self.report(&status),
             Effect::LookUpLocal(_) | Effect::Arrive { .. } | Effect::AskStore(_) => {}
+        }
+    }
+
+    /// Into level 1 and, unless it comes from there, into the store; not if it was invalidated since it was requested.
+    pub(crate) fn keep(
+        &mut self,
+        config: &Rc<Config>,
+        policy: &Arc<Policy>,
+        key: &PrimaryKey,
+        stored: Arc<StoredResponse>,
+        fence: Option<Fence>,
+        local_only: bool,
+    ) {
+        let kept = self.l1.put(key, stored.clone());
+        match fence {
+            // The lease has to end even where the entry is refused.
+            Some(fence) if !kept => {
+                self.tell_store(config, StoreCall::Release { key: key.digest(), fence, uncacheable_ms: 0 });
+            }
+            fence if kept && !local_only => {
+                self.tell_store(config, StoreCall::Write { key: key.digest(), stored, fence, policy: policy.clone() });
+            }
+            _ => {}
         }
     }
 
