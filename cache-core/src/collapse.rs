@@ -51,8 +51,17 @@ impl CollapseKey {
 pub struct Identity {
     /// A random number the VM drew when it started.
     pub vm: u64,
-    /// Envoy's context id of the stream, or 0 with a number of its own for a background refresh.
+    /// Envoy's context id of the stream; for a background refresh a number with [`Identity::REFRESH`] set.
     pub stream: u32,
+}
+
+impl Identity {
+    /// Marks a background refresh. Envoy's context ids count up from 1 and do not reach it.
+    pub const REFRESH: u32 = 0x8000_0000;
+
+    fn is_refresh(self) -> bool {
+        self.stream & Self::REFRESH != 0
+    }
 }
 
 /// Where a leader left its answer for waiters in other VMs.
@@ -85,6 +94,8 @@ pub enum Arrival {
     Wait(Option<Vec<u8>>),
     /// The answer is there already.
     HandedOver(Handoff),
+    /// Look into the store first: what is being refreshed may be served stale meanwhile.
+    Refreshing,
     /// Go alone: answers under this key are not storable at present.
     Uncacheable,
     /// Go alone: another key uses this slot.
@@ -98,6 +109,8 @@ pub struct Terms {
     pub until: Timestamp,
     /// Whether an answer that another has just handed over will do.
     pub accept_handed_over: bool,
+    /// Whether to wait for a background refresh as for any other leader.
+    pub wait_for_refresh: bool,
 }
 
 /// Decides for a request that arrives. `slot` is what the slot holds, `inbox` where this VM can be woken.
@@ -119,6 +132,7 @@ pub fn arrive(
             lead()
         }
         Slot::Leading { key: held, .. } if held != *key => Arrival::Occupied,
+        Slot::Leading { leader, .. } if leader.is_refresh() && !terms.wait_for_refresh => Arrival::Refreshing,
         Slot::Leading { inboxes, .. } if inboxes.contains(&inbox) => Arrival::Wait(None),
         Slot::Leading { key, leader, until, mut inboxes } => {
             if inboxes.len() >= slot::MAX_INBOXES {
@@ -174,7 +188,14 @@ mod tests {
     }
 
     fn arriving(slot: Option<&[u8]>, key: &CollapseKey, me: Identity, inbox: u32, now: u64) -> Arrival {
-        arrive(slot, key, me, inbox, at(now), Terms { until: at(now + 1000), accept_handed_over: true })
+        arrive(
+            slot,
+            key,
+            me,
+            inbox,
+            at(now),
+            Terms { until: at(now + 1000), accept_handed_over: true, wait_for_refresh: false },
+        )
     }
 
     fn led() -> Vec<u8> {
@@ -228,6 +249,15 @@ mod tests {
         let (slot, _) = finish(Some(&led()), &KEY, ME, Finish::Uncacheable(at(50))).unwrap();
         assert_eq!(arriving(Some(&slot), &KEY, YOU, 2, 49), Arrival::Uncacheable);
         assert!(matches!(arriving(Some(&slot), &KEY, YOU, 2, 50), Arrival::Lead(_)));
+    }
+
+    #[test]
+    fn behind_a_refresh_one_waits_only_if_nothing_may_be_served_stale() {
+        let refresh = Identity { vm: 3, stream: Identity::REFRESH | 1 };
+        let Arrival::Lead(slot) = arriving(None, &KEY, refresh, 3, 0) else { panic!() };
+        assert_eq!(arriving(Some(&slot), &KEY, YOU, 2, 1), Arrival::Refreshing);
+        let terms = Terms { until: at(1000), accept_handed_over: true, wait_for_refresh: true };
+        assert!(matches!(arrive(Some(&slot), &KEY, YOU, 2, at(1), terms), Arrival::Wait(Some(_))));
     }
 
     #[test]

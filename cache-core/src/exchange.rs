@@ -67,6 +67,8 @@ pub struct Exchange {
     arrived: Timestamp,
     rounds: u8,
     store_waited: bool,
+    /// The store was asked for something to serve while another refreshes.
+    behind_refresh: bool,
     mark: Mark,
 }
 
@@ -136,6 +138,7 @@ impl Exchange {
             arrived: Timestamp::default(),
             rounds: 0,
             store_waited: false,
+            behind_refresh: false,
             mark: Mark::Told,
         }
     }

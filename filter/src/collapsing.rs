@@ -40,15 +40,13 @@ const REGISTRY: &str = "larder/inboxes";
 impl<H: Host> Vm<H> {
     pub(crate) fn arrive_at_slot(
         &mut self,
-        config: &Config,
         key: &CollapseKey,
         stream: u32,
-        accept_handed_over: bool,
+        terms: Terms,
         now: Timestamp,
     ) -> SlotAnswer {
         let Some(inbox) = self.inbox else { return SlotAnswer::Occupied };
         let slot = slot_name(key);
-        let terms = Terms { until: now.plus_millis(config.lease_ms), accept_handed_over };
         let me = Identity { vm: self.id, stream };
         for _ in 0..ATTEMPTS {
             let (held, version) = self.host.shared(&slot);
@@ -68,6 +66,7 @@ impl<H: Host> Vm<H> {
                 Arrival::HandedOver(handoff) => {
                     return SlotAnswer::HandedOver(self.read_handoff(handoff).unwrap_or(Outcome::Again));
                 }
+                Arrival::Refreshing => return SlotAnswer::Refreshing,
                 Arrival::Uncacheable => return SlotAnswer::Uncacheable,
                 Arrival::Occupied => return SlotAnswer::Occupied,
             }
@@ -233,15 +232,15 @@ impl<H: Host> Vm<H> {
     }
 
     pub(crate) fn next_refresh_id(&mut self) -> u32 {
-        // Envoy's context ids count up from 1; the upper half is ours.
-        self.next_refresh = self.next_refresh.wrapping_add(1) & 0x7fff_ffff;
-        self.next_refresh | 0x8000_0000
+        self.next_refresh = self.next_refresh.wrapping_add(1) & !Identity::REFRESH;
+        self.next_refresh | Identity::REFRESH
     }
 
     pub(crate) fn lead_refresh(&mut self, config: &Rc<Config>, key: &CollapseKey, id: u32, now: Timestamp) -> bool {
         let Some(inbox) = self.inbox else { return false };
         let slot = slot_name(key);
-        let terms = Terms { until: now.plus_millis(config.lease_ms), accept_handed_over: false };
+        let terms =
+            Terms { until: now.plus_millis(config.lease_ms), accept_handed_over: false, wait_for_refresh: false };
         let (held, version) = self.host.shared(&slot);
         let me = Identity { vm: self.id, stream: id };
         match collapse::arrive(held.as_deref(), key, me, inbox.queue, now, terms) {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_cache_core::cache_status::CacheStatus;
+use larder_cache_core::collapse::Terms;
 use larder_cache_core::exchange::Interest;
 use larder_cache_core::exchange::{
     Effect, Event, Exchange, ForwardedRequest, Reply, ResponseChange, ResponseSource, SlotAnswer, StoreAnswer,
@@ -190,8 +191,10 @@ impl<H: Host> Vm<H> {
         while let Some(effect) = effects.pop_front() {
             let more = match effect {
                 Effect::LookUpLocal(key) => stream.exchange.handle(Event::Local(self.l1.look_up(&key)), now),
-                Effect::Arrive { key, accept_handed_over } => {
-                    let answer = self.arrive_at_slot(&stream.config, &key, id, accept_handed_over, now);
+                Effect::Arrive { key, accept_handed_over, wait_for_refresh } => {
+                    let until = now.plus_millis(stream.config.lease_ms);
+                    let answer =
+                        self.arrive_at_slot(&key, id, Terms { until, accept_handed_over, wait_for_refresh }, now);
                     if matches!(answer, SlotAnswer::Wait) {
                         self.wait(&stream.config, key, id, now);
                     }

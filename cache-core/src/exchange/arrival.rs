@@ -105,7 +105,7 @@ impl Exchange {
     pub(super) fn arrive(&mut self, accept_handed_over: bool, effects: &mut Effects) {
         if let Some(key) = self.collapse_key {
             self.state = State::Arriving;
-            effects.push(Effect::Arrive { key, accept_handed_over });
+            effects.push(Effect::Arrive { key, accept_handed_over, wait_for_refresh: self.behind_refresh });
         }
     }
 
@@ -120,6 +120,10 @@ impl Exchange {
             }
             SlotAnswer::Wait => self.state = State::Waiting,
             SlotAnswer::HandedOver(outcome) => self.on_handed_over(outcome, now, effects),
+            SlotAnswer::Refreshing => {
+                self.behind_refresh = true;
+                self.ask_store(false, true, effects);
+            }
             SlotAnswer::Uncacheable => {
                 self.detail = Some(Detail::Uncacheable);
                 self.forward(true, now, effects);

@@ -27,6 +27,8 @@ pub enum Effect {
         key: CollapseKey,
         /// Whether an answer that another has just handed over will do.
         accept_handed_over: bool,
+        /// Whether to wait for a background refresh: nothing may be served stale meanwhile.
+        wait_for_refresh: bool,
     },
     /// Ask the store; comes back as `Event::Store`.
     AskStore(StoreQuestion),

@@ -64,6 +64,8 @@ pub enum SlotAnswer {
     Wait,
     /// Another has just fetched.
     HandedOver(Outcome),
+    /// A background refresh is under way: what it refreshes may be served stale, if the store has it.
+    Refreshing,
     /// Answers under this key are not storable at present.
     Uncacheable,
     /// Another key uses the slot.

@@ -115,6 +115,12 @@ impl Exchange {
             StoreAnswer::Nothing { uncacheable: false } => {}
             StoreAnswer::Fault(fault) => self.detail = Some(fault.detail()),
         }
+        if self.behind_refresh && !self.leads && self.policy.collapse && self.rounds == 0 {
+            // Nothing may be served meanwhile: wait for the refresh after all.
+            self.rounds += 1;
+            self.arrive(true, effects);
+            return;
+        }
         self.forward(storable, now, effects);
     }
 

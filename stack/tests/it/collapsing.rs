@@ -42,11 +42,11 @@ async fn five_hundred_stale_hits_are_answered_at_once_and_make_one_refresh() {
     let world = World::on(On::Memory).await;
     let path = "/data?cache-control=max-age=1,stale-while-revalidate=60";
     world.herd(path, 50).await;
-    world.behave("/data", r#"{"delay_ms": 1000}"#).await;
+    world.behave("/data", r#"{"delay_ms": 4000}"#).await;
     world.until(path, |answer| answer.says("stale-while-revalidate")).await;
     let before = std::time::Instant::now();
     let answers = world.herd(path, HERD).await;
-    assert!(before.elapsed().as_millis() < 1000, "nobody waits for the refresh");
+    assert!(before.elapsed().as_millis() < 3000, "nobody waits for the refresh: {:?}", before.elapsed());
     all_alike(&answers);
     assert!(answers.iter().all(Answer::is_hit));
     world.sees("/data", 2).await;
