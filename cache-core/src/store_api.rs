@@ -110,10 +110,44 @@ pub struct LookUp {
     pub lease: Option<LeaseTerms>,
 }
 
+/// Who asks for a lease: a random number, 16 hex digits in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder(pub u64);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Holder {
+    /// As a fence that names the holder only: good for giving back a lease whose grant was never seen.
+    pub fn as_fence(self) -> Fence {
+        Fence(self.to_string())
+    }
+}
+
+impl Serialize for Holder {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Holder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let number = (text.len() == 16).then(|| u64::from_str_radix(&text, 16).ok()).flatten();
+        number.map(Self).ok_or_else(|| serde::de::Error::custom("a holder is 16 hex digits"))
+    }
+}
+
 /// How a lease is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseTerms {
+    /// 16 hex digits that the asker drew. The lease's fence ends in them, so that an asker who never saw the answer can
+    /// still give the lease back.
+    pub holder: Holder,
     /// After this many milliseconds without a write the lease lapses. 1 to 600 000.
     pub lease_ms: u64,
     /// How long the answer may be held back while another holds the lease, in milliseconds. 0 to 30 000. The answer
@@ -196,7 +230,7 @@ impl LookUpAnswer {
 pub struct Release {
     /// The key the lease is for.
     pub key: KeyDigest,
-    /// The lease. A fence that does not hold it is ignored.
+    /// The lease, or its holder alone. A fence that holds none is ignored.
     pub fence: Fence,
     /// For so many milliseconds look-ups are told that the key is not storable; 0 for not at all. At most 600 000.
     pub uncacheable_ms: u64,

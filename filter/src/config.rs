@@ -18,6 +18,8 @@ pub struct Config {
     pub store_cluster: String,
     /// How long a look-up may take before the request goes on without the store, in milliseconds.
     pub store_timeout_ms: u64,
+    /// How long a leader waits for another Envoy's fetch, in milliseconds.
+    pub store_wait_ms: u64,
     /// Part of every cache key.
     pub namespace: Arc<[u8]>,
     /// Bound of level 1 in bytes, per worker.
@@ -78,7 +80,7 @@ struct Reader {
 impl Reader {
     fn config(&mut self, value: &Value) -> Config {
         let top = self.object(value, "", &["store", "limits", "rules", "namespace", "refresh_cluster"]);
-        let store = self.object(member(&top, "store"), "store", &["cluster", "timeout_ms"]);
+        let store = self.object(member(&top, "store"), "store", &["cluster", "timeout_ms", "wait_ms"]);
         let limits_names = ["l1_bytes", "collapse_wait_ms", "lease_ms"];
         let limits = self.object(member(&top, "limits"), "limits", &limits_names);
         let cluster = self.text(&store, "store", "cluster").unwrap_or_else(|| "larder-sidecar".to_owned());
@@ -86,6 +88,7 @@ impl Reader {
         Config {
             store_cluster: cluster,
             store_timeout_ms: self.number(&store, "store", "timeout_ms", 50, 1, 10_000),
+            store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, 30_000),
             namespace: Arc::from(namespace.into_bytes()),
             l1_bytes: self.number(&limits, "limits", "l1_bytes", 64 << 20, 64 << 10, 512 << 20),
             collapse_wait_ms: self.number(&limits, "limits", "collapse_wait_ms", 10_000, 1, 30_000),

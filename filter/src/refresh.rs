@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::host::{Host, Map};
 use crate::metrics;
 use crate::store_client::StoreCall;
-use crate::vm::{Call, Vm};
+use crate::vm::{Call, Ordered, Purpose, Vm};
 
 /// A refresh whose origin does not answer for so long is given up, in milliseconds.
 const FETCH_TIMEOUT_MS: u64 = 25_000;
@@ -34,7 +34,7 @@ pub(crate) struct Refreshing {
 
 impl<H: Host> Vm<H> {
     pub(crate) fn start_refreshes(&mut self) {
-        while let Some((config, cluster, order, policy)) = self.refresh_orders.pop_front() {
+        while let Some(Ordered { config, policy, cluster, order }) = self.refresh_orders.pop_front() {
             let now = self.host.now();
             let id = self.next_refresh_id();
             if !self.lead_refresh(&config, &order.collapse, id, now) {
@@ -50,7 +50,7 @@ impl<H: Host> Vm<H> {
             match start {
                 Start::Fetch(fields) => self.fetch_refresh(id, fields, now),
                 Start::AskStore(question) => {
-                    if let Err(fault) = self.ask_store(&config, &question, Call::RefreshLookUp(id), now) {
+                    if let Err(fault) = self.ask_store(&config, &question, Purpose::RefreshLookUp(id), now) {
                         self.on_refresh_look_up(id, StoreAnswer::Fault(fault), now);
                     }
                 }
@@ -67,12 +67,13 @@ impl<H: Host> Vm<H> {
     }
 
     fn fetch_refresh(&mut self, id: u32, mut fields: Fields, now: Timestamp) {
-        let Some(cluster) = self.refreshes.get(&id).map(|refreshing| refreshing.cluster.clone()) else { return };
+        let Some(Refreshing { cluster, config, .. }) = self.refreshes.get(&id) else { return };
+        let (cluster, config) = (cluster.clone(), config.clone());
         fields.append(b"x-envoy-retry-on", b"connect-failure,refused-stream");
         fields.append(b"x-envoy-max-retries", b"2");
         match self.host.call(&cluster, &fields, &[], FETCH_TIMEOUT_MS) {
             Ok(token) => {
-                self.calls.insert(token, Call::RefreshFetch(id));
+                self.calls.insert(token, Call { purpose: Purpose::RefreshFetch(id), holds: None, config });
             }
             Err(_) => self.fail_refresh(id, now),
         }

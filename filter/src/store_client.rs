@@ -11,15 +11,15 @@ use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{
-    AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH, LeaseTerms,
-    LookUp, LookUpAnswer, RELEASE_PATH, Release, UNCACHEABLE_FIELD, entry,
+    AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH,
+    LeaseTerms, LookUp, LookUpAnswer, RELEASE_PATH, Release, UNCACHEABLE_FIELD, entry,
 };
 use larder_cache_core::stored_response::StoredResponse;
 
 use crate::config::Config;
 use crate::host::{Host, Map};
 use crate::metrics;
-use crate::vm::{Call, Vm};
+use crate::vm::{Call, Purpose, Vm};
 
 /// Writes are not waited for; they may take this long, in milliseconds.
 const WRITE_TIMEOUT_MS: u64 = 5_000;
@@ -100,22 +100,24 @@ impl Breaker {
 impl<H: Host> Vm<H> {
     pub(crate) fn ask_store(
         &mut self,
-        config: &Config,
+        config: &Rc<Config>,
         question: &StoreQuestion,
-        call: Call,
+        purpose: Purpose,
         now: Timestamp,
     ) -> Result<(), StoreFault> {
         if !self.breaker.allows(now) {
             return Err(StoreFault::Breaker);
         }
-        let wait_ms = if question.wait { config.collapse_wait_ms } else { 0 };
-        let lease = question.lease.then_some(LeaseTerms { lease_ms: config.lease_ms, wait_ms });
+        let wait_ms = if question.wait { config.store_wait_ms } else { 0 };
+        let holder = Holder(self.host.random());
+        let lease = question.lease.then_some(LeaseTerms { holder, lease_ms: config.lease_ms, wait_ms });
         let look_up = LookUp { key: question.key, presented: question.presented.clone(), now_ms: now, lease };
         let body = serde_json::to_vec(&look_up).unwrap_or_default();
         let head = head("POST", LOOK_UP_PATH);
         match self.host.call(&config.store_cluster, &head, &body, config.store_timeout_ms + wait_ms) {
             Ok(token) => {
-                self.calls.insert(token, call);
+                let holds = lease.map(|terms| (question.key, terms.holder));
+                self.calls.insert(token, Call { purpose, holds, config: config.clone() });
                 Ok(())
             }
             Err(refused) => {
@@ -136,21 +138,31 @@ impl<H: Host> Vm<H> {
     pub fn on_call_response(&mut self, token: u32, num_headers: usize, body_length: usize) {
         let Some(call) = self.calls.remove(&token) else { return };
         let now = self.host.now();
-        match call {
-            Call::LookUp(stream) => {
+        match call.purpose {
+            Purpose::LookUp(stream) => {
                 let answer = self.read_answer(num_headers, body_length, now);
+                self.give_back_unseen(&call, &answer);
                 self.drive_other(stream, Event::Store(answer));
             }
-            Call::RefreshLookUp(id) => {
+            Purpose::RefreshLookUp(id) => {
                 let answer = self.read_answer(num_headers, body_length, now);
+                self.give_back_unseen(&call, &answer);
                 self.on_refresh_look_up(id, answer, now);
             }
-            Call::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
-            Call::Told => {
+            Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
+            Purpose::Tell => {
                 if num_headers == 0 || self.call_status().is_none_or(|(status, own)| own || status >= 500) {
                     self.metrics.event(metrics::STORE_FAULTS);
                 }
             }
+        }
+    }
+
+    /// A look-up that timed out may have been given the lease all the same; nobody must wait for it to lapse.
+    fn give_back_unseen(&mut self, call: &Call, answer: &StoreAnswer) {
+        if let (StoreAnswer::Fault(_), Some((key, holder))) = (answer, call.holds) {
+            let release = StoreCall::Release { key, fence: holder.as_fence(), uncacheable_ms: 0 };
+            self.tell_store(&call.config, release);
         }
     }
 
@@ -227,7 +239,7 @@ impl<H: Host> Vm<H> {
             let (head, body) = message(&call, now);
             match self.host.call(&config.store_cluster, &head, &body, WRITE_TIMEOUT_MS) {
                 Ok(token) => {
-                    self.calls.insert(token, Call::Told);
+                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config });
                 }
                 Err(refused) => self.store_failed(now, &format!("call refused with status {}", refused.0)),
             }

@@ -20,7 +20,7 @@ use larder_cache_core::stored_response::StoredResponse;
 use crate::config::Config;
 use crate::host::{Host, Map};
 use crate::store_client::StoreCall;
-use crate::vm::{Call, Vm};
+use crate::vm::{Ordered, Purpose, Vm};
 
 /// How Envoy's details begin when it reached no origin.
 const NO_ORIGIN: [&[u8]; 3] = [b"no_healthy_upstream", b"upstream_reset", b"cluster_not_found"];
@@ -156,7 +156,22 @@ impl<H: Host> Vm<H> {
             self.drive(id, Event::Gone { origin_broke }, now);
         }
         self.streams.remove(&id);
-        self.calls.retain(|_, call| !matches!(call, Call::LookUp(stream) if *stream == id));
+        self.forget_calls_of(id);
+    }
+
+    /// Envoy tells nobody of an answer whose stream is gone; a lease that it may bring is given back.
+    fn forget_calls_of(&mut self, id: u32) {
+        let mut unseen = Vec::new();
+        self.calls.retain(|_, call| {
+            let keep = !matches!(call.purpose, Purpose::LookUp(stream) if stream == id);
+            if !keep {
+                unseen.extend(call.holds.map(|holds| (call.config.clone(), holds)));
+            }
+            keep
+        });
+        for (config, (key, holder)) in unseen {
+            self.tell_store(&config, StoreCall::Release { key, fence: holder.as_fence(), uncacheable_ms: 0 });
+        }
     }
 
     fn response_action(&mut self, id: u32) -> Action {
@@ -200,7 +215,8 @@ impl<H: Host> Vm<H> {
                     }
                     stream.exchange.handle(Event::Slot(answer), now)
                 }
-                Effect::AskStore(question) => match self.ask_store(&stream.config, &question, Call::LookUp(id), now) {
+                Effect::AskStore(question) => match self.ask_store(&stream.config, &question, Purpose::LookUp(id), now)
+                {
                     Ok(()) => Vec::new(),
                     Err(fault) => stream.exchange.handle(Event::Store(StoreAnswer::Fault(fault)), now),
                 },
@@ -238,7 +254,8 @@ impl<H: Host> Vm<H> {
             }
             Effect::Refresh(order) => {
                 if let Some(cluster) = self.refresh_cluster(stream) {
-                    self.refresh_orders.push_back((stream.config.clone(), cluster, *order, stream.policy.clone()));
+                    let (config, policy) = (stream.config.clone(), stream.policy.clone());
+                    self.refresh_orders.push_back(Ordered { config, policy, cluster, order: *order });
                     self.go_on_later();
                 }
             }

@@ -6,11 +6,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::{Event, Outcome, RefreshOrder};
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::policy::Policy;
+use larder_cache_core::store_api::{Holder, KeyDigest};
 
 use crate::config::Config;
 use crate::host::Host;
@@ -25,9 +28,18 @@ pub const BATCH: usize = 64;
 /// How often Envoy calls [`Vm::on_tick`], in milliseconds.
 pub const TICK_MS: u64 = 100;
 
-/// What a call of our own is for.
+/// A call of our own under way.
 #[derive(Debug)]
-pub(crate) enum Call {
+pub(crate) struct Call {
+    pub(crate) purpose: Purpose,
+    /// The lease it may have been given without our seeing it.
+    pub(crate) holds: Option<(KeyDigest, Holder)>,
+    pub(crate) config: Rc<Config>,
+}
+
+/// What a call of our own is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
     /// A stream's look-up.
     LookUp(u32),
     /// A refresh's look-up.
@@ -35,7 +47,16 @@ pub(crate) enum Call {
     /// A refresh's request to the origin.
     RefreshFetch(u32),
     /// A write, release or invalidation: only its failure is of interest.
-    Told,
+    Tell,
+}
+
+/// A background refresh that has not begun.
+#[derive(Debug)]
+pub(crate) struct Ordered {
+    pub(crate) config: Rc<Config>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) cluster: String,
+    pub(crate) order: RefreshOrder,
 }
 
 /// The state of one VM.
@@ -50,8 +71,7 @@ pub struct Vm<H> {
     /// Streams to be told how their leader's fetch ended.
     pub(crate) woken: VecDeque<(u32, Outcome)>,
     pub(crate) outbox: VecDeque<(Rc<Config>, StoreCall)>,
-    pub(crate) refresh_orders:
-        VecDeque<(Rc<Config>, String, RefreshOrder, std::sync::Arc<larder_cache_core::policy::Policy>)>,
+    pub(crate) refresh_orders: VecDeque<Ordered>,
     pub(crate) refreshes: HashMap<u32, Refreshing>,
     pub(crate) next_refresh: u32,
     pub(crate) calls: HashMap<u32, Call>,

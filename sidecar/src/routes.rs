@@ -95,7 +95,7 @@ impl<S> Sidecar<S> {
 
 async fn look_up<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<Response, Refusal> {
     let asked: LookUp = parsed(&body)?;
-    if let Some(LeaseTerms { lease_ms, wait_ms }) = asked.lease
+    if let Some(LeaseTerms { lease_ms, wait_ms, .. }) = asked.lease
         && (!(1..=600_000).contains(&lease_ms) || wait_ms > 30_000)
     {
         return Err(Refusal::Malformed("lease_ms is 1 to 600000, wait_ms at most 30000".to_owned()));

@@ -1,5 +1,5 @@
 -- Look up, or give the lease. One round trip, atomic.
--- KEYS[1] base of the key's names; ARGV: presented selectors (JSON), now, lease in ms (0: none wanted), random digits.
+-- KEYS[1] base of the key's names; ARGV: presented selectors (JSON), now, lease in ms (0: none wanted), its holder.
 -- Returns status, fence, lease left, then the entry's hash fields flat.
 local base, now, lease_ms = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local presented = cjson.decode(ARGV[1])
@@ -56,6 +56,13 @@ for _, name in ipairs(sorted) do
   text = text .. #name .. ':' .. name .. #token .. ':' .. token
 end
 local lease = string.sub(redis.sha1hex(text), 1, 16)
+local clock = redis.call('TIME')
+local at = clock[1] * 1000 + math.floor(clock[2] / 1000)
+if redis.call('TYPE', base .. ':l').ok ~= 'hash' then redis.call('DEL', base .. ':l') end
+local held = redis.call('HGET', base .. ':l', lease)
+local left = held and (tonumber(string.match(held, ':(%d+)$')) or 0) - at or 0
+if left > 0 then return answer(202, '', left) end
 local fence = lease .. ARGV[4]
-if redis.call('SET', base .. ':l:' .. lease, fence, 'NX', 'PX', lease_ms) then return answer(201, fence, 0) end
-return answer(202, '', math.max(redis.call('PTTL', base .. ':l:' .. lease), 0))
+redis.call('HSET', base .. ':l', lease, fence .. ':' .. string.format('%.0f', at + lease_ms))
+redis.call('PEXPIRE', base .. ':l', math.max(lease_ms, redis.call('PTTL', base .. ':l')))
+return answer(201, fence, 0)

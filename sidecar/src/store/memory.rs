@@ -42,10 +42,17 @@ struct Variant {
 
 #[derive(Debug, Default)]
 struct Marks {
-    count: u64,
-    leases: HashMap<(KeyDigest, u64), (Fence, Instant)>,
+    leases: HashMap<KeyDigest, Vec<Lease>>,
     uncacheable: HashMap<KeyDigest, Instant>,
     invalidated: HashMap<KeyDigest, (Timestamp, Instant)>,
+}
+
+/// One lease of a key: different variants have different ones.
+#[derive(Debug)]
+struct Lease {
+    name: u64,
+    fence: Fence,
+    ends: Instant,
 }
 
 /// A key lives as long as its longest-lived variant.
@@ -107,7 +114,7 @@ impl Marks {
         if self.leases.len() + self.uncacheable.len() + self.invalidated.len() < MAX_MARKS {
             return;
         }
-        self.leases.retain(|_, (_, ends)| *ends > now);
+        self.leases.retain(|_, leases| leases.iter().any(|lease| lease.ends > now));
         self.uncacheable.retain(|_, ends| *ends > now);
         self.invalidated.retain(|_, (_, ends)| *ends > now);
     }
@@ -135,8 +142,12 @@ impl Store for Memory {
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: true }));
         }
         let name = self.lease_name(&variants, &asked.presented);
-        if let Some((_, ends)) = marks.leases.get(&(asked.key, name)).filter(|(_, ends)| *ends > now) {
-            let left = u64::try_from(ends.duration_since(now).as_millis()).unwrap_or(0);
+        if let Some(lease) = marks
+            .leases
+            .get(&asked.key)
+            .and_then(|leases| leases.iter().find(|lease| lease.name == name && lease.ends > now))
+        {
+            let left = u64::try_from(lease.ends.duration_since(now).as_millis()).unwrap_or(0);
             let may_serve_stale = found.is_some_and(|variant| asked.now_ms < variant.meta.serve_stale_until_ms);
             return Ok(Found { answer: LookUpAnswer::Held { stale: bytes }, lease_left_ms: left, may_serve_stale });
         }
@@ -144,10 +155,11 @@ impl Store for Memory {
         if marks.is_full() {
             return Err(Fault("too many leases".to_owned()));
         }
-        marks.count += 1;
-        let fence = Fence(format!("{name:016x}{:016x}", self.random.hash_one(marks.count)));
+        let fence = Fence(format!("{name:016x}{}", terms.holder));
         let ends = now + Duration::from_millis(terms.lease_ms);
-        marks.leases.insert((asked.key, name), (fence.clone(), ends));
+        let leases = marks.leases.entry(asked.key).or_default();
+        leases.retain(|lease| lease.ends > now);
+        leases.push(Lease { name, fence: fence.clone(), ends });
         Ok(Found::now(LookUpAnswer::Lease { fence, stale: bytes }))
     }
 
@@ -161,6 +173,10 @@ impl Store for Memory {
         };
         if !holds || invalidated.is_some_and(|time| entry.meta.request_time_ms <= time) {
             return Ok(WriteAnswer::Fenced);
+        }
+        if fence.is_none() {
+            // Whoever holds a lease now waits for what is here already.
+            marks.leases.remove(&key);
         }
         marks.uncacheable.remove(&key);
         let mut variants = self.variants(&key, now);
@@ -210,12 +226,15 @@ impl Store for Memory {
     }
 }
 
-/// Ends the lease if `fence` holds it, and says whether it did.
+/// Ends the lease that `fence` holds, or whose holder it names, and says whether there was one.
 fn end_lease(marks: &mut Marks, key: KeyDigest, fence: &Fence, now: Instant) -> bool {
-    let Some(name) = fence.0.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()) else { return false };
-    let holds = marks.leases.get(&(key, name)).is_some_and(|(held, ends)| held == fence && *ends > now);
-    if holds {
-        marks.leases.remove(&(key, name));
+    let Some(leases) = marks.leases.get_mut(&key) else { return false };
+    let held = leases.iter().position(|lease| lease.ends > now && lease.fence.0.ends_with(&fence.0));
+    if let Some(index) = held {
+        leases.swap_remove(index);
     }
-    holds
+    if leases.is_empty() {
+        marks.leases.remove(&key);
+    }
+    held.is_some()
 }

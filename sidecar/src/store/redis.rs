@@ -3,7 +3,7 @@
 //! ```text
 //! larder:{<key hex>}:v:<variant>   hash: the entry, readable with HGETALL      TTL: freshness + stale window + keep
 //! larder:{<key hex>}:i             hash: variant → selectors, time received    TTL: that of the longest variant
-//! larder:{<key hex>}:l:<lease>     string: the fence that holds it             TTL: the lease
+//! larder:{<key hex>}:l             hash: lease → fence and its end             TTL: that of the longest lease
 //! larder:{<key hex>}:u             string: responses are not storable          TTL: as told
 //! larder:{<key hex>}:x             string: when it was invalidated             TTL: 10 minutes
 //! ```
@@ -12,8 +12,6 @@
 //! by itself, and each operation is one script and one round trip. What is read back is checked; what is damaged was
 //! never there.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_cache_core::store_api::entry::{self, BODY_FIELD, Entry};
@@ -35,8 +33,6 @@ pub struct Redis {
     write: Script,
     release: Script,
     invalidate: Script,
-    random: RandomState,
-    count: AtomicU64,
 }
 
 /// How Redis is reached.
@@ -80,8 +76,6 @@ impl Redis {
             write: Script::new(include_str!("write.lua")),
             release: Script::new(include_str!("release.lua")),
             invalidate: Script::new(include_str!("invalidate.lua")),
-            random: RandomState::new(),
-            count: AtomicU64::new(0),
         };
         store.ping().await?;
         Ok((store, client))
@@ -131,13 +125,12 @@ pub async fn follow_wakes(client: Client, namespace: String, waiting: Waiting) {
 impl Store for Redis {
     async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
         let mut invocation = self.look_up.prepare_invoke();
-        let random = format!("{:016x}", self.random.hash_one(self.count.fetch_add(1, Ordering::Relaxed)));
         invocation
             .key(self.base(&asked.key))
             .arg(serde_json::to_string(&asked.presented).unwrap_or_else(|_| "{}".to_owned()))
             .arg(asked.now_ms.as_millis())
             .arg(asked.lease.map_or(0, |terms| terms.lease_ms))
-            .arg(random);
+            .arg(asked.lease.map_or_else(String::new, |terms| terms.holder.to_string()));
         let reply = self.run(&invocation).await?;
         read_look_up(reply, asked).ok_or_else(|| Fault("Redis answered a look-up with something else".to_owned()))
     }

@@ -1,13 +1,24 @@
 -- Store an entry under its fence. One round trip, atomic.
 -- KEYS[1] base; ARGV: fence or '', request time, variant id, index record, ttl in ms, most variants, wake channel,
 -- wake message, then the hash fields flat. Returns 1 stored, 0 refused.
-local base, fence, ttl = KEYS[1], ARGV[1], tonumber(ARGV[5])
-local holds = true
-if fence ~= '' then
-  local lease = base .. ':l:' .. string.sub(fence, 1, 16)
-  holds = redis.call('GET', lease) == fence
-  if holds then redis.call('DEL', lease) end
+-- Ends the lease that `fence` holds, or whose holder it names; says whether there was one that had not lapsed.
+local function end_lease(base, fence)
+  if redis.call('TYPE', base .. ':l').ok ~= 'hash' then return false end
+  local clock = redis.call('TIME')
+  local at = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  local leases = redis.call('HGETALL', base .. ':l')
+  for i = 1, #leases, 2 do
+    local held, ends = string.match(leases[i + 1], '^(%x+):(%d+)$')
+    if held and tonumber(ends) > at and string.sub(held, -#fence) == fence then
+      redis.call('HDEL', base .. ':l', leases[i])
+      return true
+    end
+  end
+  return false
 end
+
+local base, fence, ttl = KEYS[1], ARGV[1], tonumber(ARGV[5])
+local holds = fence == '' or end_lease(base, fence)
 local invalidated = tonumber(redis.call('GET', base .. ':x') or '')
 if not holds or (invalidated and tonumber(ARGV[2]) <= invalidated) then
   redis.call('PUBLISH', ARGV[7], ARGV[8])
@@ -17,6 +28,8 @@ end
 local index, variant = base .. ':i', base .. ':v:' .. ARGV[3]
 if redis.call('TYPE', index).ok ~= 'hash' then redis.call('DEL', index) end
 redis.call('DEL', variant, base .. ':u')
+-- Whoever holds a lease now waits for what is here already.
+if fence == '' then redis.call('DEL', base .. ':l') end
 local fields = {}
 for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
 redis.call('HSET', variant, unpack(fields))

@@ -1,0 +1,327 @@
+//! One contract over every store.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::store_api::entry::{Entry, EntryMeta, VERSION, digest};
+use larder_cache_core::store_api::{
+    Fence, Holder, Invalidate, KeyDigest, LeaseTerms, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer, entry,
+};
+use larder_sidecar::store::memory::Memory;
+use larder_sidecar::store::redis::{Redis, Settings, follow_wakes};
+use larder_sidecar::{Store, Waiting};
+use larder_stack::RedisServer;
+
+const KEY: KeyDigest = KeyDigest([7; 32]);
+const NOW: u64 = 1_000_000;
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+fn selectors(pairs: &[(&str, &str)]) -> Selectors {
+    pairs.iter().map(|(name, token)| ((*name).to_owned(), (*token).to_owned())).collect()
+}
+
+/// Fresh for 5 s from `NOW`, then for 5 s to be served stale.
+fn entry_of(body: &str, selecting: &[(&str, &str)], received: u64) -> Entry {
+    let meta = EntryMeta {
+        version: VERSION,
+        url: "http://a/".to_owned(),
+        status: 200,
+        headers: vec![("x".to_owned(), "caf\u{e9}".to_owned())],
+        cache_type: "revalidate".to_owned(),
+        max_age: 5,
+        use_stale_upto: 5,
+        stale_while_revalidate: 5,
+        stale_if_error: 0,
+        etag: String::new(),
+        initial_age: 0,
+        must_revalidate: false,
+        no_cache: false,
+        request_time_ms: at(received),
+        response_time_ms: at(received),
+        fresh_until_ms: at(NOW + 5_000),
+        serve_stale_until_ms: at(NOW + 10_000),
+        ttl_ms: 60_000,
+        selecting: Vec::new(),
+        selectors: selectors(selecting),
+        tags: Vec::new(),
+        body_length: body.len() as u64,
+        digest: digest(body.as_bytes()),
+    };
+    Entry { meta, body: body.as_bytes().to_vec() }
+}
+
+fn asking(now: u64, presented: &[(&str, &str)], lease: Option<(u64, u64)>) -> LookUp {
+    static HOLDERS: AtomicU64 = AtomicU64::new(1);
+    let holder = Holder(HOLDERS.fetch_add(1, Ordering::Relaxed));
+    let lease = lease.map(|(lease_ms, wait_ms)| LeaseTerms { holder, lease_ms, wait_ms });
+    LookUp { key: KEY, presented: selectors(presented), now_ms: at(now), lease }
+}
+
+async fn ask(store: &impl Store, now: u64, presented: &[(&str, &str)], lease: bool) -> LookUpAnswer {
+    store.look_up(&asking(now, presented, lease.then_some((30_000, 0)))).await.unwrap().answer
+}
+
+fn body_of(answer: &LookUpAnswer) -> Option<String> {
+    let bytes = match answer {
+        LookUpAnswer::Entry(bytes) => Some(bytes),
+        LookUpAnswer::Lease { stale, .. } | LookUpAnswer::Held { stale } => stale.as_ref(),
+        LookUpAnswer::Nothing { .. } => None,
+    };
+    bytes.map(|bytes| String::from_utf8(entry::decode(bytes).unwrap().body).unwrap())
+}
+
+async fn lease(store: &impl Store, now: u64) -> Fence {
+    match ask(store, now, &[], true).await {
+        LookUpAnswer::Lease { fence, .. } => fence,
+        other => panic!("no lease: {other:?}"),
+    }
+}
+
+async fn what_is_written_is_found_until_it_is_stale(store: &impl Store) {
+    assert_eq!(ask(store, NOW, &[], false).await, LookUpAnswer::Nothing { uncacheable: false });
+    assert_eq!(store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap(), WriteAnswer::Stored);
+    let fresh = ask(store, NOW + 4_999, &[], true).await;
+    assert!(matches!(fresh, LookUpAnswer::Entry(_)), "{fresh:?}");
+    assert_eq!(body_of(&fresh).as_deref(), Some("a"));
+    let stale = ask(store, NOW + 5_000, &[], true).await;
+    assert!(matches!(stale, LookUpAnswer::Lease { stale: Some(_), .. }), "{stale:?}");
+    assert!(matches!(ask(store, NOW + 5_000, &[], false).await, LookUpAnswer::Entry(_)), "plain look-ups get it stale");
+}
+
+async fn one_gets_the_lease_and_its_write_ends_it(store: &impl Store) {
+    let fence = lease(store, NOW).await;
+    assert!(matches!(ask(store, NOW, &[], true).await, LookUpAnswer::Held { stale: None }));
+    let other = Fence("0".repeat(32));
+    assert_eq!(store.write(KEY, Some(&other), entry_of("x", &[], NOW)).await.unwrap(), WriteAnswer::Fenced);
+    assert_eq!(store.write(KEY, Some(&fence), entry_of("a", &[], NOW)).await.unwrap(), WriteAnswer::Stored);
+    assert_eq!(store.write(KEY, Some(&fence), entry_of("b", &[], NOW)).await.unwrap(), WriteAnswer::Fenced, "used up");
+    assert_eq!(body_of(&ask(store, NOW, &[], true).await).as_deref(), Some("a"));
+}
+
+async fn a_lease_given_back_is_free_and_may_leave_a_mark(store: &impl Store) {
+    let fence = lease(store, NOW).await;
+    store.release(&Release { key: KEY, fence, uncacheable_ms: 0 }).await.unwrap();
+    let fence = lease(store, NOW).await;
+    store.release(&Release { key: KEY, fence, uncacheable_ms: 10_000 }).await.unwrap();
+    assert_eq!(ask(store, NOW, &[], true).await, LookUpAnswer::Nothing { uncacheable: true });
+    store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap();
+    assert_eq!(body_of(&ask(store, NOW, &[], true).await).as_deref(), Some("a"), "a write takes the mark away");
+}
+
+async fn a_lease_whose_grant_was_never_seen_can_be_given_back_by_its_holder(store: &impl Store) {
+    let asked = asking(NOW, &[], Some((30_000, 0)));
+    store.look_up(&asked).await.unwrap();
+    assert!(matches!(ask(store, NOW, &[], true).await, LookUpAnswer::Held { .. }));
+    let fence = asked.lease.unwrap().holder.as_fence();
+    store.release(&Release { key: KEY, fence, uncacheable_ms: 0 }).await.unwrap();
+    lease(store, NOW).await;
+    store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap();
+    lease(store, NOW + 5_000).await;
+}
+
+async fn a_lapsed_lease_is_free_and_its_holder_is_refused(store: &impl Store) {
+    let LookUpAnswer::Lease { fence, .. } = store.look_up(&asking(NOW, &[], Some((1, 0)))).await.unwrap().answer else {
+        panic!("no lease");
+    };
+    let next = larder_stack::eventually(Duration::from_secs(5), || async {
+        matches!(ask(store, NOW, &[], true).await, LookUpAnswer::Lease { .. }).then_some(())
+    });
+    assert!(next.await.is_some());
+    assert_eq!(store.write(KEY, Some(&fence), entry_of("late", &[], NOW)).await.unwrap(), WriteAnswer::Fenced);
+}
+
+async fn variants_are_told_apart_and_the_latest_match_counts(store: &impl Store) {
+    store.write(KEY, None, entry_of("gzip", &[("accept-encoding", "g")], NOW)).await.unwrap();
+    store.write(KEY, None, entry_of("none", &[("accept-encoding", "")], NOW)).await.unwrap();
+    let body = |presented: &'static [(&'static str, &'static str)]| async move {
+        body_of(&ask(store, NOW, presented, false).await)
+    };
+    assert_eq!(body(&[("accept-encoding", "g"), ("x", "y")]).await.as_deref(), Some("gzip"));
+    assert_eq!(body(&[]).await.as_deref(), Some("none"));
+    assert_eq!(body(&[("accept-encoding", "b")]).await, None);
+    store.write(KEY, None, entry_of("later", &[("x", "y")], NOW + 1)).await.unwrap();
+    assert_eq!(body(&[("accept-encoding", "g"), ("x", "y")]).await.as_deref(), Some("later"));
+    store.write(KEY, None, entry_of("gzip 2", &[("accept-encoding", "g")], NOW + 2)).await.unwrap();
+    assert_eq!(body(&[("accept-encoding", "g"), ("x", "y")]).await.as_deref(), Some("gzip 2"));
+}
+
+async fn another_variant_has_a_lease_of_its_own(store: &impl Store) {
+    store.write(KEY, None, entry_of("a", &[("x", "1")], NOW)).await.unwrap();
+    let taken = |presented: &'static [(&'static str, &'static str)]| async move {
+        matches!(ask(store, NOW + 5_000, presented, true).await, LookUpAnswer::Lease { .. })
+    };
+    assert!(taken(&[("x", "2")]).await);
+    assert!(taken(&[("x", "3")]).await);
+    assert!(!taken(&[("x", "3"), ("unrelated", "1")]).await);
+}
+
+async fn variants_are_bounded_and_the_oldest_goes(store: &impl Store) {
+    for n in 0..6 {
+        let token = n.to_string();
+        store.write(KEY, None, entry_of(&token, &[("x", &token)], NOW + n)).await.unwrap();
+    }
+    assert_eq!(body_of(&ask(store, NOW, &[("x", "0")], false).await), None);
+    assert_eq!(body_of(&ask(store, NOW, &[("x", "5")], false).await).as_deref(), Some("5"));
+}
+
+async fn an_invalidation_drops_all_variants_and_beats_a_late_write(store: &impl Store) {
+    let fence = lease(store, NOW).await;
+    store.write(KEY, None, entry_of("a", &[("x", "1")], NOW)).await.unwrap();
+    store.invalidate(&Invalidate { keys: vec![KEY], now_ms: at(NOW + 10) }).await.unwrap();
+    assert_eq!(body_of(&ask(store, NOW, &[("x", "1")], false).await), None);
+    for fence in [Some(&fence), None] {
+        let late = entry_of("late", &[], NOW + 10);
+        assert_eq!(store.write(KEY, fence, late).await.unwrap(), WriteAnswer::Fenced);
+    }
+    assert_eq!(store.write(KEY, None, entry_of("new", &[], NOW + 11)).await.unwrap(), WriteAnswer::Stored);
+}
+
+async fn an_entry_ends_with_its_ttl(store: &impl Store) {
+    let mut entry = entry_of("a", &[], NOW);
+    entry.meta.ttl_ms = 50;
+    store.write(KEY, None, entry).await.unwrap();
+    let gone = larder_stack::eventually(Duration::from_secs(5), || async {
+        body_of(&ask(store, NOW, &[], false).await).is_none().then_some(())
+    });
+    assert!(gone.await.is_some());
+}
+
+async fn a_held_look_up_is_woken_by_the_write(store: &impl Store) {
+    let waiting = Waiting::default();
+    let fence = lease(store, NOW).await;
+    let waits = asking(NOW, &[], Some((30_000, 20_000)));
+    let held = waiting.look_up(store, &waits, 10);
+    let write = async {
+        larder_stack::eventually(Duration::from_secs(5), || async { (waiting.len() == 1).then_some(()) })
+            .await
+            .unwrap();
+        store.write(KEY, Some(&fence), entry_of("a", &[], NOW)).await.unwrap();
+        waiting.wake(&KEY);
+    };
+    let begun = std::time::Instant::now();
+    let (answer, ()) = tokio::join!(held, write);
+    assert_eq!(body_of(&answer.unwrap()).as_deref(), Some("a"));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(waiting.is_empty());
+}
+
+async fn a_held_look_up_gets_the_lease_when_it_lapses_and_gives_up_in_time(store: &impl Store) {
+    let waiting = Waiting::default();
+    store.look_up(&asking(NOW, &[], Some((200, 0)))).await.unwrap();
+    let answer = waiting.look_up(store, &asking(NOW, &[], Some((30_000, 10_000))), 10).await.unwrap();
+    assert!(matches!(answer, LookUpAnswer::Lease { .. }), "{answer:?}");
+    let answer = waiting.look_up(store, &asking(NOW, &[], Some((30_000, 50))), 10).await.unwrap();
+    assert!(matches!(answer, LookUpAnswer::Held { stale: None }), "{answer:?}");
+}
+
+async fn nobody_waits_for_what_may_be_served_stale(store: &impl Store) {
+    store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap();
+    lease(store, NOW + 6_000).await;
+    let begun = std::time::Instant::now();
+    let asked = asking(NOW + 6_000, &[], Some((30_000, 10_000)));
+    let answer = Waiting::default().look_up(store, &asked, 10).await.unwrap();
+    assert!(matches!(answer, LookUpAnswer::Held { stale: Some(_) }), "{answer:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+async fn redis(server: &RedisServer) -> (Redis, redis::Client) {
+    let settings =
+        Settings { url: server.url(), namespace: "t".to_owned(), max_variants: 4, timeout: Duration::from_secs(1) };
+    Redis::connect(settings).await.unwrap()
+}
+
+macro_rules! contract {
+    ($($law:ident)*) => {
+        mod on_memory {
+            $(#[tokio::test] async fn $law() { super::$law(&super::Memory::new(1 << 20, 4)).await; })*
+        }
+        mod on_redis {
+            $(#[tokio::test] async fn $law() {
+                let server = super::RedisServer::start().await.unwrap();
+                super::$law(&super::redis(&server).await.0).await;
+                for key in server.cli(&["KEYS", "*"]).lines().filter(|key| !key.is_empty()) {
+                    let ttl: i64 = server.cli(&["PTTL", key]).trim().parse().unwrap();
+                    assert!(ttl > 0, "{key} has no end");
+                }
+            })*
+        }
+    };
+}
+
+contract! {
+    what_is_written_is_found_until_it_is_stale
+    one_gets_the_lease_and_its_write_ends_it
+    a_lease_given_back_is_free_and_may_leave_a_mark
+    a_lease_whose_grant_was_never_seen_can_be_given_back_by_its_holder
+    a_lapsed_lease_is_free_and_its_holder_is_refused
+    variants_are_told_apart_and_the_latest_match_counts
+    another_variant_has_a_lease_of_its_own
+    variants_are_bounded_and_the_oldest_goes
+    an_invalidation_drops_all_variants_and_beats_a_late_write
+    an_entry_ends_with_its_ttl
+    a_held_look_up_is_woken_by_the_write
+    a_held_look_up_gets_the_lease_when_it_lapses_and_gives_up_in_time
+    nobody_waits_for_what_may_be_served_stale
+}
+
+#[tokio::test]
+async fn a_look_up_held_at_one_sidecar_is_woken_by_a_write_at_another() {
+    let server = RedisServer::start().await.unwrap();
+    let (here, client) = redis(&server).await;
+    let (there, _) = redis(&server).await;
+    let waiting = Waiting::default();
+    tokio::spawn(follow_wakes(client, "t".to_owned(), waiting.clone()));
+    let heard = || async { server.cli(&["PUBSUB", "NUMSUB", "t:wake"]).trim().ends_with('1').then_some(()) };
+    larder_stack::eventually(Duration::from_secs(5), heard).await.unwrap();
+    let fence = lease(&there, NOW).await;
+    let waits = asking(NOW, &[], Some((30_000, 20_000)));
+    let held = waiting.look_up(&here, &waits, 10);
+    let write = async {
+        larder_stack::eventually(Duration::from_secs(5), || async { (waiting.len() == 1).then_some(()) })
+            .await
+            .unwrap();
+        there.write(KEY, Some(&fence), entry_of("a", &[], NOW)).await.unwrap();
+    };
+    let begun = std::time::Instant::now();
+    let (answer, ()) = tokio::join!(held, write);
+    assert_eq!(body_of(&answer.unwrap()).as_deref(), Some("a"));
+    assert!(begun.elapsed() < Duration::from_secs(2), "pushed, not polled: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn other_peoples_keys_in_the_same_redis_are_left_alone() {
+    let server = RedisServer::start().await.unwrap();
+    server.cli(&["SET", "theirs", "1"]);
+    let (store, _) = redis(&server).await;
+    store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap();
+    store.invalidate(&Invalidate { keys: vec![KEY], now_ms: at(NOW) }).await.unwrap();
+    assert_eq!(server.cli(&["GET", "theirs"]).trim(), "1");
+}
+
+#[tokio::test]
+async fn rubbish_under_our_names_counts_as_nothing_stored() {
+    let server = RedisServer::start().await.unwrap();
+    let (store, _) = redis(&server).await;
+    for part in ["i", "l"] {
+        server.cli(&["SET", &format!("t:{{{KEY}}}:{part}"), "rubbish", "EX", "100"]);
+    }
+    lease(&store, NOW).await;
+    assert_eq!(store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap(), WriteAnswer::Stored);
+    assert_eq!(body_of(&ask(&store, NOW, &[], true).await).as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn a_redis_that_cannot_be_reached_is_named_without_its_password() {
+    let settings = Settings {
+        url: "redis://u:secret@127.0.0.1:1".to_owned(),
+        namespace: "t".to_owned(),
+        max_variants: 4,
+        timeout: Duration::from_secs(1),
+    };
+    let problem = Redis::connect(settings).await.err().unwrap().0;
+    assert!(problem.contains("127.0.0.1:1") && !problem.contains("secret"), "{problem}");
+}
