@@ -1,0 +1,32 @@
+# All images of docker-compose.yml, one target each. No BuildKit-only syntax.
+FROM rust:1.95-bookworm AS build
+WORKDIR /larder
+COPY rust-toolchain.toml Cargo.toml Cargo.lock rustfmt.toml clippy.toml ./
+COPY cache-core cache-core
+COPY filter filter
+COPY sidecar sidecar
+COPY mock-origin mock-origin
+COPY stack stack
+COPY envoy envoy
+RUN rustup target add wasm32-wasip1
+RUN cargo build --locked --release -p larder-stack -p larder-sidecar -p larder-mock-origin
+RUN cargo build --locked -p larder-filter --target wasm32-wasip1 --profile wasm
+RUN mkdir -p /out/run && target/release/larder-stack render --port 10000 --origins origin-1:9000,origin-2:9000 \
+      --sidecar sidecar:7480 --run-dir /etc/larder/run --wasm /etc/larder/larder_filter.wasm --out /out/run
+
+FROM debian:bookworm-slim AS sidecar
+COPY --from=build /larder/target/release/larder-sidecar /usr/local/bin/
+EXPOSE 7480
+CMD ["larder-sidecar", "--listen", "0.0.0.0:7480"]
+
+FROM debian:bookworm-slim AS mock-origin
+COPY --from=build /larder/target/release/larder-mock-origin /usr/local/bin/
+EXPOSE 9000
+CMD ["larder-mock-origin", "--listen", "0.0.0.0:9000"]
+
+FROM envoyproxy/envoy:v1.40.0 AS envoy
+COPY --from=build /larder/target/wasm32-wasip1/wasm/larder_filter.wasm /etc/larder/larder_filter.wasm
+COPY --from=build /out/run /etc/larder/run
+RUN chmod -R a+rX /etc/larder
+EXPOSE 10000
+CMD ["envoy", "-c", "/etc/larder/run/envoy.yaml", "--concurrency", "2"]
