@@ -102,7 +102,7 @@ impl<H: Host> Vm<H> {
         policy: &Policy,
         uncacheable_until: Timestamp,
         now: Timestamp,
-    ) {
+    ) -> Option<Handoff> {
         let slot = slot_name(key);
         let me = Identity { vm: self.id, stream };
         let own = self.inbox.map(|inbox| inbox.queue);
@@ -133,6 +133,17 @@ impl<H: Host> Vm<H> {
         self.wake_local(key, outcome);
         if !self.woken.is_empty() {
             self.go_on_later();
+        }
+        handoff
+    }
+
+    /// Another VM has refreshed what this one may still hold stale.
+    pub(crate) fn take_refreshed(&mut self, key: &PrimaryKey, handoff: Handoff) {
+        if self.l1.look_up(key).variants.is_empty() {
+            return;
+        }
+        if let Some(Outcome::Fetched(stored)) = self.read_handoff(handoff) {
+            self.l1.put(key, stored);
         }
     }
 
@@ -219,12 +230,12 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// Tells every other VM that a key was invalidated.
-    pub(crate) fn tell_peers(&self, key: &PrimaryKey, time: Timestamp) {
+    /// Tells every other VM something.
+    pub(crate) fn tell_peers(&self, message: &Message, now: Timestamp) {
         let own = self.inbox.map(|inbox| inbox.queue);
         let (held, _) = self.host.shared(REGISTRY);
-        let message = Message::Invalidate(key.clone(), time).encode();
-        for (queue, _) in living(held.as_deref().unwrap_or_default(), time) {
+        let message = message.encode();
+        for (queue, _) in living(held.as_deref().unwrap_or_default(), now) {
             if Some(queue) != own {
                 let _ = self.host.enqueue(queue, &message);
             }

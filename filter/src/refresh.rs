@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::{Effect, Effects, StoreAnswer};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
@@ -105,13 +106,19 @@ impl<H: Host> Vm<H> {
 
     fn end_refresh(&mut self, id: u32, effects: Effects, now: Timestamp) {
         let Some(Refreshing { config, policy, .. }) = self.refreshes.remove(&id) else { return };
+        let mut refreshed = None;
         for effect in effects {
             match effect {
                 Effect::Keep { key, stored, fence, local_only } => {
                     self.keep(&config, &policy, &key, stored, fence, local_only);
+                    refreshed = Some(key);
                 }
                 Effect::Publish { key, outcome, uncacheable_until } => {
-                    self.publish(&key, id, &outcome, &policy, uncacheable_until, now);
+                    let handoff = self.publish(&key, id, &outcome, &policy, uncacheable_until, now);
+                    if let (Some(key), Some(handoff)) = (refreshed.take(), handoff) {
+                        // The other workers hold the old one stale and would each begin a refresh of their own.
+                        self.tell_peers(&Message::Refreshed(key, handoff), now);
+                    }
                 }
                 Effect::ReleaseLease { key, fence, uncacheable_ms } => {
                     self.tell_store(&config, StoreCall::Release { key, fence, uncacheable_ms });

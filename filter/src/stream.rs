@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use larder_cache_core::cache_status::CacheStatus;
 use larder_cache_core::collapse::Terms;
+use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::Interest;
 use larder_cache_core::exchange::{
     Effect, Event, Exchange, ForwardedRequest, Reply, ResponseChange, ResponseSource, SlotAnswer, StoreAnswer,
@@ -344,7 +345,7 @@ impl<H: Host> Vm<H> {
     pub(crate) fn invalidate(&mut self, config: &Rc<Config>, keys: &[PrimaryKey], now: Timestamp) {
         for key in keys {
             self.l1.invalidate(key, now);
-            self.tell_peers(key, now);
+            self.tell_peers(&Message::Invalidate(key.clone(), now), now);
         }
         let digests = keys.iter().map(PrimaryKey::digest).collect();
         self.tell_store(config, StoreCall::Invalidate { keys: digests, time: now });

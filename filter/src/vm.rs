@@ -164,6 +164,7 @@ impl<H: Host> Vm<H> {
                     self.wake_local(&key, &outcome);
                 }
                 Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time),
+                Some(Message::Refreshed(key, handoff)) => self.take_refreshed(&key, handoff),
                 Some(Message::Continue) | None => {}
             }
         }

@@ -15,6 +15,8 @@ pub enum Message {
     Wake(CollapseKey, Wake),
     /// Forget what is stored under a key and was requested up to a time (RFC 9111 §4.4).
     Invalidate(PrimaryKey, Timestamp),
+    /// A background refresh has a new response for this key; whoever holds the old one takes it from the handoff.
+    Refreshed(PrimaryKey, Handoff),
     /// To oneself: go on with what was left, on a fresh stack.
     Continue,
 }
@@ -61,6 +63,12 @@ impl Message {
                 bytes.extend_from_slice(&time.as_millis().to_be_bytes());
                 bytes.extend_from_slice(key.as_bytes());
             }
+            Self::Refreshed(key, handoff) => {
+                bytes.push(b'R');
+                bytes.extend_from_slice(&handoff.index.to_be_bytes());
+                bytes.extend_from_slice(&handoff.sequence.to_be_bytes());
+                bytes.extend_from_slice(key.as_bytes());
+            }
             Self::Continue => bytes.push(b'C'),
         }
         bytes
@@ -85,6 +93,10 @@ impl Message {
                 let time = Timestamp::from_millis(reader.u64()?);
                 Some(Self::Invalidate(PrimaryKey::from_bytes(reader.0), time))
             }
+            [VERSION, b'R'] => {
+                let handoff = Handoff { index: reader.u32()?, sequence: reader.u64()? };
+                Some(Self::Refreshed(PrimaryKey::from_bytes(reader.0), handoff))
+            }
             [VERSION, b'C'] => Some(Self::Continue),
             _ => None,
         }
@@ -105,6 +117,7 @@ mod tests {
             Message::Wake(key, Wake::Again),
             Message::Wake(key, Wake::Failed(502)),
             Message::Invalidate(PrimaryKey::new(b"n", b"http", b"a", b"/"), Timestamp::from_millis(5)),
+            Message::Refreshed(PrimaryKey::new(b"n", b"http", b"a", b"/"), Handoff { index: 1, sequence: 2 }),
             Message::Continue,
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
