@@ -1,0 +1,166 @@
+//! Whole stories of requests over a virtual clock: an exchange, a scripted origin, level 1, and the background.
+
+mod world;
+
+use larder_cache_core::policy::Policy;
+use world::{Sim, override_policy};
+
+#[test]
+fn a_response_is_fetched_once_and_hit_until_it_is_stale() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
+    assert_eq!(sim.get("/"), (200, "one".into(), "larder; fwd=uri-miss; fwd-status=200; stored; ttl=5".into()));
+    sim.pass_secs(4);
+    assert_eq!(sim.get("/"), (200, "one".into(), "larder; hit; ttl=1".into()));
+    assert_eq!(sim.origin_requests(), 1);
+}
+
+#[test]
+fn a_stale_response_is_validated_and_freshened_by_a_304() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
+    sim.get("/");
+    sim.pass_secs(5);
+    sim.origin(304, &[("cache-control", "max-age=60"), ("etag", "\"1\"")], "");
+    assert_eq!(sim.get("/"), (200, "one".into(), "larder; fwd=stale; fwd-status=304; stored; ttl=60".into()));
+    assert_eq!(sim.last_request_field("if-none-match").as_deref(), Some("\"1\""));
+    sim.pass_secs(59);
+    assert_eq!(sim.get("/").2, "larder; hit; ttl=1");
+}
+
+#[test]
+fn a_changed_response_replaces_the_stale_one() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
+    sim.get("/");
+    sim.pass_secs(5);
+    sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"2\"")], "two");
+    assert_eq!(sim.get("/").1, "two");
+    assert_eq!(sim.get("/"), (200, "two".into(), "larder; hit; ttl=5".into()));
+}
+
+#[test]
+fn the_three_rows_of_the_override_table_hold_in_time_order() {
+    let mut sim = Sim::new(override_policy());
+    sim.origin(200, &[("etag", "\"1\"")], "one");
+    let (must, error, while_) = (
+        "/?cache-control=must-revalidate,max-age=10",
+        "/?cache-control=stale-if-error=10,max-age=5",
+        "/?cache-control=stale-while-revalidate=15,max-age=5",
+    );
+    for path in [must, error, while_] {
+        sim.get(path);
+        assert!(sim.get(path).2.contains("hit"), "{path}");
+    }
+    sim.pass_secs(6);
+    assert!(sim.get(must).2.contains("hit"));
+    sim.origin(503, &[], "down");
+    assert!(sim.get(error).2.contains("detail=stale-if-error"));
+    assert!(sim.get(while_).2.contains("detail=stale-while-revalidate"));
+    assert_eq!(sim.refreshes(), 1);
+    sim.pass_secs(5);
+    assert_eq!(sim.get(must).0, 503, "must-revalidate is never stale");
+    sim.pass_secs(5);
+    assert_eq!(sim.get(error).0, 503, "the window is over");
+    sim.pass_secs(10);
+    assert_eq!(sim.get(while_).0, 503, "a blocking fetch once the window is over");
+}
+
+#[test]
+fn the_override_reaches_neither_the_origin_nor_another_override() {
+    let mut sim = Sim::new(override_policy());
+    sim.origin(200, &[], "one");
+    sim.get("/data?id=1&cache-control=max-age=5");
+    assert_eq!(sim.last_request_field(":path").as_deref(), Some("/data?id=1"));
+    assert!(sim.get("/data?id=1&cache-control=max-age=6").2.contains("fwd=vary-miss"));
+    assert!(sim.get("/data?id=1").2.contains("detail=no-freshness"));
+    assert!(sim.get("/data?id=1&cache-control=Max-Age=5").2.contains("hit"));
+}
+
+#[test]
+fn private_and_no_store_stay_in_force_under_an_override() {
+    let mut sim = Sim::new(override_policy());
+    for (value, why) in [("private", "private"), ("no-store", "no-store")] {
+        sim.origin(200, &[("cache-control", value)], "mine");
+        assert!(sim.get("/?cache-control=max-age=60").2.contains(why));
+    }
+    sim.origin(200, &[("cache-control", "no-cache, max-age=0")], "lifetimes");
+    sim.get("/?cache-control=max-age=60");
+    assert!(sim.get("/?cache-control=max-age=60").2.contains("hit"));
+}
+
+#[test]
+fn a_successful_unsafe_request_makes_what_is_stored_untrue() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=60")], "one");
+    sim.get("/");
+    sim.origin(500, &[], "no");
+    sim.request("PUT", "/");
+    assert!(sim.get("/").2.contains("hit"), "an error changes nothing");
+    sim.origin(204, &[], "");
+    sim.request("PUT", "/");
+    sim.origin(200, &[("cache-control", "max-age=60")], "two");
+    assert_eq!(sim.get("/").1, "two");
+}
+
+#[test]
+fn a_response_that_breaks_off_or_is_short_is_not_stored() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=60"), ("content-length", "10")], "short");
+    sim.get("/");
+    sim.origin(200, &[("cache-control", "max-age=60")], "whole");
+    assert!(!sim.get("/").2.contains("hit"));
+    assert!(sim.get("/").2.contains("hit"));
+}
+
+#[test]
+fn content_over_the_bound_passes_and_is_not_stored() {
+    let mut sim = Sim::new(Policy { max_object_bytes: 1024, ..Policy::default() });
+    sim.origin(200, &[("cache-control", "max-age=60")], &"x".repeat(1025));
+    assert_eq!(sim.get("/").1.len(), 1025);
+    assert!(!sim.get("/").2.contains("hit"));
+    sim.origin(200, &[("cache-control", "max-age=60")], &"x".repeat(1024));
+    sim.get("/");
+    assert!(sim.get("/").2.contains("hit"));
+}
+
+#[test]
+fn a_response_that_becomes_private_takes_the_stored_one_with_it() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=5, stale-if-error=60")], "public");
+    sim.get("/");
+    sim.pass_secs(5);
+    sim.origin(200, &[("cache-control", "private")], "mine");
+    sim.get("/");
+    sim.origin(503, &[], "down");
+    assert_eq!(sim.get("/").0, 503, "the public copy is no longer true");
+}
+
+#[test]
+fn only_if_cached_gets_a_504_and_never_goes_forward() {
+    let mut sim = Sim::new(Policy::strict());
+    let (status, _, said) = sim.get_with("/", &[("cache-control", "only-if-cached")]);
+    assert_eq!((status, said.as_str()), (504, "larder; detail=only-if-cached"));
+    assert_eq!(sim.origin_requests(), 0);
+}
+
+#[test]
+fn credentials_are_answered_only_from_what_is_explicitly_for_everybody() {
+    let mut sim = Sim::new(Policy::default());
+    let credentials = [("authorization", "Basic x")];
+    sim.origin(200, &[("cache-control", "max-age=60")], "plain");
+    sim.get("/plain");
+    assert!(sim.get_with("/plain", &credentials).2.contains("detail=authorization"));
+    sim.origin(200, &[("cache-control", "public, max-age=60")], "public");
+    sim.get("/public");
+    assert!(sim.get_with("/public", &credentials).2.contains("hit"));
+}
+
+#[test]
+fn a_tunnel_is_not_touched_and_a_fat_get_is_not_cached() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=60")], "x");
+    assert_eq!(sim.get_with("/", &[("upgrade", "websocket")]).2, "");
+    assert!(sim.get_with("/", &[("x-http-method-override", "DELETE")]).2.contains("fwd=bypass"));
+    assert!(sim.get("/").2.contains("fwd=uri-miss"), "neither was stored");
+}

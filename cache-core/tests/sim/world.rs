@@ -1,0 +1,149 @@
+//! The simulated world: one cache, one origin, a clock that only moves when told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use larder_cache_core::exchange::{Effect, Event, Exchange, Interest, Local, ResponseSource, SlotAnswer, StoreAnswer};
+use larder_cache_core::fields::Fields;
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::key::PrimaryKey;
+use larder_cache_core::message::{Request, ResponseHead};
+use larder_cache_core::policy::Policy;
+use larder_cache_core::stored_response::StoredResponse;
+
+/// What a client got: status, content, `Cache-Status`.
+pub type Got = (u16, String, String);
+
+pub struct Sim {
+    policy: Arc<Policy>,
+    now: Timestamp,
+    level1: Vec<(PrimaryKey, Arc<StoredResponse>)>,
+    answer: (ResponseHead, String),
+    requests: Vec<Fields>,
+    refreshes: usize,
+}
+
+pub fn override_policy() -> Policy {
+    Policy { query_override: true, ..Policy::default() }
+}
+
+impl Sim {
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(policy),
+            now: Timestamp::from_millis(784_111_777_000),
+            level1: Vec::new(),
+            answer: (ResponseHead::new(200, &[]), String::new()),
+            requests: Vec::new(),
+            refreshes: 0,
+        }
+    }
+
+    /// What the origin answers from now on.
+    pub fn origin(&mut self, status: u16, fields: &[(&str, &str)], body: &str) {
+        self.answer = (ResponseHead::new(status, fields), body.to_owned());
+    }
+
+    pub fn pass_secs(&mut self, secs: u64) {
+        self.now = self.now.plus_millis(secs * 1000);
+    }
+
+    pub fn origin_requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub fn refreshes(&self) -> usize {
+        self.refreshes
+    }
+
+    pub fn last_request_field(&self, name: &str) -> Option<String> {
+        let value = self.requests.last()?.get(name)?;
+        Some(String::from_utf8(value.to_vec()).unwrap())
+    }
+
+    pub fn get(&mut self, path: &str) -> Got {
+        self.get_with(path, &[])
+    }
+
+    pub fn get_with(&mut self, path: &str, fields: &[(&str, &str)]) -> Got {
+        let request = Request::new("GET", "a.example", path);
+        self.run(fields.iter().fold(request, |request, (name, value)| request.with(name, value)))
+    }
+
+    pub fn request(&mut self, method: &str, path: &str) -> Got {
+        self.run(Request::new(method, "a.example", path))
+    }
+
+    fn run(&mut self, request: Request) -> Got {
+        let mut sent = request.fields.clone();
+        let mut exchange = Exchange::new(self.policy.clone(), Arc::from(b"sim".as_slice()));
+        let mut effects: VecDeque<Effect> = exchange.handle(Event::Request(request), self.now).into();
+        let mut got: Got = (0, String::new(), String::new());
+        while let Some(effect) = effects.pop_front() {
+            let more = match effect {
+                Effect::LookUpLocal(key) => {
+                    let variants: Vec<_> =
+                        self.level1.iter().filter(|(held, _)| *held == key).map(|(_, stored)| stored.clone()).collect();
+                    exchange.handle(Event::Local(Local { variants: &variants, invalidated: None }), self.now)
+                }
+                Effect::Arrive { .. } => exchange.handle(Event::Slot(SlotAnswer::Lead), self.now),
+                Effect::AskStore(_) => {
+                    exchange.handle(Event::Store(StoreAnswer::Nothing { uncacheable: false }), self.now)
+                }
+                Effect::Forward(change) => {
+                    if let Some(path) = &change.path {
+                        sent.set(b":path", path);
+                    }
+                    for (name, value) in change.set.iter() {
+                        sent.set(name, value);
+                    }
+                    self.requests.push(sent.clone());
+                    self.answer_from_origin(&mut exchange, &mut got)
+                }
+                effect => {
+                    self.carry_out(effect, &mut got);
+                    Vec::new()
+                }
+            };
+            for effect in more.into_iter().rev() {
+                effects.push_front(effect);
+            }
+        }
+        got
+    }
+
+    fn answer_from_origin(&mut self, exchange: &mut Exchange, got: &mut Got) -> Vec<Effect> {
+        let (head, body) = self.answer.clone();
+        (got.0, got.1) = (head.status, body.clone());
+        let event = Event::Response { head, source: ResponseSource::Origin, end: body.is_empty() };
+        let mut effects = exchange.handle(event, self.now);
+        // In two pieces, as content comes.
+        let (first, second) = body.as_bytes().split_at(body.len() / 2);
+        for (chunk, end) in [(first, false), (second, true)] {
+            if !body.is_empty() && exchange.interest() != Interest::None {
+                effects.extend(exchange.handle(Event::Body { chunk, end }, self.now));
+            }
+        }
+        effects
+    }
+
+    fn carry_out(&mut self, effect: Effect, got: &mut Got) {
+        match effect {
+            Effect::Reply(reply) => {
+                let said = reply.fields.get("cache-status").unwrap_or_default().to_vec();
+                let content = String::from_utf8(reply.content().to_vec()).unwrap();
+                *got = (reply.status, content, String::from_utf8(said).unwrap());
+            }
+            Effect::PassResponse(change) => {
+                got.2 = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
+            }
+            Effect::Keep { key, stored, .. } => {
+                self.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
+                self.level1.push((key, stored));
+            }
+            Effect::Invalidate(keys) => self.level1.retain(|(held, _)| !keys.contains(held)),
+            Effect::Refresh(_) => self.refreshes += 1,
+            _ => {}
+        }
+    }
+}
