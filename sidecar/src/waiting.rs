@@ -1,7 +1,7 @@
 //! Look-ups that are held back while another Envoy fetches.
 //!
 //! What this decides: when a held look-up looks again: when the key is woken here or by another sidecar, when the lease
-//! lapses, or, while other sidecars cannot be heard, every [`UNHEARD`]. What it leaves out: what it then finds.
+//! lapses, or, while other sidecars cannot be heard, every `UNHEARD`. What it leaves out: what it then finds.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -12,9 +12,9 @@ use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
 
 /// What a client got: status, content, `Cache-Status`.
-pub type Got = (u16, String, String);
+pub(crate) type Got = (u16, String, String);
 
-pub struct Sim {
+pub(crate) struct Sim {
     policy: Arc<Policy>,
     now: Timestamp,
     level1: Vec<(PrimaryKey, Arc<StoredResponse>)>,
@@ -23,12 +23,12 @@ pub struct Sim {
     refreshes: usize,
 }
 
-pub fn override_policy() -> Policy {
+pub(crate) fn override_policy() -> Policy {
     Policy { query_override: true, ..Policy::default() }
 }
 
 impl Sim {
-    pub fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy) -> Self {
         Self {
             policy: Arc::new(policy),
             now: Timestamp::from_millis(784_111_777_000),
@@ -40,37 +40,37 @@ impl Sim {
     }
 
     /// What the origin answers from now on.
-    pub fn origin(&mut self, status: u16, fields: &[(&str, &str)], body: &str) {
+    pub(crate) fn origin(&mut self, status: u16, fields: &[(&str, &str)], body: &str) {
         self.answer = (ResponseHead::new(status, fields), body.to_owned());
     }
 
-    pub fn pass_secs(&mut self, secs: u64) {
+    pub(crate) fn pass_secs(&mut self, secs: u64) {
         self.now = self.now.plus_millis(secs * 1000);
     }
 
-    pub fn origin_requests(&self) -> usize {
+    pub(crate) fn origin_requests(&self) -> usize {
         self.requests.len()
     }
 
-    pub fn refreshes(&self) -> usize {
+    pub(crate) fn refreshes(&self) -> usize {
         self.refreshes
     }
 
-    pub fn last_request_field(&self, name: &str) -> Option<String> {
+    pub(crate) fn last_request_field(&self, name: &str) -> Option<String> {
         let value = self.requests.last()?.get(name)?;
         Some(String::from_utf8(value.to_vec()).unwrap())
     }
 
-    pub fn get(&mut self, path: &str) -> Got {
+    pub(crate) fn get(&mut self, path: &str) -> Got {
         self.get_with(path, &[])
     }
 
-    pub fn get_with(&mut self, path: &str, fields: &[(&str, &str)]) -> Got {
+    pub(crate) fn get_with(&mut self, path: &str, fields: &[(&str, &str)]) -> Got {
         let request = Request::new("GET", "a.example", path);
         self.run(fields.iter().fold(request, |request, (name, value)| request.with(name, value)))
     }
 
-    pub fn request(&mut self, method: &str, path: &str) -> Got {
+    pub(crate) fn request(&mut self, method: &str, path: &str) -> Got {
         self.run(Request::new(method, "a.example", path))
     }
 
