@@ -149,9 +149,11 @@ impl<H: Host> Vm<H> {
     /// Our queue has a message, or we asked ourselves to go on.
     pub fn on_queue_ready(&mut self) {
         self.read_inbox();
-        self.answer_woken();
+        // Before anybody asks the store anew: a lease given back is free then, an entry written is there.
         self.send_outbox();
+        self.answer_woken();
         self.start_refreshes();
+        self.send_outbox();
     }
 
     /// Reads the inbox. Invalidations take effect at once; whoever is to be woken is noted down.

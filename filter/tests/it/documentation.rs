@@ -4,7 +4,7 @@ use larder_filter::config::Config;
 
 #[test]
 fn every_member_that_is_read_is_in_the_table() {
-    let document = include_str!("../../docs/configuration.md");
+    let document = include_str!("../../../docs/configuration.md");
     let refused = Config::parse(br#"{"x": 1, "store": {"x": 1}, "limits": {"x": 1}, "rules": [{"policy": {"x": 1}}]}"#);
     let message = refused.unwrap_err();
     let mut members = 0;
@@ -20,9 +20,9 @@ fn every_member_that_is_read_is_in_the_table() {
 #[test]
 fn the_shipped_configurations_are_read() {
     for text in [
-        include_str!("../../envoy/filters/demo.json"),
-        include_str!("../../envoy/filters/default.json"),
-        include_str!("../../envoy/filters/rfc9111.json"),
+        include_str!("../../../envoy/filters/demo.json"),
+        include_str!("../../../envoy/filters/default.json"),
+        include_str!("../../../envoy/filters/rfc9111.json"),
     ] {
         Config::parse(text.as_bytes()).unwrap();
     }

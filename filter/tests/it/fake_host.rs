@@ -1,0 +1,212 @@
+//! A host that remembers what it was asked: one per VM, with shared data and queues common to all VMs.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use larder_cache_core::fields::Fields;
+use larder_cache_core::http_time::Timestamp;
+use larder_filter::host::{Host, Map, Refused, Swap};
+
+/// What all VMs of one Envoy have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Common {
+    shared: HashMap<String, (Vec<u8>, u32)>,
+    queues: Vec<(String, VecDeque<Vec<u8>>)>,
+    version: u32,
+    pub(crate) now: u64,
+}
+
+/// An answer given to a client: stream, status, content, `cache-status`.
+pub(crate) type Given = (u32, u16, String, String);
+
+/// What one VM did and what it is told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) request: Fields,
+    pub(crate) response: Fields,
+    pub(crate) call_response: Fields,
+    pub(crate) call_body: Vec<u8>,
+    pub(crate) chunk: Vec<u8>,
+    pub(crate) effective: u32,
+    pub(crate) gone: Vec<u32>,
+    pub(crate) given: Vec<Given>,
+    pub(crate) resumed: Vec<u32>,
+    pub(crate) set: Vec<(String, String)>,
+    /// Token, cluster, head, content.
+    pub(crate) sent: Vec<(u32, String, Fields, Vec<u8>)>,
+    pub(crate) calls_made: usize,
+    pub(crate) cluster_down: bool,
+    pub(crate) log: Vec<String>,
+    random: u64,
+}
+
+/// The host of one VM.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fake {
+    pub(crate) common: Rc<RefCell<Common>>,
+    pub(crate) told: Rc<RefCell<Told>>,
+}
+
+impl Fake {
+    pub(crate) fn new(common: &Rc<RefCell<Common>>, seed: u64) -> Self {
+        let fake = Self { common: common.clone(), told: Rc::default() };
+        fake.told.borrow_mut().random = seed;
+        fake
+    }
+
+    fn count(&self) -> std::cell::RefMut<'_, Told> {
+        let mut told = self.told.borrow_mut();
+        told.calls_made += 1;
+        told
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Host for Fake {
+    fn now(&self) -> Timestamp {
+        self.count();
+        Timestamp::from_millis(self.common.borrow().now)
+    }
+
+    fn random(&self) -> u64 {
+        let mut told = self.count();
+        told.random = told.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        told.random
+    }
+
+    fn headers(&self, map: Map) -> Result<Fields, Refused> {
+        let told = self.count();
+        Ok(match map {
+            Map::Request => told.request.clone(),
+            Map::Response => told.response.clone(),
+            Map::CallResponse => told.call_response.clone(),
+        })
+    }
+
+    fn set_header(&self, _map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        self.count().set.push((text(name), text(value)));
+        Ok(())
+    }
+
+    fn remove_header(&self, _map: Map, name: &[u8]) -> Result<(), Refused> {
+        self.count().set.push((text(name), String::new()));
+        Ok(())
+    }
+
+    fn response_body(&self, length: usize) -> Result<Vec<u8>, Refused> {
+        let told = self.count();
+        Ok(told.chunk[..length.min(told.chunk.len())].to_vec())
+    }
+
+    fn clear_response_body(&self) -> Result<(), Refused> {
+        self.count();
+        Ok(())
+    }
+
+    fn reply(&self, status: u16, fields: &Fields, body: &[u8], _details: &str) -> Result<(), Refused> {
+        let mut told = self.count();
+        let (stream, said) = (told.effective, text(fields.get("cache-status").unwrap_or_default()));
+        told.given.push((stream, status, text(body), said));
+        Ok(())
+    }
+
+    fn resume_request(&self) -> Result<(), Refused> {
+        let mut told = self.count();
+        let stream = told.effective;
+        told.resumed.push(stream);
+        Ok(())
+    }
+
+    fn set_effective_context(&self, context: u32) -> Result<(), Refused> {
+        let mut told = self.count();
+        if told.gone.contains(&context) {
+            return Err(Refused(2));
+        }
+        told.effective = context;
+        Ok(())
+    }
+
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        self.count();
+        (path == ["xds", "cluster_name"]).then(|| b"origin".to_vec())
+    }
+
+    fn call(&self, cluster: &str, head: &Fields, body: &[u8], _timeout_ms: u64) -> Result<u32, Refused> {
+        let mut told = self.count();
+        if told.cluster_down {
+            return Err(Refused(10));
+        }
+        let token = u32::try_from(told.sent.len()).unwrap() + 1;
+        told.sent.push((token, cluster.to_owned(), head.clone(), body.to_vec()));
+        Ok(token)
+    }
+
+    fn call_body(&self, length: usize) -> Result<Vec<u8>, Refused> {
+        let told = self.count();
+        Ok(told.call_body[..length.min(told.call_body.len())].to_vec())
+    }
+
+    fn shared(&self, key: &str) -> (Option<Vec<u8>>, Option<u32>) {
+        self.count();
+        match self.common.borrow().shared.get(key) {
+            Some((value, version)) => (Some(value.clone()).filter(|value| !value.is_empty()), Some(*version)),
+            None => (None, None),
+        }
+    }
+
+    fn swap_shared(&self, key: &str, value: &[u8], version: Option<u32>) -> Swap {
+        self.count();
+        let mut common = self.common.borrow_mut();
+        if common.shared.get(key).map(|(_, version)| *version) != version {
+            return Swap::Lost;
+        }
+        common.version += 1;
+        let version = common.version;
+        common.shared.insert(key.to_owned(), (value.to_vec(), version));
+        Swap::Done
+    }
+
+    fn set_shared(&self, key: &str, value: &[u8]) {
+        self.count();
+        let mut common = self.common.borrow_mut();
+        common.version += 1;
+        let version = common.version;
+        common.shared.insert(key.to_owned(), (value.to_vec(), version));
+    }
+
+    fn register_queue(&self, name: &str) -> Result<u32, Refused> {
+        self.count();
+        let queues = &mut self.common.borrow_mut().queues;
+        let known = queues.iter().position(|(known, _)| known == name);
+        let index = known.unwrap_or_else(|| {
+            queues.push((name.to_owned(), VecDeque::new()));
+            queues.len() - 1
+        });
+        Ok(u32::try_from(index).unwrap() + 1)
+    }
+
+    fn enqueue(&self, queue: u32, message: &[u8]) -> Result<(), Refused> {
+        self.count();
+        let mut common = self.common.borrow_mut();
+        let queue = common.queues.get_mut(queue as usize - 1).ok_or(Refused(1))?;
+        queue.1.push_back(message.to_vec());
+        Ok(())
+    }
+
+    fn dequeue(&self, queue: u32) -> Option<Vec<u8>> {
+        self.count();
+        self.common.borrow_mut().queues.get_mut(queue as usize - 1)?.1.pop_front()
+    }
+
+    fn count(&self, _name: &str, _by: u64) {
+        Fake::count(self);
+    }
+
+    fn log(&self, _level: log::Level, line: &str) {
+        Fake::count(self).log.push(line.to_owned());
+    }
+}

@@ -1,0 +1,5 @@
+//! The filter's logic over a fake host, natively.
+
+mod documentation;
+mod fake_host;
+mod stories;

@@ -1,0 +1,268 @@
+//! What the filter asks of its host, callback by callback.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use larder_cache_core::fields::Fields;
+use larder_filter::config::Config;
+use larder_filter::stream::Action;
+use larder_filter::vm::{BATCH, Vm};
+use proptest::prelude::*;
+
+use crate::fake_host::{Common, Fake};
+
+/// One worker VM and its host.
+struct Worker {
+    vm: Vm<Fake>,
+    host: Fake,
+    config: Rc<Config>,
+}
+
+fn envoy() -> Rc<RefCell<Common>> {
+    let common = Rc::new(RefCell::new(Common::default()));
+    common.borrow_mut().now = 1_000_000_000;
+    common
+}
+
+impl Worker {
+    fn new(envoy: &Rc<RefCell<Common>>, seed: u64) -> Self {
+        let host = Fake::new(envoy, seed);
+        let mut vm = Vm::new(host.clone());
+        let config = vm.on_configure(b"{}").unwrap();
+        Self { vm, host, config }
+    }
+
+    fn request(&mut self, id: u32, method: &str, path: &str) -> Action {
+        self.vm.on_stream(1);
+        let fields = [(":method", method), (":scheme", "http"), (":authority", "a"), (":path", path)];
+        {
+            let mut told = self.host.told.borrow_mut();
+            told.request = Fields::from_pairs(fields);
+            told.effective = id;
+        }
+        self.vm.on_request_headers(id, &self.config, true)
+    }
+
+    /// The store has nothing: answers the look-up that was sent last.
+    fn store_has_nothing(&mut self) {
+        let token = {
+            let mut told = self.host.told.borrow_mut();
+            told.call_response = Fields::from_pairs([(":status", "204"), ("x-envoy-upstream-service-time", "1")]);
+            told.sent.last().unwrap().0
+        };
+        self.vm.on_call_response(token, 2, 0);
+    }
+
+    fn respond(&mut self, id: u32, status: &str, fields: &[(&str, &str)], body: &[u8]) -> Action {
+        {
+            let mut told = self.host.told.borrow_mut();
+            told.response = Fields::from_pairs([(":status", status), ("x-envoy-upstream-service-time", "1")]);
+            for (name, value) in fields {
+                told.response.append(name.as_bytes(), value.as_bytes());
+            }
+            told.chunk = body.to_vec();
+            told.effective = id;
+        }
+        let action = self.vm.on_response_headers(id, body.is_empty());
+        if !body.is_empty() {
+            self.vm.on_response_body(id, body.len(), true);
+        }
+        action
+    }
+
+    fn fetch(&mut self, id: u32, path: &str) {
+        assert_eq!(self.request(id, "GET", path), Action::Pause);
+        self.store_has_nothing();
+        self.respond(id, "200", &[("cache-control", "max-age=60, stale-while-revalidate=60")], b"hello");
+        self.vm.on_done(id);
+        self.vm.on_queue_ready();
+    }
+
+    fn answers(&self) -> usize {
+        self.host.told.borrow().given.len()
+    }
+}
+
+#[test]
+fn a_level_1_hit_costs_one_header_read_one_clock_one_drain_and_one_reply() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.fetch(1, "/");
+    let before = worker.host.told.borrow().calls_made;
+    assert_eq!(worker.request(2, "GET", "/"), Action::Pause);
+    let told = worker.host.told.borrow();
+    assert_eq!(told.calls_made - before, 4);
+    assert_eq!(told.given, [(2, 200, "hello".to_owned(), "larder; hit; ttl=60".to_owned())]);
+}
+
+#[test]
+fn a_request_waits_while_another_worker_fetches_and_is_answered_from_the_handoff() {
+    let envoy = envoy();
+    let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+    assert_eq!(one.request(1, "GET", "/"), Action::Pause);
+    assert_eq!(two.request(1, "GET", "/"), Action::Pause);
+    assert_eq!(two.host.told.borrow().sent.len(), 0, "it waits");
+    one.store_has_nothing();
+    one.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
+    two.vm.on_queue_ready();
+    let given = two.host.told.borrow().given.clone();
+    assert_eq!(
+        given,
+        [(1, 200, "hello".to_owned(), "larder; fwd=uri-miss; fwd-status=200; collapsed; ttl=60".to_owned())]
+    );
+}
+
+#[test]
+fn waiters_are_answered_in_batches_and_never_from_a_streams_callback() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.request(1, "GET", "/");
+    let herd = u32::try_from(BATCH).unwrap() * 2 + 1;
+    for id in 2..2 + herd {
+        assert_eq!(worker.request(id, "GET", "/"), Action::Pause);
+    }
+    worker.store_has_nothing();
+    worker.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
+    assert_eq!(worker.answers(), 0);
+    for expected in [BATCH, 2 * BATCH, herd as usize] {
+        worker.vm.on_queue_ready();
+        assert_eq!(worker.answers(), expected);
+    }
+}
+
+#[test]
+fn a_waiter_whose_client_has_left_is_passed_over() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.request(1, "GET", "/");
+    worker.request(2, "GET", "/");
+    worker.request(3, "GET", "/");
+    worker.vm.on_done(2);
+    worker.host.told.borrow_mut().gone.push(2);
+    worker.store_has_nothing();
+    worker.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
+    worker.vm.on_queue_ready();
+    assert_eq!(worker.host.told.borrow().given.iter().map(|given| given.0).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn the_next_waiter_leads_when_the_leader_is_gone() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.request(1, "GET", "/");
+    worker.request(2, "GET", "/");
+    worker.vm.on_done(1);
+    worker.vm.on_queue_ready();
+    worker.store_has_nothing();
+    assert_eq!(worker.host.told.borrow().resumed, [2]);
+}
+
+#[test]
+fn a_waiter_goes_alone_when_its_time_is_up() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.request(1, "GET", "/");
+    worker.request(2, "GET", "/");
+    envoy.borrow_mut().now += 10_001;
+    worker.vm.on_tick();
+    assert_eq!(worker.host.told.borrow().resumed, [2]);
+}
+
+#[test]
+fn a_store_that_cannot_be_called_costs_nothing_but_the_hit() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.host.told.borrow_mut().cluster_down = true;
+    for id in 1..20 {
+        let path = format!("/{id}");
+        assert_eq!(worker.request(id, "GET", &path), Action::Continue, "it goes on at once");
+        worker.respond(id, "200", &[("cache-control", "max-age=60")], b"x");
+        worker.vm.on_done(id);
+        worker.vm.on_queue_ready();
+    }
+    let told = worker.host.told.borrow();
+    assert_eq!(told.log.iter().filter(|line| line.contains("left alone")).count(), 1, "said once: {:?}", told.log);
+}
+
+#[test]
+fn an_unsafe_request_reaches_level_1_of_another_worker_before_its_next_look_up() {
+    let envoy = envoy();
+    let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+    two.fetch(1, "/");
+    assert_eq!(one.request(1, "PUT", "/"), Action::Continue);
+    one.respond(1, "204", &[], b"");
+    assert_eq!(two.request(2, "GET", "/"), Action::Pause);
+    assert_eq!(two.answers(), 0, "the old copy is not served");
+}
+
+#[test]
+fn a_stale_hit_begins_one_refresh_and_no_second_one() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.fetch(1, "/");
+    envoy.borrow_mut().now += 61_000;
+    for id in 2..5 {
+        worker.request(id, "GET", "/");
+        worker.vm.on_queue_ready();
+    }
+    assert_eq!(worker.answers(), 3);
+    let look_ups = |worker: &Worker| {
+        let told = worker.host.told.borrow();
+        told.sent.iter().filter(|(_, _, head, _)| head.get(":path") == Some(b"/v1/look-up")).count()
+    };
+    assert_eq!(look_ups(&worker), 2, "one for the fetch, one for the refresh");
+    worker.store_has_nothing();
+    let sent = worker.host.told.borrow().sent.last().cloned().unwrap();
+    assert_eq!((sent.1.as_str(), sent.2.get(":path")), ("origin", Some(&b"/"[..])));
+}
+
+proptest! {
+    #[test]
+    fn no_request_and_no_response_panics(
+        request in proptest::collection::vec(("[a-z:-]{1,16}", proptest::collection::vec(any::<u8>(), 0..24)), 0..8),
+        response in proptest::collection::vec(("[a-z:-]{1,16}", proptest::collection::vec(any::<u8>(), 0..24)), 0..8),
+        path in proptest::collection::vec(any::<u8>(), 0..40),
+        body in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut worker = Worker::new(&envoy(), 1);
+        worker.config = worker.vm.on_configure(include_bytes!("../../../envoy/filters/demo.json")).unwrap();
+        worker.vm.on_stream(1);
+        let mut fields = Fields::from_pairs(request);
+        fields.append(b":method", b"GET");
+        fields.append(b":path", &[b"/?cache-control=", path.as_slice()].concat());
+        worker.host.told.borrow_mut().request = fields;
+        worker.vm.on_request_headers(1, &worker.config.clone(), true);
+        worker.vm.on_call_response(1, 3, 0);
+        let mut fields = Fields::from_pairs(response);
+        fields.append(b":status", b"200");
+        fields.append(b"x-envoy-upstream-service-time", b"1");
+        worker.host.told.borrow_mut().response = fields;
+        worker.host.told.borrow_mut().chunk = body.clone();
+        worker.vm.on_response_headers(1, false);
+        worker.vm.on_response_body(1, body.len(), true);
+        worker.vm.on_done(1);
+        worker.vm.on_tick();
+    }
+
+    #[test]
+    fn no_configuration_panics(text in proptest::collection::vec(any::<u8>(), 0..80), json in "[{}\\[\\]\":,a-z0-9]{0,80}") {
+        let _ = Config::parse(&text);
+        let _ = Config::parse(json.as_bytes());
+        let _ = Config::parse(format!("{{\"rules\": [{{\"policy\": {json}}}]}}").as_bytes());
+    }
+
+    #[test]
+    fn no_answer_of_the_store_panics(
+        status in "[0-9]{0,3}", fence in proptest::collection::vec(any::<u8>(), 0..40),
+        body in proptest::collection::vec(any::<u8>(), 0..80), framed: bool,
+    ) {
+        let mut worker = Worker::new(&envoy(), 1);
+        worker.request(1, "GET", "/");
+        {
+            let mut told = worker.host.told.borrow_mut();
+            told.call_response = Fields::from_pairs([(":status", &status)]);
+            told.call_response.append(b"x-larder-fence", &fence);
+            told.call_response.append(b"x-envoy-upstream-service-time", b"1");
+            told.call_body = if framed { [b"LRD\x01\0\0\0\x02".as_slice(), &body].concat() } else { body };
+        }
+        let length = worker.host.told.borrow().call_body.len();
+        worker.vm.on_call_response(1, 3, length);
+        let told = worker.host.told.borrow();
+        prop_assert!(!told.resumed.is_empty() || !told.given.is_empty() || told.sent.len() > 1);
+    }
+}
