@@ -3,7 +3,7 @@
 use larder_stack::Settings;
 use serde_json::json;
 
-use crate::support::{Answer, On, World};
+use crate::support::{Answer, On, World, patient};
 
 const HERD: usize = 500;
 
@@ -12,16 +12,16 @@ fn all_alike(answers: &[Answer]) {
 }
 
 async fn cold(on: On) {
-    let world = World::on(on).await;
+    let world = World::with(on, patient()).await;
     world.behave("/data", r#"{"delay_ms": 300}"#).await;
-    let answers = world.herd("/data?cache-control=must-revalidate,max-age=1", HERD).await;
+    let answers = world.herd("/data?cache-control=must-revalidate,max-age=3", HERD).await;
     all_alike(&answers);
     assert_eq!(world.fetches("/data").await, 1);
     assert!(answers.iter().filter(|answer| answer.says("collapsed")).count() > HERD / 2);
     // Expired: one validation for all.
-    world.until("/anything/clock?mock-cache-control=max-age%3D1", |answer| answer.is_hit()).await;
-    world.until("/anything/clock?mock-cache-control=max-age%3D1", |answer| !answer.is_hit()).await;
-    let answers = world.herd("/data?cache-control=must-revalidate,max-age=1", HERD).await;
+    world.until("/anything/clock?mock-cache-control=max-age%3D3", |answer| answer.is_hit()).await;
+    world.until("/anything/clock?mock-cache-control=max-age%3D3", |answer| !answer.is_hit()).await;
+    let answers = world.herd("/data?cache-control=must-revalidate,max-age=3", HERD).await;
     all_alike(&answers);
     let journal = world.journal("/data").await;
     assert_eq!(journal.len(), 2, "one more for all");
@@ -39,7 +39,7 @@ async fn five_hundred_requests_on_a_cold_and_on_an_expired_key_make_one_fetch_ea
 
 #[tokio::test]
 async fn five_hundred_stale_hits_are_answered_at_once_and_make_one_refresh() {
-    let world = World::on(On::Memory).await;
+    let world = World::with(On::Memory, patient()).await;
     let path = "/data?cache-control=max-age=1,stale-while-revalidate=60";
     world.herd(path, 50).await;
     world.behave("/data", r#"{"delay_ms": 4000}"#).await;
@@ -130,9 +130,9 @@ async fn each_variant_has_its_own_leader() {
 
 #[tokio::test]
 async fn two_envoys_over_one_redis_make_one_fetch() {
-    let world = World::on(On::Redis).await;
+    let world = World::with(On::Redis, patient()).await;
     let origins = (0..2).map(|index| world.stack.origin_url(index).replace("http://", "")).collect();
-    let settings = Settings { origins: larder_stack::Origins::Addresses(origins), ..Settings::default() };
+    let settings = Settings { origins: larder_stack::Origins::Addresses(origins), ..patient() };
     let store = larder_stack::StoreKind::Redis(world.redis.as_ref().unwrap().url());
     let other = larder_stack::Stack::start(Settings { store, ..settings }, |_| {}).await.unwrap();
     world.behave("/anything/fleet", r#"{"delay_ms": 500, "headers": [["cache-control", "max-age=60"]]}"#).await;

@@ -1,6 +1,6 @@
 //! The filter's configuration, swapped while Envoy runs.
 
-use crate::support::{On, World};
+use crate::support::{On, World, patient};
 
 #[tokio::test]
 async fn a_swapped_configuration_takes_effect_without_a_restart_and_level_1_survives() {
@@ -40,7 +40,7 @@ async fn every_shipped_configuration_is_accepted() {
 
 #[tokio::test]
 async fn what_happened_is_counted_by_result_and_reason() {
-    let world = World::on(On::Memory).await;
+    let world = World::with(On::Memory, patient()).await;
     world.get("/data?cache-control=max-age=60").await;
     world.get("/data?cache-control=max-age=60").await;
     let counted = larder_stack::eventually(std::time::Duration::from_secs(10), || async {

@@ -13,6 +13,13 @@ pub(crate) struct World {
     pub(crate) client: Client,
 }
 
+/// The demo's configuration with a store budget that a busy test machine keeps.
+pub(crate) fn patient() -> Settings {
+    let demo = Settings::default();
+    let config = demo.filter_config.replacen('{', "{ \"store\": { \"timeout_ms\": 3000 },", 1);
+    Settings { filter_config: config, ..demo }
+}
+
 /// Which store a scenario runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
