@@ -48,6 +48,9 @@ struct Run {
     /// Envoy's worker threads
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// Let methods pass that Envoy does not know (Envoy calls this work in progress)
+    #[arg(long)]
+    custom_methods: bool,
 }
 
 #[derive(Args)]
@@ -120,6 +123,7 @@ async fn run(options: Run) -> Result<(), StackError> {
         store,
         filter_config: read(&options.config)?,
         workers: options.workers,
+        custom_methods: options.custom_methods,
         run_dir: Some(run_dir(options.port)),
         ..Settings::default()
     };
@@ -178,6 +182,7 @@ fn render(options: &Render) -> Result<(), StackError> {
         sidecars: std::slice::from_ref(&options.sidecar),
         health_path: &options.health_path,
         health_interval: "10s",
+        custom_methods: false,
     };
     let envoy = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
     let template = include_str!("../../envoy/filter.ecds.json");

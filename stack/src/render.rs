@@ -24,6 +24,8 @@ pub struct EnvoyConfig<'a> {
     pub health_path: &'a str,
     /// Time between health checks, as Envoy writes it.
     pub health_interval: &'a str,
+    /// Whether methods that Envoy does not know pass.
+    pub custom_methods: bool,
 }
 
 /// Name of the file in the run directory that holds the filter's configuration.
@@ -53,6 +55,7 @@ impl EnvoyConfig<'_> {
                 ("FILTER_ECDS", self.run_dir.join(FILTER_FILE).display().to_string()),
                 ("RUN_DIR", self.run_dir.display().to_string()),
                 ("HEALTH_CHECKS", health),
+                ("CUSTOM_METHODS", self.custom_methods.to_string()),
                 ("ORIGINS", endpoints(self.origins)?),
                 ("SIDECARS", endpoints(self.sidecars)?),
             ],

@@ -41,6 +41,8 @@ pub struct Settings {
     pub run_dir: Option<PathBuf>,
     /// Use a running sidecar at this `host:port` instead of starting one.
     pub sidecar: Option<String>,
+    /// Whether methods that Envoy does not know pass.
+    pub custom_methods: bool,
     /// Settings for the sidecar.
     pub sidecar_env: Vec<(String, String)>,
 }
@@ -57,6 +59,7 @@ impl Default for Settings {
             workers: 2,
             run_dir: None,
             sidecar: None,
+            custom_methods: false,
             sidecar_env: Vec::new(),
         }
     }

@@ -68,6 +68,7 @@ impl Stack {
             sidecars: &sidecars,
             health_path: &settings.health_path,
             health_interval: &settings.health_interval,
+            custom_methods: settings.custom_methods,
         };
         let rendered = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
         std::fs::write(run_dir.join("envoy.yaml"), rendered).map_err(io)?;
