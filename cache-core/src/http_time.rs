@@ -4,9 +4,12 @@
 //! What it leaves out: what time it is. Every caller passes `now`.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+
+use crate::fields::trim;
+use crate::http_date;
 
 /// Milliseconds since the Unix epoch, on the clock of the machine that took it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,10 +56,7 @@ impl Timestamp {
 
     /// Reads an HTTP-date in any of its three forms (RFC 9110 §5.6.7). `None` when it is not one.
     pub fn parse_http_date(value: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
-        let time = httpdate::parse_http_date(text).ok()?;
-        let since_epoch = time.duration_since(UNIX_EPOCH).ok()?;
-        u64::try_from(since_epoch.as_millis()).ok().map(Self)
+        http_date::parse(trim(value)).map(|secs| Self(secs.saturating_mul(1000)))
     }
 
     /// Writes the time as an IMF-fixdate, the form every sender must use (RFC 9110 §5.6.7).

@@ -14,6 +14,7 @@ pub mod collapse;
 pub mod exchange;
 pub mod fields;
 pub mod freshness;
+mod http_date;
 pub mod http_time;
 pub mod invalidation;
 pub mod key;
