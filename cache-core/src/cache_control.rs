@@ -53,7 +53,8 @@ impl ResponseDirectives {
         })
     }
 
-    /// RFC 9213 §2.2: a structured dictionary; one that does not parse, or is empty, is ignored.
+    /// RFC 9213 §2.1: a structured dictionary. One that does not parse, is empty, or has only members of the wrong type
+    /// is ignored, and the next field speaks.
     fn of_targeted(fields: &Fields, name: &str) -> Option<Self> {
         use sfv::{BareItem, Dictionary, ListEntry, Parser};
         let value = fields.combined(name)?;
@@ -62,19 +63,23 @@ impl ResponseDirectives {
             return None;
         }
         let mut directives = Self { targeted: true, ..Self::default() };
+        let mut heeded = false;
         for (key, member) in &dictionary {
-            let ListEntry::Item(item) = member else { continue };
             let name = key.as_str().as_bytes();
-            match &item.bare_item {
-                BareItem::Boolean(true) => directives.add(name, None),
-                BareItem::Boolean(false) => {}
-                BareItem::Integer(number) => directives.add(name, Some(i64::from(*number).to_string().as_bytes())),
-                BareItem::String(text) => directives.add(name, Some(text.as_str().as_bytes())),
-                BareItem::Token(text) => directives.add(name, Some(text.as_str().as_bytes())),
-                _ => directives.add(name, Some(b"?")),
-            }
+            let item = if let ListEntry::Item(item) = member { Some(&item.bare_item) } else { None };
+            let argument = match item {
+                Some(BareItem::Boolean(false)) => continue,
+                Some(BareItem::Integer(number)) => Some(i64::from(*number).to_string()),
+                // A lifetime that is no number says nothing; a prohibition holds whatever stands behind it.
+                _ if is_lifetime(name) => continue,
+                Some(BareItem::String(text)) => Some(text.as_str().to_owned()),
+                Some(BareItem::Token(text)) => Some(text.as_str().to_owned()),
+                _ => None,
+            };
+            directives.add(name, argument.as_deref().map(str::as_bytes));
+            heeded = true;
         }
-        Some(directives)
+        heeded.then_some(directives)
     }
 
     fn add(&mut self, name: &[u8], argument: Option<&[u8]>) {
@@ -96,10 +101,22 @@ impl ResponseDirectives {
         }
     }
 
-    /// Whether the response is for everybody even where its request carried credentials (RFC 9111 §3.5).
-    pub fn allows_authorization(&self) -> bool {
-        self.public || self.must_revalidate || self.s_maxage.is_some()
+    /// Whether the response is for everybody in so many words, even where its request carried credentials: `public` or
+    /// `s-maxage` (RFC 9111 §5.2.2.9, §5.2.2.10).
+    pub fn is_explicitly_public(&self) -> bool {
+        self.public || self.s_maxage.is_some()
     }
+
+    /// Whether it may be stored although its request carried credentials (RFC 9111 §3.5). The RFC takes
+    /// `must-revalidate` for a permission too; where a policy asks for explicit words, it is none: frameworks send it
+    /// with personal pages.
+    pub fn allows_authorization(&self, policy: &Policy) -> bool {
+        self.is_explicitly_public() || (policy.reuse_with_authorization && self.must_revalidate)
+    }
+}
+
+fn is_lifetime(name: &[u8]) -> bool {
+    matches!(name, b"max-age" | b"s-maxage" | b"stale-while-revalidate" | b"stale-if-error")
 }
 
 impl FieldScope {
@@ -127,7 +144,6 @@ impl FieldScope {
 pub struct RequestDirectives {
     pub no_cache: bool,
     pub no_store: bool,
-    pub no_transform: bool,
     pub only_if_cached: bool,
     pub max_age: Option<DeltaSeconds>,
     pub min_fresh: Option<DeltaSeconds>,
@@ -137,15 +153,17 @@ pub struct RequestDirectives {
 }
 
 impl RequestDirectives {
-    /// Reads `Cache-Control`; `Pragma: no-cache` counts only where there is none (RFC 9111 §5.4).
-    pub fn of(fields: &Fields) -> Self {
+    /// Reads `Cache-Control`; `Pragma: no-cache` counts only where there is none (RFC 9111 §5.4). Only directives among
+    /// `honoured` count.
+    pub fn of(fields: &Fields, honoured: &[String]) -> Self {
+        let counts = |name: &[u8]| honoured.iter().any(|known| known.as_bytes() == name);
         let mut directives = Self::default();
         for (name, argument) in fields.list("cache-control").map(split_directive) {
             let argument = argument.as_deref();
             match name.as_slice() {
+                _ if !counts(&name) => {}
                 b"no-cache" => directives.no_cache = true,
                 b"no-store" => directives.no_store = true,
-                b"no-transform" => directives.no_transform = true,
                 b"only-if-cached" => directives.only_if_cached = true,
                 b"max-age" => shorten(&mut directives.max_age, argument),
                 b"min-fresh" => directives.min_fresh = argument.and_then(DeltaSeconds::parse),
@@ -154,7 +172,7 @@ impl RequestDirectives {
                 _ => {}
             }
         }
-        if !fields.contains("cache-control") {
+        if counts(b"pragma") && !fields.contains("cache-control") {
             directives.no_cache = fields.list("pragma").any(|member| member.eq_ignore_ascii_case(b"no-cache"));
         }
         directives
@@ -199,6 +217,42 @@ mod tests {
 
     fn secs(secs: u64) -> Option<DeltaSeconds> {
         Some(DeltaSeconds::new(secs))
+    }
+
+    fn all() -> Vec<String> {
+        Policy::REQUEST_DIRECTIVES.map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn a_targeted_member_of_the_wrong_type_says_nothing_unless_it_forbids() {
+        let of = |value: &str| {
+            let fields = Fields::from_pairs([("cdn-cache-control", value), ("cache-control", "max-age=1")]);
+            let directives = ResponseDirectives::of(&fields, &Policy::default());
+            (directives.targeted, directives.max_age.map(DeltaSeconds::as_secs), directives.no_store)
+        };
+        for (value, expected) in [
+            ("max-age=60", (true, Some(60), false)),
+            ("max-age=60;a=b, foo", (true, Some(60), false)),
+            ("max-age=\"60\"", (false, Some(1), false)),
+            ("max-age=1.5", (false, Some(1), false)),
+            ("max-age", (false, Some(1), false)),
+            ("max-age=\"60\", no-store", (true, None, true)),
+            ("no-store=(a b)", (true, None, true)),
+            ("no-store=?0", (false, Some(1), false)),
+            ("max-age=60, , no-store", (false, Some(1), false)),
+            ("MAX-AGE=60", (false, Some(1), false)),
+        ] {
+            assert_eq!(of(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_request_directive_counts_only_where_the_policy_honours_it() {
+        let fields = Fields::from_pairs([("cache-control", "no-cache, only-if-cached, max-age=3")]);
+        let directives = RequestDirectives::of(&fields, &["only-if-cached".to_owned()]);
+        assert_eq!(directives, RequestDirectives { only_if_cached: true, ..RequestDirectives::default() });
+        let pragma = Fields::from_pairs([("pragma", "no-cache")]);
+        assert!(!RequestDirectives::of(&pragma, &["no-cache".to_owned()]).no_cache);
     }
 
     #[test]
@@ -254,7 +308,8 @@ mod tests {
 
     #[test]
     fn pragma_counts_only_without_cache_control() {
-        let of = |pairs: &[(&str, &str)]| RequestDirectives::of(&Fields::from_pairs(pairs.iter().copied())).no_cache;
+        let of =
+            |pairs: &[(&str, &str)]| RequestDirectives::of(&Fields::from_pairs(pairs.iter().copied()), &all()).no_cache;
         assert!(of(&[("pragma", "No-Cache")]));
         assert!(!of(&[("pragma", "no-cache"), ("cache-control", "max-age=1")]));
         assert!(!of(&[("pragma", "foo")]));
@@ -262,7 +317,7 @@ mod tests {
 
     #[test]
     fn request_directives_are_read() {
-        let of = |value: &str| RequestDirectives::of(&Fields::from_pairs([("cache-control", value)]));
+        let of = |value: &str| RequestDirectives::of(&Fields::from_pairs([("cache-control", value)]), &all());
         assert_eq!(of("max-stale").max_stale, Some(None));
         assert_eq!(of("max-stale=5").max_stale, Some(secs(5)));
         assert_eq!(of("min-fresh=5").min_fresh, secs(5));
@@ -275,7 +330,7 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(value in proptest::collection::vec(any::<u8>(), 0..64)) {
             let fields = Fields::from_pairs([(&b"cache-control"[..], &value), (b"cdn-cache-control", &value)]);
             let _ = ResponseDirectives::of(&fields, &Policy::default());
-            let _ = RequestDirectives::of(&fields);
+            let _ = RequestDirectives::of(&fields, &all());
         }
     }
 }

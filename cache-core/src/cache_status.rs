@@ -85,6 +85,8 @@ pub enum Detail {
     OriginTimeout,
     /// The origin's answer broke off before its end.
     OriginBroken,
+    /// The origin confirmed what was stored, but with another's validator (RFC 9111 §4.3.4).
+    UnexpectedNotModified,
     /// The fetch this request waited for failed.
     LeaderFailed,
     /// The request waited for another's fetch for as long as it may, then went by itself.
@@ -117,6 +119,7 @@ impl Detail {
             Self::NoOrigin,
             Self::OriginTimeout,
             Self::OriginBroken,
+            Self::UnexpectedNotModified,
             Self::LeaderFailed,
             Self::WaitTimeout,
             Self::StoreTimeout,
@@ -143,6 +146,7 @@ impl Detail {
             Self::NoOrigin => "no-origin",
             Self::OriginTimeout => "origin-timeout",
             Self::OriginBroken => "origin-broken",
+            Self::UnexpectedNotModified => "unexpected-304",
             Self::LeaderFailed => "leader-failed",
             Self::WaitTimeout => "wait-timeout",
             Self::StoreTimeout => "store-timeout",

@@ -25,7 +25,8 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         if terms.must_revalidate { DeltaSeconds::ZERO } else { terms.stale_while_revalidate.min(policy.max_stale) };
     let sie = if terms.must_revalidate { DeltaSeconds::ZERO } else { terms.stale_if_error.min(policy.max_stale) };
     let stale_window = swr.max(sie);
-    let until = fresh_until.plus(stale_window).plus(policy.keep);
+    let grace = if terms.must_revalidate { DeltaSeconds::ZERO } else { policy.grace.min(policy.max_stale) };
+    let until = fresh_until.plus(stale_window.max(grace)).plus(policy.keep);
     EntryMeta {
         version: VERSION,
         url: stored.url.clone(),

@@ -56,9 +56,9 @@ pub fn freshness_lifetime(
     if let Some(lifetime) = heuristic_lifetime(response, directives, response_time, policy) {
         return (lifetime, LifetimeSource::Heuristic);
     }
-    match policy.default_lifetime {
-        Some(lifetime) if response.status == 200 => (lifetime, LifetimeSource::PolicyDefault),
-        _ => (DeltaSeconds::ZERO, LifetimeSource::None),
+    match policy.lifetime_of_status(response.status) {
+        Some(lifetime) => (lifetime, LifetimeSource::PolicyDefault),
+        None => (DeltaSeconds::ZERO, LifetimeSource::None),
     }
 }
 

@@ -18,9 +18,12 @@ pub struct Policy {
     pub default_lifetime: Option<DeltaSeconds>,
     /// Whether a response without a lifetime gets one from its `Last-Modified` (RFC 9111 §4.2.2).
     pub heuristic_freshness: bool,
-    /// Whether `Cache-Control` and `Pragma` of a request count (RFC 9111 §5.2.1). Off by default: anybody could make
-    /// the origin work.
-    pub request_directives: bool,
+    /// Lifetimes of responses that name none themselves, by status; the first that fits counts. A status named here may
+    /// be stored: that is how absence and errors are cached ("negative caching").
+    pub status_lifetimes: Vec<(StatusRange, DeltaSeconds)>,
+    /// The request directives that count, in lower case; `pragma` among them (RFC 9111 §5.2.1, §5.4). None by default:
+    /// anybody could make the origin work.
+    pub request_directives: Vec<String>,
     /// Whether a response with `Set-Cookie` may be stored. The RFC allows it, users do not expect it.
     pub store_set_cookie: bool,
     /// Whether a response to a request with `Cookie` may be stored without being explicitly public
@@ -34,17 +37,78 @@ pub struct Policy {
     pub store_any_status: bool,
     /// How long a response is kept past its last use, for validation only.
     pub keep: DeltaSeconds,
+    /// How long past its lifetime a response may answer when no origin can be reached, where nothing forbids it: the
+    /// cache is disconnected then (RFC 9111 §4.2.4).
+    pub grace: DeltaSeconds,
     /// No response is served staler than this, whatever its own directives allow.
     pub max_stale: DeltaSeconds,
     /// The largest content that is stored, in bytes. 1 KiB to 16 MiB.
     pub max_object_bytes: u64,
+    /// What a `Range` of something that is not stored leads to.
+    pub range_on_miss: RangeOnMiss,
+    /// More ranges in one request than this get the whole response (RFC 9110 §14.2). 0 to 64.
+    pub max_ranges: u64,
+    /// Whether `Accept-Language` is compared by its languages and weights instead of its text, and a response in the
+    /// language liked best answers every request that likes it best.
+    pub normalise_accept_language: bool,
+    /// Whether the answer to a POST that says that it is the representation of its own URL may answer a later GET
+    /// (RFC 9110 §9.3.3).
+    pub store_post: bool,
     /// How long a key whose response was not storable is not collapsed.
     pub uncacheable_for: DeltaSeconds,
     /// Targeted fields that stand in for `Cache-Control`, most specific first, in lower case (RFC 9213).
     pub targeted_fields: Vec<String>,
 }
 
+/// Some statuses: one, or a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+impl StatusRange {
+    /// Reads `404` or `5xx`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let first = match text.strip_suffix("xx") {
+            Some(class) => class.parse::<u16>().ok()?.checked_mul(100)?,
+            None => text.parse().ok()?,
+        };
+        let last = if text.ends_with("xx") { first + 99 } else { first };
+        ((200..=599).contains(&first) && text.len() == 3).then_some(Self { first, last })
+    }
+
+    /// Whether `status` is among them.
+    pub fn contains(self, status: u16) -> bool {
+        (self.first..=self.last).contains(&status)
+    }
+}
+
+/// What a `Range` of something that is not stored leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeOnMiss {
+    /// The part goes to the client; the whole is fetched in the background and stored, when the part says that its size
+    /// allows it.
+    Whole,
+    /// The part is stored, and answers requests for what lies within it (RFC 9111 §3.3, §3.4).
+    Part,
+    /// Nothing is stored.
+    Pass,
+}
+
 impl Policy {
+    /// Every request directive there is (RFC 9111 §5.2.1, RFC 5861 §4), and `pragma`.
+    pub const REQUEST_DIRECTIVES: [&str; 8] =
+        ["max-age", "max-stale", "min-fresh", "no-cache", "no-store", "only-if-cached", "stale-if-error", "pragma"];
+
+    /// The lifetime the operator gives to responses of this status that name none.
+    pub fn lifetime_of_status(&self, status: u16) -> Option<DeltaSeconds> {
+        let named = self.status_lifetimes.iter().find(|(statuses, _)| statuses.contains(status));
+        named.map(|(_, lifetime)| *lifetime).or(self.default_lifetime.filter(|_| status == 200))
+    }
+
     /// Statuses stored by default: successes, permanent redirects, and absence (404, 410), each with an explicit
     /// lifetime only.
     pub const SAFE_STATUSES: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
@@ -53,11 +117,15 @@ impl Policy {
     pub fn strict() -> Self {
         Self {
             heuristic_freshness: true,
-            request_directives: true,
+            request_directives: Self::REQUEST_DIRECTIVES.map(str::to_owned).to_vec(),
             store_set_cookie: true,
             store_with_cookie: true,
             reuse_with_authorization: true,
             store_any_status: true,
+            grace: DeltaSeconds::new(300),
+            range_on_miss: RangeOnMiss::Part,
+            normalise_accept_language: true,
+            store_post: true,
             ..Self::default()
         }
     }
@@ -71,14 +139,20 @@ impl Default for Policy {
             collapse: true,
             default_lifetime: None,
             heuristic_freshness: false,
-            request_directives: false,
+            status_lifetimes: Vec::new(),
+            request_directives: Vec::new(),
             store_set_cookie: false,
             store_with_cookie: false,
             reuse_with_authorization: false,
             store_any_status: false,
             keep: DeltaSeconds::new(300),
+            grace: DeltaSeconds::ZERO,
             max_stale: DeltaSeconds::new(86_400),
             max_object_bytes: 1 << 20,
+            range_on_miss: RangeOnMiss::Whole,
+            max_ranges: 8,
+            normalise_accept_language: false,
+            store_post: false,
             uncacheable_for: DeltaSeconds::new(10),
             targeted_fields: vec!["cdn-cache-control".to_owned()],
         }

@@ -90,17 +90,28 @@ fn satisfies_request(stored: &StoredResponse, asked: &RequestDirectives, remaini
     })
 }
 
+/// How the origin failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It answered, with an error (RFC 5861 §4).
+    ErrorStatus,
+    /// It gave no answer: the cache is disconnected (RFC 9111 §4.2.4).
+    Disconnected,
+}
+
 /// May `stored` answer because the origin failed? (RFC 5861 §4, RFC 9111 §4.2.4)
 pub fn may_serve_on_error(
     stored: &StoredResponse,
     asked: Option<&RequestDirectives>,
     policy: &Policy,
+    failure: Failure,
     now: Timestamp,
 ) -> bool {
     if stored.terms.must_revalidate || stored.terms.no_cache || asked.is_some_and(|asked| asked.no_cache) {
         return false;
     }
     let window = asked.and_then(|asked| asked.stale_if_error).unwrap_or_default().max(stored.terms.stale_if_error);
+    let window = if failure == Failure::Disconnected { window.max(policy.grace) } else { window };
     let remaining = remaining_millis(stored, now);
     remaining > 0 || remaining.unsigned_abs() < capped(window, policy)
 }
@@ -156,10 +167,27 @@ mod tests {
     fn must_revalidate_forbids_every_stale_use() {
         let stored = stored(ReuseTerms { must_revalidate: true, ..terms(5, 15, 15) });
         assert_eq!(decide_plainly(&stored, 5_000), Reuse::Validate(MustValidate::Stale));
-        assert!(!may_serve_on_error(&stored, None, &Policy::default(), after(&stored, 5_000)));
+        assert!(!may_serve_on_error(&stored, None, &Policy::default(), Failure::ErrorStatus, after(&stored, 5_000)));
         let any_stale = RequestDirectives { max_stale: Some(None), ..RequestDirectives::default() };
         let decision = decide(&stored, Some(&any_stale), &Policy::default(), after(&stored, 6_000));
         assert_eq!(decision, Reuse::Validate(MustValidate::Stale));
+    }
+
+    #[test]
+    fn the_operators_grace_counts_only_while_no_origin_answers_and_nothing_forbids_it() {
+        let policy = Policy { grace: DeltaSeconds::new(20), ..Policy::default() };
+        let plain = stored(terms(5, 0, 0));
+        let at = |stored: &StoredResponse, failure, secs: u64| {
+            may_serve_on_error(stored, None, &policy, failure, after(stored, secs * 1000))
+        };
+        assert!(at(&plain, Failure::Disconnected, 24));
+        assert!(!at(&plain, Failure::Disconnected, 25));
+        assert!(!at(&plain, Failure::ErrorStatus, 6));
+        for forbidding in
+            [ReuseTerms { must_revalidate: true, ..terms(5, 0, 0) }, ReuseTerms { no_cache: true, ..terms(5, 0, 0) }]
+        {
+            assert!(!at(&stored(forbidding), Failure::Disconnected, 6));
+        }
     }
 
     #[test]
@@ -167,7 +195,7 @@ mod tests {
         let stored = stored(terms(5, 0, 10));
         for (millis, allowed) in [(0, true), (5_000, true), (14_999, true), (15_000, false)] {
             assert_eq!(
-                may_serve_on_error(&stored, None, &Policy::default(), after(&stored, millis)),
+                may_serve_on_error(&stored, None, &Policy::default(), Failure::ErrorStatus, after(&stored, millis)),
                 allowed,
                 "{millis}"
             );
@@ -180,7 +208,7 @@ mod tests {
         let policy = Policy { max_stale: DeltaSeconds::new(10), ..Policy::default() };
         let at = after(&stored, 15_000);
         assert_eq!(decide(&stored, None, &policy, at), Reuse::Validate(MustValidate::Stale));
-        assert!(!may_serve_on_error(&stored, None, &policy, at));
+        assert!(!may_serve_on_error(&stored, None, &policy, Failure::ErrorStatus, at));
     }
 
     #[test]

@@ -96,14 +96,14 @@ pub fn storable(
     check_status(response, directives, policy)?;
     // RFC 9111 §5.2.2.3: must-understand, where understood, silences no-store.
     refuse(directives.no_store && !directives.must_understand, NotStorable::NoStore)?;
-    refuse(policy.request_directives && RequestDirectives::of(&request.fields).no_store, NotStorable::NoStore)?;
+    let asked = RequestDirectives::of(&request.fields, &policy.request_directives);
+    refuse(asked.no_store, NotStorable::NoStore)?;
     refuse(directives.private == FieldScope::Whole, NotStorable::Private)?;
     let credentials = request.fields.contains("authorization");
-    refuse(credentials && !directives.allows_authorization(), NotStorable::Authorization)?;
+    refuse(credentials && !directives.allows_authorization(policy), NotStorable::Authorization)?;
     refuse(!policy.store_set_cookie && sets_cookie(response, directives), NotStorable::SetCookie)?;
-    let explicitly_public = directives.public || directives.s_maxage.is_some();
     let cookie = !policy.store_with_cookie && request.fields.contains("cookie");
-    refuse(cookie && !explicitly_public, NotStorable::Cookie)?;
+    refuse(cookie && !directives.is_explicitly_public(), NotStorable::Cookie)?;
     refuse(Vary::of(&response.fields) == Vary::Any, NotStorable::VaryStar)?;
     let event_stream = response.fields.get("content-type").is_some_and(|t| t.starts_with(b"text/event-stream"));
     refuse(event_stream, NotStorable::EventStream)?;
@@ -119,13 +119,11 @@ fn check_status(response: &ResponseHead, directives: &ResponseDirectives, policy
     if !(200..=599).contains(&status) || matches!(status, 206 | 304) {
         return Err(NotStorable::Status);
     }
-    if response.fields.contains("content-range") {
-        return Err(NotStorable::Partial);
-    }
     if directives.must_understand && !is_understood(status) {
         return Err(NotStorable::MustUnderstand);
     }
-    if !policy.store_any_status && !Policy::SAFE_STATUSES.contains(&status) {
+    let named = policy.status_lifetimes.iter().any(|(statuses, _)| statuses.contains(status));
+    if !policy.store_any_status && !named && !Policy::SAFE_STATUSES.contains(&status) {
         return Err(NotStorable::Status);
     }
     Ok(())
@@ -238,15 +236,38 @@ mod tests {
     #[test]
     fn credentials_need_a_response_that_is_explicitly_for_everybody() {
         let request = get().with("authorization", "Basic x");
-        for (value, expected) in [
-            ("max-age=1", Err(NotStorable::Authorization)),
-            ("max-age=1, public", Ok(())),
-            ("s-maxage=1", Ok(())),
-            ("max-age=1, must-revalidate", Ok(())),
-        ] {
+        for (value, expected) in
+            [("max-age=1", Err(NotStorable::Authorization)), ("max-age=1, public", Ok(())), ("s-maxage=1", Ok(()))]
+        {
             let verdict = judge(&Policy::default(), &request, 200, &[("cache-control", value)]);
             assert_eq!(verdict, expected, "{value}");
         }
+    }
+
+    #[test]
+    fn must_revalidate_opens_a_response_with_credentials_only_to_the_letter_of_the_rfc() {
+        let request = get().with("authorization", "Basic x");
+        let pairs = [("cache-control", "max-age=9, must-revalidate")];
+        assert_eq!(judge(&Policy::default(), &request, 200, &pairs), Err(NotStorable::Authorization));
+        assert_eq!(judge(&Policy::strict(), &request, 200, &pairs), Ok(()));
+    }
+
+    #[test]
+    fn an_operator_may_give_a_lifetime_to_a_status_that_names_none() {
+        use crate::http_time::DeltaSeconds;
+        use crate::policy::StatusRange;
+        let lifetimes = [("404", 10), ("5xx", 1)];
+        let status_lifetimes =
+            lifetimes.map(|(name, secs)| (StatusRange::parse(name).unwrap(), DeltaSeconds::new(secs))).to_vec();
+        let policy = Policy { status_lifetimes, ..Policy::default() };
+        assert_eq!(judge(&policy, &get(), 404, &[]), Ok(()));
+        assert_eq!(judge(&policy, &get(), 503, &[]), Ok(()));
+        assert_eq!(judge(&policy, &get(), 503, &[("cache-control", "no-store")]), Err(NotStorable::NoStore));
+        assert_eq!(judge(&policy, &get(), 403, &[("cache-control", "max-age=9")]), Err(NotStorable::Status));
+        assert_eq!(judge(&policy, &get(), 200, &[]), Err(NotStorable::NoFreshness));
+        assert!(
+            ["4", "40", "6xx", "0xx", "4xxx", "xx", "abc", "1xx", ""].iter().all(|t| StatusRange::parse(t).is_none())
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct StoredResponse {
 impl StoredResponse {
     /// Whether its own words make it everybody's, credentials or not (RFC 9111 §3.5).
     pub fn is_explicitly_public(&self) -> bool {
-        ResponseDirectives::of(&self.fields, &Policy::default()).allows_authorization()
+        ResponseDirectives::of(&self.fields, &Policy::default()).is_explicitly_public()
     }
 
     /// Bytes it takes, roughly, with what holding it costs.

@@ -39,7 +39,8 @@ impl Exchange {
         } else if self.request.has_content || METHOD_OVERRIDES.iter().any(|name| self.request.fields.contains(name)) {
             self.pass_by(Forward::Bypass, Some(Detail::UnsupportedRequest), effects);
         } else {
-            self.asked = self.policy.request_directives.then(|| RequestDirectives::of(&self.request.fields));
+            let honoured = &self.policy.request_directives;
+            self.asked = (!honoured.is_empty()).then(|| RequestDirectives::of(&self.request.fields, honoured));
             self.state = State::Local;
             effects.extend(self.key.clone().map(Effect::LookUpLocal));
         }
@@ -92,8 +93,10 @@ impl Exchange {
         if asked_no_cache && !only_if_cached {
             // An answer from before this request would not do, so neither the store nor a leader can help.
             self.forward(true, now, effects);
-        } else if self.is_head() || only_if_cached || self.has_ranges() || self.is_credentialed() {
+        } else if self.is_head() || only_if_cached || self.has_ranges() {
             self.ask_store(false, false, effects);
+        } else if self.is_credentialed() {
+            self.ask_store(false, true, effects);
         } else if self.policy.collapse {
             self.arrive(true, effects);
         } else {
@@ -136,7 +139,7 @@ impl Exchange {
         }
     }
 
-    /// A request with credentials shares nobody's fetch: only what is explicitly for everybody may answer it.
+    /// A request with credentials shares nobody's fetch: whether its answer is for others is known only afterwards.
     pub(super) fn is_credentialed(&self) -> bool {
         self.request.fields.contains("authorization")
     }

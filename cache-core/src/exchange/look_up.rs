@@ -160,7 +160,7 @@ impl Exchange {
             self.state = State::Over;
             return;
         }
-        let may_store = storable && self.method_is_get() && !self.has_ranges();
+        let may_store = storable && self.method_is_get() && !self.has_ranges() && !self.is_better_left_conditional();
         let validators = self.candidate.as_ref().filter(|_| may_store).map(|stored| Validators::of(&stored.fields));
         let mut change = ForwardedRequest { path: self.path.clone(), ..ForwardedRequest::default() };
         if may_store {
@@ -174,5 +174,12 @@ impl Exchange {
         });
         self.state = State::Forwarded(Fetch { request_time: now, validates, may_store });
         effects.push(Effect::Forward(change));
+    }
+
+    /// An answer that will hardly be stored is not asked for in full where the client's own conditions may spare it.
+    fn is_better_left_conditional(&self) -> bool {
+        let hardly_storable = self.is_credentialed() || self.detail == Some(Detail::Uncacheable);
+        let conditional = validation::PRECONDITIONS.iter().any(|name| self.request.fields.contains(name));
+        self.candidate.is_none() && hardly_storable && conditional
     }
 }

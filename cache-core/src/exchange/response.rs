@@ -11,7 +11,7 @@ use crate::http_time::Timestamp;
 use crate::invalidation;
 use crate::key::PrimaryKey;
 use crate::message::ResponseHead;
-use crate::reuse;
+use crate::reuse::{self, Failure};
 use crate::storability::NotStorable;
 use crate::stored_response::StoredResponse;
 use crate::validation;
@@ -49,7 +49,8 @@ impl Exchange {
         effects: &mut Effects,
     ) {
         let failed = source != ResponseSource::Origin || is_server_error(head.status);
-        if failed && self.fall_back(head.status, end, now, effects) {
+        let failure = if source == ResponseSource::Origin { Failure::ErrorStatus } else { Failure::Disconnected };
+        if failed && self.fall_back(head.status, failure, end, now, effects) {
             return;
         }
         if source != ResponseSource::Origin {
@@ -66,9 +67,16 @@ impl Exchange {
     }
 
     /// Serves the stale copy in place of a failure, where that is allowed (RFC 5861 §4, RFC 9111 §4.2.4).
-    fn fall_back(&mut self, origin_status: u16, end: bool, now: Timestamp, effects: &mut Effects) -> bool {
+    fn fall_back(
+        &mut self,
+        origin_status: u16,
+        failure: Failure,
+        end: bool,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> bool {
         let Some(stale) = self.candidate.clone() else { return false };
-        if !reuse::may_serve_on_error(&stale, self.asked.as_ref(), &self.policy, now) {
+        if !reuse::may_serve_on_error(&stale, self.asked.as_ref(), &self.policy, failure, now) {
             return false;
         }
         self.finish(Outcome::StaleOnError(stale.clone()), now, effects);
@@ -96,16 +104,7 @@ impl Exchange {
     fn on_not_modified(&mut self, fetch: Fetch, head: &ResponseHead, now: Timestamp, effects: &mut Effects) {
         let Some(stale) = self.candidate.clone() else { return };
         let Ok(mut fresh) = validation::freshen(&stale, head, fetch.request_time, now) else {
-            // A 304 about some other representation: there is nothing to answer with.
-            let status = CacheStatus { forward_status: Some(304), ..CacheStatus::forwarded(self.why) };
-            let status = status.with_detail(Detail::OriginBroken);
-            effects.extend(self.reply_made(
-                502,
-                "the origin confirmed what it was not asked",
-                status,
-                "larder_bad_304",
-            ));
-            self.finish(Outcome::Failed(502), now, effects);
+            self.on_unexpected_not_modified(&stale, now, effects);
             return;
         };
         fresh.terms = storing::refreshed_terms(&fresh, self.overriding.as_ref(), &self.policy);
@@ -114,6 +113,16 @@ impl Exchange {
         let status = CacheStatus { detail: self.detail, ..status };
         effects.extend(self.reply_with(&fresh, status, "larder_validated", now));
         self.keep(fresh, now, effects);
+    }
+
+    /// A `304` whose validator is another's: it confirms what was asked about, but must not update anything (RFC 9111
+    /// §4.3.4). This request gets the stored response; the next one fetches anew.
+    fn on_unexpected_not_modified(&mut self, stale: &Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) {
+        let status = CacheStatus { forward_status: Some(304), ..CacheStatus::forwarded(self.why) };
+        let status = status.with_detail(Detail::UnexpectedNotModified);
+        effects.extend(self.reply_with(stale, status, "larder_unexpected_304", now));
+        effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+        self.finish(Outcome::Again, now, effects);
     }
 
     fn keep(&mut self, stored: Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) {

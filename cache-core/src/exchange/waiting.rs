@@ -7,7 +7,7 @@ use super::event::Outcome;
 use super::{Exchange, MAX_ROUNDS, State};
 use crate::cache_status::{CacheStatus, Detail, Forward};
 use crate::http_time::Timestamp;
-use crate::reuse;
+use crate::reuse::{self, Failure};
 use crate::stored_response::StoredResponse;
 
 impl Exchange {
@@ -49,7 +49,8 @@ impl Exchange {
     }
 
     fn share_stale(&mut self, stored: &Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) {
-        if self.is_usable(stored) && reuse::may_serve_on_error(stored, self.asked.as_ref(), &self.policy, now) {
+        let (asked, failure) = (self.asked.as_ref(), Failure::Disconnected);
+        if self.is_usable(stored) && reuse::may_serve_on_error(stored, asked, &self.policy, failure, now) {
             let status =
                 CacheStatus { collapsed: true, stale_on_error: true, ..CacheStatus::forwarded(Forward::Stale) };
             let status = status.with_detail(Detail::StaleIfError);

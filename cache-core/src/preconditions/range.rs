@@ -68,7 +68,7 @@ pub(super) fn evaluate(value: &[u8], stored: &StoredResponse) -> Answer {
         Asked::Bytes(range) => {
             let mut fields = stored.fields.clone();
             let (first, last) = (range.start, range.end.saturating_sub(1));
-            fields.append(b"content-range", format!("bytes {first}-{last}/{length}").as_bytes());
+            fields.set(b"content-range", format!("bytes {first}-{last}/{length}").as_bytes());
             Answer::Partial(Part { fields, body: Arc::from(stored.body.get(range).unwrap_or_default()) })
         }
     }

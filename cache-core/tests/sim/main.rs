@@ -2,6 +2,7 @@
 
 mod world;
 
+use larder_cache_core::http_time::DeltaSeconds;
 use larder_cache_core::policy::Policy;
 use world::{Sim, override_policy};
 
@@ -163,4 +164,56 @@ fn a_tunnel_is_not_touched_and_a_fat_get_is_not_cached() {
     assert_eq!(sim.get_with("/", &[("upgrade", "websocket")]).2, "");
     assert!(sim.get_with("/", &[("x-http-method-override", "DELETE")]).2.contains("fwd=bypass"));
     assert!(sim.get("/").2.contains("fwd=uri-miss"), "neither was stored");
+}
+
+#[test]
+fn grace_bridges_a_lost_origin_but_not_an_error_that_it_sends() {
+    let mut sim = Sim::new(Policy { grace: DeltaSeconds::new(60), ..Policy::default() });
+    sim.origin(200, &[("cache-control", "max-age=5")], "one");
+    sim.get("/");
+    sim.pass_secs(20);
+    sim.origin(500, &[], "down");
+    assert_eq!(sim.get("/").0, 500);
+    sim.disconnect();
+    let (status, body, said) = sim.get("/");
+    assert_eq!((status, body.as_str()), (200, "one"));
+    assert!(said.contains("detail=stale-if-error"), "{said}");
+    sim.pass_secs(60);
+    assert_ne!(sim.get("/").0, 200);
+}
+
+#[test]
+fn a_304_with_anothers_validator_answers_once_and_updates_nothing() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
+    sim.get("/");
+    sim.pass_secs(6);
+    sim.origin(304, &[("cache-control", "max-age=5"), ("etag", "\"2\"")], "");
+    assert_eq!(
+        sim.get("/"),
+        (200, "one".into(), "larder; fwd=stale; fwd-status=304; ttl=-1; detail=unexpected-304".into())
+    );
+    sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"2\"")], "two");
+    assert_eq!(sim.get("/").1, "two");
+    assert_eq!(sim.last_request_field("if-none-match"), None, "what was confirmed so is asked for whole");
+}
+
+#[test]
+fn an_answer_to_credentials_is_shared_when_it_says_so() {
+    let mut sim = Sim::new(Policy::default());
+    let credentials = [("authorization", "Basic x")];
+    sim.origin(200, &[("cache-control", "max-age=5")], "mine");
+    assert!(sim.get_with("/", &credentials).2.contains("detail=authorization-response"));
+    sim.origin(200, &[("cache-control", "max-age=5, public")], "ours");
+    assert!(sim.get_with("/", &credentials).2.contains("stored"));
+    assert_eq!(sim.get("/"), (200, "ours".into(), "larder; hit; ttl=5".into()));
+    assert!(sim.get_with("/", &credentials).2.contains("hit"));
+}
+
+#[test]
+fn conditions_of_a_request_with_credentials_reach_the_origin() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(304, &[("etag", "\"1\"")], "");
+    let got = sim.get_with("/", &[("authorization", "Basic x"), ("if-none-match", "\"1\"")]);
+    assert_eq!((got.0, sim.last_request_field("if-none-match").as_deref()), (304, Some("\"1\"")));
 }

@@ -19,6 +19,7 @@ pub(crate) struct Sim {
     now: Timestamp,
     level1: Vec<(PrimaryKey, Arc<StoredResponse>)>,
     answer: (ResponseHead, String),
+    source: ResponseSource,
     requests: Vec<Fields>,
     refreshes: usize,
 }
@@ -34,6 +35,7 @@ impl Sim {
             now: Timestamp::from_millis(784_111_777_000),
             level1: Vec::new(),
             answer: (ResponseHead::new(200, &[]), String::new()),
+            source: ResponseSource::Origin,
             requests: Vec::new(),
             refreshes: 0,
         }
@@ -42,6 +44,13 @@ impl Sim {
     /// What the origin answers from now on.
     pub(crate) fn origin(&mut self, status: u16, fields: &[(&str, &str)], body: &str) {
         self.answer = (ResponseHead::new(status, fields), body.to_owned());
+        self.source = ResponseSource::Origin;
+    }
+
+    /// From now on no origin is reached.
+    pub(crate) fn disconnect(&mut self) {
+        self.origin(503, &[], "no healthy upstream");
+        self.source = ResponseSource::NoOrigin;
     }
 
     pub(crate) fn pass_secs(&mut self, secs: u64) {
@@ -94,6 +103,7 @@ impl Sim {
                     if let Some(path) = &change.path {
                         sent.set(b":path", path);
                     }
+                    sent.retain(|name, _| !change.remove.iter().any(|removed| removed == name));
                     for (name, value) in change.set.iter() {
                         sent.set(name, value);
                     }
@@ -115,7 +125,7 @@ impl Sim {
     fn answer_from_origin(&mut self, exchange: &mut Exchange, got: &mut Got) -> Vec<Effect> {
         let (head, body) = self.answer.clone();
         (got.0, got.1) = (head.status, body.clone());
-        let event = Event::Response { head, source: ResponseSource::Origin, end: body.is_empty() };
+        let event = Event::Response { head, source: self.source, end: body.is_empty() };
         let mut effects = exchange.handle(event, self.now);
         // In two pieces, as content comes.
         let (first, second) = body.as_bytes().split_at(body.len() / 2);

@@ -1,0 +1,260 @@
+//! Reading the JSON document, member by member.
+
+use std::sync::Arc;
+
+use larder_cache_core::fields::is_token;
+use larder_cache_core::http_time::DeltaSeconds;
+use larder_cache_core::policy::{Policy, RangeOnMiss, StatusRange};
+use serde_json::{Map, Value};
+
+use super::{Config, Rule};
+
+/// Reads values and collects mistakes; a mistaken value becomes its default, so that reading goes on.
+#[derive(Default)]
+pub(super) struct Reader {
+    pub(super) mistakes: Vec<String>,
+}
+
+impl Reader {
+    pub(super) fn config(&mut self, value: &Value) -> Config {
+        let top = self.object(value, "", &["store", "limits", "rules", "namespace", "refresh_cluster"]);
+        let store = self.object(member(&top, "store"), "store", &["cluster", "timeout_ms", "wait_ms"]);
+        let limits_names = ["l1_bytes", "collapse_wait_ms", "lease_ms"];
+        let limits = self.object(member(&top, "limits"), "limits", &limits_names);
+        let cluster = self.text(&store, "store", "cluster").unwrap_or_else(|| "larder-sidecar".to_owned());
+        let namespace = self.text(&top, "", "namespace").unwrap_or_else(|| "default".to_owned());
+        Config {
+            store_cluster: cluster,
+            store_timeout_ms: self.number(&store, "store", "timeout_ms", 50, 1, 10_000),
+            store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, 30_000),
+            namespace: Arc::from(namespace.into_bytes()),
+            l1_bytes: self.number(&limits, "limits", "l1_bytes", 64 << 20, 64 << 10, 512 << 20),
+            collapse_wait_ms: self.number(&limits, "limits", "collapse_wait_ms", 10_000, 1, 30_000),
+            lease_ms: self.number(&limits, "limits", "lease_ms", 30_000, 100, 600_000),
+            refresh_cluster: self.text(&top, "", "refresh_cluster"),
+            rules: self.rules(top.get("rules")),
+        }
+    }
+
+    fn rules(&mut self, value: Option<&Value>) -> Vec<Rule> {
+        let Some(value) = value else { return vec![Rule::default()] };
+        let Value::Array(rules) = value else {
+            self.mistake("rules", "must be a list");
+            return Vec::new();
+        };
+        rules.iter().enumerate().map(|(index, rule)| self.rule(rule, &format!("rules[{index}]"))).collect()
+    }
+
+    fn rule(&mut self, value: &Value, path: &str) -> Rule {
+        let rule = self.object(value, path, &["match", "policy"]);
+        let match_path = format!("{path}.match");
+        let matches =
+            self.object(member(&rule, "match"), &match_path, &["host", "path_prefix", "path", "method", "header"]);
+        let header = self.text(&matches, &match_path, "header").map(|name| name.to_ascii_lowercase());
+        Rule {
+            host: self.text(&matches, &match_path, "host"),
+            path_prefix: self.text(&matches, &match_path, "path_prefix"),
+            path: self.text(&matches, &match_path, "path"),
+            method: self.text(&matches, &match_path, "method"),
+            header,
+            policy: Arc::new(self.policy(member(&rule, "policy"), &format!("{path}.policy"))),
+        }
+    }
+
+    fn policy(&mut self, value: &Value, path: &str) -> Policy {
+        const NAMES: [&str; 23] = [
+            "profile",
+            "cache",
+            "query_override",
+            "collapse",
+            "default_lifetime_s",
+            "heuristic_freshness",
+            "request_directives",
+            "store_set_cookie",
+            "store_with_cookie",
+            "reuse_with_authorization",
+            "store_any_status",
+            "keep_s",
+            "max_stale_s",
+            "max_object_bytes",
+            "uncacheable_for_s",
+            "targeted_fields",
+            "status_lifetimes_s",
+            "grace_s",
+            "range_on_miss",
+            "max_ranges",
+            "normalise_accept_language",
+            "store_post",
+            "comment",
+        ];
+        let policy = self.object(value, path, &NAMES);
+        let base = match self.text(&policy, path, "profile").as_deref() {
+            None | Some("safe") => Policy::default(),
+            Some("rfc9111") => Policy::strict(),
+            Some(_) => {
+                self.mistake(&format!("{path}.profile"), "must be \"safe\" or \"rfc9111\"");
+                Policy::default()
+            }
+        };
+        let lifetime = policy.contains_key("default_lifetime_s");
+        let lifetime = lifetime.then(|| self.seconds(&policy, path, "default_lifetime_s", DeltaSeconds::ZERO));
+        let mut flag = |name, default| self.flag(&policy, path, name, default);
+        Policy {
+            cache: flag("cache", base.cache),
+            query_override: flag("query_override", base.query_override),
+            collapse: flag("collapse", base.collapse),
+            default_lifetime: lifetime,
+            heuristic_freshness: flag("heuristic_freshness", base.heuristic_freshness),
+            normalise_accept_language: flag("normalise_accept_language", base.normalise_accept_language),
+            store_post: flag("store_post", base.store_post),
+            store_set_cookie: flag("store_set_cookie", base.store_set_cookie),
+            store_with_cookie: flag("store_with_cookie", base.store_with_cookie),
+            reuse_with_authorization: flag("reuse_with_authorization", base.reuse_with_authorization),
+            store_any_status: flag("store_any_status", base.store_any_status),
+            status_lifetimes: self.status_lifetimes(&policy, path),
+            request_directives: self.request_directives(&policy, path, base.request_directives),
+            grace: self.seconds(&policy, path, "grace_s", base.grace),
+            range_on_miss: self.range_on_miss(&policy, path, base.range_on_miss),
+            max_ranges: self.number(&policy, path, "max_ranges", base.max_ranges, 0, 64),
+            keep: self.seconds(&policy, path, "keep_s", base.keep),
+            max_stale: self.seconds(&policy, path, "max_stale_s", base.max_stale),
+            max_object_bytes: self.number(&policy, path, "max_object_bytes", base.max_object_bytes, 1024, 16 << 20),
+            uncacheable_for: self.seconds(&policy, path, "uncacheable_for_s", base.uncacheable_for),
+            targeted_fields: self.names(&policy, path, "targeted_fields", base.targeted_fields),
+        }
+    }
+
+    /// `true` for all, `false` for none, or a list of some.
+    fn request_directives(&mut self, policy: &Map<String, Value>, path: &str, default: Vec<String>) -> Vec<String> {
+        let all = || Policy::REQUEST_DIRECTIVES.map(str::to_owned).to_vec();
+        let known = |names: &Vec<String>| names.iter().all(|name| Policy::REQUEST_DIRECTIVES.contains(&name.as_str()));
+        match policy.get("request_directives") {
+            None => default,
+            Some(Value::Bool(on)) => on.then(all).unwrap_or_default(),
+            Some(value) => match names(value).filter(known) {
+                Some(names) => names,
+                None => {
+                    let problem = format!("must be true, false or a list of {}", Policy::REQUEST_DIRECTIVES.join(", "));
+                    self.mistake(&joined(path, "request_directives"), &problem);
+                    default
+                }
+            },
+        }
+    }
+
+    fn status_lifetimes(&mut self, policy: &Map<String, Value>, path: &str) -> Vec<(StatusRange, DeltaSeconds)> {
+        let Some(value) = policy.get("status_lifetimes_s") else { return Vec::new() };
+        let path = joined(path, "status_lifetimes_s");
+        let Value::Object(members) = value else {
+            self.mistake(&path, "must be an object such as {\"404\": 10, \"5xx\": 1}");
+            return Vec::new();
+        };
+        let mut lifetimes: Vec<(StatusRange, DeltaSeconds)> = Vec::new();
+        for name in members.keys() {
+            let lifetime = self.seconds(members, &path, name, DeltaSeconds::ZERO);
+            match StatusRange::parse(name) {
+                Some(statuses) => lifetimes.push((statuses, lifetime)),
+                None => self.mistake(&joined(&path, name), "must be a status such as 404, or a class such as 5xx"),
+            }
+        }
+        // One status says more than a class.
+        lifetimes.sort_by_key(|(statuses, _)| statuses.last - statuses.first);
+        lifetimes
+    }
+
+    fn range_on_miss(&mut self, policy: &Map<String, Value>, path: &str, default: RangeOnMiss) -> RangeOnMiss {
+        match self.text(policy, path, "range_on_miss").as_deref() {
+            None => default,
+            Some("whole") => RangeOnMiss::Whole,
+            Some("part") => RangeOnMiss::Part,
+            Some("pass") => RangeOnMiss::Pass,
+            Some(_) => {
+                self.mistake(&joined(path, "range_on_miss"), "must be \"whole\", \"part\" or \"pass\"");
+                default
+            }
+        }
+    }
+
+    /// An object whose members are all known; anything else is a mistake and counts as empty.
+    fn object(&mut self, value: &Value, path: &str, known: &[&str]) -> Map<String, Value> {
+        match value {
+            Value::Object(members) => {
+                for name in members.keys().filter(|name| !known.contains(&name.as_str())) {
+                    self.mistake(&joined(path, name), &format!("is not known; known are {}", known.join(", ")));
+                }
+                members.clone()
+            }
+            Value::Null => Map::new(),
+            _ => {
+                self.mistake(if path.is_empty() { "the document" } else { path }, "must be an object");
+                Map::new()
+            }
+        }
+    }
+
+    fn text(&mut self, object: &Map<String, Value>, path: &str, name: &str) -> Option<String> {
+        match object.get(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
+            Some(_) => {
+                self.mistake(&joined(path, name), "must be a text, not empty");
+                None
+            }
+        }
+    }
+
+    fn flag(&mut self, object: &Map<String, Value>, path: &str, name: &str, default: bool) -> bool {
+        match object.get(name) {
+            None => default,
+            Some(Value::Bool(flag)) => *flag,
+            Some(_) => {
+                self.mistake(&joined(path, name), "must be true or false");
+                default
+            }
+        }
+    }
+
+    fn number(&mut self, object: &Map<String, Value>, path: &str, name: &str, default: u64, min: u64, max: u64) -> u64 {
+        let Some(value) = object.get(name) else { return default };
+        match value.as_u64().filter(|number| (min..=max).contains(number)) {
+            Some(number) => number,
+            None => {
+                self.mistake(&joined(path, name), &format!("must be a whole number from {min} to {max}"));
+                default
+            }
+        }
+    }
+
+    fn seconds(&mut self, object: &Map<String, Value>, path: &str, name: &str, default: DeltaSeconds) -> DeltaSeconds {
+        DeltaSeconds::new(self.number(object, path, name, default.as_secs(), 0, 365 * 86_400))
+    }
+
+    fn names(&mut self, object: &Map<String, Value>, path: &str, name: &str, default: Vec<String>) -> Vec<String> {
+        let Some(value) = object.get(name) else { return default };
+        match names(value) {
+            Some(names) => names,
+            None => {
+                self.mistake(&joined(path, name), "must be a list of field names");
+                default
+            }
+        }
+    }
+
+    fn mistake(&mut self, path: &str, problem: &str) {
+        self.mistakes.push(format!("{path} {problem}"));
+    }
+}
+
+/// A list of tokens, in lower case.
+fn names(value: &Value) -> Option<Vec<String>> {
+    let read = |item: &Value| item.as_str().filter(|text| is_token(text.as_bytes())).map(str::to_ascii_lowercase);
+    value.as_array()?.iter().map(read).collect()
+}
+
+fn member<'a>(object: &'a Map<String, Value>, name: &str) -> &'a Value {
+    object.get(name).unwrap_or(&Value::Null)
+}
+
+fn joined(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
