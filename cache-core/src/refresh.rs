@@ -59,10 +59,7 @@ impl Refresh {
         if self.order.fence.is_some() {
             return Start::Fetch(self.request_fields(now));
         }
-        let mut presented = vary::presented_selectors(&self.order.request);
-        if let Some(value) = self.order.request.fields.get(OVERRIDE_FIELD) {
-            presented.insert(OVERRIDE_FIELD.to_owned(), vary::token(value));
-        }
+        let presented = vary::presented_selectors(&self.order.request);
         Start::AskStore(StoreQuestion { key: self.order.key.digest(), presented, lease: true, wait: false })
     }
 

@@ -12,13 +12,19 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::fields::{Fields, is_hop_by_hop, list_members, split_unquoted, trim};
+use crate::key::OVERRIDE_FIELD;
 use crate::message::Request;
 use crate::store_api::entry::{narrow, widen};
 use crate::store_api::{SelectorToken, Selectors};
 use crate::stored_response::StoredResponse;
 
+pub mod language;
+
 /// More selecting fields than this count as `Vary: *`.
 pub const MAX_FIELDS: usize = 32;
+
+/// Pseudo-fields that select although no origin names them.
+const SELECTING_PSEUDO_FIELDS: [&str; 3] = [OVERRIDE_FIELD, language::LANGUAGES_FIELD, language::LANGUAGE_FIELD];
 
 /// What a response says about its variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +64,17 @@ pub struct SelectingFields(Vec<Selecting>);
 type Selecting = (Box<[u8]>, Option<Box<[u8]>>);
 
 impl SelectingFields {
+    /// The fields that selected `response` for `request`: those that `Vary` names, and the override. `None` when no other
+    /// request can match (RFC 9111 §4.1).
+    pub fn of_response(request: &Request, response: &Fields) -> Option<Self> {
+        let Vary::Fields(mut names) = Vary::of(response) else { return None };
+        for name in names.iter_mut().filter(|name| *name == b"accept-language") {
+            *name = language::selecting_field(&request.fields, response).as_bytes().to_vec();
+        }
+        names.push(OVERRIDE_FIELD.as_bytes().to_vec());
+        Self::of(&names, request)
+    }
+
     /// The values `request` has for `names`. `None` when there are more than [`MAX_FIELDS`] and one.
     pub fn of(names: &[Vec<u8>], request: &Request) -> Option<Self> {
         if names.len() > MAX_FIELDS + 1 {
@@ -115,7 +132,8 @@ pub fn token(value: &[u8]) -> SelectorToken {
 pub fn presented_selectors(request: &Request) -> Selectors {
     let mut selectors = Selectors::new();
     for (name, _) in request.fields.iter() {
-        let selects = !name.starts_with(b":") && !is_hop_by_hop(name);
+        let pseudo = SELECTING_PSEUDO_FIELDS.iter().any(|known| known.as_bytes() == name);
+        let selects = pseudo || (!name.starts_with(b":") && !is_hop_by_hop(name));
         if selects && let Some(value) = normalised(name, &request.fields) {
             selectors.entry(widen(name)).or_insert_with(|| token(&value));
         }
@@ -245,8 +263,8 @@ mod tests {
 
     #[test]
     fn presented_tokens_leave_out_pseudo_and_connection_fields() {
-        let presented = presented_selectors(&request(&[("te", "trailers"), ("x-a", "1")]));
-        assert_eq!(presented.keys().collect::<Vec<_>>(), ["x-a"]);
+        let presented = presented_selectors(&request(&[("te", "trailers"), ("x-a", "1"), (":override", "max-age=1")]));
+        assert_eq!(presented.keys().collect::<Vec<_>>(), [":override", "x-a"]);
     }
 
     proptest! {

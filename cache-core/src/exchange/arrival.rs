@@ -41,6 +41,9 @@ impl Exchange {
         } else {
             let honoured = &self.policy.request_directives;
             self.asked = (!honoured.is_empty()).then(|| RequestDirectives::of(&self.request.fields, honoured));
+            if self.policy.normalise_accept_language {
+                vary::language::add_pseudo_fields(&mut self.request.fields);
+            }
             self.state = State::Local;
             effects.extend(self.key.clone().map(Effect::LookUpLocal));
         }

@@ -75,10 +75,7 @@ impl Exchange {
     }
 
     pub(super) fn ask_store(&mut self, lease: bool, storable: bool, effects: &mut Effects) {
-        let mut presented = vary::presented_selectors(&self.request);
-        if let Some(value) = self.request.fields.get(OVERRIDE_FIELD) {
-            presented.insert(OVERRIDE_FIELD.to_owned(), vary::token(value));
-        }
+        let presented = vary::presented_selectors(&self.request);
         self.state = State::Asking { storable };
         let wait = self.store_waited;
         effects.push(Effect::AskStore(StoreQuestion { key: self.digest(), presented, lease, wait }));

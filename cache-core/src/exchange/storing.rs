@@ -9,13 +9,12 @@ use crate::cache_control::{FieldScope, ResponseDirectives};
 use crate::fields::Fields;
 use crate::freshness::{self, LifetimeSource};
 use crate::http_time::{DeltaSeconds, Timestamp};
-use crate::key::OVERRIDE_FIELD;
 use crate::message::{Request, ResponseHead};
 use crate::policy::Policy;
 use crate::query_override::QueryOverride;
 use crate::storability::{self, NotStorable};
 use crate::stored_response::{ReuseTerms, StoredResponse};
-use crate::vary::{SelectingFields, Vary};
+use crate::vary::SelectingFields;
 
 /// All that is known of a response before its content.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +44,7 @@ pub fn judge(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<Stor
     if declared_length(&response.fields).is_some_and(|length| length > policy.max_object_bytes) {
         return Err(NotStorable::TooLarge);
     }
-    let Vary::Fields(mut names) = Vary::of(&response.fields) else { return Err(NotStorable::VaryStar) };
-    names.push(OVERRIDE_FIELD.as_bytes().to_vec());
-    let selecting = SelectingFields::of(&names, request).ok_or(NotStorable::VaryStar)?;
+    let selecting = SelectingFields::of_response(request, &response.fields).ok_or(NotStorable::VaryStar)?;
     Ok(StoredResponse {
         url,
         status: response.status,

@@ -1,0 +1,109 @@
+//! `Accept-Language` by what it says instead of how it is written (RFC 9110 §12.5.4), where the policy asks for that.
+//!
+//! What this decides: two values that accept the same languages with the same weights are one, and a response in the
+//! language that its request liked best answers every request that likes that language best. A request carries both
+//! answers as pseudo-fields, which select like any other field; so a response says only which of them selected it.
+
+use crate::fields::{Fields, list_members, split_unquoted, trim};
+
+/// Pseudo-field: the accepted languages in a fixed order, with their weights. Empty where there is no field.
+pub const LANGUAGES_FIELD: &str = ":accept-language";
+/// Pseudo-field: the language liked best, of several the first in the alphabet.
+pub const LANGUAGE_FIELD: &str = ":language";
+
+/// Adds both pseudo-fields to a request.
+pub fn add_pseudo_fields(request: &mut Fields) {
+    let languages = ranked(request);
+    let list: Vec<String> = languages.iter().map(|(weight, tag)| format!("{tag};q={weight}")).collect();
+    request.append(LANGUAGES_FIELD.as_bytes(), list.join(",").as_bytes());
+    let best = languages.first().filter(|(_, tag)| tag != "*").map(|(_, tag)| tag.as_str()).unwrap_or_default();
+    request.append(LANGUAGE_FIELD.as_bytes(), best.as_bytes());
+}
+
+/// The field that selected a response which varies by `accept-language`: the language itself where the response is in
+/// the one its request liked best, else the whole list; `accept-language` where no pseudo-fields were added.
+pub fn selecting_field(request: &Fields, response: &Fields) -> &'static str {
+    let Some(best) = request.get(LANGUAGE_FIELD) else { return "accept-language" };
+    let mut content = response.list("content-language");
+    let is_best = content.next().is_some_and(|language| !best.is_empty() && language.eq_ignore_ascii_case(best));
+    if is_best && content.next().is_none() { LANGUAGE_FIELD } else { LANGUAGES_FIELD }
+}
+
+/// Languages with their weights in thousandths, the best first; what is not acceptable is left out.
+fn ranked(request: &Fields) -> Vec<(u16, String)> {
+    let mut languages: Vec<(u16, String)> = Vec::new();
+    for member in request.all("accept-language").flat_map(list_members) {
+        let mut parts = split_unquoted(member, b';').map(trim);
+        let tag = String::from_utf8_lossy(parts.next().unwrap_or_default()).to_ascii_lowercase();
+        let weight = parts.find_map(weight).unwrap_or(1000);
+        if weight > 0 && !languages.iter().any(|(_, known)| *known == tag) {
+            languages.push((weight, tag));
+        }
+    }
+    languages.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
+    languages
+}
+
+/// `q=0.8` as 800. Digits past the third do not count, and more than 1 is 1.
+fn weight(parameter: &[u8]) -> Option<u16> {
+    let value = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
+    let (whole, fraction) = match value.iter().position(|&byte| byte == b'.') {
+        Some(dot) => (value.get(..dot)?, value.get(dot + 1..)?),
+        None => (value, &[][..]),
+    };
+    if whole != b"0" {
+        return Some(1000);
+    }
+    let digit =
+        |at: usize| fraction.get(at).filter(|byte| byte.is_ascii_digit()).map_or(0, |byte| u16::from(byte - b'0'));
+    Some(digit(0) * 100 + digit(1) * 10 + digit(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pseudo(value: &str) -> (String, String) {
+        let mut fields = Fields::from_pairs([("accept-language", value)]);
+        add_pseudo_fields(&mut fields);
+        let text = |name| String::from_utf8(fields.get(name).unwrap().to_vec()).unwrap();
+        (text(LANGUAGES_FIELD), text(LANGUAGE_FIELD))
+    }
+
+    #[test]
+    fn order_case_and_spelling_of_weights_do_not_count() {
+        let expected = pseudo("en, de");
+        for same in ["de, en", "DE,eN", "en;q=1, de;q=1.000", "de ; q=1.0 , en", "en, de, fr;q=0"] {
+            assert_eq!(pseudo(same), expected, "{same}");
+        }
+        for other in ["en", "en, de;q=0.9", "en, de, fr", ""] {
+            assert_ne!(pseudo(other).0, expected.0, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_best_language_has_the_highest_weight() {
+        for (value, best) in
+            [("fr;q=0.5, de;q=1.0", "de"), ("en, de", "de"), ("*", ""), ("", ""), ("fr;q=0.001, de;q=0", "fr")]
+        {
+            assert_eq!(pseudo(value).1, best, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_response_in_the_best_language_is_selected_by_it_alone() {
+        let mut request = Fields::from_pairs([("accept-language", "en;q=0.5, de")]);
+        assert_eq!(selecting_field(&request, &Fields::default()), "accept-language");
+        add_pseudo_fields(&mut request);
+        for (content, expected) in [
+            (Some("de"), LANGUAGE_FIELD),
+            (Some("DE"), LANGUAGE_FIELD),
+            (Some("en"), LANGUAGES_FIELD),
+            (None, LANGUAGES_FIELD),
+            (Some("de, en"), LANGUAGES_FIELD),
+        ] {
+            let response = Fields::from_pairs(content.map(|language| ("content-language", language)));
+            assert_eq!(selecting_field(&request, &response), expected, "{content:?}");
+        }
+    }
+}
