@@ -145,6 +145,21 @@ pub fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     split_unquoted(value, b',').map(trim).filter(|member| !member.is_empty())
 }
 
+/// `value` with one space behind each comma that separates, as RFC 9110 §5.3 joins lines; `None` when it has that
+/// already. Envoy joins lines with a bare comma.
+pub fn respaced(value: &[u8]) -> Option<Vec<u8>> {
+    let mut parts = split_unquoted(value, b',');
+    let mut spaced = parts.next()?.to_vec();
+    for part in parts {
+        spaced.push(b',');
+        if !matches!(part.first(), Some(b' ' | b'\t')) {
+            spaced.push(b' ');
+        }
+        spaced.extend_from_slice(part);
+    }
+    (spaced != value).then_some(spaced)
+}
+
 /// The parts of `value` between unquoted `separator` bytes, untrimmed.
 pub fn split_unquoted(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value);
@@ -231,6 +246,14 @@ mod tests {
             ("", vec![]),
         ] {
             assert_eq!(members(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn joined_lines_get_their_space_back() {
+        assert_eq!(respaced(b"max-age=1,s-maxage=2, x").unwrap(), b"max-age=1, s-maxage=2, x");
+        for fine in ["", "max-age=1", "a, b", "a,\tb", "private=\"a,b\""] {
+            assert_eq!(respaced(fine.as_bytes()), None, "{fine}");
         }
     }
 

@@ -62,6 +62,13 @@ pub fn freshness_lifetime(
     }
 }
 
+/// Whether the response itself names its lifetime: nobody guesses and no operator gives one (RFC 9111 §4.2.1).
+pub fn is_explicit(response: &ResponseHead, policy: &Policy) -> bool {
+    let directives = ResponseDirectives::of(&response.fields, policy);
+    let (_, source) = freshness_lifetime(response, &directives, Timestamp::default(), policy);
+    matches!(source, LifetimeSource::SMaxage | LifetimeSource::MaxAge | LifetimeSource::Expires)
+}
+
 /// `Expires` less `Date`. An invalid or repeated, differing value means "already expired" (RFC 9111 §5.3, §4.2.1).
 fn expires_lifetime(response: &ResponseHead, response_time: Timestamp) -> Option<DeltaSeconds> {
     let mut lines = response.fields.all("expires");

@@ -45,6 +45,11 @@ pub fn targets(request: &Request, response: &ResponseHead) -> Vec<Target> {
     targets
 }
 
+/// The path and query that `Content-Location` names, if it lies at the request's origin (RFC 9110 §8.7).
+pub fn content_location(request: &Request, response: &ResponseHead) -> Option<Vec<u8>> {
+    response.fields.get("content-location").and_then(|reference| resolve(trim(reference), request))
+}
+
 /// The path and query a reference means (RFC 3986 §5.2), if it lies at the request's origin.
 fn resolve(reference: &[u8], request: &Request) -> Option<Vec<u8>> {
     let reference = reference.split(|&byte| byte == b'#').next().unwrap_or_default();

@@ -139,11 +139,13 @@ impl Refresh {
     fn fresh_response(&self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Verdict {
         if head.status == 304 {
             return match validation::freshen(&self.order.stored, head, self.request_time, now) {
-                Ok(mut fresh) => {
-                    fresh.terms = storing::refreshed_terms(&fresh, self.overriding.as_ref(), &self.policy);
-                    Verdict::Keep(Box::new(fresh))
+                Ok(fresh) => {
+                    let (request, overriding) = (&self.order.request, self.overriding.as_ref());
+                    let renewed = storing::renewed(&fresh, request, overriding, &self.policy);
+                    renewed.map_or(Verdict::Replaced, |fresh| Verdict::Keep(Box::new(fresh)))
                 }
-                Err(_) => Verdict::Failed,
+                // It must not update anything (RFC 9111 §4.3.4); what it confirmed so is fetched anew.
+                Err(_) => Verdict::Replaced,
             };
         }
         if head.status >= 500 {

@@ -4,7 +4,7 @@
 //! completeness (`exchange::storing`) and which variant it is (`vary`).
 
 use crate::cache_control::{FieldScope, RequestDirectives, ResponseDirectives};
-use crate::fields::{Fields, are_safe_to_emit, connection_options, is_hop_by_hop};
+use crate::fields::{Fields, are_safe_to_emit, connection_options, is_hop_by_hop, respaced};
 use crate::freshness::LifetimeSource;
 use crate::message::{Request, ResponseHead};
 use crate::policy::Policy;
@@ -184,6 +184,9 @@ pub fn storable_fields(response: &ResponseHead, directives: &ResponseDirectives)
             || for_first_recipient
             || is_worked_out_anew(name))
     });
+    if let Some(spaced) = fields.get("cache-control").and_then(respaced) {
+        fields.set(b"cache-control", &spaced);
+    }
     fields
 }
 

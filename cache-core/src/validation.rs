@@ -77,6 +77,22 @@ pub fn freshen(
     })
 }
 
+/// The stored response as the answer to a HEAD renews it (RFC 9111 §4.3.5): where each validator and the length
+/// it carries are the stored ones, it is about the same representation.
+pub fn freshen_by_head(
+    stored: &StoredResponse,
+    head: &ResponseHead,
+    request_time: Timestamp,
+    response_time: Timestamp,
+) -> Result<StoredResponse, UnexpectedNotModified> {
+    let same = |name| head.fields.get(name).is_none_or(|value| stored.fields.get(name) == Some(value));
+    let length = head.fields.get("content-length").map(|value| value == stored.body.len().to_string().as_bytes());
+    if stored.status != 200 || !same("etag") || !same("last-modified") || length == Some(false) {
+        return Err(UnexpectedNotModified);
+    }
+    freshen(stored, head, request_time, response_time)
+}
+
 /// Fields that say how the stored bytes are to be read stay with these bytes (RFC 9111 §3.2); fields that are worked out
 /// anew for each answer are not stored at all.
 fn describes_content(name: &[u8]) -> bool {
@@ -135,6 +151,21 @@ mod tests {
     fn a_304_about_another_representation_is_not_used() {
         assert_eq!(freshened(&[("etag", "\"2\"")]), Err(UnexpectedNotModified));
         assert!(freshened(&[("etag", "W/\"1\"")]).is_ok());
+    }
+
+    #[test]
+    fn a_head_renews_what_it_agrees_with_and_nothing_else() {
+        let at = Timestamp::from_millis(2_000_000_000);
+        let renewed = |pairs: &[(&str, &str)]| {
+            freshen_by_head(&StoredResponse::example(), &ResponseHead::new(200, pairs), at, at)
+        };
+        for agreeing in [&[][..], &[("etag", "\"1\"")], &[("content-length", "5"), ("x-new", "1")]] {
+            let stored = renewed(agreeing).unwrap();
+            assert_eq!((stored.response_time, &*stored.body), (at, &b"hello"[..]), "{agreeing:?}");
+        }
+        for other in [("etag", "\"2\""), ("etag", "W/\"1\""), ("content-length", "6"), ("last-modified", "x")] {
+            assert!(renewed(&[other]).is_err(), "{other:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::effect::{Effect, Reply, ResponseChange};
 use super::{Exchange, Mark};
 use crate::cache_status::{CacheStatus, X_CACHE_STATUS};
-use crate::fields::Fields;
+use crate::fields::{Fields, respaced};
 use crate::http_time::Timestamp;
 use crate::preconditions::{self, Answer};
 use crate::query_override::MalformedOverride;
@@ -80,6 +80,11 @@ impl Exchange {
                 list.extend_from_slice(b", ");
             }
             list.extend_from_slice(status.to_string().as_bytes());
+            if status.stored
+                && let Some(spaced) = upstream.get("cache-control").and_then(respaced)
+            {
+                set.append(b"cache-control", &spaced);
+            }
             set.append(b"cache-status", &list);
             set.append(X_CACHE_STATUS.as_bytes(), status.hit_or_miss().as_bytes());
         }

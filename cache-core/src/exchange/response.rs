@@ -7,6 +7,7 @@ use super::event::{Outcome, ResponseSource};
 use super::storing::{self, Capture, Captured, Fetched, Purpose};
 use super::{Exchange, Fetch, Mark, State};
 use crate::cache_status::{CacheStatus, Detail};
+use crate::freshness;
 use crate::http_time::Timestamp;
 use crate::invalidation;
 use crate::key::PrimaryKey;
@@ -30,6 +31,9 @@ impl Exchange {
             State::Passing { invalidates } => {
                 if invalidates && source == ResponseSource::Origin {
                     self.invalidate(head, effects);
+                    if self.store_post(head, end, now, effects) {
+                        return;
+                    }
                 }
                 if self.mark == Mark::Told {
                     effects.extend(self.pass_on(head, source));
@@ -62,8 +66,54 @@ impl Exchange {
             self.store_or_pass(fetch, head, end, now, effects);
         } else {
             // HEAD, ranges, credentials: nothing to store, nobody waits.
+            if self.is_head() && head.status == 200 {
+                self.freshen_by_head(fetch, head, now, effects);
+            }
             effects.extend(self.pass_on(head, source));
         }
+    }
+
+    /// RFC 9111 §4.3.5: the answer to a HEAD says whether what is stored still holds.
+    fn freshen_by_head(&mut self, fetch: Fetch, head: &ResponseHead, now: Timestamp, effects: &mut Effects) {
+        let (Some(stale), Some(key)) = (self.candidate.clone(), self.key.clone()) else { return };
+        let fresh = validation::freshen_by_head(&stale, head, fetch.request_time, now).ok();
+        effects.push(match fresh.and_then(|fresh| self.renewed(&fresh).ok()) {
+            Some(fresh) => Effect::Keep { key, stored: Arc::new(fresh), fence: None, local_only: false },
+            None => Effect::Invalidate(vec![key]),
+        });
+    }
+
+    /// Captures the answer to a POST that says that it is what a GET of the same URL would get (RFC 9110 §9.3.3). Says
+    /// whether it does.
+    fn store_post(&mut self, head: &ResponseHead, end: bool, now: Timestamp, effects: &mut Effects) -> bool {
+        let own_url = || invalidation::content_location(&self.request, head).as_deref() == Some(self.request.path());
+        if !self.policy.store_post || self.request.method() != b"POST" || head.status != 200 || !own_url() {
+            return false;
+        }
+        let mut as_get = self.request.clone();
+        as_get.fields.set(b":method", b"GET");
+        let fetched = Fetched {
+            request: &as_get,
+            overriding: self.overriding.as_ref(),
+            response: head,
+            request_time: self.arrived,
+            response_time: now,
+        };
+        let Ok(mut response) = storing::judge(&fetched, self.url(), &self.policy) else { return false };
+        if !freshness::is_explicit(head, &self.policy) {
+            return false;
+        }
+        // It was made by the change that has just invalidated everything older.
+        response.request_time = now.plus_millis(1);
+        let status = CacheStatus { stored: true, ..self.forwarded(head.status) };
+        effects.extend(self.pass(&head.fields, None, status));
+        let declared = storing::declared_length(&head.fields);
+        let limit = self.policy.max_object_bytes;
+        self.state = State::Capturing(Capture::new(response, declared, limit, Purpose::Store));
+        if end {
+            self.on_body(&[], true, now, effects);
+        }
+        true
     }
 
     /// Serves the stale copy in place of a failure, where that is allowed (RFC 5861 §4, RFC 9111 §4.2.4).
@@ -103,16 +153,35 @@ impl Exchange {
     /// Freshens what is stored and answers with it (RFC 9111 §4.3.3, §4.3.4).
     fn on_not_modified(&mut self, fetch: Fetch, head: &ResponseHead, now: Timestamp, effects: &mut Effects) {
         let Some(stale) = self.candidate.clone() else { return };
-        let Ok(mut fresh) = validation::freshen(&stale, head, fetch.request_time, now) else {
+        let Ok(fresh) = validation::freshen(&stale, head, fetch.request_time, now) else {
             self.on_unexpected_not_modified(&stale, now, effects);
             return;
         };
-        fresh.terms = storing::refreshed_terms(&fresh, self.overriding.as_ref(), &self.policy);
-        let fresh = Arc::new(fresh);
-        let status = CacheStatus { forward_status: Some(304), stored: true, ..CacheStatus::forwarded(self.why) };
-        let status = CacheStatus { detail: self.detail, ..status };
-        effects.extend(self.reply_with(&fresh, status, "larder_validated", now));
-        self.keep(fresh, now, effects);
+        let status = CacheStatus { forward_status: Some(304), ..CacheStatus::forwarded(self.why) };
+        match self.renewed(&fresh) {
+            Ok(fresh) => {
+                let fresh = Arc::new(fresh);
+                let status = CacheStatus { stored: true, detail: self.detail, ..status };
+                effects.extend(self.reply_with(&fresh, status, "larder_validated", now));
+                self.keep(fresh, now, effects);
+            }
+            Err(why) => {
+                let status = status.with_detail(Detail::NotStored(why));
+                effects.extend(self.reply_with(&Arc::new(fresh), status, "larder_validated", now));
+                if matches!(why, NotStorable::Authorization | NotStorable::Cookie) {
+                    // Confirmed to this client; for the others it stays what it was.
+                    self.finish(Outcome::Again, now, effects);
+                } else {
+                    // Confirmed, and from now on not to be stored.
+                    effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+                    self.finish(Outcome::Uncacheable, now, effects);
+                }
+            }
+        }
+    }
+
+    fn renewed(&self, fresh: &StoredResponse) -> Result<StoredResponse, NotStorable> {
+        storing::renewed(fresh, &self.request, self.overriding.as_ref(), &self.policy)
     }
 
     /// A `304` whose validator is another's: it confirms what was asked about, but must not update anything (RFC 9111

@@ -73,11 +73,21 @@ fn terms_of(
     }
 }
 
-/// What a freshened response says about its reuse now: its fields are the old ones with those of the 304 (RFC 9111 §3.2).
-pub fn refreshed_terms(freshened: &StoredResponse, overriding: Option<&QueryOverride>, policy: &Policy) -> ReuseTerms {
+/// A freshened response as it may be kept: judged anew, for its fields are the old ones with those of the `304` or the
+/// HEAD's answer (RFC 9111 §3.2). The error says why it may be kept no longer.
+pub fn renewed(
+    freshened: &StoredResponse,
+    request: &Request,
+    overriding: Option<&QueryOverride>,
+    policy: &Policy,
+) -> Result<StoredResponse, NotStorable> {
     let head = ResponseHead { status: freshened.status, fields: freshened.fields.clone() };
-    let directives = ResponseDirectives::of(&head.fields, policy);
-    terms_of(&head, &directives, overriding, freshened.response_time, policy).0
+    let mut as_get = request.clone();
+    as_get.fields.set(b":method", b"GET");
+    let StoredResponse { request_time, response_time, .. } = *freshened;
+    let fetched = Fetched { request: &as_get, overriding, response: &head, request_time, response_time };
+    let judged = judge(&fetched, freshened.url.clone(), policy)?;
+    Ok(StoredResponse { fields: judged.fields, terms: judged.terms, ..freshened.clone() })
 }
 
 /// The origin's own error, for those who waited for it and for nobody else. Never goes into a store.

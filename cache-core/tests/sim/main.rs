@@ -217,3 +217,56 @@ fn conditions_of_a_request_with_credentials_reach_the_origin() {
     let got = sim.get_with("/", &[("authorization", "Basic x"), ("if-none-match", "\"1\"")]);
     assert_eq!((got.0, sim.last_request_field("if-none-match").as_deref()), (304, Some("\"1\"")));
 }
+
+#[test]
+fn a_304_that_forbids_storing_answers_and_empties_the_cache() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
+    sim.get("/");
+    sim.pass_secs(6);
+    sim.origin(304, &[("cache-control", "no-store"), ("etag", "\"1\"")], "");
+    let (status, body, said) = sim.get("/");
+    assert_eq!((status, body.as_str()), (200, "one"));
+    assert!(said.contains("detail=no-store"), "{said}");
+    sim.origin(200, &[], "two");
+    assert_eq!(sim.get("/").1, "two");
+}
+
+#[test]
+fn a_head_that_agrees_makes_the_stored_response_fresh_again() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
+    sim.get("/");
+    sim.pass_secs(6);
+    sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"1\""), ("content-length", "3")], "");
+    assert!(sim.request("HEAD", "/").2.contains("fwd=stale"));
+    assert_eq!(sim.get("/"), (200, "one".into(), "larder; hit; ttl=60".into()));
+}
+
+#[test]
+fn a_head_that_disagrees_empties_the_cache() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
+    sim.get("/");
+    sim.pass_secs(6);
+    sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"2\"")], "");
+    sim.request("HEAD", "/");
+    sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"2\"")], "two");
+    assert_eq!(sim.get("/").1, "two");
+    assert_eq!(sim.last_request_field("if-none-match"), None);
+}
+
+#[test]
+fn a_posts_answer_that_names_its_own_url_answers_a_get() {
+    let own = [("cache-control", "max-age=9"), ("content-location", "/a")];
+    let mut sim = Sim::new(Policy::strict());
+    sim.origin(200, &own, "made");
+    sim.request("POST", "/a");
+    assert_eq!(sim.get("/a"), (200, "made".into(), "larder; hit; ttl=9".into()));
+    sim.request("POST", "/b");
+    assert!(sim.get("/b").2.contains("fwd=uri-miss"), "it names another URL");
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &own, "made");
+    sim.request("POST", "/a");
+    assert!(sim.get("/a").2.contains("fwd=uri-miss"), "not by default");
+}
