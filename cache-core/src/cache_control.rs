@@ -57,7 +57,11 @@ impl ResponseDirectives {
     /// is ignored, and the next field speaks.
     fn of_targeted(fields: &Fields, name: &str) -> Option<Self> {
         use sfv::{BareItem, Dictionary, ListEntry, Parser};
-        let value = fields.combined(name)?;
+        let mut value = fields.combined(name)?;
+        if !name.ends_with("cache-control") {
+            // Surrogate-Control is older than RFC 9213, and its names have no case.
+            value.make_ascii_lowercase();
+        }
         let dictionary: Dictionary = Parser::new(&value).parse().ok()?;
         if dictionary.is_empty() {
             return None;

@@ -48,6 +48,8 @@ pub enum Forward {
     Request,
     /// What is stored is stale.
     Stale,
+    /// Only a part is stored, and not the one asked for.
+    Partial,
 }
 
 impl Forward {
@@ -60,6 +62,7 @@ impl Forward {
             Self::VaryMiss => "vary-miss",
             Self::Request => "request",
             Self::Stale => "stale",
+            Self::Partial => "partial",
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::fields::{Fields, are_safe_to_emit};
 use crate::http_time::{DeltaSeconds, Timestamp};
+use crate::partial::Part;
 use crate::policy::Policy;
 use crate::reuse;
 use crate::store_api::entry::{Entry, EntryFault, EntryMeta, VERSION, digest, narrow, widen};
@@ -50,6 +51,8 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         selecting: stored.selecting.to_pairs(),
         selectors: stored.selecting.selectors(),
         tags: stored.tags.clone(),
+        part_first: stored.part.map(|part| part.first),
+        part_complete: stored.part.map(|part| part.complete),
         body_length: stored.body.len() as u64,
         digest: digest(&stored.body),
     }
@@ -78,11 +81,21 @@ pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
     if !are_safe_to_emit(&fields) || !(200..=599).contains(&meta.status) {
         return Err(EntryFault::Meta);
     }
+    let part = match (meta.part_first, meta.part_complete) {
+        (Some(first), Some(complete)) => Some(Part { first, complete }),
+        (None, None) => None,
+        _ => return Err(EntryFault::Meta),
+    };
+    let end = |part: Part| part.first.checked_add(entry.body.len() as u64);
+    if part.is_some_and(|part| end(part).is_none_or(|end| end > part.complete)) {
+        return Err(EntryFault::Meta);
+    }
     Ok(StoredResponse {
         url: meta.url,
         status: meta.status,
         fields,
         body: Arc::from(entry.body),
+        part,
         request_time: meta.request_time_ms,
         response_time: meta.response_time_ms,
         initial_age: DeltaSeconds::new(meta.initial_age),

@@ -9,6 +9,7 @@
 //! | `Asking` | the store | `Over` (hit), `Forwarded` |
 //! | `Forwarded` | the origin's answer | `Capturing`, `Holding`, `Over` |
 //! | `Capturing` | the answer's content, on its way to the client | `Over` (stored) |
+//! | `Completing` | the rest of a stored part | `Over` (joined and stored) |
 //! | `Holding` | the end of content nobody wants | `Over` (stale copy) |
 //! | `Passing` | an answer that is not cached | `Over` |
 //!
@@ -29,12 +30,15 @@ use crate::store_api::{Fence, KeyDigest};
 use crate::stored_response::StoredResponse;
 
 mod arrival;
+mod capturing;
 pub mod effect;
 pub mod event;
 mod look_up;
+mod parts;
 mod reply;
 mod response;
 pub mod storing;
+mod validated;
 mod waiting;
 
 pub use effect::{Effect, Effects, ForwardedRequest, RefreshOrder, Reply, ResponseChange, StoreQuestion};
@@ -86,11 +90,20 @@ enum State {
     Local,
     Arriving,
     Waiting,
-    Asking { storable: bool },
+    Asking {
+        storable: bool,
+    },
     Forwarded(Fetch),
     Capturing(Box<storing::Capture>),
-    Holding { stale: Arc<StoredResponse>, origin_status: u16 },
-    Passing { invalidates: bool },
+    Holding {
+        stale: Arc<StoredResponse>,
+        origin_status: u16,
+    },
+    /// The rest of a part that is held; without a capture, something else that nobody asked for.
+    Completing(Option<Box<storing::Capture>>),
+    Passing {
+        invalidates: bool,
+    },
     Over,
 }
 
@@ -102,6 +115,8 @@ struct Fetch {
     validates: bool,
     /// Whether the answer may be stored at all: a GET without ranges of its own.
     may_store: bool,
+    /// Whether only the rest of the candidate was asked for.
+    completes: bool,
 }
 
 /// What the shell has to feed while the answer's content passes.
@@ -113,6 +128,8 @@ pub enum Interest {
     Copy,
     /// Swallow every piece; only the end is an event.
     Swallow,
+    /// A copy of every piece, which goes no further.
+    Take,
 }
 
 impl Exchange {
@@ -164,7 +181,8 @@ impl Exchange {
     pub fn interest(&self) -> Interest {
         match self.state {
             State::Capturing(_) => Interest::Copy,
-            State::Holding { .. } => Interest::Swallow,
+            State::Holding { .. } | State::Completing(None) => Interest::Swallow,
+            State::Completing(Some(_)) => Interest::Take,
             _ => Interest::None,
         }
     }

@@ -19,6 +19,7 @@ pub mod http_time;
 pub mod invalidation;
 pub mod key;
 pub mod message;
+pub mod partial;
 pub mod policy;
 pub mod preconditions;
 pub mod query_override;

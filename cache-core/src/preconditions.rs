@@ -22,14 +22,14 @@ pub enum Answer {
     /// `304`: the client has it.
     NotModified,
     /// `206`.
-    Partial(Part),
+    Partial(Piece),
     /// `416`, with these fields.
     RangeNotSatisfiable(Fields),
 }
 
-/// A part of a stored response.
+/// A part of a stored response, or several.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct Piece {
     /// All fields of the `206`, without `content-length`.
     pub fields: Fields,
     /// What is sent.
@@ -37,15 +37,21 @@ pub struct Part {
 }
 
 /// Evaluates the request's conditions in the order of RFC 9110 §13.2.2.
-pub fn evaluate(request: &Request, stored: &StoredResponse, _now: Timestamp) -> Answer {
+pub fn evaluate(request: &Request, stored: &StoredResponse, max_ranges: u64) -> Answer {
     if (200..300).contains(&stored.status) && is_not_modified(request, stored) {
         return Answer::NotModified;
     }
-    let ranges = request.fields.get("range").filter(|_| stored.status == 200 && request.method() == b"GET");
-    match ranges {
-        Some(ranges) if if_range_holds(request, stored) => range::evaluate(ranges, stored),
-        _ => Answer::Full,
+    match ranges(request, stored) {
+        Some(ranges) => range::evaluate(ranges, stored, max_ranges),
+        None => Answer::Full,
     }
+}
+
+/// The request's `Range`, where it counts for this stored response (RFC 9110 §13.2.2, §14.2).
+pub fn ranges<'a>(request: &'a Request, stored: &StoredResponse) -> Option<&'a [u8]> {
+    let ranged = stored.status == 200 || stored.part.is_some();
+    let ranges = request.fields.get("range").filter(|_| ranged && request.method() == b"GET");
+    ranges.filter(|_| if_range_holds(request, stored))
 }
 
 /// `If-None-Match` by weak comparison; only without it `If-Modified-Since` (RFC 9110 §13.1.2, §13.1.3).
@@ -96,7 +102,7 @@ mod tests {
         stored.fields.append(b"last-modified", b"Sun, 06 Nov 1994 08:49:37 GMT");
         let request =
             pairs.iter().fold(Request::new("GET", "a", "/"), |request, (name, value)| request.with(name, value));
-        evaluate(&request, &stored, Timestamp::default())
+        evaluate(&request, &stored, 8)
     }
 
     #[test]

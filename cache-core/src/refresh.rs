@@ -86,7 +86,9 @@ impl Refresh {
     }
 
     fn is_news(&self, stored: &StoredResponse, now: Timestamp) -> bool {
-        stored.response_time > self.order.stored.response_time
+        let newer = |held: &Arc<StoredResponse>| stored.response_time > held.response_time;
+        self.order.stored.as_ref().is_none_or(newer)
+            && stored.part.is_none()
             && stored.selecting.matches(&self.order.request)
             && reuse::decide(stored, None, &self.policy, now) == Reuse::Fresh
     }
@@ -105,7 +107,9 @@ impl Refresh {
                 _ => fields.append(name, value),
             }
         }
-        validation::add_conditionals(&Validators::of(&self.order.stored.fields), &mut fields);
+        if let Some(stored) = &self.order.stored {
+            validation::add_conditionals(&Validators::of(&stored.fields), &mut fields);
+        }
         fields
     }
 
@@ -137,8 +141,8 @@ impl Refresh {
     }
 
     fn fresh_response(&self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Verdict {
-        if head.status == 304 {
-            return match validation::freshen(&self.order.stored, head, self.request_time, now) {
+        if let (304, Some(stored)) = (head.status, &self.order.stored) {
+            return match validation::freshen(stored, head, self.request_time, now) {
                 Ok(fresh) => {
                     let (request, overriding) = (&self.order.request, self.overriding.as_ref());
                     let renewed = storing::renewed(&fresh, request, overriding, &self.policy);
@@ -158,7 +162,7 @@ impl Refresh {
             request_time: self.request_time,
             response_time: now,
         };
-        let Ok(response) = storing::judge(&fetched, self.order.stored.url.clone(), &self.policy) else {
+        let Ok(response) = storing::judge(&fetched, self.order.url.clone(), &self.policy) else {
             return if (200..300).contains(&head.status) { Verdict::Replaced } else { Verdict::Failed };
         };
         let declared = storing::declared_length(&head.fields);

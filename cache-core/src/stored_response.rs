@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::cache_control::ResponseDirectives;
 use crate::fields::Fields;
 use crate::http_time::{DeltaSeconds, Timestamp};
+use crate::partial::Part;
 use crate::policy::Policy;
 use crate::vary::SelectingFields;
 
@@ -20,8 +21,10 @@ pub struct StoredResponse {
     pub status: u16,
     /// End-to-end fields, without `Age`, as they are sent again.
     pub fields: Fields,
-    /// The content.
+    /// The content: all of it, or `part`.
     pub body: Arc<[u8]>,
+    /// Which part of the representation the content is; `None` for the whole (RFC 9111 §3.3).
+    pub part: Option<Part>,
     /// When the request was sent (RFC 9111 §4.2.3).
     pub request_time: Timestamp,
     /// When the response was received (RFC 9111 §4.2.3).
@@ -73,6 +76,7 @@ impl StoredResponse {
             status: 200,
             fields: Fields::from_pairs([("content-type", "text/plain"), ("etag", "\"1\"")]),
             body: Arc::from(b"hello".as_slice()),
+            part: None,
             request_time: Timestamp::from_millis(1_000_000_000),
             response_time: Timestamp::from_millis(1_000_000_000),
             initial_age: DeltaSeconds::ZERO,

@@ -117,6 +117,7 @@ mod tests {
             status: 200,
             fields: Fields::default(),
             body: vec![0; body].into(),
+            part: None,
             request_time: Timestamp::from_millis(at),
             response_time: Timestamp::from_millis(at),
             initial_age: DeltaSeconds::ZERO,

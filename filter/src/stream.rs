@@ -127,6 +127,19 @@ impl<H: Host> Vm<H> {
                     Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
                 }
             }
+            Interest::Take => {
+                stream.response = Passage::InCallback(Action::Pause);
+                let chunk = if length == 0 { Ok(Vec::new()) } else { self.host.response_body(length) };
+                match chunk {
+                    Ok(chunk) => {
+                        if !end {
+                            let _ = self.host.clear_response_body();
+                        }
+                        self.drive(id, Event::Body { chunk: &chunk, end }, now);
+                    }
+                    Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
+                }
+            }
             Interest::Swallow => {
                 stream.response = Passage::InCallback(Action::Pause);
                 if end {

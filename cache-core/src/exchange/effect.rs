@@ -139,8 +139,10 @@ pub struct RefreshOrder {
     pub key: PrimaryKey,
     /// The slot under which exactly one refreshes.
     pub collapse: CollapseKey,
-    /// The stale response.
-    pub stored: Arc<StoredResponse>,
+    /// The URL, for people.
+    pub url: String,
+    /// The stale response; `None` where only a part of it was asked for so far.
+    pub stored: Option<Arc<StoredResponse>>,
     /// The request that found it, its override among the fields.
     pub request: Request,
     /// Path and query for the origin.

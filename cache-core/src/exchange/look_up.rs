@@ -7,8 +7,11 @@ use super::event::{Outcome, StoreAnswer};
 use super::{Exchange, Fetch, State};
 use crate::cache_status::{CacheStatus, Detail, Forward};
 use crate::collapse::CollapseKey;
+use crate::fields::Fields;
 use crate::http_time::Timestamp;
 use crate::key::OVERRIDE_FIELD;
+use crate::partial;
+use crate::preconditions;
 use crate::reuse::{self, MustValidate, Reuse};
 use crate::stored_response::StoredResponse;
 use crate::validation::{self, Validators};
@@ -20,6 +23,11 @@ impl Exchange {
         if self.is_credentialed() && !self.policy.reuse_with_authorization && !stored.is_explicitly_public() {
             self.why = Forward::Request;
             self.detail = Some(Detail::Authorization);
+            return false;
+        }
+        if !partial::covers(&stored, preconditions::ranges(&self.request, &stored), self.policy.max_ranges) {
+            self.why = Forward::Partial;
+            self.candidate = Some(stored);
             return false;
         }
         let hit = CacheStatus { hit: true, ..CacheStatus::default() };
@@ -50,7 +58,8 @@ impl Exchange {
         effects.push(Effect::Refresh(Box::new(RefreshOrder {
             key,
             collapse,
-            stored: stored.clone(),
+            url: stored.url.clone(),
+            stored: Some(stored.clone()),
             path: self.path.clone().unwrap_or_else(|| self.request.path().to_vec()),
             request: self.request.clone(),
             fence: self.fence.take(),
@@ -158,7 +167,11 @@ impl Exchange {
             return;
         }
         let may_store = storable && self.method_is_get() && !self.has_ranges() && !self.is_better_left_conditional();
-        let validators = self.candidate.as_ref().filter(|_| may_store).map(|stored| Validators::of(&stored.fields));
+        let candidate = self.candidate.as_ref().filter(|_| may_store);
+        let validators = candidate.filter(|stored| stored.part.is_none()).map(|stored| Validators::of(&stored.fields));
+        let limit = self.policy.max_object_bytes;
+        let part = candidate.filter(|stored| stored.part.is_some_and(|part| part.complete <= limit));
+        let rest = part.and_then(|stored| partial::rest_conditions(stored));
         let mut change = ForwardedRequest { path: self.path.clone(), ..ForwardedRequest::default() };
         if may_store {
             // The client's own conditions would get a 304 that says nothing about what is to be stored.
@@ -169,7 +182,11 @@ impl Exchange {
             validation::add_conditionals(validators, &mut change.set);
             !change.set.is_empty()
         });
-        self.state = State::Forwarded(Fetch { request_time: now, validates, may_store });
+        let completes = rest.is_some();
+        for (name, value) in rest.iter().flat_map(Fields::iter) {
+            change.set.append(name, value);
+        }
+        self.state = State::Forwarded(Fetch { request_time: now, validates, may_store, completes });
         effects.push(Effect::Forward(change));
     }
 

@@ -23,15 +23,16 @@ impl Exchange {
     ) -> [Effect; 2] {
         status.ttl = Some(reuse::remaining_millis(stored, now).div_euclid(1000));
         let whole = 0..stored.body.len();
-        let (code, mut fields, body, range) = match preconditions::evaluate(&self.request, stored, now) {
-            Answer::Full => (stored.status, stored.fields.clone(), stored.body.clone(), whole),
-            Answer::NotModified => (304, preconditions::not_modified_fields(stored), Arc::from([]), 0..0),
-            Answer::Partial(part) => {
-                let len = part.body.len();
-                (206, part.fields, part.body, 0..len)
-            }
-            Answer::RangeNotSatisfiable(fields) => (416, fields, Arc::from([]), 0..0),
-        };
+        let (code, mut fields, body, range) =
+            match preconditions::evaluate(&self.request, stored, self.policy.max_ranges) {
+                Answer::Full => (stored.status, stored.fields.clone(), stored.body.clone(), whole),
+                Answer::NotModified => (304, preconditions::not_modified_fields(stored), Arc::from([]), 0..0),
+                Answer::Partial(piece) => {
+                    let len = piece.body.len();
+                    (206, piece.fields, piece.body, 0..len)
+                }
+                Answer::RangeNotSatisfiable(fields) => (416, fields, Arc::from([]), 0..0),
+            };
         fields.append(b"age", age::current_age(stored, now).to_string().as_bytes());
         self.mark(&mut fields, &status);
         [Effect::Reply(Reply { status: code, fields, body, range, details }), Effect::Report(status)]

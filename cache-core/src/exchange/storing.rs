@@ -10,6 +10,7 @@ use crate::fields::Fields;
 use crate::freshness::{self, LifetimeSource};
 use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::message::{Request, ResponseHead};
+use crate::partial::{ContentRange, Part};
 use crate::policy::Policy;
 use crate::query_override::QueryOverride;
 use crate::storability::{self, NotStorable};
@@ -50,6 +51,7 @@ pub fn judge(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<Stor
         status: response.status,
         fields: storability::storable_fields(response, &directives),
         body: Arc::from([]),
+        part: None,
         request_time,
         response_time,
         initial_age: age::corrected_initial_age(&response.fields, request_time, response_time),
@@ -71,6 +73,15 @@ fn terms_of(
         Some(overriding) => (overriding.reuse_terms(), LifetimeSource::Override),
         None => freshness::reuse_terms(response, directives, response_time, policy),
     }
+}
+
+/// Whether a `206` may be kept as a part, judged as the whole would be (RFC 9111 §3.3).
+pub fn judge_part(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<StoredResponse, NotStorable> {
+    let whole = ResponseHead { status: 200, fields: fetched.response.fields.clone() };
+    let mut part = judge(&Fetched { response: &whole, ..*fetched }, url, policy)?;
+    part.status = 206;
+    part.fields.remove(b"content-range");
+    Ok(part)
 }
 
 /// A freshened response as it may be kept: judged anew, for its fields are the old ones with those of the `304` or the
@@ -98,6 +109,7 @@ pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> StoredResponse 
         status: fetched.response.status,
         fields: storability::storable_fields(fetched.response, &directives),
         body: Arc::from([]),
+        part: None,
         request_time: fetched.request_time,
         response_time: fetched.response_time,
         initial_age: DeltaSeconds::ZERO,
@@ -129,6 +141,8 @@ pub struct Capture {
 pub enum Purpose {
     /// To be stored.
     Store,
+    /// To be stored as the part that its `Content-Range` says.
+    StorePart(ContentRange),
     /// To be shared, once, with those who waited.
     ShareError,
 }
@@ -168,6 +182,9 @@ impl Capture {
         }
         let Self { mut response, body, purpose, .. } = *self;
         response.body = Arc::from(body);
+        if let Purpose::StorePart(claimed) = purpose {
+            response.part = Part::of(claimed, length);
+        }
         Captured::Complete(Box::new(response), purpose)
     }
 }

@@ -86,6 +86,12 @@ pub struct EntryMeta {
     pub selectors: Selectors,
     /// Names under which it can be purged.
     pub tags: Vec<String>,
+    /// For a part of a representation, the offset of its first byte; absent for the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_first: Option<u64>,
+    /// For a part, the length of the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_complete: Option<u64>,
     /// Bytes of the body.
     pub body_length: u64,
     /// `xxh3:` and the XXH3-128 of the body in hex: against damage, not against forgery.
@@ -255,6 +261,8 @@ mod tests {
             selecting: vec![("accept-encoding".into(), Some("gzip".into())), ("x-a".into(), None)],
             selectors: Selectors::from([("accept-encoding".into(), "aa".into()), ("x-a".into(), String::new())]),
             tags: vec!["t".into()],
+            part_first: None,
+            part_complete: None,
             body_length: body.len() as u64,
             digest: digest(body),
         }

@@ -3,12 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use larder_cache_core::exchange::{Effect, Event, Exchange, Interest, Local, ResponseSource, SlotAnswer, StoreAnswer};
+use larder_cache_core::exchange::{
+    Effect, Event, Exchange, Interest, Local, RefreshOrder, ResponseSource, SlotAnswer, StoreAnswer,
+};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
+use larder_cache_core::refresh::{Next, Refresh, Start};
 use larder_cache_core::stored_response::StoredResponse;
 
 /// What a client got: status, content, `Cache-Status`.
@@ -21,7 +24,8 @@ pub(crate) struct Sim {
     answer: (ResponseHead, String),
     source: ResponseSource,
     requests: Vec<Fields>,
-    refreshes: usize,
+    refreshes: Vec<RefreshOrder>,
+    begun_refreshes: usize,
 }
 
 pub(crate) fn override_policy() -> Policy {
@@ -37,7 +41,8 @@ impl Sim {
             answer: (ResponseHead::new(200, &[]), String::new()),
             source: ResponseSource::Origin,
             requests: Vec::new(),
-            refreshes: 0,
+            refreshes: Vec::new(),
+            begun_refreshes: 0,
         }
     }
 
@@ -62,7 +67,22 @@ impl Sim {
     }
 
     pub(crate) fn refreshes(&self) -> usize {
-        self.refreshes
+        self.begun_refreshes
+    }
+
+    /// Lets the refreshes that were ordered fetch what the origin answers now.
+    pub(crate) fn run_refreshes(&mut self) {
+        for order in std::mem::take(&mut self.refreshes) {
+            let mut refresh = Refresh::new(order, self.policy.clone());
+            let Start::AskStore(_) = refresh.start(self.now) else { panic!("the sim gives no leases") };
+            let next = refresh.on_store(StoreAnswer::Nothing { uncacheable: false }, self.now);
+            let Next::Fetch(fields) = next else { panic!("nothing is stored") };
+            self.requests.push(fields);
+            let (head, body) = self.answer.clone();
+            for effect in refresh.on_response(&head, body.as_bytes(), self.now) {
+                self.carry_out(effect, &mut Got::default());
+            }
+        }
     }
 
     pub(crate) fn last_request_field(&self, name: &str) -> Option<String> {
@@ -152,7 +172,10 @@ impl Sim {
                 self.level1.push((key, stored));
             }
             Effect::Invalidate(keys) => self.level1.retain(|(held, _)| !keys.contains(held)),
-            Effect::Refresh(_) => self.refreshes += 1,
+            Effect::Refresh(order) => {
+                self.begun_refreshes += 1;
+                self.refreshes.push(*order);
+            }
             _ => {}
         }
     }

@@ -1,0 +1,121 @@
+//! An answer that may be stored, on its way to the client: judged by its head, captured as its content passes.
+
+use std::sync::Arc;
+
+use super::effect::{Effect, Effects};
+use super::event::Outcome;
+use super::response::is_server_error;
+use super::storing::{self, Capture, Captured, Fetched, Purpose};
+use super::{Exchange, Fetch, State};
+use crate::cache_status::CacheStatus;
+use crate::http_time::Timestamp;
+use crate::message::ResponseHead;
+use crate::stored_response::StoredResponse;
+use crate::{freshness, invalidation, reuse};
+
+impl Exchange {
+    pub(super) fn store_or_pass(
+        &mut self,
+        fetch: Fetch,
+        head: &ResponseHead,
+        end: bool,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let declared = storing::declared_length(&head.fields);
+        let limit = self.policy.max_object_bytes;
+        let fetched = Fetched {
+            request: &self.request,
+            overriding: self.overriding.as_ref(),
+            response: head,
+            request_time: fetch.request_time,
+            response_time: now,
+        };
+        match storing::judge(&fetched, self.url(), &self.policy) {
+            Ok(response) => {
+                let ttl = reuse::remaining_millis(&response, now).div_euclid(1000);
+                let status = CacheStatus { stored: true, ttl: Some(ttl), ..self.forwarded(head.status) };
+                effects.extend(self.pass(&head.fields, None, status));
+                self.state = State::Capturing(Capture::new(response, declared, limit, Purpose::Store));
+            }
+            Err(why) if is_server_error(head.status) && self.leads => {
+                let error = storing::error_response(&fetched, &self.policy);
+                effects.extend(self.pass(&head.fields, None, self.not_stored(head.status, why)));
+                self.state = State::Capturing(Capture::new(error, declared, limit, Purpose::ShareError));
+            }
+            Err(why) => {
+                effects.extend(self.pass(&head.fields, None, self.not_stored(head.status, why)));
+                if (200..300).contains(&head.status) && self.candidate.is_some() {
+                    // What is stored has been replaced by something that must not be: it is no longer true.
+                    effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+                }
+                self.finish(Outcome::Uncacheable, now, effects);
+            }
+        }
+        if end {
+            self.on_body(&[], true, now, effects);
+        }
+    }
+
+    /// Captures the answer to a POST that says that it is what a GET of the same URL would get (RFC 9110 §9.3.3). Says
+    /// whether it does.
+    pub(super) fn store_post(&mut self, head: &ResponseHead, end: bool, now: Timestamp, effects: &mut Effects) -> bool {
+        let own_url = || invalidation::content_location(&self.request, head).as_deref() == Some(self.request.path());
+        if !self.policy.store_post || self.request.method() != b"POST" || head.status != 200 || !own_url() {
+            return false;
+        }
+        let mut as_get = self.request.clone();
+        as_get.fields.set(b":method", b"GET");
+        let fetched = Fetched {
+            request: &as_get,
+            overriding: self.overriding.as_ref(),
+            response: head,
+            request_time: self.arrived,
+            response_time: now,
+        };
+        let Ok(mut response) = storing::judge(&fetched, self.url(), &self.policy) else { return false };
+        if !freshness::is_explicit(head, &self.policy) {
+            return false;
+        }
+        // It was made by the change that has just invalidated everything older.
+        response.request_time = now.plus_millis(1);
+        let status = CacheStatus { stored: true, ..self.forwarded(head.status) };
+        effects.extend(self.pass(&head.fields, None, status));
+        let declared = storing::declared_length(&head.fields);
+        let limit = self.policy.max_object_bytes;
+        self.state = State::Capturing(Capture::new(response, declared, limit, Purpose::Store));
+        if end {
+            self.on_body(&[], true, now, effects);
+        }
+        true
+    }
+
+    pub(super) fn on_body(&mut self, chunk: &[u8], end: bool, now: Timestamp, effects: &mut Effects) {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Capturing(capture) => match capture.push(chunk, end) {
+                Captured::More(capture) => self.state = State::Capturing(capture),
+                Captured::TooLarge => self.finish(Outcome::Uncacheable, now, effects),
+                Captured::Truncated => self.finish(Outcome::Failed(502), now, effects),
+                Captured::Complete(response, Purpose::Store) => self.keep(Arc::new(*response), now, effects),
+                Captured::Complete(part, Purpose::StorePart(_)) => self.keep_part(*part, effects),
+                Captured::Complete(error, Purpose::ShareError) => {
+                    self.finish(Outcome::OriginError(Arc::new(*error)), now, effects);
+                }
+            },
+            State::Completing(capture) => self.on_rest(capture, chunk, end, now, effects),
+            State::Holding { stale, origin_status } if end => {
+                self.reply_stale(&stale, origin_status, now, effects);
+            }
+            other => self.state = other,
+        }
+    }
+
+    pub(super) fn keep(&mut self, stored: Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) {
+        if let Some(key) = self.key.clone() {
+            // The fence goes with the entry: the write ends the lease.
+            let fence = self.fence.take();
+            effects.push(Effect::Keep { key, stored: stored.clone(), fence, local_only: false });
+        }
+        self.finish(Outcome::Fetched(stored), now, effects);
+    }
+}

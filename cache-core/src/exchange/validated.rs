@@ -1,0 +1,70 @@
+//! The origin has confirmed what is stored: a `304` to our own conditions, or the answer to a HEAD.
+
+use std::sync::Arc;
+
+use super::effect::{Effect, Effects};
+use super::event::Outcome;
+use super::{Exchange, Fetch, storing};
+use crate::cache_status::{CacheStatus, Detail};
+use crate::http_time::Timestamp;
+use crate::message::ResponseHead;
+use crate::storability::NotStorable;
+use crate::stored_response::StoredResponse;
+use crate::validation;
+
+impl Exchange {
+    /// Freshens what is stored and answers with it (RFC 9111 §4.3.3, §4.3.4).
+    pub(super) fn on_not_modified(&mut self, fetch: Fetch, head: &ResponseHead, now: Timestamp, effects: &mut Effects) {
+        let Some(stale) = self.candidate.clone() else { return };
+        let Ok(fresh) = validation::freshen(&stale, head, fetch.request_time, now) else {
+            self.on_unexpected_not_modified(&stale, now, effects);
+            return;
+        };
+        let status = CacheStatus { forward_status: Some(304), ..CacheStatus::forwarded(self.why) };
+        match self.renewed(&fresh) {
+            Ok(fresh) => {
+                let fresh = Arc::new(fresh);
+                let status = CacheStatus { stored: true, detail: self.detail, ..status };
+                effects.extend(self.reply_with(&fresh, status, "larder_validated", now));
+                self.keep(fresh, now, effects);
+            }
+            Err(why) => {
+                let status = status.with_detail(Detail::NotStored(why));
+                effects.extend(self.reply_with(&Arc::new(fresh), status, "larder_validated", now));
+                if matches!(why, NotStorable::Authorization | NotStorable::Cookie) {
+                    // Confirmed to this client; for the others it stays what it was.
+                    self.finish(Outcome::Again, now, effects);
+                } else {
+                    // Confirmed, and from now on not to be stored.
+                    effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+                    self.finish(Outcome::Uncacheable, now, effects);
+                }
+            }
+        }
+    }
+
+    fn renewed(&self, fresh: &StoredResponse) -> Result<StoredResponse, NotStorable> {
+        storing::renewed(fresh, &self.request, self.overriding.as_ref(), &self.policy)
+    }
+
+    /// A `304` whose validator is another's: it confirms what was asked about, but must not update anything (RFC 9111
+    /// §4.3.4). This request gets the stored response; the next one fetches anew.
+    fn on_unexpected_not_modified(&mut self, stale: &Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) {
+        let status = CacheStatus { forward_status: Some(304), ..CacheStatus::forwarded(self.why) };
+        let status = status.with_detail(Detail::UnexpectedNotModified);
+        effects.extend(self.reply_with(stale, status, "larder_unexpected_304", now));
+        effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+        self.finish(Outcome::Again, now, effects);
+    }
+
+    /// RFC 9111 §4.3.5: the answer to a HEAD says whether what is stored still holds.
+    pub(super) fn freshen_by_head(&mut self, fetch: Fetch, head: &ResponseHead, now: Timestamp, effects: &mut Effects) {
+        let stale = self.candidate.clone().filter(|stored| stored.part.is_none());
+        let (Some(stale), Some(key)) = (stale, self.key.clone()) else { return };
+        let fresh = validation::freshen_by_head(&stale, head, fetch.request_time, now).ok();
+        effects.push(match fresh.and_then(|fresh| self.renewed(&fresh).ok()) {
+            Some(fresh) => Effect::Keep { key, stored: Arc::new(fresh), fence: None, local_only: false },
+            None => Effect::Invalidate(vec![key]),
+        });
+    }
+}
