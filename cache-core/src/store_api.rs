@@ -236,7 +236,7 @@ pub struct Release {
     pub uncacheable_ms: u64,
 }
 
-/// Drop every variant under some keys, and refuse writes of responses that were requested before.
+/// Drop every variant under some keys that was requested up to now, and refuse writes of such ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invalidate {

@@ -48,6 +48,8 @@ fn entry_of(body: &str, selecting: &[(&str, &str)], received: u64) -> Entry {
         selecting: Vec::new(),
         selectors: selectors(selecting),
         tags: Vec::new(),
+        part_first: None,
+        part_complete: None,
         body_length: body.len() as u64,
         digest: digest(body.as_bytes()),
     };
@@ -180,6 +182,14 @@ async fn an_invalidation_drops_all_variants_and_beats_a_late_write(store: &impl 
     assert_eq!(store.write(KEY, None, entry_of("new", &[], NOW + 11)).await.unwrap(), WriteAnswer::Stored);
 }
 
+async fn an_invalidation_leaves_what_was_requested_after_it(store: &impl Store) {
+    store.write(KEY, None, entry_of("old", &[("x", "1")], NOW)).await.unwrap();
+    store.write(KEY, None, entry_of("news", &[("x", "2")], NOW + 11)).await.unwrap();
+    store.invalidate(&Invalidate { keys: vec![KEY], now_ms: at(NOW + 10) }).await.unwrap();
+    assert_eq!(body_of(&ask(store, NOW, &[("x", "1")], false).await), None);
+    assert_eq!(body_of(&ask(store, NOW, &[("x", "2")], false).await).as_deref(), Some("news"));
+}
+
 async fn an_entry_ends_with_its_ttl(store: &impl Store) {
     let mut entry = entry_of("a", &[], NOW);
     entry.meta.ttl_ms = 50;
@@ -262,6 +272,7 @@ contract! {
     another_variant_has_a_lease_of_its_own
     variants_are_bounded_and_the_oldest_goes
     an_invalidation_drops_all_variants_and_beats_a_late_write
+    an_invalidation_leaves_what_was_requested_after_it
     an_entry_ends_with_its_ttl
     a_held_look_up_is_woken_by_the_write
     a_held_look_up_gets_the_lease_when_it_lapses_and_gives_up_in_time

@@ -209,7 +209,14 @@ impl Store for Memory {
         let mut marks = self.marks();
         marks.sweep(now);
         for key in &invalidate.keys {
-            self.entries.invalidate(key);
+            let mut variants = self.variants(key, now);
+            // What was requested later is the news itself: it may have been faster.
+            variants.retain(|variant| variant.meta.request_time_ms > invalidate.now_ms);
+            if variants.is_empty() {
+                self.entries.invalidate(key);
+            } else {
+                self.entries.insert(*key, variants.into());
+            }
             marks.uncacheable.remove(key);
             let ends = now + Duration::from_millis(INVALIDATION_MEMORY_MS);
             marks.invalidated.insert(*key, (invalidate.now_ms, ends));
