@@ -1,5 +1,8 @@
 //! What the documents list is what the code has.
 
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
 use larder_cache_core::cache_status::Detail;
 
 #[test]
@@ -11,4 +14,49 @@ fn every_detail_is_in_the_table_and_nothing_else_is() {
     known.sort_unstable();
     sorted.sort_unstable();
     assert_eq!(sorted, known);
+}
+
+#[test]
+fn every_module_and_test_that_the_rfc_coverage_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let tests = test_names(root);
+    let mut rows = 0;
+    for line in include_str!("../../docs/rfc-coverage.md").lines().filter(|line| line.matches(" | ").count() >= 5) {
+        let cells: Vec<&str> = line.trim_matches(['|', ' ']).split(" | ").map(str::trim).collect();
+        let [_, _, _, module, test, _] = cells[..] else { panic!("six columns: {line}") };
+        if module == "module" {
+            continue;
+        }
+        rows += 1;
+        assert!(root.join(module.trim_matches('`')).is_file(), "no file {module}");
+        assert!(tests.contains(test.trim_matches('`')), "no test {test}");
+    }
+    assert!(rows > 60, "{rows} rows");
+}
+
+/// The names of all test functions of the project, including those in `proptest!`.
+fn test_names(root: &Path) -> HashSet<String> {
+    let mut names = HashSet::new();
+    let mut folders: Vec<PathBuf> =
+        ["cache-core", "filter", "sidecar", "mock-origin", "stack"].iter().map(|name| root.join(name)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let mut is_test = false;
+                for line in text.lines().map(str::trim) {
+                    if line == "#[test]" || line == "#[tokio::test]" {
+                        is_test = true;
+                    } else if let Some((_, rest)) = line.split_once("fn ").filter(|_| is_test) {
+                        names.extend(rest.split(['(', '<']).next().map(str::to_owned));
+                        is_test = false;
+                    }
+                }
+            }
+        }
+    }
+    names
 }

@@ -46,10 +46,15 @@ pub fn judge(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<Stor
         return Err(NotStorable::TooLarge);
     }
     let selecting = SelectingFields::of_response(request, &response.fields).ok_or(NotStorable::VaryStar)?;
+    let mut fields = storability::storable_fields(response, &directives);
+    if !fields.contains("date") {
+        // RFC 9110 §6.6.1: who caches a response without Date says when it came.
+        fields.append(b"date", response_time.to_http_date().as_bytes());
+    }
     Ok(StoredResponse {
         url,
         status: response.status,
-        fields: storability::storable_fields(response, &directives),
+        fields,
         body: Arc::from([]),
         part: None,
         request_time,
@@ -98,7 +103,9 @@ pub fn renewed(
     let StoredResponse { request_time, response_time, .. } = *freshened;
     let fetched = Fetched { request: &as_get, overriding, response: &head, request_time, response_time };
     let judged = judge(&fetched, freshened.url.clone(), policy)?;
-    Ok(StoredResponse { fields: judged.fields, terms: judged.terms, ..freshened.clone() })
+    let StoredResponse { fields, terms, selecting, .. } = judged;
+    // It may have changed what it varies by.
+    Ok(StoredResponse { fields, terms, selecting, ..freshened.clone() })
 }
 
 /// The origin's own error, for those who waited for it and for nobody else. Never goes into a store.

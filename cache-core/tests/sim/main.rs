@@ -1,6 +1,7 @@
 //! Whole stories of requests over a virtual clock: an exchange, a scripted origin, level 1, and the background.
 
 mod parts;
+mod rules;
 mod world;
 
 use larder_cache_core::http_time::DeltaSeconds;

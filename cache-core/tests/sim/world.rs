@@ -24,6 +24,7 @@ pub(crate) struct Sim {
     answer: (ResponseHead, String),
     source: ResponseSource,
     requests: Vec<Fields>,
+    last_reply: Fields,
     refreshes: Vec<RefreshOrder>,
     begun_refreshes: usize,
 }
@@ -41,6 +42,7 @@ impl Sim {
             answer: (ResponseHead::new(200, &[]), String::new()),
             source: ResponseSource::Origin,
             requests: Vec::new(),
+            last_reply: Fields::default(),
             refreshes: Vec::new(),
             begun_refreshes: 0,
         }
@@ -88,6 +90,11 @@ impl Sim {
     pub(crate) fn last_request_field(&self, name: &str) -> Option<String> {
         let value = self.requests.last()?.get(name)?;
         Some(String::from_utf8(value.to_vec()).unwrap())
+    }
+
+    /// A field of the cache's own last answer.
+    pub(crate) fn last_reply_field(&self, name: &str) -> Option<String> {
+        Some(String::from_utf8(self.last_reply.get(name)?.to_vec()).unwrap())
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Got {
@@ -163,6 +170,7 @@ impl Sim {
                 let said = reply.fields.get("cache-status").unwrap_or_default().to_vec();
                 let content = String::from_utf8(reply.content().to_vec()).unwrap();
                 *got = (reply.status, content, String::from_utf8(said).unwrap());
+                self.last_reply = reply.fields;
             }
             Effect::PassResponse(change) => {
                 got.2 = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
