@@ -29,7 +29,9 @@ pub enum LifetimeSource {
 }
 
 /// RFC 9110 §15.1: statuses that may be reused on a guess.
-const HEURISTICALLY_CACHEABLE: [u16; 12] = [200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501];
+pub fn is_heuristically_cacheable(status: u16) -> bool {
+    matches!(status, 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}
 
 /// A guess never exceeds a day.
 const MAX_HEURISTIC: DeltaSeconds = DeltaSeconds::new(86_400);
@@ -86,7 +88,7 @@ fn heuristic_lifetime(
     response_time: Timestamp,
     policy: &Policy,
 ) -> Option<DeltaSeconds> {
-    let allowed = HEURISTICALLY_CACHEABLE.contains(&response.status) || directives.public;
+    let allowed = is_heuristically_cacheable(response.status) || directives.public;
     if !policy.heuristic_freshness || !allowed {
         return None;
     }

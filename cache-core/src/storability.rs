@@ -5,7 +5,7 @@
 
 use crate::cache_control::{FieldScope, RequestDirectives, ResponseDirectives};
 use crate::fields::{Fields, are_safe_to_emit, connection_options, is_hop_by_hop, respaced};
-use crate::freshness::LifetimeSource;
+use crate::freshness::{LifetimeSource, is_heuristically_cacheable};
 use crate::message::{Request, ResponseHead};
 use crate::policy::Policy;
 use crate::vary::Vary;
@@ -143,10 +143,13 @@ fn sets_cookie(response: &ResponseHead, directives: &ResponseDirectives) -> bool
 }
 
 /// Without a lifetime, a response is worth storing only to be validated: with a validator, and either `no-cache` or
-/// leave to guess (RFC 9111 §3).
+/// leave to guess; and it may be only if its status is heuristically cacheable or it is `public` (RFC 9111 §3).
 fn may_be_stored_stale(response: &ResponseHead, directives: &ResponseDirectives, policy: &Policy) -> bool {
     let validator = response.fields.contains("etag") || response.fields.contains("last-modified");
-    validator && (directives.no_cache == FieldScope::Whole || directives.public || policy.heuristic_freshness)
+    let allowed = directives.public || is_heuristically_cacheable(response.status);
+    validator
+        && allowed
+        && (directives.no_cache == FieldScope::Whole || directives.public || policy.heuristic_freshness)
 }
 
 /// Fields that `Connection` cannot take out of a stored response: without them it would be another response
@@ -291,6 +294,18 @@ mod tests {
         }
         for status in [100, 101, 206, 304, 600, 999] {
             assert_eq!(judge(&Policy::strict(), &get(), status, &fresh), Err(NotStorable::Status), "{status}");
+        }
+    }
+
+    #[test]
+    fn without_a_lifetime_only_statuses_that_may_be_guessed_at_are_stored() {
+        let validator = ("etag", "\"1\"");
+        for (status, expected) in
+            [(200, Ok(())), (404, Ok(())), (302, Err(NotStorable::NoFreshness)), (503, Err(NotStorable::NoFreshness))]
+        {
+            assert_eq!(judge(&Policy::strict(), &get(), status, &[validator]), expected, "{status}");
+            assert_eq!(judge(&Policy::strict(), &get(), status, &[validator, ("cache-control", "no-cache")]), expected);
+            assert_eq!(judge(&Policy::strict(), &get(), status, &[validator, ("cache-control", "public")]), Ok(()));
         }
     }
 
