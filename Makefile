@@ -12,7 +12,7 @@ health_path ?= /health-check
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
 STACK := target/release/larder-stack
 
-.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check clean
+.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check fuzz clean
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
@@ -84,6 +84,9 @@ conformance: build setup-conformance ## Run the public HTTP cache test suite on 
 
 conformance-check: build setup-conformance ## The same, only compared with what is expected
 	@node conformance/conformance.mjs --check
+
+fuzz: ## Fuzz every parser and everything that comes from outside: make fuzz [seconds=30] [target=ranges]
+	@scripts/fuzz '$(or $(seconds),30)' $(target)
 
 clean: ## Remove what was built and fetched
 	cargo clean
