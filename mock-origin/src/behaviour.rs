@@ -24,6 +24,8 @@ pub struct Behaviour {
     pub piece_delay_ms: u64,
     /// Break the connection after half of the content.
     pub broken: bool,
+    /// Heed a single `Range`, and `If-Range` against the `ETag` among `headers`.
+    pub ranges: bool,
     /// Set `Vary` to these names, and echo the request's values of them in the content.
     pub vary: Option<String>,
 }
@@ -70,6 +72,7 @@ impl Behaviour {
             "pieces" => self.pieces = Some(size()?),
             "piece-delay-ms" => self.piece_delay_ms = number()?,
             "broken" => self.broken = value != "0",
+            "ranges" => self.ranges = value != "0",
             "vary" => self.vary = Some(value.to_owned()),
             _ => return Err("is not known".to_owned()),
         }

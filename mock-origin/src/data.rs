@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::behaviour::Behaviour;
 use crate::control::bad_request;
 use crate::journal::Arrived;
-use crate::{Origin, rfc3339};
+use crate::{Origin, range, rfc3339};
 
 const MAX_REQUEST_BODY: usize = 16 << 20;
 
@@ -137,6 +137,10 @@ async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fi
         Some(size) => (0..size).map(|n| b'a' + u8::try_from(n % 26).unwrap_or(0)).collect(),
         None => format!("{plain}\n").into_bytes(),
     };
+    let (content, part) = match behaviour.ranges.then(|| range::part_of(behaviour, headers, &content)).flatten() {
+        Some((part, content_range)) => (part, Some(content_range)),
+        None => (content, None),
+    };
     let length = content.len();
     let declared = !behaviour.chunked;
     let mut response = Response::new(body(behaviour, content));
@@ -147,6 +151,12 @@ async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fi
     }
     let code = behaviour.status.and_then(|status| StatusCode::from_u16(status).ok());
     *response.status_mut() = code.unwrap_or(StatusCode::OK);
+    if let Some(content_range) = part.and_then(|value| HeaderValue::try_from(value).ok()) {
+        let satisfied = length > 0;
+        *response.status_mut() =
+            if satisfied { StatusCode::PARTIAL_CONTENT } else { StatusCode::RANGE_NOT_SATISFIABLE };
+        response.headers_mut().insert(header::CONTENT_RANGE, content_range);
+    }
     add(&mut response, behaviour);
     response
 }

@@ -19,6 +19,7 @@ mod control;
 mod data;
 pub mod journal;
 mod live;
+mod range;
 
 use behaviour::Queued;
 use journal::Journal;

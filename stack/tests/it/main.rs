@@ -5,4 +5,5 @@ mod configuration;
 mod faults;
 mod overrides;
 mod passing;
+mod rfc;
 mod support;

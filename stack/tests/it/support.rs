@@ -20,6 +20,12 @@ pub(crate) fn patient() -> Settings {
     Settings { filter_config: config, ..demo }
 }
 
+/// The RFC to the letter, as the conformance suite runs it, with the same patience.
+pub(crate) fn strict() -> Settings {
+    let config = include_str!("../../../envoy/filters/rfc9111.json");
+    Settings { filter_config: config.replacen('{', "{ \"store\": { \"timeout_ms\": 3000 },", 1), ..patient() }
+}
+
 /// Which store a scenario runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
@@ -51,6 +57,15 @@ impl World {
         Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
     }
 
+    /// A request with some fields.
+    pub(crate) async fn send(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let request = fields
+            .iter()
+            .fold(self.client.request(method, self.url(path)), |request, (name, value)| request.header(*name, *value));
+        Answer::of(request.send().await.unwrap()).await
+    }
+
     /// What both origins saw under a path, together.
     pub(crate) async fn journal(&self, path: &str) -> Vec<Value> {
         let mut requests = Vec::new();
@@ -80,6 +95,12 @@ impl World {
             let response = self.client.put(url).body(json.to_owned()).send().await.unwrap();
             assert!(response.status().is_success(), "{}", response.text().await.unwrap());
         }
+    }
+
+    /// Has both origins behave so under a path, in place of all that was asked of them before.
+    pub(crate) async fn becomes(&self, path: &str, json: &str) {
+        self.behave_plainly().await;
+        self.behave(path, json).await;
     }
 
     pub(crate) async fn behave_plainly(&self) {
