@@ -42,6 +42,7 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         initial_age: stored.initial_age.as_secs(),
         must_revalidate: terms.must_revalidate,
         no_cache: terms.no_cache,
+        public: stored.explicitly_public,
         request_time_ms: stored.request_time,
         response_time_ms: stored.response_time,
         // A response that must be validated before every use is never what a look-up wants as it is.
@@ -106,6 +107,7 @@ pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
             must_revalidate: meta.must_revalidate,
             no_cache: meta.no_cache,
         },
+        explicitly_public: meta.public,
         selecting: SelectingFields::from_pairs(&meta.selecting).ok_or(EntryFault::Meta)?,
         tags: meta.tags,
     })

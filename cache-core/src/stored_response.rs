@@ -5,11 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::cache_control::ResponseDirectives;
 use crate::fields::Fields;
 use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::partial::Part;
-use crate::policy::Policy;
 use crate::vary::SelectingFields;
 
 /// A stored response. Immutable: freshening makes a new one (RFC 9111 §4.3.4).
@@ -33,6 +31,8 @@ pub struct StoredResponse {
     pub initial_age: DeltaSeconds,
     /// What the response says about its own reuse.
     pub terms: ReuseTerms,
+    /// Whether its own words make it everybody's, credentials or not (RFC 9111 §3.5).
+    pub explicitly_public: bool,
     /// The request fields that chose this variant (RFC 9111 §4.1).
     pub selecting: SelectingFields,
     /// Names under which it can be purged.
@@ -40,11 +40,6 @@ pub struct StoredResponse {
 }
 
 impl StoredResponse {
-    /// Whether its own words make it everybody's, credentials or not (RFC 9111 §3.5).
-    pub fn is_explicitly_public(&self) -> bool {
-        ResponseDirectives::of(&self.fields, &Policy::default()).is_explicitly_public()
-    }
-
     /// Bytes it takes, roughly, with what holding it costs.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 512;
@@ -81,6 +76,7 @@ impl StoredResponse {
             response_time: Timestamp::from_millis(1_000_000_000),
             initial_age: DeltaSeconds::ZERO,
             terms: ReuseTerms::default(),
+            explicitly_public: false,
             selecting: SelectingFields::default(),
             tags: Vec::new(),
         }

@@ -122,6 +122,7 @@ mod tests {
             response_time: Timestamp::from_millis(at),
             initial_age: DeltaSeconds::ZERO,
             terms: ReuseTerms::default(),
+            explicitly_public: false,
             selecting: SelectingFields::default(),
             tags: Vec::new(),
         })

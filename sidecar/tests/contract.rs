@@ -40,6 +40,7 @@ fn entry_of(body: &str, selecting: &[(&str, &str)], received: u64) -> Entry {
         initial_age: 0,
         must_revalidate: false,
         no_cache: false,
+        public: false,
         request_time_ms: at(received),
         response_time_ms: at(received),
         fresh_until_ms: at(NOW + 5_000),

@@ -20,7 +20,7 @@ use crate::vary::{self, SelectingFields};
 impl Exchange {
     /// Answers with `stored` if it may be reused; else remembers it for validation. Says whether it answered.
     pub(super) fn try_hit(&mut self, stored: Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) -> bool {
-        if self.is_credentialed() && !self.policy.reuse_with_authorization && !stored.is_explicitly_public() {
+        if self.is_credentialed() && !self.policy.reuse_with_authorization && !stored.explicitly_public {
             self.why = Forward::Request;
             self.detail = Some(Detail::Authorization);
             return false;

@@ -61,6 +61,7 @@ pub fn judge(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<Stor
         response_time,
         initial_age: age::corrected_initial_age(&response.fields, request_time, response_time),
         terms,
+        explicitly_public: directives.is_explicitly_public(),
         selecting,
         tags: Vec::new(),
     })
@@ -103,9 +104,9 @@ pub fn renewed(
     let StoredResponse { request_time, response_time, .. } = *freshened;
     let fetched = Fetched { request: &as_get, overriding, response: &head, request_time, response_time };
     let judged = judge(&fetched, freshened.url.clone(), policy)?;
-    let StoredResponse { fields, terms, selecting, .. } = judged;
+    let StoredResponse { fields, terms, selecting, explicitly_public, .. } = judged;
     // It may have changed what it varies by.
-    Ok(StoredResponse { fields, terms, selecting, ..freshened.clone() })
+    Ok(StoredResponse { fields, terms, selecting, explicitly_public, ..freshened.clone() })
 }
 
 /// The origin's own error, for those who waited for it and for nobody else. Never goes into a store.
@@ -121,6 +122,7 @@ pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> StoredResponse 
         response_time: fetched.response_time,
         initial_age: DeltaSeconds::ZERO,
         terms: ReuseTerms::default(),
+        explicitly_public: false,
         selecting: SelectingFields::default(),
         tags: Vec::new(),
     }

@@ -70,6 +70,8 @@ pub struct EntryMeta {
     pub must_revalidate: bool,
     /// Validated before every use (RFC 9111 §5.2.2.4).
     pub no_cache: bool,
+    /// For everybody in so many words, credentials or not (RFC 9111 §3.5).
+    pub public: bool,
     /// When the request was sent (RFC 9111 §4.2.3).
     pub request_time_ms: Timestamp,
     /// When the response was received (RFC 9111 §4.2.3).
@@ -253,6 +255,7 @@ mod tests {
             initial_age: 0,
             must_revalidate: true,
             no_cache: false,
+            public: false,
             request_time_ms: Timestamp::from_millis(1000),
             response_time_ms: Timestamp::from_millis(1010),
             fresh_until_ms: Timestamp::from_millis(11_010),
