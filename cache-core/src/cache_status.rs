@@ -82,6 +82,8 @@ pub enum Detail {
     OnlyIfCached,
     /// The override is malformed.
     MalformedOverride,
+    /// A `PURGE` that a rule allows: done.
+    Purged,
     /// No healthy origin, or no connection to one.
     NoOrigin,
     /// The origin did not answer in time.
@@ -119,6 +121,7 @@ impl Detail {
             Self::MaxStale,
             Self::OnlyIfCached,
             Self::MalformedOverride,
+            Self::Purged,
             Self::NoOrigin,
             Self::OriginTimeout,
             Self::OriginBroken,
@@ -146,6 +149,7 @@ impl Detail {
             Self::MaxStale => "max-stale",
             Self::OnlyIfCached => "only-if-cached",
             Self::MalformedOverride => "malformed-override",
+            Self::Purged => "purged",
             Self::NoOrigin => "no-origin",
             Self::OriginTimeout => "origin-timeout",
             Self::OriginBroken => "origin-broken",

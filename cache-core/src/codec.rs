@@ -52,6 +52,7 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         selecting: stored.selecting.to_pairs(),
         selectors: stored.selecting.selectors(),
         tags: stored.tags.clone(),
+        stale_from_ms: stored.stale_from,
         part_first: stored.part.map(|part| part.first),
         part_complete: stored.part.map(|part| part.complete),
         body_length: stored.body.len() as u64,
@@ -108,6 +109,7 @@ pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
             no_cache: meta.no_cache,
         },
         explicitly_public: meta.public,
+        stale_from: meta.stale_from_ms,
         selecting: SelectingFields::from_pairs(&meta.selecting).ok_or(EntryFault::Meta)?,
         tags: meta.tags,
     })

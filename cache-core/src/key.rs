@@ -4,6 +4,7 @@
 //! that no two different lists of parts give the same bytes. What it leaves out: which variant; that is `vary`, and the
 //! query override counts as one more selecting field ([`OVERRIDE_FIELD`]), so that invalidating a URL takes all of them.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::store_api::KeyDigest;
@@ -12,6 +13,7 @@ use crate::store_api::KeyDigest;
 pub const OVERRIDE_FIELD: &str = ":override";
 
 /// The bytes that identify a resource: equal bytes, same resource. Level 1 looks up by these.
+/// In JSON it is hex.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PrimaryKey(Box<[u8]>);
 
@@ -40,6 +42,20 @@ impl PrimaryKey {
     /// SHA-256 of the bytes: what leaves the process.
     pub fn digest(&self) -> KeyDigest {
         KeyDigest(Sha256::digest(&self.0).into())
+    }
+}
+
+impl Serialize for PrimaryKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for PrimaryKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        let bytes = hex::decode(digits).map_err(|_| serde::de::Error::custom("a primary key is hex"))?;
+        Ok(Self::from_bytes(&bytes))
     }
 }
 

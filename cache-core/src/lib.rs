@@ -22,6 +22,7 @@ pub mod message;
 pub mod partial;
 pub mod policy;
 pub mod preconditions;
+pub mod purge;
 pub mod query_override;
 pub mod refresh;
 pub mod reuse;

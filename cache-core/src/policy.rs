@@ -54,6 +54,12 @@ pub struct Policy {
     /// Whether the answer to a POST that says that it is the representation of its own URL may answer a later GET
     /// (RFC 9110 §9.3.3).
     pub store_post: bool,
+    /// Response fields that name a response's purge tags, in lower case.
+    pub tag_fields: Vec<String>,
+    /// Whether clients do not get these fields.
+    pub strip_tag_fields: bool,
+    /// Whether `PURGE` of a URL from a client drops it; else it passes to the origin.
+    pub allow_purge: bool,
     /// How long a key whose response was not storable is not collapsed.
     pub uncacheable_for: DeltaSeconds,
     /// Targeted fields that stand in for `Cache-Control`, most specific first, in lower case (RFC 9213).
@@ -153,6 +159,9 @@ impl Default for Policy {
             max_ranges: 8,
             normalise_accept_language: false,
             store_post: false,
+            tag_fields: vec!["cache-tag".to_owned(), "surrogate-key".to_owned()],
+            strip_tag_fields: false,
+            allow_purge: false,
             uncacheable_for: DeltaSeconds::new(10),
             targeted_fields: vec!["cdn-cache-control".to_owned()],
         }

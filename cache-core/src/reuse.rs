@@ -38,12 +38,18 @@ pub fn remaining_millis(stored: &StoredResponse, now: Timestamp) -> i64 {
     let age = stored.initial_age.as_millis().saturating_add(now.millis_since(stored.response_time));
     let lifetime = stored.terms.lifetime.as_millis();
     let signed = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
-    signed(lifetime).saturating_sub(signed(age))
+    let remaining = signed(lifetime).saturating_sub(signed(age));
+    match stored.stale_from {
+        Some(time) => remaining.min(signed(time.as_millis()).saturating_sub(signed(now.as_millis()))),
+        None => remaining,
+    }
 }
 
 /// When freshness ends (RFC 9111 §4.2), and when serving it while it is refreshed does.
 pub fn fresh_until(stored: &StoredResponse) -> Timestamp {
-    stored.response_time.plus_millis(stored.terms.lifetime.as_millis().saturating_sub(stored.initial_age.as_millis()))
+    let lifetime = stored.terms.lifetime.as_millis().saturating_sub(stored.initial_age.as_millis());
+    let natural = stored.response_time.plus_millis(lifetime);
+    stored.stale_from.map_or(natural, |time| natural.min(time))
 }
 
 /// Decides about `stored`. `asked` are the request's directives, `None` where the policy does not honour them.
@@ -153,6 +159,17 @@ mod tests {
         assert_eq!(decide_plainly(&stored, 0), Reuse::Fresh);
         assert_eq!(decide_plainly(&stored, 4_999), Reuse::Fresh);
         assert_eq!(decide_plainly(&stored, 5_000), Reuse::Validate(MustValidate::Stale));
+    }
+
+    #[test]
+    fn a_soft_purge_ends_freshness_and_lengthens_nothing() {
+        let purged =
+            StoredResponse { stale_from: Some(after(&stored(terms(5, 15, 0)), 2_000)), ..stored(terms(5, 15, 0)) };
+        assert_eq!(decide_plainly(&purged, 1_999), Reuse::Fresh);
+        assert_eq!(decide_plainly(&purged, 2_000), Reuse::StaleWhileRevalidate);
+        assert_eq!(decide_plainly(&purged, 17_000), Reuse::Validate(MustValidate::Stale));
+        let late = StoredResponse { stale_from: Some(after(&purged, 60_000)), ..stored(terms(5, 0, 0)) };
+        assert_eq!(decide_plainly(&late, 5_000), Reuse::Validate(MustValidate::Stale));
     }
 
     #[test]

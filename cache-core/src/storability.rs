@@ -41,11 +41,13 @@ pub enum NotStorable {
     TooLarge,
     /// A field that could split a message.
     UnsafeField,
+    /// More or longer tags than can be purged.
+    Tags,
 }
 
 impl NotStorable {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Method,
         Self::Status,
         Self::NoStore,
@@ -60,6 +62,7 @@ impl NotStorable {
         Self::EventStream,
         Self::TooLarge,
         Self::UnsafeField,
+        Self::Tags,
     ];
 
     /// The word after `detail=`.
@@ -79,6 +82,7 @@ impl NotStorable {
             Self::EventStream => "event-stream",
             Self::TooLarge => "too-large",
             Self::UnsafeField => "unsafe-field",
+            Self::Tags => "tags",
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `PUT /v1/entries/{key}` | an [`entry::Entry`] | `204` stored, `409` refused: fence, `413` too large |
 //! | `POST /v1/release` | [`Release`] | `204` |
 //! | `POST /v1/invalidate` | [`Invalidate`] | `204` |
+//! | `GET /v1/events` | | `200` [`Events`] |
 //!
 //! Every answer that is not in this table is a fault of the store, and the filter goes on as if nothing was stored.
 
@@ -19,6 +20,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::http_time::Timestamp;
+use crate::key::PrimaryKey;
+use crate::purge::Purge;
 
 pub mod entry;
 
@@ -30,6 +33,11 @@ pub const ENTRIES_PATH: &str = "/v1/entries/";
 pub const RELEASE_PATH: &str = "/v1/release";
 /// `POST`: drop everything stored under some keys.
 pub const INVALIDATE_PATH: &str = "/v1/invalidate";
+
+/// `GET`: what was purged since a cursor; a long poll.
+pub const EVENTS_PATH: &str = "/v1/events";
+/// `POST`: purge, with the operator's token.
+pub const PURGE_PATH: &str = "/v1/purge";
 
 /// Carries the fencing token: in a `201` the token granted, in a `PUT` the token held.
 pub const FENCE_FIELD: &str = "x-larder-fence";
@@ -236,12 +244,12 @@ pub struct Release {
     pub uncacheable_ms: u64,
 }
 
-/// Drop every variant under some keys that was requested up to now, and refuse writes of such ones.
+/// Drop every variant under some keys that was requested up to now, refuse writes of such ones, and tell all Envoys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invalidate {
     /// At most [`Invalidate::MAX_KEYS`].
-    pub keys: Vec<KeyDigest>,
+    pub keys: Vec<PrimaryKey>,
     /// A write whose entry was requested at or before this time is refused as if its lease had lapsed.
     pub now_ms: Timestamp,
 }
@@ -249,6 +257,26 @@ pub struct Invalidate {
 impl Invalidate {
     /// One unsafe request concerns its own URI and those in `Location` and `Content-Location` (RFC 9111 §4.4).
     pub const MAX_KEYS: usize = 64;
+}
+
+/// What has been purged since a cursor: the answer to `GET /v1/events?after=CURSOR&wait_ms=MILLISECONDS`, which is held
+/// back until there is something. Without `after` it comes at once and is empty: the place to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    /// To be given as `after` next. Opaque.
+    pub cursor: String,
+    /// The cursor given is not known any more: something may have been missed, and level 1 has to be emptied.
+    pub reset: bool,
+    /// In the order in which they were made.
+    pub events: Vec<Purge>,
+}
+
+impl Events {
+    /// Events in one answer at most.
+    pub const MOST: usize = 256;
+    /// The longest `wait_ms`.
+    pub const MAX_WAIT_MS: u64 = 30_000;
 }
 
 /// What a store says to a write.

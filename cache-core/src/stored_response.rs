@@ -33,6 +33,8 @@ pub struct StoredResponse {
     pub terms: ReuseTerms,
     /// Whether its own words make it everybody's, credentials or not (RFC 9111 §3.5).
     pub explicitly_public: bool,
+    /// A soft purge ended its freshness then, whatever its lifetime.
+    pub stale_from: Option<Timestamp>,
     /// The request fields that chose this variant (RFC 9111 §4.1).
     pub selecting: SelectingFields,
     /// Names under which it can be purged.
@@ -77,6 +79,7 @@ impl StoredResponse {
             initial_age: DeltaSeconds::ZERO,
             terms: ReuseTerms::default(),
             explicitly_public: false,
+            stale_from: None,
             selecting: SelectingFields::default(),
             tags: Vec::new(),
         }

@@ -123,6 +123,7 @@ mod tests {
             initial_age: DeltaSeconds::ZERO,
             terms: ReuseTerms::default(),
             explicitly_public: false,
+            stale_from: None,
             selecting: SelectingFields::default(),
             tags: Vec::new(),
         })

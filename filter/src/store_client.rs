@@ -9,6 +9,7 @@ use larder_cache_core::codec;
 use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{
     AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH,
@@ -52,7 +53,7 @@ pub enum StoreCall {
     /// Drop keys.
     Invalidate {
         /// Which.
-        keys: Vec<KeyDigest>,
+        keys: Vec<PrimaryKey>,
         /// When they became untrue.
         time: Timestamp,
     },
@@ -261,7 +262,7 @@ fn message(call: &StoreCall, now: Timestamp) -> (Fields, Vec<u8>) {
             (head("POST", RELEASE_PATH), serde_json::to_vec(&release).unwrap_or_default())
         }
         StoreCall::Invalidate { keys, time } => {
-            let keys = keys.iter().copied().take(Invalidate::MAX_KEYS).collect();
+            let keys = keys.iter().take(Invalidate::MAX_KEYS).cloned().collect();
             let invalidate = Invalidate { keys, now_ms: *time };
             (head("POST", INVALIDATE_PATH), serde_json::to_vec(&invalidate).unwrap_or_default())
         }

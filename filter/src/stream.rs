@@ -337,6 +337,9 @@ impl<H: Host> Vm<H> {
         if let Some(status) = change.status {
             let _ = self.host.set_header(Map::Response, b":status", status.to_string().as_bytes());
         }
+        for name in &change.remove {
+            let _ = self.host.remove_header(Map::Response, name);
+        }
         for (name, value) in change.set.iter() {
             let _ = self.host.set_header(Map::Response, name, value);
         }
@@ -360,8 +363,7 @@ impl<H: Host> Vm<H> {
             self.l1.invalidate(key, now);
             self.tell_peers(&Message::Invalidate(key.clone(), now), now);
         }
-        let digests = keys.iter().map(PrimaryKey::digest).collect();
-        self.tell_store(config, StoreCall::Invalidate { keys: digests, time: now });
+        self.tell_store(config, StoreCall::Invalidate { keys: keys.to_vec(), time: now });
     }
 
     fn report(&mut self, status: &CacheStatus) {

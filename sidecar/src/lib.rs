@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod purging;
 pub mod routes;
 pub mod store;
 pub mod waiting;
 
-pub use routes::{Limits, app};
+pub use purging::{Purged, Purges};
+pub use routes::{Limits, Token, app};
 pub use store::Store;
 pub use waiting::Waiting;

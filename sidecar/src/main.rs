@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use larder_sidecar::store::memory::Memory;
-use larder_sidecar::store::redis::{Redis, Settings, follow_wakes};
-use larder_sidecar::{Limits, Store, Waiting, app};
+use larder_sidecar::store::redis::{Redis, Settings, follow};
+use larder_sidecar::{Limits, Purged, Purges, Store, Token, Waiting, app};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,6 +35,9 @@ struct Options {
     /// Look-ups held back at once
     #[arg(long, env = "LARDER_MAX_WAITERS", default_value_t = 10_000)]
     max_waiters: usize,
+    /// Who presents this token may purge (POST /v1/purge); unset: nobody may
+    #[arg(long, env = "LARDER_PURGE_TOKEN", hide_env_values = true)]
+    purge_token: Option<String>,
     /// Longest time for one Redis command, in milliseconds
     #[arg(long, env = "LARDER_REDIS_TIMEOUT_MS", default_value_t = 200)]
     redis_timeout_ms: u64,
@@ -59,7 +62,12 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> Result<(), String> {
     let waiting = Waiting::default();
     match options.redis_url.clone().filter(|url| !url.is_empty()) {
-        None => serve(Memory::new(options.memory_bytes, options.max_variants), &options, waiting).await,
+        None => {
+            let store = Memory::new(options.memory_bytes, options.max_variants);
+            let purges = Purges::default();
+            purges.begin_at(store.first_cursor());
+            serve(Purged::new(store, purges), &options, waiting).await
+        }
         Some(url) => {
             // Only one TLS provider is compiled in; installing it twice cannot happen here.
             let _ = rustls::crypto::ring::default_provider().install_default();
@@ -71,20 +79,23 @@ async fn run(options: Options) -> Result<(), String> {
             };
             let (store, client) = Redis::connect(settings).await.map_err(|fault| fault.0)?;
             waiting.set_followed(false);
-            tokio::spawn(follow_wakes(client, options.namespace.clone(), waiting.clone()));
-            serve(store, &options, waiting).await
+            let purges = Purges::default();
+            let (connection, namespace) = (store.connection(), options.namespace.clone());
+            tokio::spawn(follow(client, connection, namespace, waiting.clone(), purges.clone()));
+            serve(Purged::new(store, purges), &options, waiting).await
         }
     }
 }
 
-async fn serve<S: Store>(store: S, options: &Options, waiting: Waiting) -> Result<(), String> {
+async fn serve<S: Store>(store: Purged<S>, options: &Options, waiting: Waiting) -> Result<(), String> {
     let listener = TcpListener::bind(&options.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}; choose another with --listen", options.listen))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     println!("larder-sidecar listening on http://{address} (store: {})", store.describe());
     let limits = Limits { max_entry_bytes: options.max_entry_bytes, max_waiters: options.max_waiters };
-    let app = app(store, waiting.clone(), limits);
+    let token = options.purge_token.as_deref().filter(|token| !token.is_empty()).map(Token::new);
+    let app = app(store, waiting.clone(), limits, token);
     let (ended, wait) = tokio::sync::oneshot::channel::<()>();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
         told_to_stop().await;

@@ -2,22 +2,31 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::purge::{Purge, Scope};
 use larder_cache_core::store_api::{
-    ENTRIES_PATH, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH, LeaseTerms, LookUp,
-    LookUpAnswer, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer, entry,
+    ENTRIES_PATH, EVENTS_PATH, Events, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH,
+    LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer, entry,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::purging::Purged;
 use crate::store::{Fault, Store};
 use crate::waiting::Waiting;
+
+mod order;
+
+use order::Order;
+pub use order::Token;
 
 /// Bounds of what is accepted.
 #[derive(Clone, Copy, Debug)]
@@ -37,26 +46,30 @@ struct Counters {
     stored: AtomicU64,
     fenced: AtomicU64,
     invalidations: AtomicU64,
+    purges: AtomicU64,
     faults: AtomicU64,
 }
 
 struct Sidecar<S> {
-    store: S,
+    store: Purged<S>,
     waiting: Waiting,
     limits: Limits,
     counters: Counters,
+    token: Option<Token>,
 }
 
 type Shared<S> = State<Arc<Sidecar<S>>>;
 
 /// The routes over a store.
-pub fn app<S: Store>(store: S, waiting: Waiting, limits: Limits) -> Router {
-    let sidecar = Sidecar { store, waiting, limits, counters: Counters::default() };
+pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, token: Option<Token>) -> Router {
+    let sidecar = Sidecar { store, waiting, limits, counters: Counters::default(), token };
     Router::new()
         .route(LOOK_UP_PATH, post(look_up::<S>))
         .route(&format!("{ENTRIES_PATH}{{key}}"), put(write::<S>))
         .route(RELEASE_PATH, post(release::<S>))
         .route(INVALIDATE_PATH, post(invalidate::<S>))
+        .route(EVENTS_PATH, get(events::<S>))
+        .route(PURGE_PATH, post(purge::<S>))
         .route("/healthz", get(health::<S>))
         .route("/metrics", get(metrics::<S>))
         .layer(DefaultBodyLimit::max(limits.max_entry_bytes))
@@ -67,6 +80,8 @@ pub fn app<S: Store>(store: S, waiting: Waiting, limits: Limits) -> Router {
 enum Refusal {
     /// `400`: the request is not what the contract says.
     Malformed(String),
+    /// `401` or `403`: not the operator.
+    NotAllowed(StatusCode, &'static str),
     /// `503`: the store is in trouble.
     Store(Fault),
 }
@@ -75,6 +90,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, error) = match self {
             Self::Malformed(error) => (StatusCode::BAD_REQUEST, error),
+            Self::NotAllowed(status, error) => (status, error.to_owned()),
             Self::Store(fault) => (StatusCode::SERVICE_UNAVAILABLE, fault.0),
         };
         (status, axum::Json(json!({ "error": error }))).into_response()
@@ -155,12 +171,56 @@ async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<
     if invalidate.keys.len() > Invalidate::MAX_KEYS {
         return Err(Refusal::Malformed(format!("at most {} keys at once", Invalidate::MAX_KEYS)));
     }
-    sidecar.store.invalidate(&invalidate).await.map_err(|fault| sidecar.fault(fault))?;
     sidecar.counters.invalidations.fetch_add(invalidate.keys.len() as u64, Ordering::Relaxed);
-    for key in &invalidate.keys {
-        sidecar.waiting.wake(key);
+    for key in invalidate.keys {
+        let digest = key.digest();
+        let purge = Purge { scope: Scope::Key(key), soft: false, at_ms: invalidate.now_ms };
+        sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
+        sidecar.waiting.wake(&digest);
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Following {
+    after: Option<String>,
+    wait_ms: u64,
+}
+
+async fn events<S: Store>(State(sidecar): Shared<S>, Query(following): Query<Following>) -> axum::Json<Events> {
+    let wait = Duration::from_millis(following.wait_ms.min(Events::MAX_WAIT_MS));
+    axum::Json(sidecar.store.purges().since(following.after.as_deref(), wait).await)
+}
+
+async fn purge<S: Store>(
+    State(sidecar): Shared<S>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<axum::Json<serde_json::Value>, Refusal> {
+    let Some(token) = &sidecar.token else {
+        let how = "purging is off; start the sidecar with LARDER_PURGE_TOKEN";
+        return Err(Refusal::NotAllowed(StatusCode::FORBIDDEN, how));
+    };
+    if !token.is_presented(&headers) {
+        let how = "present the token: Authorization: Bearer …";
+        return Err(Refusal::NotAllowed(StatusCode::UNAUTHORIZED, how));
+    }
+    let order: Order = parsed(&body)?;
+    let soft = order.soft;
+    let purges = order.purges(now()).map_err(Refusal::Malformed)?;
+    for purge in &purges {
+        sidecar.store.purge(purge.clone()).await.map_err(|fault| sidecar.fault(fault))?;
+    }
+    sidecar.counters.purges.fetch_add(purges.len() as u64, Ordering::Relaxed);
+    sidecar.waiting.wake_all();
+    tracing::info!(soft, scopes = ?purges.iter().map(|purge| &purge.scope).collect::<Vec<_>>(), "purged");
+    Ok(axum::Json(order::told(&purges)))
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn health<S: Store>(State(sidecar): Shared<S>) -> Result<Response, Refusal> {
@@ -182,6 +242,7 @@ async fn metrics<S: Store>(State(sidecar): Shared<S>) -> String {
     line("larder_sidecar_writes_total{result=\"stored\"}", &counters.stored);
     line("larder_sidecar_writes_total{result=\"refused\"}", &counters.fenced);
     line("larder_sidecar_invalidated_keys_total", &counters.invalidations);
+    line("larder_sidecar_purges_total", &counters.purges);
     line("larder_sidecar_store_faults_total", &counters.faults);
     text.push_str(&format!("larder_sidecar_waiting_lookups {}\n", sidecar.waiting.len()));
     text

@@ -3,10 +3,11 @@
 use std::future::Future;
 
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::purge::Purge;
 use larder_cache_core::store_api::entry::Entry;
-use larder_cache_core::store_api::{
-    Fence, Invalidate, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer,
-};
+use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer};
+
+use crate::purging::Purges;
 
 pub mod memory;
 pub mod redis;
@@ -46,8 +47,16 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<WriteAnswer, Fault>> + Send;
     /// Ends a lease without an entry.
     fn release(&self, release: &Release) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// Drops everything under some keys.
-    fn invalidate(&self, invalidate: &Invalidate) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Drops what was requested under some keys until `time`, or softly ends its freshness then.
+    fn invalidate(
+        &self,
+        keys: &[KeyDigest],
+        time: Timestamp,
+        soft: bool,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Keeps a purge for sidecars that start later and tells those that run. Whoever is told, this process too, adds it
+    /// to its log.
+    fn announce(&self, purge: &Purge, purges: &Purges) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Whether the store answers.
     fn ping(&self) -> impl Future<Output = Result<(), Fault>> + Send;
     /// For people.

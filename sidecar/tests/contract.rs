@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::purge::{Purge, Scope};
 use larder_cache_core::store_api::entry::{Entry, EntryMeta, VERSION, digest};
 use larder_cache_core::store_api::{
-    Fence, Holder, Invalidate, KeyDigest, LeaseTerms, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer, entry,
+    Fence, Holder, KeyDigest, LeaseTerms, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer, entry,
 };
 use larder_sidecar::store::memory::Memory;
-use larder_sidecar::store::redis::{Redis, Settings, follow_wakes};
-use larder_sidecar::{Store, Waiting};
+use larder_sidecar::store::redis::{Redis, Settings, follow};
+use larder_sidecar::{Purged, Purges, Store, Waiting};
 use larder_stack::RedisServer;
 
 const KEY: KeyDigest = KeyDigest([7; 32]);
@@ -49,6 +50,7 @@ fn entry_of(body: &str, selecting: &[(&str, &str)], received: u64) -> Entry {
         selecting: Vec::new(),
         selectors: selectors(selecting),
         tags: Vec::new(),
+        stale_from_ms: None,
         part_first: None,
         part_complete: None,
         body_length: body.len() as u64,
@@ -174,7 +176,7 @@ async fn variants_are_bounded_and_the_oldest_goes(store: &impl Store) {
 async fn an_invalidation_drops_all_variants_and_beats_a_late_write(store: &impl Store) {
     let fence = lease(store, NOW).await;
     store.write(KEY, None, entry_of("a", &[("x", "1")], NOW)).await.unwrap();
-    store.invalidate(&Invalidate { keys: vec![KEY], now_ms: at(NOW + 10) }).await.unwrap();
+    store.invalidate(&[KEY], at(NOW + 10), false).await.unwrap();
     assert_eq!(body_of(&ask(store, NOW, &[("x", "1")], false).await), None);
     for fence in [Some(&fence), None] {
         let late = entry_of("late", &[], NOW + 10);
@@ -186,7 +188,7 @@ async fn an_invalidation_drops_all_variants_and_beats_a_late_write(store: &impl 
 async fn an_invalidation_leaves_what_was_requested_after_it(store: &impl Store) {
     store.write(KEY, None, entry_of("old", &[("x", "1")], NOW)).await.unwrap();
     store.write(KEY, None, entry_of("news", &[("x", "2")], NOW + 11)).await.unwrap();
-    store.invalidate(&Invalidate { keys: vec![KEY], now_ms: at(NOW + 10) }).await.unwrap();
+    store.invalidate(&[KEY], at(NOW + 10), false).await.unwrap();
     assert_eq!(body_of(&ask(store, NOW, &[("x", "1")], false).await), None);
     assert_eq!(body_of(&ask(store, NOW, &[("x", "2")], false).await).as_deref(), Some("news"));
 }
@@ -239,6 +241,78 @@ async fn nobody_waits_for_what_may_be_served_stale(store: &impl Store) {
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
+fn tagged(body: &str, tags: &[&str], received: u64) -> Entry {
+    let mut entry = entry_of(body, &[], received);
+    entry.meta.url = "http://a/shop/1".to_owned();
+    entry.meta.tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+    entry
+}
+
+fn purge(scope: Scope, soft: bool, time: u64) -> Purge {
+    Purge { scope, soft, at_ms: at(time) }
+}
+
+async fn a_purge_by_tag_drops_what_carries_it_and_nothing_newer(store: &Purged<impl Store>) {
+    store.write(KEY, None, tagged("old", &["news", "x"], NOW)).await.unwrap();
+    store.purge(purge(Scope::Tag("sport".into()), false, NOW + 5)).await.unwrap();
+    assert_eq!(body_of(&ask(store, NOW, &[], false).await).as_deref(), Some("old"));
+    store.purge(purge(Scope::Tag("news".into()), false, NOW + 5)).await.unwrap();
+    assert_eq!(body_of(&ask(store, NOW, &[], false).await), None);
+    let fence = lease(store, NOW).await;
+    assert_eq!(store.write(KEY, Some(&fence), tagged("new", &["news"], NOW + 6)).await.unwrap(), WriteAnswer::Stored);
+    assert_eq!(body_of(&ask(store, NOW, &[], false).await).as_deref(), Some("new"));
+}
+
+async fn a_purge_by_prefix_or_of_everything_reaches_its_urls(store: &Purged<impl Store>) {
+    for (scope, gone) in [
+        (Scope::Prefix("http://b/".into()), false),
+        (Scope::Prefix("http://a/shop".into()), true),
+        (Scope::Everything, true),
+    ] {
+        let time = NOW + if scope == Scope::Everything { 20 } else { 10 };
+        store.write(KEY, None, tagged("a", &[], time)).await.unwrap();
+        store.purge(purge(scope.clone(), false, time)).await.unwrap();
+        assert_eq!(body_of(&ask(store, NOW, &[], false).await).is_none(), gone, "{scope:?}");
+    }
+}
+
+async fn a_soft_purge_makes_stale_and_lets_nothing_live_longer(store: &Purged<impl Store>) {
+    store.write(KEY, None, tagged("a", &["news"], NOW)).await.unwrap();
+    store.purge(purge(Scope::Tag("news".into()), true, NOW + 100)).await.unwrap();
+    // Fresh for the store until NOW + 5000 before; now there is a lease, and the stale entry with the time in it.
+    let answer = ask(store, NOW + 101, &[], true).await;
+    let LookUpAnswer::Lease { stale: Some(bytes), .. } = &answer else { panic!("{answer:?}") };
+    let meta = entry::decode(bytes).unwrap().meta;
+    assert_eq!((meta.stale_from_ms, meta.fresh_until_ms), (Some(at(NOW + 100)), at(NOW + 100)));
+    assert_eq!(meta.serve_stale_until_ms, at(NOW + 5_100));
+    store.purge(purge(Scope::Tag("news".into()), true, NOW + 4_000)).await.unwrap();
+    let later = entry::decode(bytes).unwrap().meta;
+    assert_eq!(later.stale_from_ms, Some(at(NOW + 100)), "a later one changes nothing");
+}
+
+async fn what_was_requested_before_a_purge_is_refused_after_it_and_its_lease_ends(store: &Purged<impl Store>) {
+    let fence = lease(store, NOW).await;
+    store.purge(purge(Scope::Tag("news".into()), false, NOW + 5)).await.unwrap();
+    let late = store.write(KEY, Some(&fence), tagged("late", &["news"], NOW)).await.unwrap();
+    assert_eq!(late, WriteAnswer::Fenced);
+    lease(store, NOW).await;
+}
+
+async fn a_purge_of_a_key_takes_all_its_variants(store: &Purged<impl Store>) {
+    let key = larder_cache_core::key::PrimaryKey::new(b"n", b"http", b"a", b"/");
+    let look_up = |token: &str| {
+        let asked = asking(NOW, &[("x", token)], None);
+        LookUp { key: key.digest(), ..asked }
+    };
+    for token in ["1", "2"] {
+        store.write(key.digest(), None, entry_of(token, &[("x", token)], NOW)).await.unwrap();
+    }
+    store.purge(purge(Scope::Key(key.clone()), false, NOW)).await.unwrap();
+    for token in ["1", "2"] {
+        assert_eq!(body_of(&store.look_up(&look_up(token)).await.unwrap().answer), None);
+    }
+}
+
 async fn redis(server: &RedisServer) -> (Redis, redis::Client) {
     let settings =
         Settings { url: server.url(), namespace: "t".to_owned(), max_variants: 4, timeout: Duration::from_secs(1) };
@@ -261,6 +335,76 @@ macro_rules! contract {
             })*
         }
     };
+}
+
+macro_rules! purge_contract {
+    ($($law:ident)*) => {
+        mod purges_on_memory {
+            $(#[tokio::test] async fn $law() {
+                let store = super::Memory::new(1 << 20, 4);
+                super::$law(&super::Purged::new(store, super::Purges::default())).await;
+            })*
+        }
+        mod purges_on_redis {
+            $(#[tokio::test] async fn $law() {
+                let server = super::RedisServer::start().await.unwrap();
+                super::$law(&super::Purged::new(super::redis(&server).await.0, super::Purges::default())).await;
+                for key in server.cli(&["KEYS", "*"]).lines().filter(|key| !key.is_empty()) {
+                    let ttl: i64 = server.cli(&["PTTL", key]).trim().parse().unwrap();
+                    assert!(ttl > 0, "{key} has no end");
+                }
+            })*
+        }
+    };
+}
+
+purge_contract! {
+    a_purge_by_tag_drops_what_carries_it_and_nothing_newer
+    a_purge_by_prefix_or_of_everything_reaches_its_urls
+    a_soft_purge_makes_stale_and_lets_nothing_live_longer
+    what_was_requested_before_a_purge_is_refused_after_it_and_its_lease_ends
+    a_purge_of_a_key_takes_all_its_variants
+}
+
+/// A second sidecar on the same Redis, and the purges it has heard of.
+async fn another(server: &RedisServer) -> Purged<Redis> {
+    let (store, client) = redis(server).await;
+    let purges = Purges::default();
+    tokio::spawn(follow(client, store.connection(), "t".to_owned(), Waiting::default(), purges.clone()));
+    larder_stack::eventually(Duration::from_secs(5), || async { (!purges.cursor().is_empty()).then_some(()) })
+        .await
+        .unwrap();
+    Purged::new(store, purges)
+}
+
+#[tokio::test]
+async fn a_purge_at_one_sidecar_is_known_at_another_and_to_one_that_starts_later() {
+    let server = RedisServer::start().await.unwrap();
+    let (here, there) = (another(&server).await, another(&server).await);
+    let cursor = there.purges().cursor();
+    there.write(KEY, None, tagged("old", &["news"], NOW)).await.unwrap();
+    here.purge(purge(Scope::Tag("news".into()), false, NOW + 5)).await.unwrap();
+    let events = there.purges().since(Some(&cursor), Duration::from_secs(5)).await;
+    assert_eq!(events.events, [purge(Scope::Tag("news".into()), false, NOW + 5)]);
+    assert_eq!(body_of(&ask(&there, NOW, &[], false).await), None);
+    let late = there.write(KEY, None, tagged("late", &["news"], NOW + 5)).await.unwrap();
+    assert_eq!(late, WriteAnswer::Fenced);
+    let third = another(&server).await;
+    assert_eq!(third.write(KEY, None, tagged("late", &["news"], NOW + 5)).await.unwrap(), WriteAnswer::Fenced);
+}
+
+#[tokio::test]
+async fn a_follower_that_lost_its_place_is_told_to_start_anew() {
+    let server = RedisServer::start().await.unwrap();
+    let here = another(&server).await;
+    here.purge(purge(Scope::Everything, false, NOW)).await.unwrap();
+    let known = || async { (here.purges().cursor() != "0-0").then_some(()) };
+    larder_stack::eventually(Duration::from_secs(5), known).await.unwrap();
+    let cursor = here.purges().cursor();
+    server.cli(&["DEL", "t:{purges}:log"]);
+    here.purge(purge(Scope::Everything, false, NOW + 1)).await.unwrap();
+    let told = || async { here.purges().since(Some(&cursor), Duration::ZERO).await.reset.then_some(()) };
+    larder_stack::eventually(Duration::from_secs(5), told).await.unwrap();
 }
 
 contract! {
@@ -286,7 +430,7 @@ async fn a_look_up_held_at_one_sidecar_is_woken_by_a_write_at_another() {
     let (here, client) = redis(&server).await;
     let (there, _) = redis(&server).await;
     let waiting = Waiting::default();
-    tokio::spawn(follow_wakes(client, "t".to_owned(), waiting.clone()));
+    tokio::spawn(follow(client, here.connection(), "t".to_owned(), waiting.clone(), Purges::default()));
     let heard = || async { server.cli(&["PUBSUB", "NUMSUB", "t:wake"]).trim().ends_with('1').then_some(()) };
     larder_stack::eventually(Duration::from_secs(5), heard).await.unwrap();
     let fence = lease(&there, NOW).await;
@@ -310,7 +454,7 @@ async fn other_peoples_keys_in_the_same_redis_are_left_alone() {
     server.cli(&["SET", "theirs", "1"]);
     let (store, _) = redis(&server).await;
     store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap();
-    store.invalidate(&Invalidate { keys: vec![KEY], now_ms: at(NOW) }).await.unwrap();
+    store.invalidate(&[KEY], at(NOW), false).await.unwrap();
     assert_eq!(server.cli(&["GET", "theirs"]).trim(), "1");
 }
 

@@ -34,7 +34,11 @@ impl Exchange {
         }
         let path = self.path.as_deref().unwrap_or_else(|| self.request.path());
         self.key = Some(PrimaryKey::new(&self.namespace, self.request.scheme(), self.request.authority(), path));
-        if !self.method_is_get() && !self.is_head() {
+        if self.request.method() == b"PURGE" && self.policy.allow_purge {
+            effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+            effects.extend(self.reply_purged(CacheStatus::default().with_detail(Detail::Purged)));
+            self.state = State::Over;
+        } else if !self.method_is_get() && !self.is_head() {
             self.pass_by(Forward::Method, None, effects);
         } else if self.request.has_content || METHOD_OVERRIDES.iter().any(|name| self.request.fields.contains(name)) {
             self.pass_by(Forward::Bypass, Some(Detail::UnsupportedRequest), effects);

@@ -106,6 +106,8 @@ pub struct ForwardedRequest {
 pub struct ResponseChange {
     /// Another status code.
     pub status: Option<u16>,
+    /// Fields to remove.
+    pub remove: Vec<Vec<u8>>,
     /// Fields to set, in place of any of the same name.
     pub set: Fields,
 }

@@ -57,6 +57,11 @@ impl Exchange {
         self.reply_json(400, &json, status, "larder_malformed_override")
     }
 
+    /// `200` to a `PURGE`.
+    pub(super) fn reply_purged(&self, status: CacheStatus) -> [Effect; 2] {
+        self.reply_json(200, &serde_json::json!({ "purged": self.url() }), status, "larder_purged")
+    }
+
     fn reply_json(
         &self,
         code: u16,
@@ -89,7 +94,10 @@ impl Exchange {
             set.append(b"cache-status", &list);
             set.append(X_CACHE_STATUS.as_bytes(), status.hit_or_miss().as_bytes());
         }
-        [Effect::PassResponse(ResponseChange { status: code, set }), Effect::Report(status)]
+        let strip = self.policy.strip_tag_fields && self.mark == Mark::Told;
+        let stripped = self.policy.tag_fields.iter().filter(|name| strip && upstream.contains(name));
+        let remove = stripped.map(|name| name.as_bytes().to_vec()).collect();
+        [Effect::PassResponse(ResponseChange { status: code, remove, set }), Effect::Report(status)]
     }
 
     fn mark(&self, fields: &mut Fields, status: &CacheStatus) {

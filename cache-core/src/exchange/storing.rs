@@ -12,6 +12,7 @@ use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::message::{Request, ResponseHead};
 use crate::partial::{ContentRange, Part};
 use crate::policy::Policy;
+use crate::purge::tags_of;
 use crate::query_override::QueryOverride;
 use crate::storability::{self, NotStorable};
 use crate::stored_response::{ReuseTerms, StoredResponse};
@@ -46,7 +47,13 @@ pub fn judge(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<Stor
         return Err(NotStorable::TooLarge);
     }
     let selecting = SelectingFields::of_response(request, &response.fields).ok_or(NotStorable::VaryStar)?;
+    // What could not be purged by all its tags is not stored.
+    let tags = tags_of(policy.tag_fields.iter().flat_map(|name| response.fields.all(name)));
+    let tags = tags.ok_or(NotStorable::Tags)?;
     let mut fields = storability::storable_fields(response, &directives);
+    if policy.strip_tag_fields {
+        fields.retain(|name, _| !policy.tag_fields.iter().any(|tag_field| tag_field.as_bytes() == name));
+    }
     if !fields.contains("date") {
         // RFC 9110 §6.6.1: who caches a response without Date says when it came.
         fields.append(b"date", response_time.to_http_date().as_bytes());
@@ -62,8 +69,9 @@ pub fn judge(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<Stor
         initial_age: age::corrected_initial_age(&response.fields, request_time, response_time),
         terms,
         explicitly_public: directives.is_explicitly_public(),
+        stale_from: None,
         selecting,
-        tags: Vec::new(),
+        tags,
     })
 }
 
@@ -104,9 +112,10 @@ pub fn renewed(
     let StoredResponse { request_time, response_time, .. } = *freshened;
     let fetched = Fetched { request: &as_get, overriding, response: &head, request_time, response_time };
     let judged = judge(&fetched, freshened.url.clone(), policy)?;
-    let StoredResponse { fields, terms, selecting, explicitly_public, .. } = judged;
-    // It may have changed what it varies by.
-    Ok(StoredResponse { fields, terms, selecting, explicitly_public, ..freshened.clone() })
+    let StoredResponse { fields, terms, selecting, explicitly_public, tags, .. } = judged;
+    // It may have changed what it varies by. Tags that are stripped cannot be read again.
+    let tags = if tags.is_empty() { freshened.tags.clone() } else { tags };
+    Ok(StoredResponse { fields, terms, selecting, explicitly_public, tags, stale_from: None, ..freshened.clone() })
 }
 
 /// The origin's own error, for those who waited for it and for nobody else. Never goes into a store.
@@ -123,6 +132,7 @@ pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> StoredResponse 
         initial_age: DeltaSeconds::ZERO,
         terms: ReuseTerms::default(),
         explicitly_public: false,
+        stale_from: None,
         selecting: SelectingFields::default(),
         tags: Vec::new(),
     }

@@ -88,6 +88,9 @@ pub struct EntryMeta {
     pub selectors: Selectors,
     /// Names under which it can be purged.
     pub tags: Vec<String>,
+    /// When a soft purge ended its freshness; absent when none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_from_ms: Option<Timestamp>,
     /// For a part of a representation, the offset of its first byte; absent for the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_first: Option<u64>,
@@ -264,6 +267,7 @@ mod tests {
             selecting: vec![("accept-encoding".into(), Some("gzip".into())), ("x-a".into(), None)],
             selectors: Selectors::from([("accept-encoding".into(), "aa".into()), ("x-a".into(), String::new())]),
             tags: vec!["t".into()],
+            stale_from_ms: None,
             part_first: None,
             part_complete: None,
             body_length: body.len() as u64,

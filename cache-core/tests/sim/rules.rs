@@ -49,3 +49,45 @@ fn a_304_may_change_what_a_response_varies_by() {
     sim.origin(200, &[("cache-control", "max-age=60"), ("vary", "x-a")], "two");
     assert_eq!(sim.get_with("/", &[("x-a", "2")]).1, "two");
 }
+
+#[test]
+fn a_purge_is_carried_out_only_where_a_rule_allows_it() {
+    let mut sim = Sim::new(Policy { allow_purge: true, ..Policy::default() });
+    sim.origin(200, &[("cache-control", "max-age=60")], "one");
+    sim.get("/");
+    let (status, body, said) = sim.request("PURGE", "/");
+    assert_eq!(
+        (status, body.trim(), said.as_str()),
+        (200, "{\"purged\":\"http://a.example/\"}", "larder; detail=purged")
+    );
+    assert!(sim.get("/").2.contains("fwd=uri-miss"));
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(405, &[], "no");
+    assert_eq!(sim.request("PURGE", "/").0, 405, "the origin's business");
+}
+
+#[test]
+fn tags_are_kept_for_the_purge_and_from_the_client_where_asked() {
+    let mut sim = Sim::new(Policy { strip_tag_fields: true, ..Policy::default() });
+    sim.origin(
+        200,
+        &[("cache-control", "max-age=5"), ("etag", "\"1\""), ("cache-tag", "a, b"), ("surrogate-key", "c")],
+        "one",
+    );
+    sim.get("/");
+    assert_eq!(sim.stored()[0].tags, ["a", "b", "c"]);
+    sim.get("/");
+    assert_eq!(sim.last_reply_field("cache-tag"), None);
+    sim.pass_secs(6);
+    sim.origin(304, &[("etag", "\"1\"")], "");
+    sim.get("/");
+    assert_eq!(sim.stored()[0].tags, ["a", "b", "c"], "a 304 without tags changes none");
+}
+
+#[test]
+fn what_has_more_tags_than_can_be_purged_is_not_stored() {
+    let mut sim = Sim::new(Policy::default());
+    let many = (0..129).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    sim.origin(200, &[("cache-control", "max-age=5"), ("cache-tag", &many)], "one");
+    assert!(sim.get("/").2.contains("detail=tags"));
+}

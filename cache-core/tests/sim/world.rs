@@ -92,6 +92,11 @@ impl Sim {
         Some(String::from_utf8(value.to_vec()).unwrap())
     }
 
+    /// All that is stored.
+    pub(crate) fn stored(&self) -> Vec<Arc<StoredResponse>> {
+        self.level1.iter().map(|(_, stored)| stored.clone()).collect()
+    }
+
     /// A field of the cache's own last answer.
     pub(crate) fn last_reply_field(&self, name: &str) -> Option<String> {
         Some(String::from_utf8(self.last_reply.get(name)?.to_vec()).unwrap())

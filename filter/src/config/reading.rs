@@ -62,7 +62,7 @@ impl Reader {
     }
 
     fn policy(&mut self, value: &Value, path: &str) -> Policy {
-        const NAMES: [&str; 23] = [
+        const NAMES: [&str; 26] = [
             "profile",
             "cache",
             "query_override",
@@ -85,6 +85,9 @@ impl Reader {
             "max_ranges",
             "normalise_accept_language",
             "store_post",
+            "tag_fields",
+            "strip_tag_fields",
+            "allow_purge",
             "comment",
         ];
         let policy = self.object(value, path, &NAMES);
@@ -107,6 +110,8 @@ impl Reader {
             heuristic_freshness: flag("heuristic_freshness", base.heuristic_freshness),
             normalise_accept_language: flag("normalise_accept_language", base.normalise_accept_language),
             store_post: flag("store_post", base.store_post),
+            strip_tag_fields: flag("strip_tag_fields", base.strip_tag_fields),
+            allow_purge: flag("allow_purge", base.allow_purge),
             store_set_cookie: flag("store_set_cookie", base.store_set_cookie),
             store_with_cookie: flag("store_with_cookie", base.store_with_cookie),
             reuse_with_authorization: flag("reuse_with_authorization", base.reuse_with_authorization),
@@ -120,6 +125,7 @@ impl Reader {
             max_stale: self.seconds(&policy, path, "max_stale_s", base.max_stale),
             max_object_bytes: self.number(&policy, path, "max_object_bytes", base.max_object_bytes, 1024, 16 << 20),
             uncacheable_for: self.seconds(&policy, path, "uncacheable_for_s", base.uncacheable_for),
+            tag_fields: self.names(&policy, path, "tag_fields", base.tag_fields),
             targeted_fields: self.names(&policy, path, "targeted_fields", base.targeted_fields),
         }
     }

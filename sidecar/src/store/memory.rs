@@ -5,19 +5,20 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::OVERRIDE_FIELD;
+use larder_cache_core::purge::Purge;
 use larder_cache_core::store_api::entry::{self, Entry, EntryMeta};
-use larder_cache_core::store_api::{
-    Fence, Invalidate, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer,
-};
+use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer};
 use moka::Expiry;
 use moka::sync::Cache;
 
 use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store, is_fresh, matches};
+use crate::purging::Purges;
 
 /// Leases and marks kept; beyond it those that have ended are swept, and if none has, the newcomer is refused.
 const MAX_MARKS: usize = 200_000;
@@ -31,6 +32,9 @@ pub struct Memory {
     marks: Mutex<Marks>,
     max_variants: usize,
     random: RandomState,
+    /// Makes the cursors of this process unlike those of any other.
+    instance: u64,
+    announced: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +42,25 @@ struct Variant {
     meta: Arc<EntryMeta>,
     encoded: Arc<[u8]>,
     ends: Instant,
+}
+
+impl Variant {
+    /// Fresh until `time` at most; its stale window moves along, so it never lives longer.
+    fn end_freshness(&mut self, time: Timestamp) {
+        let meta = Arc::make_mut(&mut self.meta);
+        if meta.request_time_ms > time || meta.stale_from_ms.is_some_and(|known| known <= time) {
+            return;
+        }
+        meta.stale_from_ms = Some(time);
+        if meta.fresh_until_ms > time {
+            let window = meta.serve_stale_until_ms.millis_since(meta.fresh_until_ms);
+            meta.fresh_until_ms = time;
+            meta.serve_stale_until_ms = time.plus_millis(window);
+        }
+        if let Ok(entry) = entry::decode(&self.encoded) {
+            self.encoded = entry::encode(&self.meta, &entry.body).into();
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +106,15 @@ impl Memory {
             u32::try_from(size).unwrap_or(u32::MAX)
         };
         let entries = Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(LongestVariant).build();
-        Self { entries, marks: Mutex::default(), max_variants, random: RandomState::new() }
+        let random = RandomState::new();
+        let instance = random.build_hasher().finish();
+        let announced = AtomicU64::new(1);
+        Self { entries, marks: Mutex::default(), max_variants, random, instance, announced }
+    }
+
+    /// The cursor before the first purge.
+    pub fn first_cursor(&self) -> String {
+        format!("{:x}-0", self.instance)
     }
 
     fn marks(&self) -> MutexGuard<'_, Marks> {
@@ -204,14 +235,18 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn invalidate(&self, invalidate: &Invalidate) -> Result<(), Fault> {
+    async fn invalidate(&self, keys: &[KeyDigest], time: Timestamp, soft: bool) -> Result<(), Fault> {
         let now = Instant::now();
         let mut marks = self.marks();
         marks.sweep(now);
-        for key in &invalidate.keys {
+        for key in keys {
             let mut variants = self.variants(key, now);
             // What was requested later is the news itself: it may have been faster.
-            variants.retain(|variant| variant.meta.request_time_ms > invalidate.now_ms);
+            if soft {
+                variants.iter_mut().for_each(|variant| variant.end_freshness(time));
+            } else {
+                variants.retain(|variant| variant.meta.request_time_ms > time);
+            }
             if variants.is_empty() {
                 self.entries.invalidate(key);
             } else {
@@ -219,8 +254,15 @@ impl Store for Memory {
             }
             marks.uncacheable.remove(key);
             let ends = now + Duration::from_millis(INVALIDATION_MEMORY_MS);
-            marks.invalidated.insert(*key, (invalidate.now_ms, ends));
+            marks.invalidated.insert(*key, (time, ends));
         }
+        Ok(())
+    }
+
+    async fn announce(&self, purge: &Purge, purges: &Purges) -> Result<(), Fault> {
+        // The memory ends with the process, and its cursors with it.
+        let number = self.announced.fetch_add(1, Ordering::Relaxed);
+        purges.push(format!("{:x}-{number}", self.instance), purge.clone());
         Ok(())
     }
 

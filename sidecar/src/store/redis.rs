@@ -6,6 +6,8 @@
 //! larder:{<key hex>}:l             hash: lease → fence and its end             TTL: that of the longest lease
 //! larder:{<key hex>}:u             string: responses are not storable          TTL: as told
 //! larder:{<key hex>}:x             string: when it was invalidated             TTL: 10 minutes
+//! larder:{purges}:marks            hash: tag, prefix or everything → times     TTL: a year and a day
+//! larder:{purges}:log              stream: the last purges                     TTL: a day
 //! ```
 //!
 //! The braces are a hash tag: everything of one URL lies in one slot. Nothing is scanned, nothing flushed, every key ends
@@ -14,14 +16,21 @@
 
 use std::time::Duration;
 
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::purge::Purge;
 use larder_cache_core::store_api::entry::{self, BODY_FIELD, Entry};
-use larder_cache_core::store_api::{Fence, Invalidate, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
+use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisError, Script, ScriptInvocation, Value};
 use serde_json::json;
 
 use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store};
-use crate::waiting::Waiting;
+use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
+
+mod follow;
+mod purges;
+
+pub use follow::follow;
 
 /// The store.
 pub struct Redis {
@@ -33,6 +42,7 @@ pub struct Redis {
     write: Script,
     release: Script,
     invalidate: Script,
+    announce: Script,
 }
 
 /// How Redis is reached.
@@ -49,6 +59,11 @@ pub struct Settings {
 }
 
 impl Redis {
+    /// For the follower: another handle on the same connection.
+    pub fn connection(&self) -> ConnectionManager {
+        self.connection.clone()
+    }
+
     /// Connects. The error is one line that names the URL without its password.
     pub async fn connect(settings: Settings) -> Result<(Self, Client), Fault> {
         let shown = masked(&settings.url);
@@ -76,6 +91,7 @@ impl Redis {
             write: Script::new(include_str!("write.lua")),
             release: Script::new(include_str!("release.lua")),
             invalidate: Script::new(include_str!("invalidate.lua")),
+            announce: Script::new(include_str!("announce.lua")),
         };
         store.ping().await?;
         Ok((store, client))
@@ -98,28 +114,6 @@ impl Redis {
 /// The channel on which keys are named whose waiters should look again.
 pub fn wake_channel(namespace: &str) -> String {
     format!("{namespace}:wake")
-}
-
-/// Follows the wake channel for as long as the process lives; while it is broken, waiters look again on their own.
-pub async fn follow_wakes(client: Client, namespace: String, waiting: Waiting) {
-    use futures_util::StreamExt;
-    loop {
-        if let Ok(mut pubsub) = client.get_async_pubsub().await
-            && pubsub.subscribe(wake_channel(&namespace)).await.is_ok()
-        {
-            waiting.set_followed(true);
-            waiting.wake_all();
-            let mut messages = pubsub.on_message();
-            while let Some(message) = messages.next().await {
-                let key = message.get_payload::<String>().ok().and_then(|digits| KeyDigest::parse(&digits));
-                if let Some(key) = key {
-                    waiting.wake(&key);
-                }
-            }
-            waiting.set_followed(false);
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }
 
 impl Store for Redis {
@@ -170,18 +164,38 @@ impl Store for Redis {
         self.run(&invocation).await.map(drop)
     }
 
-    async fn invalidate(&self, invalidate: &Invalidate) -> Result<(), Fault> {
-        for key in &invalidate.keys {
+    async fn invalidate(&self, keys: &[KeyDigest], time: Timestamp, soft: bool) -> Result<(), Fault> {
+        for key in keys {
             let mut invocation = self.invalidate.prepare_invoke();
             invocation
                 .key(self.base(key))
-                .arg(invalidate.now_ms.as_millis())
+                .arg(time.as_millis())
                 .arg(INVALIDATION_MEMORY_MS)
                 .arg(self.channel())
-                .arg(key.to_string());
+                .arg(key.to_string())
+                .arg(u8::from(soft));
             self.run(&invocation).await?;
         }
         Ok(())
+    }
+
+    async fn announce(&self, purge: &Purge, _: &Purges) -> Result<(), Fault> {
+        let json = serde_json::to_string(purge).map_err(|error| Fault(error.to_string()))?;
+        let mut invocation = self.announce.prepare_invoke();
+        invocation
+            .key(purges::marks_key(&self.namespace))
+            .key(purges::log_key(&self.namespace))
+            .arg(purges::mark_name(&purge.scope).unwrap_or_default())
+            .arg(u8::from(purge.soft))
+            .arg(purge.at_ms.as_millis())
+            .arg(json)
+            .arg(MAX_MARKS)
+            .arg(LOG_LENGTH)
+            .arg(purges::MARKS_LIFE_MS)
+            .arg(purges::LOG_LIFE_MS)
+            .arg(self.channel())
+            .arg(purges::NEWS);
+        self.run(&invocation).await.map(drop)
     }
 
     async fn ping(&self) -> Result<(), Fault> {

@@ -1,0 +1,270 @@
+//! Purges: what is remembered of them, how Envoys learn of them, and the store seen through them.
+//!
+//! A purge of one URL is carried out in the store at once. One by tag or prefix, or of everything, is a mark: it costs the
+//! same whatever it concerns, and an entry it concerns is dropped when it is next asked for. Either way it goes into a log,
+//! which every Envoy follows with one long poll.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::purge::{Marks, Purge, Scope, Verdict};
+use larder_cache_core::store_api::entry::{self, Entry};
+use larder_cache_core::store_api::{Events, Fence, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::store::{Fault, Found, Store};
+
+/// Marks remembered; the oldest become one of everything older.
+pub const MAX_MARKS: usize = 10_000;
+/// Purges in the log; whoever is further behind starts anew.
+pub const LOG_LENGTH: usize = 4096;
+
+/// What was purged. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Purges(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    marks: RwLock<Marks>,
+    log: Mutex<Log>,
+    more: Notify,
+}
+
+/// The last purges, each with the cursor behind it.
+#[derive(Debug, Default)]
+struct Log {
+    /// The cursor before the first.
+    base: String,
+    purges: VecDeque<(String, Purge)>,
+}
+
+impl Log {
+    fn last(&self) -> &str {
+        self.purges.back().map_or(&self.base, |(cursor, _)| cursor)
+    }
+
+    fn since(&self, after: Option<&str>) -> Events {
+        let nothing = |reset| Events { cursor: self.last().to_owned(), reset, events: Vec::new() };
+        let Some(after) = after else { return nothing(false) };
+        let behind = if after == self.base {
+            0
+        } else {
+            match self.purges.iter().position(|(cursor, _)| cursor == after) {
+                Some(at) => at + 1,
+                None => return nothing(true),
+            }
+        };
+        let given: Vec<&(String, Purge)> = self.purges.iter().skip(behind).take(Events::MOST).collect();
+        let cursor = given.last().map_or_else(|| after.to_owned(), |(cursor, _)| cursor.clone());
+        Events { cursor, reset: false, events: given.into_iter().map(|(_, purge)| purge.clone()).collect() }
+    }
+}
+
+impl Default for Purges {
+    fn default() -> Self {
+        let shared = Shared { marks: RwLock::new(Marks::new(MAX_MARKS)), log: Mutex::default(), more: Notify::new() };
+        Self(Arc::new(shared))
+    }
+}
+
+impl Purges {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a mark.
+    pub fn mark(&self, purge: &Purge) {
+        self.0.marks.write().unwrap_or_else(PoisonError::into_inner).add(purge);
+    }
+
+    fn verdict(&self, entry: &Entry) -> Verdict {
+        let marks = self.0.marks.read().unwrap_or_else(PoisonError::into_inner);
+        let verdict = marks.verdict(&entry.meta.url, &entry.meta.tags, entry.meta.request_time_ms);
+        match (verdict, entry.meta.stale_from_ms) {
+            (Verdict::StaleSince(time), Some(known)) if known <= time => Verdict::Kept,
+            _ => verdict,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.marks.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Empties the log and lets it begin behind a cursor; whoever follows from another one is told to start anew.
+    pub fn begin_at(&self, cursor: String) {
+        *self.log() = Log { base: cursor, purges: VecDeque::new() };
+        self.0.more.notify_waiters();
+    }
+
+    /// The cursor behind the last purge.
+    pub fn cursor(&self) -> String {
+        self.log().last().to_owned()
+    }
+
+    /// One more in the log.
+    pub fn push(&self, cursor: String, purge: Purge) {
+        self.mark(&purge);
+        let mut log = self.log();
+        log.purges.push_back((cursor, purge));
+        if log.purges.len() > LOG_LENGTH
+            && let Some((cursor, _)) = log.purges.pop_front()
+        {
+            log.base = cursor;
+        }
+        drop(log);
+        self.0.more.notify_waiters();
+    }
+
+    /// What came since a cursor; waits for something to come for so long.
+    pub async fn since(&self, after: Option<&str>, wait: Duration) -> Events {
+        let deadline = Instant::now() + wait;
+        loop {
+            let more = self.0.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            let events = self.log().since(after);
+            if after.is_none() || events.reset || !events.events.is_empty() {
+                return events;
+            }
+            if tokio::time::timeout_at(deadline, more).await.is_err() {
+                return events;
+            }
+        }
+    }
+}
+
+/// A store whose purged entries cannot be seen.
+pub struct Purged<S> {
+    store: S,
+    purges: Purges,
+}
+
+impl<S: Store> Purged<S> {
+    /// The store behind its purges.
+    pub fn new(store: S, purges: Purges) -> Self {
+        Self { store, purges }
+    }
+
+    /// What was purged.
+    pub fn purges(&self) -> &Purges {
+        &self.purges
+    }
+
+    /// Purges, here and for all who share the store.
+    pub async fn purge(&self, purge: Purge) -> Result<(), Fault> {
+        if let Scope::Key(key) = &purge.scope {
+            self.store.invalidate(&[key.digest()], purge.at_ms, purge.soft).await?;
+        }
+        self.purges.mark(&purge);
+        self.store.announce(&purge, &self.purges).await
+    }
+
+    /// What the answer carries, if it lies under a purge: when that was, and whether softly.
+    fn purged(&self, answer: &LookUpAnswer) -> Option<(Timestamp, bool)> {
+        let bytes = match answer {
+            LookUpAnswer::Entry(bytes)
+            | LookUpAnswer::Lease { stale: Some(bytes), .. }
+            | LookUpAnswer::Held { stale: Some(bytes) } => bytes,
+            _ => return None,
+        };
+        match self.purges.verdict(&entry::decode(bytes).ok()?) {
+            Verdict::Kept => None,
+            Verdict::StaleSince(time) => Some((time, true)),
+            Verdict::Gone(time) => Some((time, false)),
+        }
+    }
+}
+
+impl<S: Store> Store for Purged<S> {
+    async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
+        let mut found = self.store.look_up(asked).await?;
+        // A hard purge may uncover nothing more, a soft one is applied once: two rounds at most.
+        for _ in 0..2 {
+            let purged = if self.purges.is_empty() { None } else { self.purged(&found.answer) };
+            let Some((time, soft)) = purged else { break };
+            if let LookUpAnswer::Lease { fence, .. } = &found.answer {
+                let release = Release { key: asked.key, fence: fence.clone(), uncacheable_ms: 0 };
+                self.store.release(&release).await?;
+            }
+            self.store.invalidate(&[asked.key], time, soft).await?;
+            found = self.store.look_up(asked).await?;
+        }
+        Ok(found)
+    }
+
+    async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
+        if self.purges.verdict(&entry) == Verdict::Kept {
+            return self.store.write(key, fence, entry).await;
+        }
+        // It was requested before the purge and comes after it.
+        if let Some(fence) = fence {
+            self.store.release(&Release { key, fence: fence.clone(), uncacheable_ms: 0 }).await?;
+        }
+        Ok(WriteAnswer::Fenced)
+    }
+
+    async fn release(&self, release: &Release) -> Result<(), Fault> {
+        self.store.release(release).await
+    }
+
+    async fn invalidate(&self, keys: &[KeyDigest], time: Timestamp, soft: bool) -> Result<(), Fault> {
+        self.store.invalidate(keys, time, soft).await
+    }
+
+    async fn announce(&self, purge: &Purge, purges: &Purges) -> Result<(), Fault> {
+        self.store.announce(purge, purges).await
+    }
+
+    async fn ping(&self) -> Result<(), Fault> {
+        self.store.ping().await
+    }
+
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purge(n: u64) -> Purge {
+        Purge { scope: Scope::Everything, soft: false, at_ms: Timestamp::from_millis(n) }
+    }
+
+    #[tokio::test]
+    async fn who_follows_misses_nothing_and_who_is_too_far_behind_is_told() {
+        let purges = Purges::default();
+        purges.begin_at("0".to_owned());
+        let begin = purges.since(None, Duration::ZERO).await;
+        assert_eq!((begin.cursor.as_str(), begin.reset), ("0", false));
+        for n in 1..=300 {
+            purges.push(n.to_string(), purge(n));
+        }
+        let first = purges.since(Some("0"), Duration::ZERO).await;
+        assert_eq!((first.events.len(), first.cursor.as_str()), (Events::MOST, "256"));
+        let rest = purges.since(Some("256"), Duration::ZERO).await;
+        assert_eq!((rest.events.len(), rest.cursor.as_str()), (44, "300"));
+        assert!(purges.since(Some("elsewhere"), Duration::ZERO).await.reset);
+        for n in 301..=5000 {
+            purges.push(n.to_string(), purge(n));
+        }
+        assert!(purges.since(Some("300"), Duration::ZERO).await.reset);
+    }
+
+    #[tokio::test]
+    async fn a_long_poll_ends_with_the_purge_it_waited_for() {
+        let purges = Purges::default();
+        let waiting = tokio::spawn({
+            let purges = purges.clone();
+            async move { purges.since(Some(""), Duration::from_secs(20)).await }
+        });
+        tokio::task::yield_now().await;
+        purges.push("1".to_owned(), purge(1));
+        let events = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+        assert_eq!(events.events.len(), 1);
+    }
+}
