@@ -15,7 +15,7 @@ RUN mkdir -p /out/run && target/release/larder-stack render --port 10000 --origi
       --sidecar sidecar:7480 --run-dir /etc/larder/run --wasm /etc/larder/larder_filter.wasm --out /out/run
 
 FROM debian:bookworm-slim AS sidecar
-COPY --from=build /larder/target/release/larder-sidecar /usr/local/bin/
+COPY --from=build /larder/target/release/larder-sidecar /larder/target/release/larder /usr/local/bin/
 EXPOSE 7480
 CMD ["larder-sidecar", "--listen", "0.0.0.0:7480"]
 

@@ -178,6 +178,7 @@ impl<H: Host> Vm<H> {
             return None;
         }
         let stored: Arc<StoredResponse> = Arc::new(codec::from_entry(entry::decode(frame).ok()?).ok()?);
+        let stored = self.l1.unpurged(stored)?;
         match kind {
             b'F' => Some(Outcome::Fetched(stored)),
             b'S' => Some(Outcome::Found(stored)),

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use larder_cache_core::exchange::Local;
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::PrimaryKey;
+use larder_cache_core::purge::{Marks, Purge, Scope, Verdict};
 use larder_cache_core::stored_response::StoredResponse;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
 /// Variants kept per key; one more drops the oldest.
 const MAX_VARIANTS: usize = 32;
+/// Purges remembered, for what they concern and is yet to come.
+const MAX_PURGES: usize = 256;
 /// Invalidations remembered; beyond it the oldest half is forgotten.
 const MAX_INVALIDATIONS: usize = 8192;
 /// How long an invalidation is remembered: longer than any fetch that was under way can take to be stored.
@@ -37,13 +40,16 @@ impl Weighter<PrimaryKey, Variants> for Weight {
 pub struct Level1 {
     cache: Cache<PrimaryKey, Variants, Weight>,
     invalidated: HashMap<PrimaryKey, Timestamp>,
+    /// Purges that something requested before them may still come behind.
+    purges: Marks,
 }
 
 impl Level1 {
     /// Empty, with room for `bytes`.
     pub fn new(bytes: u64) -> Self {
         let items = usize::try_from(bytes / 4096).unwrap_or(16_384).clamp(64, 1 << 20);
-        Self { cache: Cache::with_weighter(items, bytes, Weight), invalidated: HashMap::new() }
+        let purges = Marks::new(MAX_PURGES);
+        Self { cache: Cache::with_weighter(items, bytes, Weight), invalidated: HashMap::new(), purges }
     }
 
     /// All that is held under `key`.
@@ -62,6 +68,7 @@ impl Level1 {
         if self.was_invalidated(key, stored.request_time) {
             return false;
         }
+        let Some(stored) = self.unpurged(stored) else { return false };
         let mut variants: Vec<_> = self.cache.get(key).map(|variants| variants.to_vec()).unwrap_or_default();
         if variants.iter().any(|held| held.selecting == stored.selecting && held.response_time > stored.response_time) {
             return true; // a newer one is there already
@@ -75,9 +82,56 @@ impl Level1 {
         true
     }
 
-    /// Drops a key, and whatever of it was requested up to `time` and is yet to come.
+    /// Drops what a purge concerns, or softly ends its freshness; what is yet to come of it, too. Costs a look at
+    /// everything held, unless it concerns one key.
+    pub fn purge(&mut self, purge: &Purge) {
+        match &purge.scope {
+            Scope::Key(key) if !purge.soft => self.invalidate(key, purge.at_ms),
+            Scope::Key(key) => {
+                if let Some(variants) = self.cache.peek(key).and_then(|variants| changed(key, variants, purge)) {
+                    self.replace(key.clone(), variants);
+                }
+            }
+            _ => {
+                self.purges.add(purge);
+                let all =
+                    self.cache.iter().filter_map(|(key, variants)| Some((key.clone(), changed(key, variants, purge)?)));
+                for (key, variants) in all.collect::<Vec<_>>() {
+                    self.replace(key, variants);
+                }
+            }
+        }
+    }
+
+    fn replace(&mut self, key: PrimaryKey, variants: Vec<Arc<StoredResponse>>) {
+        if variants.is_empty() {
+            self.cache.remove(&key);
+        } else {
+            self.cache.insert(key, variants.into());
+        }
+    }
+
+    /// Drops everything held, and what was requested until `now` and is yet to come.
+    pub fn clear(&mut self, now: Timestamp) {
+        self.cache.clear();
+        self.purges.add(&Purge { scope: Scope::Everything, soft: false, at_ms: now });
+    }
+
+    /// What the purges heard of leave of a response that comes from elsewhere.
+    pub fn unpurged(&self, stored: Arc<StoredResponse>) -> Option<Arc<StoredResponse>> {
+        match self.purges.verdict(&stored.url, &stored.tags, stored.request_time) {
+            Verdict::Kept => Some(stored),
+            Verdict::Gone(_) => None,
+            Verdict::StaleSince(time) => Some(stale_since(&stored, time)),
+        }
+    }
+
+    /// Drops what was requested under a key up to `time`, and whatever of that is yet to come.
     pub fn invalidate(&mut self, key: &PrimaryKey, time: Timestamp) {
-        self.cache.remove(key);
+        if let Some(variants) = self.cache.peek(key) {
+            let newer: Vec<_> = variants.iter().filter(|stored| stored.request_time > time).cloned().collect();
+            self.replace(key.clone(), newer);
+        }
         if self.invalidated.len() >= MAX_INVALIDATIONS {
             let mut times: Vec<_> = self.invalidated.values().copied().collect();
             times.sort_unstable();
@@ -97,6 +151,25 @@ impl Level1 {
     pub fn bytes(&self) -> u64 {
         self.cache.weight()
     }
+}
+
+/// The variants a purge leaves; `None` when it concerns none.
+fn changed(key: &PrimaryKey, variants: &Variants, purge: &Purge) -> Option<Vec<Arc<StoredResponse>>> {
+    let verdicts: Vec<Verdict> = variants.iter().map(|stored| purge.verdict(key, stored)).collect();
+    if verdicts.iter().all(|verdict| *verdict == Verdict::Kept) {
+        return None;
+    }
+    let kept = variants.iter().zip(verdicts).filter_map(|(stored, verdict)| match verdict {
+        Verdict::Kept => Some(stored.clone()),
+        Verdict::Gone(_) => None,
+        Verdict::StaleSince(time) => Some(stale_since(stored, time)),
+    });
+    Some(kept.collect())
+}
+
+fn stale_since(stored: &Arc<StoredResponse>, time: Timestamp) -> Arc<StoredResponse> {
+    let stale_from = Some(stored.stale_from.map_or(time, |known| known.min(time)));
+    Arc::new(StoredResponse { stale_from, ..(**stored).clone() })
 }
 
 #[cfg(test)]
@@ -127,6 +200,32 @@ mod tests {
             selecting: SelectingFields::default(),
             tags: Vec::new(),
         })
+    }
+
+    #[test]
+    fn a_purge_takes_what_is_held_and_what_comes_late() {
+        let mut l1 = Level1::new(1 << 20);
+        let tagged = |at: u64| Arc::new(StoredResponse { tags: vec!["news".into()], ..(*stored(at, 10)).clone() });
+        l1.put(&key("/a"), tagged(5));
+        l1.put(&key("/b"), stored(5, 10));
+        let purge = |soft, at| Purge { scope: Scope::Tag("news".into()), soft, at_ms: Timestamp::from_millis(at) };
+        l1.purge(&purge(true, 6));
+        assert_eq!(l1.look_up(&key("/a")).variants[0].stale_from, Some(Timestamp::from_millis(6)));
+        l1.put(&key("/c"), tagged(6));
+        assert_eq!(l1.look_up(&key("/c")).variants[0].stale_from, Some(Timestamp::from_millis(6)));
+        l1.purge(&purge(false, 7));
+        assert!(l1.look_up(&key("/a")).variants.is_empty());
+        assert_eq!(l1.look_up(&key("/b")).variants.len(), 1);
+        assert!(!l1.put(&key("/a"), tagged(7)));
+        assert!(l1.put(&key("/a"), tagged(8)));
+    }
+
+    #[test]
+    fn an_invalidation_heard_late_leaves_what_is_newer() {
+        let mut l1 = Level1::new(1 << 20);
+        l1.put(&key("/a"), stored(9, 10));
+        l1.invalidate(&key("/a"), Timestamp::from_millis(8));
+        assert_eq!(l1.look_up(&key("/a")).variants.len(), 1);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod collapsing;
 pub mod config;
 #[cfg(target_arch = "wasm32")]
 mod envoy;
+mod follow;
 pub mod host;
 pub mod l1;
 pub mod metrics;

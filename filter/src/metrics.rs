@@ -27,6 +27,11 @@ pub const STORE_FAULTS: &str = "larder.store_faults";
 /// Entries from the store that were damaged.
 pub const STORE_DAMAGED: &str = "larder.store_damaged_entries";
 
+/// Purges heard of.
+pub const PURGES: &str = "larder.purges";
+/// Long polls for purges that failed.
+pub const FOLLOW_FAULTS: &str = "larder.follow_faults";
+
 impl Metrics {
     /// One request, by how it ended.
     pub fn request(&mut self, status: &CacheStatus) {

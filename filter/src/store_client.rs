@@ -150,6 +150,7 @@ impl<H: Host> Vm<H> {
                 self.give_back_unseen(&call, &answer);
                 self.on_refresh_look_up(id, answer, now);
             }
+            Purpose::Follow => self.on_events(token, num_headers, body_length, now),
             Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
             Purpose::Tell => {
                 if num_headers == 0 || self.call_status().is_none_or(|(status, own)| own || status >= 500) {
@@ -269,7 +270,7 @@ fn message(call: &StoreCall, now: Timestamp) -> (Fields, Vec<u8>) {
     }
 }
 
-fn head(method: &str, path: &str) -> Fields {
+pub(crate) fn head(method: &str, path: &str) -> Fields {
     let content_type = if method == "PUT" { "application/octet-stream" } else { "application/json" };
     Fields::from_pairs([
         (":method", method),

@@ -16,6 +16,7 @@ use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{Holder, KeyDigest};
 
 use crate::config::Config;
+use crate::follow::Following;
 use crate::host::Host;
 use crate::l1::Level1;
 use crate::metrics::Metrics;
@@ -46,6 +47,8 @@ pub(crate) enum Purpose {
     RefreshLookUp(u32),
     /// A refresh's request to the origin.
     RefreshFetch(u32),
+    /// The long poll for purges.
+    Follow,
     /// A write, release or invalidation: only its failure is of interest.
     Tell,
 }
@@ -78,6 +81,9 @@ pub struct Vm<H> {
     pub(crate) handed_over: VecDeque<(Timestamp, u32, u64)>,
     pub(crate) breaker: Breaker,
     pub(crate) metrics: Metrics,
+    /// The latest configuration: its store is the one whose purges are followed.
+    pub(crate) config: Option<Rc<Config>>,
+    pub(crate) following: Following,
     ticks: u64,
 }
 
@@ -115,6 +121,8 @@ impl<H: Host> Vm<H> {
             handed_over: VecDeque::new(),
             breaker: Breaker::default(),
             metrics: Metrics::default(),
+            config: None,
+            following: Following::default(),
             ticks: 0,
         }
     }
@@ -122,7 +130,11 @@ impl<H: Host> Vm<H> {
     /// A new configuration. Level 1 keeps what it holds unless its bound changes.
     pub fn on_configure(&mut self, text: &[u8]) -> Option<Rc<Config>> {
         match Config::parse(text) {
-            Ok(config) => Some(Rc::new(config)),
+            Ok(config) => {
+                let config = Rc::new(config);
+                self.config = Some(config.clone());
+                Some(config)
+            }
             Err(mistakes) => {
                 self.host.log(log::Level::Error, &format!("larder: configuration refused: {mistakes}"));
                 None
@@ -166,6 +178,8 @@ impl<H: Host> Vm<H> {
                     self.wake_local(&key, &outcome);
                 }
                 Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time),
+                Some(Message::Purge(purge)) => self.l1.purge(&purge),
+                Some(Message::Forget(time)) => self.l1.clear(time),
                 Some(Message::Refreshed(key, handoff)) => self.take_refreshed(&key, handoff),
                 Some(Message::Continue) | None => {}
             }
@@ -205,6 +219,7 @@ impl<H: Host> Vm<H> {
         self.ticks += 1;
         self.on_queue_ready();
         self.end_overdue_waits(now);
+        self.follow(now);
         if self.ticks.is_multiple_of(10) {
             if self.inbox.is_some() {
                 self.beat(now);

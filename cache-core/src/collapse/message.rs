@@ -7,6 +7,7 @@ use super::slot::Reader;
 use super::{CollapseKey, Handoff};
 use crate::http_time::Timestamp;
 use crate::key::PrimaryKey;
+use crate::purge::Purge;
 
 /// A message to one worker VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,10 @@ pub enum Message {
     Invalidate(PrimaryKey, Timestamp),
     /// A background refresh has a new response for this key; whoever holds the old one takes it from the handoff.
     Refreshed(PrimaryKey, Handoff),
+    /// Somewhere in the fleet something was purged.
+    Purge(Purge),
+    /// Purges may have been missed: forget everything that was requested up to a time.
+    Forget(Timestamp),
     /// To oneself: go on with what was left, on a fresh stack.
     Continue,
 }
@@ -69,6 +74,14 @@ impl Message {
                 bytes.extend_from_slice(&handoff.sequence.to_be_bytes());
                 bytes.extend_from_slice(key.as_bytes());
             }
+            Self::Purge(purge) => {
+                bytes.push(b'P');
+                bytes.extend(serde_json::to_vec(purge).unwrap_or_default());
+            }
+            Self::Forget(time) => {
+                bytes.push(b'F');
+                bytes.extend_from_slice(&time.as_millis().to_be_bytes());
+            }
             Self::Continue => bytes.push(b'C'),
         }
         bytes
@@ -97,6 +110,8 @@ impl Message {
                 let handoff = Handoff { index: reader.u32()?, sequence: reader.u64()? };
                 Some(Self::Refreshed(PrimaryKey::from_bytes(reader.0), handoff))
             }
+            [VERSION, b'P'] => serde_json::from_slice(reader.0).ok().map(Self::Purge),
+            [VERSION, b'F'] => Some(Self::Forget(Timestamp::from_millis(reader.u64()?))),
             [VERSION, b'C'] => Some(Self::Continue),
             _ => None,
         }
@@ -106,6 +121,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::purge::Scope;
     use proptest::prelude::*;
 
     #[test]
@@ -118,6 +134,8 @@ mod tests {
             Message::Wake(key, Wake::Failed(502)),
             Message::Invalidate(PrimaryKey::new(b"n", b"http", b"a", b"/"), Timestamp::from_millis(5)),
             Message::Refreshed(PrimaryKey::new(b"n", b"http", b"a", b"/"), Handoff { index: 1, sequence: 2 }),
+            Message::Purge(Purge { scope: Scope::Tag("a".into()), soft: true, at_ms: Timestamp::from_millis(5) }),
+            Message::Forget(Timestamp::from_millis(5)),
             Message::Continue,
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));

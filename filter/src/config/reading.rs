@@ -9,6 +9,36 @@ use serde_json::{Map, Value};
 
 use super::{Config, Rule};
 
+/// Every member of a policy.
+const POLICY_MEMBERS: [&str; 26] = [
+    "profile",
+    "cache",
+    "query_override",
+    "collapse",
+    "default_lifetime_s",
+    "heuristic_freshness",
+    "request_directives",
+    "store_set_cookie",
+    "store_with_cookie",
+    "reuse_with_authorization",
+    "store_any_status",
+    "keep_s",
+    "max_stale_s",
+    "max_object_bytes",
+    "uncacheable_for_s",
+    "targeted_fields",
+    "status_lifetimes_s",
+    "grace_s",
+    "range_on_miss",
+    "max_ranges",
+    "normalise_accept_language",
+    "store_post",
+    "tag_fields",
+    "strip_tag_fields",
+    "allow_purge",
+    "comment",
+];
+
 /// Reads values and collects mistakes; a mistaken value becomes its default, so that reading goes on.
 #[derive(Default)]
 pub(super) struct Reader {
@@ -62,35 +92,7 @@ impl Reader {
     }
 
     fn policy(&mut self, value: &Value, path: &str) -> Policy {
-        const NAMES: [&str; 26] = [
-            "profile",
-            "cache",
-            "query_override",
-            "collapse",
-            "default_lifetime_s",
-            "heuristic_freshness",
-            "request_directives",
-            "store_set_cookie",
-            "store_with_cookie",
-            "reuse_with_authorization",
-            "store_any_status",
-            "keep_s",
-            "max_stale_s",
-            "max_object_bytes",
-            "uncacheable_for_s",
-            "targeted_fields",
-            "status_lifetimes_s",
-            "grace_s",
-            "range_on_miss",
-            "max_ranges",
-            "normalise_accept_language",
-            "store_post",
-            "tag_fields",
-            "strip_tag_fields",
-            "allow_purge",
-            "comment",
-        ];
-        let policy = self.object(value, path, &NAMES);
+        let policy = self.object(value, path, &POLICY_MEMBERS);
         let base = match self.text(&policy, path, "profile").as_deref() {
             None | Some("safe") => Policy::default(),
             Some("rfc9111") => Policy::strict(),

@@ -78,6 +78,30 @@ impl Worker {
         self.vm.on_queue_ready();
     }
 
+    /// Paths of the long polls sent so far.
+    fn polls(&self) -> Vec<String> {
+        let told = self.host.told.borrow();
+        let path = |head: &Fields| String::from_utf8(head.get(":path").unwrap().to_vec()).unwrap();
+        told.sent.iter().map(|(_, _, head, _)| path(head)).filter(|path| path.starts_with("/v1/events")).collect()
+    }
+
+    /// The sidecar answers the poll that was sent last.
+    fn hear(&mut self, events: &str) {
+        let token = {
+            let mut told = self.host.told.borrow_mut();
+            told.call_response = Fields::from_pairs([(":status", "200"), ("x-envoy-upstream-service-time", "1")]);
+            told.call_body = events.as_bytes().to_vec();
+            let polls = |head: &Fields| head.get(":path").unwrap().starts_with(b"/v1/events");
+            told.sent.iter().rev().find(|(_, _, head, _)| polls(head)).unwrap().0
+        };
+        self.vm.on_call_response(token, 2, events.len());
+    }
+
+    fn is_hit(&mut self, id: u32, path: &str) -> bool {
+        self.request(id, "GET", path);
+        self.host.told.borrow().given.last().is_some_and(|(stream, .., said)| *stream == id && said.contains("hit"))
+    }
+
     fn answers(&self) -> usize {
         self.host.told.borrow().given.len()
     }
@@ -265,4 +289,61 @@ proptest! {
         let told = worker.host.told.borrow();
         prop_assert!(!told.resumed.is_empty() || !told.given.is_empty() || told.sent.len() > 1);
     }
+}
+
+#[test]
+fn one_vm_follows_the_fleets_purges_and_tells_the_others() {
+    let envoy = envoy();
+    let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+    one.fetch(1, "/");
+    two.fetch(1, "/other");
+    one.vm.on_tick();
+    two.vm.on_tick();
+    assert_eq!((one.polls(), two.polls()), (vec!["/v1/events".to_owned()], Vec::new()), "one poll for each Envoy");
+    one.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    assert_eq!(one.polls()[1], "/v1/events?wait_ms=20000&after=7-0", "and the next at once");
+    one.hear(
+        r#"{"cursor": "8-0", "reset": false, "events": [{"scope": "everything", "soft": false, "at_ms": 1000000000}]}"#,
+    );
+    assert!(!one.is_hit(2, "/"));
+    assert!(!two.is_hit(2, "/other"), "told before its next look-up");
+}
+
+#[test]
+fn who_takes_over_following_goes_on_where_the_other_stopped() {
+    let envoy = envoy();
+    let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+    one.vm.on_tick();
+    one.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    envoy.borrow_mut().now += 10_000;
+    two.vm.on_tick();
+    assert_eq!(two.polls(), ["/v1/events?wait_ms=20000&after=7-0"]);
+    one.hear(r#"{"cursor": "9-0", "reset": false, "events": []}"#);
+    assert_eq!(one.polls().len(), 2, "it has lost its place and asks no more");
+}
+
+#[test]
+fn a_follower_that_is_too_far_behind_empties_level_1() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.fetch(1, "/");
+    worker.vm.on_tick();
+    worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    assert!(worker.is_hit(2, "/"));
+    worker.hear(r#"{"cursor": "9-0", "reset": true, "events": []}"#);
+    assert!(!worker.is_hit(3, "/"));
+}
+
+#[test]
+fn a_poll_that_fails_is_tried_again_later_from_the_same_place() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.vm.on_tick();
+    worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    worker.hear("rubbish");
+    assert_eq!(worker.polls().len(), 2);
+    worker.vm.on_tick();
+    assert_eq!(worker.polls().len(), 2, "not at once");
+    envoy.borrow_mut().now += 600;
+    worker.vm.on_tick();
+    assert_eq!(worker.polls()[2], "/v1/events?wait_ms=20000&after=7-0");
 }

@@ -1,0 +1,108 @@
+//! `larder`: what an operator tells a running cache.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Map, Value, json};
+
+/// Tells a running Larder what to do.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// The sidecar
+    #[arg(long, env = "LARDER_SIDECAR", default_value = "http://127.0.0.1:7480", global = true)]
+    sidecar: String,
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Drop stored responses everywhere: level 1 of every Envoy, and the store
+    #[command(
+        after_help = "examples:\n  larder purge --url 'http://shop.example/item?id=1'\n  larder purge --tag news --tag sport\n  \
+                            larder purge --prefix http://shop.example/images/ --soft\n  larder purge --everything"
+    )]
+    Purge(Purge),
+}
+
+#[derive(Args)]
+#[group(id = "scope", required = true, multiple = false)]
+struct What {
+    /// All variants of one URL, as clients ask for it
+    #[arg(long)]
+    url: Option<String>,
+    /// All responses with this tag; may be repeated
+    #[arg(long)]
+    tag: Vec<String>,
+    /// All responses whose URL begins so
+    #[arg(long)]
+    prefix: Option<String>,
+    /// All responses
+    #[arg(long)]
+    everything: bool,
+}
+
+#[derive(Args)]
+struct Purge {
+    #[command(flatten)]
+    what: What,
+    /// Stale from now on, instead of gone
+    #[arg(long)]
+    soft: bool,
+    /// The filter configuration's namespace, for --url
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// The sidecar's LARDER_PURGE_TOKEN
+    #[arg(long, env = "LARDER_PURGE_TOKEN", hide_env_values = true)]
+    token: String,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let Verb::Purge(purge) = cli.command;
+    match send(&cli.sidecar, &purge).await {
+        Ok(told) => {
+            println!("{told:#}");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("larder: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn order(purge: &Purge) -> Value {
+    let mut order = Map::from_iter([("soft".to_owned(), json!(purge.soft))]);
+    if let Some(url) = &purge.what.url {
+        order.insert("url".to_owned(), json!(url));
+        order.insert("namespace".to_owned(), json!(purge.namespace));
+    }
+    if !purge.what.tag.is_empty() {
+        order.insert("tags".to_owned(), json!(purge.what.tag));
+    }
+    if let Some(prefix) = &purge.what.prefix {
+        order.insert("prefix".to_owned(), json!(prefix));
+    }
+    if purge.what.everything {
+        order.insert("everything".to_owned(), json!(true));
+    }
+    Value::Object(order)
+}
+
+async fn send(sidecar: &str, purge: &Purge) -> Result<Value, String> {
+    let url = format!("{}{}", sidecar.trim_end_matches('/'), larder_cache_core::store_api::PURGE_PATH);
+    let client =
+        reqwest::Client::builder().timeout(Duration::from_secs(10)).build().map_err(|error| error.to_string())?;
+    let response = client.post(&url).bearer_auth(&purge.token).json(&order(purge)).send().await;
+    let response = response.map_err(|_| format!("no sidecar answers at {sidecar}; give its address with --sidecar"))?;
+    let status = response.status();
+    let told: Value = response.json().await.map_err(|_| format!("{sidecar} is no sidecar: it answered {status}"))?;
+    match told.get("error").and_then(Value::as_str) {
+        Some(error) => Err(error.to_owned()),
+        None => Ok(told),
+    }
+}
