@@ -172,6 +172,11 @@ impl Stack {
         swap(&self.run_dir, &wasm, &self.admin, config).await
     }
 
+    /// Ends Envoy without warning.
+    pub fn kill_envoy(&mut self) {
+        self.envoy.kill();
+    }
+
     /// Ends the sidecar without warning.
     pub fn kill_sidecar(&mut self) {
         if let Some((process, _)) = &mut self.sidecar {

@@ -3,6 +3,7 @@
 mod collapsing;
 mod configuration;
 mod faults;
+mod fleet;
 mod overrides;
 mod passing;
 mod rfc;
