@@ -17,7 +17,8 @@ struct Options {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "LARDER_SIDECAR_LISTEN", default_value = "127.0.0.1:7480")]
     listen: String,
-    /// redis://[user:password@]host[:port][/db] or rediss://…; unset: embedded memory
+    /// redis://[user:password@]host[:port][/db] or rediss://…; redis+cluster://host:port,host:port;
+    /// redis+sentinel://host:port,host:port/master; unset: embedded memory
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// First part of every Redis key
@@ -77,11 +78,10 @@ async fn run(options: Options) -> Result<(), String> {
                 max_variants: options.max_variants,
                 timeout: Duration::from_millis(options.redis_timeout_ms),
             };
-            let (store, client) = Redis::connect(settings).await.map_err(|fault| fault.0)?;
+            let store = Redis::connect(settings).await.map_err(|fault| fault.0)?;
             waiting.set_followed(false);
             let purges = Purges::default();
-            let (connection, namespace) = (store.connection(), options.namespace.clone());
-            tokio::spawn(follow(client, connection, namespace, waiting.clone(), purges.clone()));
+            tokio::spawn(follow(store.link(), options.namespace.clone(), waiting.clone(), purges.clone()));
             serve(Purged::new(store, purges), &options, waiting).await
         }
     }

@@ -12,7 +12,7 @@ use larder_cache_core::store_api::{
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Settings, follow};
 use larder_sidecar::{Purged, Purges, Store, Waiting};
-use larder_stack::RedisServer;
+use larder_stack::{RedisCluster, RedisSentinels, RedisServer};
 
 const KEY: KeyDigest = KeyDigest([7; 32]);
 const NOW: u64 = 1_000_000;
@@ -313,7 +313,7 @@ async fn a_purge_of_a_key_takes_all_its_variants(store: &Purged<impl Store>) {
     }
 }
 
-async fn redis(server: &RedisServer) -> (Redis, redis::Client) {
+async fn redis(server: &RedisServer) -> Redis {
     let settings =
         Settings { url: server.url(), namespace: "t".to_owned(), max_variants: 4, timeout: Duration::from_secs(1) };
     Redis::connect(settings).await.unwrap()
@@ -321,13 +321,16 @@ async fn redis(server: &RedisServer) -> (Redis, redis::Client) {
 
 macro_rules! contract {
     ($($law:ident)*) => {
+        async fn every_law(url: &str) {
+            $($law(&on(url, stringify!($law)).await).await;)*
+        }
         mod on_memory {
             $(#[tokio::test] async fn $law() { super::$law(&super::Memory::new(1 << 20, 4)).await; })*
         }
         mod on_redis {
             $(#[tokio::test] async fn $law() {
                 let server = super::RedisServer::start().await.unwrap();
-                super::$law(&super::redis(&server).await.0).await;
+                super::$law(&super::redis(&server).await).await;
                 for key in server.cli(&["KEYS", "*"]).lines().filter(|key| !key.is_empty()) {
                     let ttl: i64 = server.cli(&["PTTL", key]).trim().parse().unwrap();
                     assert!(ttl > 0, "{key} has no end");
@@ -337,8 +340,22 @@ macro_rules! contract {
     };
 }
 
+/// A store under a namespace of its own, so that one cluster serves all laws.
+async fn on(url: &str, namespace: &str) -> Redis {
+    let settings = Settings {
+        url: url.to_owned(),
+        namespace: namespace.to_owned(),
+        max_variants: 4,
+        timeout: Duration::from_secs(2),
+    };
+    Redis::connect(settings).await.unwrap()
+}
+
 macro_rules! purge_contract {
     ($($law:ident)*) => {
+        async fn every_purge_law(url: &str) {
+            $($law(&Purged::new(on(url, concat!("p-", stringify!($law))).await, Purges::default())).await;)*
+        }
         mod purges_on_memory {
             $(#[tokio::test] async fn $law() {
                 let store = super::Memory::new(1 << 20, 4);
@@ -348,7 +365,7 @@ macro_rules! purge_contract {
         mod purges_on_redis {
             $(#[tokio::test] async fn $law() {
                 let server = super::RedisServer::start().await.unwrap();
-                super::$law(&super::Purged::new(super::redis(&server).await.0, super::Purges::default())).await;
+                super::$law(&super::Purged::new(super::redis(&server).await, super::Purges::default())).await;
                 for key in server.cli(&["KEYS", "*"]).lines().filter(|key| !key.is_empty()) {
                     let ttl: i64 = server.cli(&["PTTL", key]).trim().parse().unwrap();
                     assert!(ttl > 0, "{key} has no end");
@@ -368,9 +385,9 @@ purge_contract! {
 
 /// A second sidecar on the same Redis, and the purges it has heard of.
 async fn another(server: &RedisServer) -> Purged<Redis> {
-    let (store, client) = redis(server).await;
+    let store = redis(server).await;
     let purges = Purges::default();
-    tokio::spawn(follow(client, store.connection(), "t".to_owned(), Waiting::default(), purges.clone()));
+    tokio::spawn(follow(store.link(), "t".to_owned(), Waiting::default(), purges.clone()));
     larder_stack::eventually(Duration::from_secs(5), || async { (!purges.cursor().is_empty()).then_some(()) })
         .await
         .unwrap();
@@ -427,10 +444,10 @@ contract! {
 #[tokio::test]
 async fn a_look_up_held_at_one_sidecar_is_woken_by_a_write_at_another() {
     let server = RedisServer::start().await.unwrap();
-    let (here, client) = redis(&server).await;
-    let (there, _) = redis(&server).await;
+    let here = redis(&server).await;
+    let there = redis(&server).await;
     let waiting = Waiting::default();
-    tokio::spawn(follow(client, here.connection(), "t".to_owned(), waiting.clone(), Purges::default()));
+    tokio::spawn(follow(here.link(), "t".to_owned(), waiting.clone(), Purges::default()));
     let heard = || async { server.cli(&["PUBSUB", "NUMSUB", "t:wake"]).trim().ends_with('1').then_some(()) };
     larder_stack::eventually(Duration::from_secs(5), heard).await.unwrap();
     let fence = lease(&there, NOW).await;
@@ -452,7 +469,7 @@ async fn a_look_up_held_at_one_sidecar_is_woken_by_a_write_at_another() {
 async fn other_peoples_keys_in_the_same_redis_are_left_alone() {
     let server = RedisServer::start().await.unwrap();
     server.cli(&["SET", "theirs", "1"]);
-    let (store, _) = redis(&server).await;
+    let store = redis(&server).await;
     store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap();
     store.invalidate(&[KEY], at(NOW), false).await.unwrap();
     assert_eq!(server.cli(&["GET", "theirs"]).trim(), "1");
@@ -461,7 +478,7 @@ async fn other_peoples_keys_in_the_same_redis_are_left_alone() {
 #[tokio::test]
 async fn rubbish_under_our_names_counts_as_nothing_stored() {
     let server = RedisServer::start().await.unwrap();
-    let (store, _) = redis(&server).await;
+    let store = redis(&server).await;
     for part in ["i", "l"] {
         server.cli(&["SET", &format!("t:{{{KEY}}}:{part}"), "rubbish", "EX", "100"]);
     }
@@ -480,4 +497,54 @@ async fn a_redis_that_cannot_be_reached_is_named_without_its_password() {
     };
     let problem = Redis::connect(settings).await.err().unwrap().0;
     assert!(problem.contains("127.0.0.1:1") && !problem.contains("secret"), "{problem}");
+}
+
+#[tokio::test]
+async fn every_law_holds_on_a_cluster_and_survives_the_loss_of_a_master() {
+    let mut cluster = RedisCluster::start().await.unwrap();
+    every_law(&cluster.url()).await;
+    every_purge_law(&cluster.url()).await;
+    let slots_of_one_key =
+        |key: &str| key.contains(&format!("{{{KEY}}}")) || key.contains("{purges}") || key.contains('{');
+    assert!(cluster.keys().iter().all(|key| slots_of_one_key(key)), "everything of one URL in one slot");
+    let store = on(&cluster.url(), "f").await;
+    store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap();
+    cluster.kill_master_of(&format!("f:{{{KEY}}}:i"));
+    // Whatever the replica has not heard of is a miss; what matters is that the store answers again by itself.
+    let back = || async {
+        let written = store.write(KEY, None, entry_of("b", &[], NOW + 1)).await;
+        matches!(written, Ok(WriteAnswer::Stored)).then_some(())
+    };
+    larder_stack::eventually(Duration::from_secs(20), back).await.expect("the replica takes over");
+    assert_eq!(body_of(&ask(&store, NOW, &[], false).await).as_deref(), Some("b"));
+}
+
+#[tokio::test]
+async fn a_purge_reaches_another_sidecar_through_a_cluster() {
+    let cluster = RedisCluster::start().await.unwrap();
+    let (here, there) = (on(&cluster.url(), "t").await, on(&cluster.url(), "t").await);
+    let purges = Purges::default();
+    tokio::spawn(follow(there.link(), "t".to_owned(), Waiting::default(), purges.clone()));
+    larder_stack::eventually(Duration::from_secs(5), || async { (!purges.cursor().is_empty()).then_some(()) })
+        .await
+        .unwrap();
+    let cursor = purges.cursor();
+    Purged::new(here, Purges::default()).purge(purge(Scope::Tag("news".into()), false, NOW)).await.unwrap();
+    let events = purges.since(Some(&cursor), Duration::from_secs(5)).await;
+    assert_eq!(events.events, [purge(Scope::Tag("news".into()), false, NOW)]);
+}
+
+#[tokio::test]
+async fn the_master_that_the_sentinels_name_is_used_and_so_is_its_successor() {
+    let mut sentinels = RedisSentinels::start().await.unwrap();
+    let store = on(&sentinels.url(), "t").await;
+    store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap();
+    assert_eq!(body_of(&ask(&store, NOW, &[], false).await).as_deref(), Some("a"));
+    sentinels.kill_master();
+    let back = || async {
+        let written = store.write(KEY, None, entry_of("b", &[], NOW + 1)).await;
+        matches!(written, Ok(WriteAnswer::Stored)).then_some(())
+    };
+    larder_stack::eventually(Duration::from_secs(30), back).await.expect("a new master");
+    assert_eq!(body_of(&ask(&store, NOW, &[], false).await).as_deref(), Some("b"));
 }

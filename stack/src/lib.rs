@@ -5,12 +5,14 @@
 
 pub mod eventually;
 pub mod process;
-pub mod redis_server;
+pub mod redis_cluster;
+mod redis_server;
 pub mod render;
 pub mod settings;
 pub mod stack;
 
 pub use eventually::eventually;
+pub use redis_cluster::{RedisCluster, RedisSentinels};
 pub use redis_server::RedisServer;
 pub use settings::{Origins, Settings, StoreKind};
 pub use stack::{Stack, StackError};

@@ -66,7 +66,7 @@ fn launch(port: u16, folder: &std::path::Path) -> Result<Process, String> {
 }
 
 /// A port that was free a moment ago.
-pub fn free_port() -> Result<u16, String> {
+pub(crate) fn free_port() -> Result<u16, String> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
 }

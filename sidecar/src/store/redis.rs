@@ -1,4 +1,4 @@
-//! Redis as the store (6.2 or later, Valkey too).
+//! Redis as the store (6.2 or later, Valkey too): one server, a cluster, or what sentinels name.
 //!
 //! ```text
 //! larder:{<key hex>}:v:<variant>   hash: the entry, readable with HGETALL      TTL: freshness + stale window + keep
@@ -20,21 +20,22 @@ use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::purge::Purge;
 use larder_cache_core::store_api::entry::{self, BODY_FIELD, Entry};
 use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError, Script, ScriptInvocation, Value};
+use redis::{RedisError, Script, ScriptInvocation, Value};
 use serde_json::json;
 
 use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store};
 use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
 
 mod follow;
+mod link;
 mod purges;
 
 pub use follow::follow;
+pub use link::{Link, Place};
 
 /// The store.
 pub struct Redis {
-    connection: ConnectionManager,
+    link: Link,
     namespace: String,
     description: String,
     max_variants: usize,
@@ -48,7 +49,7 @@ pub struct Redis {
 /// How Redis is reached.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `redis://` or `rediss://`, with user, password and database if any.
+    /// What [`Place::parse`] reads.
     pub url: String,
     /// First part of every key.
     pub namespace: String,
@@ -59,31 +60,27 @@ pub struct Settings {
 }
 
 impl Redis {
-    /// For the follower: another handle on the same connection.
-    pub fn connection(&self) -> ConnectionManager {
-        self.connection.clone()
+    /// For the follower: the same way to Redis.
+    pub fn link(&self) -> Link {
+        self.link.clone()
     }
 
     /// Connects. The error is one line that names the URL without its password.
-    pub async fn connect(settings: Settings) -> Result<(Self, Client), Fault> {
+    pub async fn connect(settings: Settings) -> Result<Self, Fault> {
         let shown = masked(&settings.url);
         let fail = |error: RedisError| {
             Fault(format!(
                 "cannot reach Redis at {shown}: {error}; check REDIS_URL, or unset it to keep entries in memory"
             ))
         };
-        let client = Client::open(settings.url.as_str()).map_err(fail)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(settings.timeout))
-            .set_number_of_retries(1);
-        let connecting = ConnectionManager::new_with_config(client.clone(), config);
-        let connection = tokio::time::timeout(Duration::from_secs(4), connecting)
-            .await
-            .map_err(|_| Fault(format!("cannot reach Redis at {shown}: no answer within 4 s; check REDIS_URL, or unset it to keep entries in memory")))?
-            .map_err(fail)?;
+        let place = Place::parse(&settings.url).map_err(Fault)?;
+        let link = tokio::time::timeout(Duration::from_secs(4), Link::connect(&place, settings.timeout));
+        let slow = format!(
+            "cannot reach Redis at {shown}: no answer within 4 s; check REDIS_URL, or unset it to keep entries in memory"
+        );
+        let link = link.await.map_err(|_| Fault(slow))?.map_err(fail)?;
         let store = Self {
-            connection,
+            link,
             description: format!("redis {shown}"),
             namespace: settings.namespace,
             max_variants: settings.max_variants,
@@ -94,7 +91,7 @@ impl Redis {
             announce: Script::new(include_str!("announce.lua")),
         };
         store.ping().await?;
-        Ok((store, client))
+        Ok(store)
     }
 
     fn base(&self, key: &KeyDigest) -> String {
@@ -106,8 +103,7 @@ impl Redis {
     }
 
     async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<Value, Fault> {
-        let mut connection = self.connection.clone();
-        invocation.invoke_async(&mut connection).await.map_err(|error: RedisError| Fault(error.to_string()))
+        self.link.run(invocation).await.map_err(|error: RedisError| Fault(error.to_string()))
     }
 }
 
@@ -199,8 +195,10 @@ impl Store for Redis {
     }
 
     async fn ping(&self) -> Result<(), Fault> {
-        let mut connection = self.connection.clone();
-        redis::cmd("PING").query_async::<()>(&mut connection).await.map_err(|error| Fault(error.to_string()))
+        // In a cluster this asks a node for a key of ours, not any node whether it lives.
+        let key = purges::log_key(&self.namespace);
+        let asked: Result<i64, RedisError> = self.link.query(redis::cmd("EXISTS").arg(key)).await;
+        asked.map(drop).map_err(|error| Fault(error.to_string()))
     }
 
     fn describe(&self) -> String {

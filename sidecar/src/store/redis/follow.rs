@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use larder_cache_core::store_api::KeyDigest;
-use redis::{Client, RedisError};
+use redis::RedisError;
 
 use super::purges::{NEWS, catch_up, load_marks};
-use super::wake_channel;
+use super::{Link, wake_channel};
 use crate::purging::Purges;
 use crate::waiting::Waiting;
 
@@ -17,17 +17,11 @@ const AGAIN: Duration = Duration::from_millis(200);
 const UNASKED: Duration = Duration::from_secs(1);
 
 /// Follows the wake channel for as long as the process lives; while it is broken, waiters look again on their own.
-pub async fn follow(
-    client: Client,
-    mut connection: redis::aio::ConnectionManager,
-    namespace: String,
-    waiting: Waiting,
-    purges: Purges,
-) {
+pub async fn follow(link: Link, namespace: String, waiting: Waiting, purges: Purges) {
     loop {
-        if let Ok(mut pubsub) = client.get_async_pubsub().await
+        if let Ok(mut pubsub) = link.pubsub().await
             && pubsub.subscribe(wake_channel(&namespace)).await.is_ok()
-            && load(&mut connection, &namespace, &purges).await.is_ok()
+            && load(&link, &namespace, &purges).await.is_ok()
         {
             waiting.set_followed(true);
             waiting.wake_all();
@@ -39,7 +33,7 @@ pub async fn follow(
                     Err(_) => NEWS.to_owned(),
                 };
                 if payload == NEWS {
-                    if catch_up(&mut connection, &namespace, &purges).await.is_err() {
+                    if catch_up(&link, &namespace, &purges).await.is_err() {
                         break;
                     }
                 } else if let Some(key) = KeyDigest::parse(&payload) {
@@ -53,11 +47,7 @@ pub async fn follow(
 }
 
 /// Marks first, then the log: a purge made in between is in both.
-pub(super) async fn load(
-    connection: &mut redis::aio::ConnectionManager,
-    namespace: &str,
-    purges: &Purges,
-) -> Result<(), RedisError> {
-    load_marks(connection, namespace, purges).await?;
-    catch_up(connection, namespace, purges).await
+pub(super) async fn load(link: &Link, namespace: &str, purges: &Purges) -> Result<(), RedisError> {
+    load_marks(link, namespace, purges).await?;
+    catch_up(link, namespace, purges).await
 }

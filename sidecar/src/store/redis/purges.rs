@@ -3,8 +3,8 @@
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::purge::{Purge, Scope};
 use redis::RedisError;
-use redis::aio::ConnectionLike;
 
+use super::Link;
 use crate::purging::{LOG_LENGTH, Purges};
 
 /// On the wake channel: there is a new purge in the log. Anything else there is a key.
@@ -47,12 +47,8 @@ fn purges_of(name: &str, times: &str) -> Option<[Purge; 2]> {
 }
 
 /// Reads all marks.
-pub(super) async fn load_marks(
-    connection: &mut impl ConnectionLike,
-    namespace: &str,
-    purges: &Purges,
-) -> Result<(), RedisError> {
-    let marks: Vec<(String, String)> = redis::cmd("HGETALL").arg(marks_key(namespace)).query_async(connection).await?;
+pub(super) async fn load_marks(link: &Link, namespace: &str, purges: &Purges) -> Result<(), RedisError> {
+    let marks: Vec<(String, String)> = link.query(redis::cmd("HGETALL").arg(marks_key(namespace))).await?;
     let read = marks.iter().filter_map(|(name, times)| purges_of(name, times)).flatten();
     for purge in read.filter(|purge| purge.at_ms > Timestamp::default()) {
         purges.mark(&purge);
@@ -63,23 +59,20 @@ pub(super) async fn load_marks(
 type Record = (String, Vec<(String, String)>);
 
 /// Appends what is new in the log. Where the place in it is lost, the log begins anew at its end.
-pub(super) async fn catch_up(
-    connection: &mut impl ConnectionLike,
-    namespace: &str,
-    purges: &Purges,
-) -> Result<(), RedisError> {
+pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> Result<(), RedisError> {
     let log = log_key(namespace);
     loop {
         let last = purges.cursor();
         // The last one known comes along: if it is still there, nothing between was lost.
         let from = if last.is_empty() { "-" } else { last.as_str() };
         let mut xrange = redis::cmd("XRANGE");
-        let records: Vec<Record> =
-            xrange.arg(&log).arg(from).arg("+").arg("COUNT").arg(LOG_LENGTH).query_async(connection).await?;
+        xrange.arg(&log).arg(from).arg("+").arg("COUNT").arg(LOG_LENGTH);
+        let records: Vec<Record> = link.query(&xrange).await?;
         let known = last == EMPTY || records.first().is_some_and(|(id, _)| *id == last);
         if !known {
-            let newest: Vec<Record> =
-                redis::cmd("XREVRANGE").arg(&log).arg("+").arg("-").arg("COUNT").arg(1).query_async(connection).await?;
+            let mut xrevrange = redis::cmd("XREVRANGE");
+            xrevrange.arg(&log).arg("+").arg("-").arg("COUNT").arg(1);
+            let newest: Vec<Record> = link.query(&xrevrange).await?;
             purges.begin_at(newest.first().map_or_else(|| EMPTY.to_owned(), |(id, _)| id.clone()));
             return Ok(());
         }
