@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use larder_sidecar::store::memory::Memory;
-use larder_sidecar::store::redis::{Redis, Settings, follow};
+use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
 use larder_sidecar::{Limits, Purged, Purges, Store, Token, Waiting, app};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +39,9 @@ struct Options {
     /// Who presents this token may purge (POST /v1/purge); unset: nobody may
     #[arg(long, env = "LARDER_PURGE_TOKEN", hide_env_values = true)]
     purge_token: Option<String>,
+    /// Entries in Redis count only with a seal made with this secret, at least 16 characters; the same for all sidecars
+    #[arg(long, env = "LARDER_STORE_SECRET", hide_env_values = true)]
+    store_secret: Option<String>,
     /// Longest time for one Redis command, in milliseconds
     #[arg(long, env = "LARDER_REDIS_TIMEOUT_MS", default_value_t = 200)]
     redis_timeout_ms: u64,
@@ -77,6 +80,10 @@ async fn run(options: Options) -> Result<(), String> {
                 namespace: options.namespace.clone(),
                 max_variants: options.max_variants,
                 timeout: Duration::from_millis(options.redis_timeout_ms),
+                seal: match options.store_secret.as_deref().filter(|secret| !secret.is_empty()) {
+                    Some(secret) => Seal::new(secret)?,
+                    None => Seal::default(),
+                },
             };
             let store = Redis::connect(settings).await.map_err(|fault| fault.0)?;
             waiting.set_followed(false);

@@ -10,7 +10,7 @@ use larder_cache_core::store_api::{
     Fence, Holder, KeyDigest, LeaseTerms, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer, entry,
 };
 use larder_sidecar::store::memory::Memory;
-use larder_sidecar::store::redis::{Redis, Settings, follow};
+use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
 use larder_sidecar::{Purged, Purges, Store, Waiting};
 use larder_stack::{RedisCluster, RedisSentinels, RedisServer};
 
@@ -314,8 +314,13 @@ async fn a_purge_of_a_key_takes_all_its_variants(store: &Purged<impl Store>) {
 }
 
 async fn redis(server: &RedisServer) -> Redis {
-    let settings =
-        Settings { url: server.url(), namespace: "t".to_owned(), max_variants: 4, timeout: Duration::from_secs(1) };
+    let settings = Settings {
+        url: server.url(),
+        namespace: "t".to_owned(),
+        max_variants: 4,
+        timeout: Duration::from_secs(1),
+        seal: Seal::default(),
+    };
     Redis::connect(settings).await.unwrap()
 }
 
@@ -347,6 +352,7 @@ async fn on(url: &str, namespace: &str) -> Redis {
         namespace: namespace.to_owned(),
         max_variants: 4,
         timeout: Duration::from_secs(2),
+        seal: Seal::default(),
     };
     Redis::connect(settings).await.unwrap()
 }
@@ -494,6 +500,7 @@ async fn a_redis_that_cannot_be_reached_is_named_without_its_password() {
         namespace: "t".to_owned(),
         max_variants: 4,
         timeout: Duration::from_secs(1),
+        seal: Seal::default(),
     };
     let problem = Redis::connect(settings).await.err().unwrap().0;
     assert!(problem.contains("127.0.0.1:1") && !problem.contains("secret"), "{problem}");
@@ -547,4 +554,31 @@ async fn the_master_that_the_sentinels_name_is_used_and_so_is_its_successor() {
     };
     larder_stack::eventually(Duration::from_secs(30), back).await.expect("a new master");
     assert_eq!(body_of(&ask(&store, NOW, &[], false).await).as_deref(), Some("b"));
+}
+
+#[tokio::test]
+async fn whoever_writes_to_redis_without_the_secret_puts_nothing_into_the_cache() {
+    let server = RedisServer::start().await.unwrap();
+    let with = |secret: &str| {
+        let seal = Seal::new(secret).unwrap();
+        let settings = Settings {
+            url: server.url(),
+            namespace: "t".into(),
+            max_variants: 4,
+            timeout: Duration::from_secs(1),
+            seal,
+        };
+        Redis::connect(settings)
+    };
+    let store = with("the fleet's common secret").await.unwrap();
+    store.write(KEY, None, entry_of("genuine", &[], NOW)).await.unwrap();
+    assert_eq!(body_of(&ask(&store, NOW, &[], false).await).as_deref(), Some("genuine"));
+    store.invalidate(&[KEY], at(NOW + 1), true).await.unwrap();
+    assert_eq!(body_of(&ask(&store, NOW, &[], false).await).as_deref(), Some("genuine"), "a soft purge breaks no seal");
+    // Someone without the secret writes a whole, consistent entry.
+    redis(&server).await.write(KEY, None, entry_of("forged", &[], NOW + 5)).await.unwrap();
+    assert_eq!(body_of(&ask(&store, NOW, &[], false).await), None);
+    let other = with("some other secret entirely").await.unwrap();
+    store.write(KEY, None, entry_of("genuine", &[], NOW + 9)).await.unwrap();
+    assert_eq!(body_of(&ask(&other, NOW, &[], false).await), None);
 }

@@ -29,9 +29,12 @@ use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
 mod follow;
 mod link;
 mod purges;
+mod seal;
 
 pub use follow::follow;
 pub use link::{Link, Place};
+use seal::SEAL_FIELD;
+pub use seal::Seal;
 
 /// The store.
 pub struct Redis {
@@ -39,6 +42,7 @@ pub struct Redis {
     namespace: String,
     description: String,
     max_variants: usize,
+    seal: Seal,
     look_up: Script,
     write: Script,
     release: Script,
@@ -57,6 +61,8 @@ pub struct Settings {
     pub max_variants: usize,
     /// Longest time for one command.
     pub timeout: Duration,
+    /// Seals entries, where there is a secret.
+    pub seal: Seal,
 }
 
 impl Redis {
@@ -84,6 +90,7 @@ impl Redis {
             description: format!("redis {shown}"),
             namespace: settings.namespace,
             max_variants: settings.max_variants,
+            seal: settings.seal,
             look_up: Script::new(include_str!("look_up.lua")),
             write: Script::new(include_str!("write.lua")),
             release: Script::new(include_str!("release.lua")),
@@ -122,7 +129,7 @@ impl Store for Redis {
             .arg(asked.lease.map_or(0, |terms| terms.lease_ms))
             .arg(asked.lease.map_or_else(String::new, |terms| terms.holder.to_string()));
         let reply = self.run(&invocation).await?;
-        read_look_up(reply, asked).ok_or_else(|| Fault("Redis answered a look-up with something else".to_owned()))
+        self.read_look_up(reply, asked).ok_or_else(|| Fault("Redis answered a look-up with something else".to_owned()))
     }
 
     async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
@@ -139,10 +146,15 @@ impl Store for Redis {
             .arg(self.max_variants)
             .arg(self.channel())
             .arg(key.to_string());
-        for (name, value) in entry::to_hash_fields(meta) {
-            invocation.arg(name).arg(value);
+        let mut fields: Vec<(String, Vec<u8>)> =
+            entry::to_hash_fields(meta).into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+        fields.push((BODY_FIELD.to_owned(), entry.body));
+        if let Some(seal) = self.seal.seal(&key, &fields) {
+            fields.push((SEAL_FIELD.to_owned(), seal.into_bytes()));
         }
-        invocation.arg(BODY_FIELD).arg(entry.body.as_slice());
+        for (name, value) in &fields {
+            invocation.arg(name.as_str()).arg(value.as_slice());
+        }
         match self.run(&invocation).await? {
             Value::Int(1) => Ok(WriteAnswer::Stored),
             _ => Ok(WriteAnswer::Fenced),
@@ -206,42 +218,50 @@ impl Store for Redis {
     }
 }
 
-/// Reads the script's answer; an entry that does not check out counts as absent.
-fn read_look_up(reply: Value, asked: &LookUp) -> Option<Found> {
-    let Value::Array(items) = reply else { return None };
-    let mut items = items.into_iter();
-    let (Value::Int(status), fence, Value::Int(left)) = (items.next()?, text(items.next()?)?, items.next()?) else {
-        return None;
-    };
-    let mut fields = Vec::new();
-    while let (Some(name), Some(value)) = (items.next(), items.next()) {
-        fields.push((String::from_utf8(text(name)?).ok()?, text(value)?));
+impl Redis {
+    /// Reads the script's answer; an entry that does not check out counts as absent.
+    fn read_look_up(&self, reply: Value, asked: &LookUp) -> Option<Found> {
+        let Value::Array(items) = reply else { return None };
+        let mut items = items.into_iter();
+        let (Value::Int(status), fence, Value::Int(left)) = (items.next()?, text(items.next()?)?, items.next()?) else {
+            return None;
+        };
+        let mut fields = Vec::new();
+        while let (Some(name), Some(value)) = (items.next(), items.next()) {
+            fields.push((String::from_utf8(text(name)?).ok()?, text(value)?));
+        }
+        let entry = self.read_entry(&asked.key, fields);
+        let stale = entry.as_ref().map(|entry| entry::encode(&entry.meta, &entry.body));
+        let fence_text = String::from_utf8(fence).ok()?;
+        Some(match status {
+            200 => match stale {
+                Some(bytes) => Found::now(LookUpAnswer::Entry(bytes)),
+                // It was there but is damaged: as if it were not; the filter fetches without a lease.
+                None => Found::now(LookUpAnswer::Nothing { uncacheable: false }),
+            },
+            201 => Found::now(LookUpAnswer::Lease { fence: Fence::parse(fence_text.as_bytes())?, stale }),
+            202 => Found {
+                may_serve_stale: entry.is_some_and(|entry| asked.now_ms < entry.meta.serve_stale_until_ms),
+                answer: LookUpAnswer::Held { stale },
+                lease_left_ms: u64::try_from(left).unwrap_or(0),
+            },
+            204 => Found::now(LookUpAnswer::Nothing { uncacheable: fence_text == "uncacheable" }),
+            _ => return None,
+        })
     }
-    let entry = read_entry(&fields);
-    let stale = entry.as_ref().map(|entry| entry::encode(&entry.meta, &entry.body));
-    let fence_text = String::from_utf8(fence).ok()?;
-    Some(match status {
-        200 => match stale {
-            Some(bytes) => Found::now(LookUpAnswer::Entry(bytes)),
-            // It was there but is damaged: as if it were not; the filter fetches without a lease.
-            None => Found::now(LookUpAnswer::Nothing { uncacheable: false }),
-        },
-        201 => Found::now(LookUpAnswer::Lease { fence: Fence::parse(fence_text.as_bytes())?, stale }),
-        202 => Found {
-            may_serve_stale: entry.is_some_and(|entry| asked.now_ms < entry.meta.serve_stale_until_ms),
-            answer: LookUpAnswer::Held { stale },
-            lease_left_ms: u64::try_from(left).unwrap_or(0),
-        },
-        204 => Found::now(LookUpAnswer::Nothing { uncacheable: fence_text == "uncacheable" }),
-        _ => return None,
-    })
-}
 
-fn read_entry(fields: &[(String, Vec<u8>)]) -> Option<Entry> {
-    let body = fields.iter().find(|(name, _)| name == BODY_FIELD).map(|(_, body)| body.clone())?;
-    let meta = entry::from_hash_fields(fields.iter().map(|(name, value)| (name.as_str(), value.as_slice()))).ok()?;
-    entry::check_body(&meta, &body).ok()?;
-    Some(Entry { meta, body })
+    fn read_entry(&self, key: &KeyDigest, mut fields: Vec<(String, Vec<u8>)>) -> Option<Entry> {
+        let seal = fields.iter().position(|(name, _)| name == SEAL_FIELD).map(|at| fields.swap_remove(at).1);
+        if !self.seal.holds(key, &fields, seal.as_deref()) {
+            tracing::warn!(%key, "an entry without the right seal was ignored");
+            return None;
+        }
+        let body = fields.iter().find(|(name, _)| name == BODY_FIELD).map(|(_, body)| body.clone())?;
+        let meta =
+            entry::from_hash_fields(fields.iter().map(|(name, value)| (name.as_str(), value.as_slice()))).ok()?;
+        entry::check_body(&meta, &body).ok()?;
+        Some(Entry { meta, body })
+    }
 }
 
 fn text(value: Value) -> Option<Vec<u8>> {
