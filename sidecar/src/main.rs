@@ -7,14 +7,16 @@ use clap::Parser;
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
 use larder_sidecar::{Limits, Purged, Purges, Store, Token, Waiting, app};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+
+mod environment;
 
 /// The store that a fleet of Envoys shares: embedded memory, or Redis when REDIS_URL is set.
 #[derive(Parser)]
 #[command(version)]
 struct Options {
-    /// Address to listen on; port 0 picks a free one
+    /// host:port to listen on, port 0 picks a free one; or unix:/path/to/socket
     #[arg(long, env = "LARDER_SIDECAR_LISTEN", default_value = "127.0.0.1:7480")]
     listen: String,
     /// redis://[user:password@]host[:port][/db] or rediss://…; redis+cluster://host:port,host:port;
@@ -45,6 +47,9 @@ struct Options {
     /// Longest time for one Redis command, in milliseconds
     #[arg(long, env = "LARDER_REDIS_TIMEOUT_MS", default_value_t = 200)]
     redis_timeout_ms: u64,
+    /// How it is logged: text, or json for machines
+    #[arg(long, env = "LARDER_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    log_format: String,
     /// What is logged, as in RUST_LOG
     #[arg(long, env = "LARDER_LOG", default_value = "info")]
     log: String,
@@ -52,8 +57,18 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let mistakes = environment::mistakes(|name| std::env::var(name).ok());
+    if !mistakes.is_empty() {
+        eprintln!("larder-sidecar: {}", mistakes.join("\nlarder-sidecar: "));
+        return ExitCode::from(2);
+    }
     let options = Options::parse();
-    tracing_subscriber::fmt().with_env_filter(&options.log).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(&options.log).with_writer(std::io::stderr);
+    if options.log_format == "json" {
+        log.json().init();
+    } else {
+        log.init();
+    }
     match run(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -95,16 +110,40 @@ async fn run(options: Options) -> Result<(), String> {
 }
 
 async fn serve<S: Store>(store: Purged<S>, options: &Options, waiting: Waiting) -> Result<(), String> {
-    let listener = TcpListener::bind(&options.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}; choose another with --listen", options.listen))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
-    println!("larder-sidecar listening on http://{address} (store: {})", store.describe());
+    let cannot =
+        |error: std::io::Error| format!("cannot listen on {}: {error}; choose another with --listen", options.listen);
+    let described = store.describe();
     let limits = Limits { max_entry_bytes: options.max_entry_bytes, max_waiters: options.max_waiters };
     let token = options.purge_token.as_deref().filter(|token| !token.is_empty()).map(Token::new);
     let app = app(store, waiting.clone(), limits, token);
+    if let Some(path) = options.listen.strip_prefix("unix:") {
+        // A socket that a dead process left behind is in the way; one that answers is not ours to take.
+        if UnixStream::connect(path).await.is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        let listener = UnixListener::bind(path).map_err(cannot)?;
+        println!("larder-sidecar listening on unix:{path} (store: {described})");
+        let ended = until_told(axum::serve(listener, app), waiting).await;
+        let _ = std::fs::remove_file(path);
+        return ended;
+    }
+    let listener = TcpListener::bind(&options.listen).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    println!("larder-sidecar listening on http://{address} (store: {described})");
+    until_told(axum::serve(listener, app), waiting).await
+}
+
+/// Serves until a signal comes; then held look-ups are answered and what is under way is finished.
+async fn until_told<L>(
+    server: axum::serve::Serve<L, axum::Router, axum::Router>,
+    waiting: Waiting,
+) -> Result<(), String>
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     let (ended, wait) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+    let server = server.with_graceful_shutdown(async move {
         told_to_stop().await;
         waiting.close();
         drop(ended);

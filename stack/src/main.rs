@@ -158,6 +158,15 @@ fn introduce(stack: &Stack, port: u16, own: bool) {
         println!("    curl -i 'http://127.0.0.1:{port}/data?id=1&cache-control=stale-if-error=10,max-age=5'");
         println!("· origins, past the cache: {} {}", stack.origin_url(0), stack.origin_url(1));
     }
+    if let Some(sidecar) = stack.sidecar_address() {
+        let purge = match std::env::var("LARDER_PURGE_TOKEN") {
+            Ok(token) if !token.is_empty() => {
+                format!("target/release/larder purge --sidecar http://{sidecar} --everything")
+            }
+            _ => "set LARDER_PURGE_TOKEN in .env".to_owned(),
+        };
+        println!("· sidecar: http://{sidecar}  to purge: {purge}");
+    }
     println!("· Envoy's admin: {}  logs: {}", stack.admin_url(), stack.run_dir().display());
     println!("Larder is ready: http://127.0.0.1:{port}");
 }

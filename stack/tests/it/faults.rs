@@ -121,3 +121,44 @@ async fn rubbish_in_redis_is_a_miss() {
     }
     other.stop().await;
 }
+
+#[tokio::test]
+async fn a_redis_that_is_full_costs_nothing_but_hits() {
+    let world = World::on(On::Redis).await;
+    let set = |bytes: &str| {
+        let redis = world.redis.as_ref().unwrap();
+        assert!(redis.cli(&["CONFIG", "SET", "maxmemory", bytes]).contains("OK"));
+    };
+    set("1");
+    for n in 0..20 {
+        let answer = world.get(&format!("/data?n={n}&cache-control=max-age=60")).await;
+        assert_eq!((answer.status, answer.is_hit()), (200, false), "{answer:?}");
+    }
+    let entries = || world.redis.as_ref().unwrap().cli(&["KEYS", "larder:*:v:*"]);
+    assert_eq!(entries().trim(), "", "nothing went in");
+    set("0");
+    let mut n = 100;
+    let recovered = larder_stack::eventually(Duration::from_secs(15), || {
+        n += 1;
+        let (world, path) = (&world, format!("/data?n={n}&cache-control=max-age=60"));
+        async move {
+            world.get(&path).await;
+            (!entries().trim().is_empty()).then_some(())
+        }
+    });
+    assert!(recovered.await.is_some(), "it recovers by itself");
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_costs_nothing_but_hits() {
+    let follow = |world: &mut World, master: [&str; 2]| {
+        let redis = world.redis.as_ref().unwrap();
+        assert!(redis.cli(&["REPLICAOF", master[0], master[1]]).contains("OK"));
+    };
+    store_trouble(
+        On::Redis,
+        async |world| follow(world, ["127.0.0.1", "1"]),
+        async |world| follow(world, ["NO", "ONE"]),
+    )
+    .await;
+}

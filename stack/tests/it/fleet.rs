@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_stack::{Origins, RedisServer, Settings, Stack, StoreKind, eventually};
+use larder_stack::{Origins, RedisCluster, RedisServer, Settings, Stack, StoreKind, eventually};
 use reqwest::Client;
 
 use crate::support::{Answer, patient};
@@ -29,6 +29,10 @@ impl Fleet {
             Sidecars::One => None,
         };
         let store = redis.as_ref().map_or(StoreKind::Memory, |redis| StoreKind::Redis(redis.url()));
+        Self { _redis: redis, ..Self::on(store, count, sidecars, settings).await }
+    }
+
+    async fn on(store: StoreKind, count: usize, sidecars: Sidecars, settings: Settings) -> Self {
         let sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), TOKEN.to_owned())];
         let settings = Settings { store, sidecar_env, ..settings };
         let mut envoys: Vec<Stack> = Vec::new();
@@ -42,7 +46,7 @@ impl Fleet {
             envoys.push(Stack::start(own, |_| {}).await.unwrap());
         }
         let client = Client::builder().pool_max_idle_per_host(1000).build().unwrap();
-        let fleet = Self { envoys, client, _redis: redis };
+        let fleet = Self { envoys, client, _redis: None };
         fleet.all_follow().await;
         fleet
     }
@@ -246,4 +250,41 @@ async fn a_restarted_sidecar_is_followed_again_and_nothing_purged_meanwhile_is_s
     assert_eq!(fleet.purge(0, r#"{"tag": "news"}"#, TOKEN).await.status, 200);
     fleet.envoys[1].restart_sidecar().await.unwrap();
     fleet.nobody_serves(path, "old").await;
+}
+
+#[tokio::test]
+async fn the_loss_of_a_cluster_master_costs_no_client_an_error() {
+    let mut cluster = RedisCluster::start().await.unwrap();
+    let fleet = Fleet::on(StoreKind::Redis(cluster.url()), 2, Sidecars::Each, patient()).await;
+    let path = |n: usize| format!("/data?id={n}&cache-control=max-age=600");
+    for n in 0..30 {
+        assert_eq!(fleet.get(n % 2, &path(n)).await.status, 200);
+    }
+    assert!(cluster.keys().len() >= 30, "the entries lie in the cluster");
+    let some_key = cluster.keys().swap_remove(0);
+    cluster.kill_master_of(&some_key);
+    let begun = std::time::Instant::now();
+    let mut n = 30;
+    // Under load until the replica has taken over, and a little longer.
+    while begun.elapsed() < Duration::from_secs(6) {
+        let paths: Vec<String> = (0..20).map(|i| path((n + i) % 200)).collect();
+        let answers = paths.iter().enumerate().map(|(i, path)| fleet.get(i % 2, path));
+        let answers = futures_util::future::join_all(answers);
+        for answer in answers.await.into_iter().zip(0..) {
+            assert_eq!(answer.0.status, 200, "{answer:?}");
+            assert!(answer.0.body.contains(&format!("item {}.", (n + answer.1) % 200)), "{answer:?}");
+        }
+        n += 20;
+    }
+    cluster.is_whole().await.unwrap();
+    let mut round = 0;
+    let shared = eventually(Duration::from_secs(20), || {
+        round += 1;
+        let (fleet, path) = (&fleet, format!("/data?id=after-{round}&cache-control=max-age=600"));
+        async move {
+            fleet.get(0, &path).await;
+            fleet.get(1, &path).await.is_hit().then_some(())
+        }
+    });
+    assert!(shared.await.is_some(), "what one Envoy fetches the other finds again");
 }
