@@ -45,6 +45,9 @@ elseif lease_ms > 0 and redis.call('EXISTS', base .. ':u') == 1 then
   return answer(204, 'uncacheable', 0)
 end
 if lease_ms == 0 then return answer(204, '', 0) end
+-- Writes nothing, and is refused when Redis is full: then there are no leases, but what is stored is found.
+local full = redis.pcall('SETRANGE', base .. ':o', 0, '')
+if type(full) == 'table' and full.err and string.find(full.err, 'OOM') then return { 204, '', 0 } end
 
 -- Requests for different variants have different leases, as far as the selecting fields are known.
 local sorted = {}

@@ -18,6 +18,13 @@ local function end_lease(base, fence)
 end
 
 local base, fence, ttl = KEYS[1], ARGV[1], tonumber(ARGV[5])
+-- Writes nothing, and is refused when Redis is full; behind a DEL or HDEL it would not be, and neither would the entry.
+local full = redis.pcall('SETRANGE', base .. ':o', 0, '')
+if type(full) == 'table' and full.err then
+  if fence ~= '' then end_lease(base, fence) end
+  redis.call('PUBLISH', ARGV[7], ARGV[8])
+  return redis.error_reply(full.err)
+end
 local holds = fence == '' or end_lease(base, fence)
 local invalidated = tonumber(redis.call('GET', base .. ':x') or '')
 if not holds or (invalidated and tonumber(ARGV[2]) <= invalidated) then
