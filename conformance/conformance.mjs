@@ -116,4 +116,6 @@ async function main () {
 }
 
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => fail(new Error(`stopped by ${signal}`)))
+// Whatever happens, nothing is left running.
+for (const event of ['uncaughtException', 'unhandledRejection']) process.once(event, fail)
 main().then(() => process.exit(0), fail)

@@ -63,7 +63,8 @@ impl Fleet {
     async fn get(&self, envoy: usize, path: &str) -> Result<(Duration, bool), String> {
         let begun = Instant::now();
         let url = format!("{}{path}", self.envoys[envoy].url());
-        let response = self.client.get(url).header("host", "shop.example").send().await.map_err(|error| error.to_string())?;
+        let response =
+            self.client.get(url).header("host", "shop.example").send().await.map_err(|error| error.to_string())?;
         let hit = response.headers().get("x-cache-status").is_some_and(|status| status == "HIT");
         let status = response.status();
         response.bytes().await.map_err(|error| error.to_string())?;
@@ -95,7 +96,11 @@ impl Fleet {
         let remark = "400 clients at once, the load generator on the same two cores; origin 100 ms".to_owned();
         Ok(vec![
             ("herd: added wait, p50 / p99".to_owned(), figure, remark),
-            ("herd: origin requests per cold key".to_owned(), format!("{fetches} for {}", rounds + 1), "fleet-wide".to_owned()),
+            (
+                "herd: origin requests per cold key".to_owned(),
+                format!("{fetches} for {}", rounds + 1),
+                "fleet-wide".to_owned(),
+            ),
         ])
     }
 
@@ -121,7 +126,11 @@ impl Fleet {
             times.push(begun.elapsed());
         }
         let figure = format!("{} / {} ms", millis(percentile(&mut times, 0.5)), millis(percentile(&mut times, 0.99)));
-        Ok(("purge at one sidecar → not served by the other Envoy, p50 / p99".to_owned(), figure, "the request that finds out included".to_owned()))
+        Ok((
+            "purge at one sidecar → not served by the other Envoy, p50 / p99".to_owned(),
+            figure,
+            "the request that finds out included".to_owned(),
+        ))
     }
 
     /// Entries fetched through one Envoy, found by the other in Redis.
@@ -141,7 +150,11 @@ impl Fleet {
             times.push(elapsed);
         }
         let figure = format!("{} / {} ms", millis(percentile(&mut times, 0.5)), millis(percentile(&mut times, 0.99)));
-        Ok(("level-2 hit, p50 / p99".to_owned(), figure, format!("one request after the other; {hits} of {count} hits")))
+        Ok((
+            "level-2 hit, p50 / p99".to_owned(),
+            figure,
+            format!("one request after the other; {hits} of {count} hits"),
+        ))
     }
 
     fn keys(&self) -> u64 {
@@ -178,9 +191,21 @@ impl Fleet {
         }
         let rate = count as f64 / took.as_secs_f64();
         Ok(vec![
-            ("memory in Redis per entry of 1 KB".to_owned(), format!("{each} bytes"), format!("{count} entries, index and meta included")),
-            ("writes through one sidecar".to_owned(), format!("{rate:.0}/s"), "64 at once; Redis, sidecar and client on two cores".to_owned()),
-            (format!("purge of one tag on {count} entries"), format!("{} ms", millis(purged)), "one call, one mark".to_owned()),
+            (
+                "memory in Redis per entry of 1 KB".to_owned(),
+                format!("{each} bytes"),
+                format!("{count} entries, index and meta included"),
+            ),
+            (
+                "writes through one sidecar".to_owned(),
+                format!("{rate:.0}/s"),
+                "64 at once; Redis, sidecar and client on two cores".to_owned(),
+            ),
+            (
+                format!("purge of one tag on {count} entries"),
+                format!("{} ms", millis(purged)),
+                "one call, one mark".to_owned(),
+            ),
         ])
     }
 }
@@ -195,9 +220,14 @@ fn entry(n: usize) -> (String, Vec<u8>) {
         version: VERSION,
         url,
         status: 200,
-        headers: [("content-type", "text/plain"), ("etag", "\"1\""), ("cache-control", "max-age=600"), ("cache-tag", "everyone")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
+        headers: [
+            ("content-type", "text/plain"),
+            ("etag", "\"1\""),
+            ("cache-control", "max-age=600"),
+            ("cache-tag", "everyone"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec(),
         cache_type: "revalidate".to_owned(),
         max_age: 600,
         use_stale_upto: 0,

@@ -31,6 +31,11 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name

@@ -14,7 +14,7 @@ pub struct EnvoyConfig<'a> {
     pub admin: (&'a str, u16),
     /// Where the filter's configuration is watched.
     pub run_dir: &'a Path,
-    /// Access log; `/dev/stdout` for the console.
+    /// Access log; `/dev/stdout` for the console, empty for none.
     pub access_log: &'a str,
     /// `host:port` of each origin.
     pub origins: &'a [String],
@@ -51,7 +51,7 @@ impl EnvoyConfig<'_> {
                 ("PORT", self.listen.1.to_string()),
                 ("ADMIN_ADDRESS", self.admin.0.to_owned()),
                 ("ADMIN_PORT", self.admin.1.to_string()),
-                ("ACCESS_LOG", self.access_log.to_owned()),
+                ("ACCESS_LOG", access_log(self.access_log)),
                 ("FILTER_ECDS", self.run_dir.join(FILTER_FILE).display().to_string()),
                 ("RUN_DIR", self.run_dir.display().to_string()),
                 ("HEALTH_CHECKS", health),
@@ -61,6 +61,24 @@ impl EnvoyConfig<'_> {
             ],
         )
     }
+}
+
+/// The value of `access_log`: one logger, or none.
+fn access_log(path: &str) -> String {
+    const LINE: &str = "%START_TIME% %REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESP(X-CACHE-STATUS)% \
+                        \"%RESP(CACHE-STATUS)%\" %RESPONSE_CODE_DETAILS% %DURATION%ms %UPSTREAM_HOST%\n";
+    if path.is_empty() {
+        return "[]".to_owned();
+    }
+    let logger = serde_json::json!([{
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": path,
+            "log_format": { "text_format_source": { "inline_string": LINE } },
+        },
+    }]);
+    logger.to_string()
 }
 
 /// The filter's configuration as Envoy discovers it.

@@ -43,6 +43,8 @@ pub struct Settings {
     pub sidecar: Option<String>,
     /// Whether methods that Envoy does not know pass.
     pub custom_methods: bool,
+    /// Whether Envoy writes a line for each request.
+    pub access_log: bool,
     /// Settings for the sidecar.
     pub sidecar_env: Vec<(String, String)>,
 }
@@ -60,6 +62,7 @@ impl Default for Settings {
             run_dir: None,
             sidecar: None,
             custom_methods: false,
+            access_log: true,
             sidecar_env: Vec::new(),
         }
     }

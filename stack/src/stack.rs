@@ -59,11 +59,13 @@ impl Stack {
         let sidecar_address = settings.sidecar.clone().or_else(|| sidecar.as_ref().map(|(_, address)| address.clone()));
         let sidecars = vec![sidecar_address.unwrap_or_else(|| "127.0.0.1:1".to_owned())];
         progress("starting Envoy");
+        let access_log =
+            if settings.access_log { run_dir.join("access.log").display().to_string() } else { String::new() };
         let config = EnvoyConfig {
             listen: ("0.0.0.0", settings.port),
             admin: ("127.0.0.1", 0),
             run_dir: &run_dir,
-            access_log: &run_dir.join("access.log").display().to_string(),
+            access_log: &access_log,
             origins: &origin_addresses,
             sidecars: &sidecars,
             health_path: &settings.health_path,
@@ -170,6 +172,11 @@ impl Stack {
     pub async fn swap_filter_config(&mut self, config: &str) -> Result<()> {
         let wasm = built(&project_root(), "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
         swap(&self.run_dir, &wasm, &self.admin, config).await
+    }
+
+    /// Envoy's process number.
+    pub fn envoy_id(&self) -> u32 {
+        self.envoy.id()
     }
 
     /// Ends Envoy without warning.
@@ -404,7 +411,8 @@ pub fn built(root: &Path, relative: &str, command: &str) -> Result<PathBuf> {
     if path.exists() { Ok(path) } else { Err(StackError(format!("{relative} is missing; run {command}"))) }
 }
 
-fn envoy_binary(root: &Path) -> Result<PathBuf> {
+/// Envoy's binary: `ENVOY`, or the one that was fetched.
+pub fn envoy_binary(root: &Path) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("ENVOY").filter(|path| !path.is_empty()) {
         return Ok(PathBuf::from(path));
     }
