@@ -288,3 +288,64 @@ async fn the_loss_of_a_cluster_master_costs_no_client_an_error() {
     });
     assert!(shared.await.is_some(), "what one Envoy fetches the other finds again");
 }
+
+#[tokio::test]
+async fn a_sidecar_killed_and_restarted_under_load_costs_no_client_an_error() {
+    let mut fleet = Fleet::of(2, Sidecars::Each, patient()).await;
+    let path = |n: usize| format!("/data?id={n}&cache-control=max-age=1");
+    let mut n = 0;
+    for phase in 0..3 {
+        match phase {
+            1 => fleet.envoys[1].kill_sidecar(),
+            2 => fleet.envoys[1].restart_sidecar().await.unwrap(),
+            _ => {}
+        }
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_secs(2) {
+            let paths: Vec<String> = (0..20).map(|i| path((n + i) % 60)).collect();
+            let answers = paths.iter().enumerate().map(|(i, path)| fleet.get(i % 2, path));
+            for (i, answer) in futures_util::future::join_all(answers).await.into_iter().enumerate() {
+                assert_eq!(answer.status, 200, "phase {phase}: {answer:?}");
+                assert!(answer.body.contains(&format!("item {}.", (n + i) % 60)), "{answer:?}");
+            }
+            n += 20;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_background_refresh_serves_two_envoys() {
+    let fleet = Fleet::of(2, Sidecars::Each, patient()).await;
+    let path = "/data?id=5&cache-control=stale-while-revalidate=600,max-age=3";
+    fleet.warm(path).await;
+    let before = fleet.fetches("/data").await;
+    let stale = || async { fleet.get(0, path).await.says("detail=stale-while-revalidate").then_some(()) };
+    eventually(Duration::from_secs(10), stale).await.expect("it becomes stale");
+    let herd = (0..200).map(|n| fleet.get(n % 2, path));
+    for answer in futures_util::future::join_all(herd).await {
+        assert!(answer.is_hit(), "answered at once: {answer:?}");
+    }
+    let refreshed = || async { (fleet.fetches("/data").await > before).then_some(()) };
+    eventually(Duration::from_secs(5), refreshed).await.expect("a refresh");
+    assert_eq!(fleet.fetches("/data").await, before + 1);
+}
+
+#[tokio::test]
+async fn a_purge_through_envoy_is_carried_out_only_by_a_rule() {
+    let rules = r#"{"rules": [{"match": {"header": "x-operator"}, "policy": {"allow_purge": true}}, {"policy": {"query_override": true}}]}"#;
+    let fleet = Fleet::of(2, Sidecars::Each, Settings { filter_config: rules.to_owned(), ..patient() }).await;
+    let path = "/data?id=6&cache-control=max-age=600";
+    fleet.warm(path).await;
+    let purge = |operator: bool| {
+        let url = format!("{}/data?id=6", fleet.envoys[0].url());
+        let request = fleet.client.request("PURGE".parse().unwrap(), url).header("host", "shop.example");
+        if operator { request.header("x-operator", "1") } else { request }
+    };
+    let refused = Answer::of(purge(false).send().await.unwrap()).await;
+    assert_eq!(refused.status, 405, "the origin's answer: {refused:?}");
+    assert!(fleet.get(1, path).await.is_hit());
+    let done = Answer::of(purge(true).send().await.unwrap()).await;
+    assert!(done.status == 200 && done.body.contains("shop.example/data?id=6"), "{done:?}");
+    let gone = || async { (!fleet.get(1, path).await.is_hit()).then_some(()) };
+    assert!(eventually(Duration::from_secs(5), gone).await.is_some());
+}
