@@ -35,15 +35,7 @@ pub(crate) async fn measure(
     sizes: &[usize],
     progress: impl Fn(&str),
 ) -> Result<Measured, String> {
-    for program in ["wrk", "taskset"] {
-        if Command::new("sh")
-            .args(["-c", &format!("command -v {program}")])
-            .output()
-            .map_or(true, |found| !found.status.success())
-        {
-            return Err(format!("{program} is missing; make setup-bench installs it"));
-        }
-    }
+    has_programs()?;
     let mut measured = Measured { rows: Vec::new(), absent: vec!["nginx and Varnish".to_owned()] };
     for &size in sizes {
         progress(&format!("{size} bytes: starting"));
@@ -97,6 +89,19 @@ pub(crate) async fn measure(
     measured.absent.sort();
     measured.absent.dedup();
     Ok(measured)
+}
+
+fn has_programs() -> Result<(), String> {
+    for program in ["wrk", "taskset"] {
+        if Command::new("sh")
+            .args(["-c", &format!("command -v {program}")])
+            .output()
+            .map_or(true, |found| !found.status.success())
+        {
+            return Err(format!("{program} is missing; make setup-bench installs it"));
+        }
+    }
+    Ok(())
 }
 
 fn rows(size: usize, all: &mut [Contestant]) -> Vec<Vec<String>> {
