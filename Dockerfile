@@ -7,6 +7,7 @@ COPY filter filter
 COPY sidecar sidecar
 COPY mock-origin mock-origin
 COPY stack stack
+COPY bench bench
 COPY envoy envoy
 RUN rustup target add wasm32-wasip1
 RUN cargo build --locked --release -p larder-stack -p larder-sidecar -p larder-mock-origin
