@@ -107,8 +107,8 @@ async fn run_fleet(options: &Fleet) -> Result<(), String> {
     }
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(what, figure, remark)| vec![what, figure, remark]).collect();
     let intro = "`make bench-fleet`: two Envoys with two workers each, a sidecar each, one Redis, two mock origins and the load,\n\
-                 all on this one machine, so waiting for a core is part of every figure. Not run: nginx with srcache and Redis,\n\
-                 which no package of Debian configures.";
+                 all on this one machine, so waiting for a core is part of every figure. Not run: nginx with srcache and Redis;\n\
+                 Debian packages srcache, but no module of nginx for Redis.";
     let table = report::table(&["what", "figure", "how"], &rows);
     report::put(
         Path::new(&options.document),
