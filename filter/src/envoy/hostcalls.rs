@@ -1,7 +1,6 @@
 //! Host calls that never panic: status codes in, `Result` out.
 //!
-//! The one place with `unsafe`: proxy-wasm's ABI 0.2.1 as C functions. The SDK's own declarations coexist with these.
-//! Calls whose SDK wrapper returns every failure as a value go through the SDK.
+//! Proxy-wasm's ABI 0.2.1 as C functions. The SDK's own declarations coexist with these.
 #![allow(unsafe_code, reason = "the host's ABI is C functions over pointers into this module's memory")]
 
 use std::cell::RefCell;
@@ -34,6 +33,18 @@ unsafe extern "C" {
         grpc_status: i32,
     ) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout_ms: u32,
+        token: *mut u32,
+    ) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_shared_data(
@@ -53,7 +64,6 @@ unsafe extern "C" {
 }
 
 const OK: u32 = 0;
-const BAD_ARGUMENT: u32 = 2;
 const RESPONSE_BODY: u32 = 1;
 const CALL_RESPONSE_BODY: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
@@ -228,13 +238,24 @@ impl Host for Envoy {
     }
 
     fn call(&self, cluster: &str, head: &Fields, body: &[u8], timeout_ms: u64) -> Result<u32, Refused> {
-        // Through the SDK, which has to know the token to deliver the answer. It takes text only: a request with other
-        // bytes in its fields is refused rather than sent changed.
-        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Refused(BAD_ARGUMENT));
-        let pairs = head.iter().map(|(name, value)| Ok((text(name)?, text(value)?))).collect::<Result<Vec<_>, _>>()?;
-        let body = (!body.is_empty()).then_some(body);
-        proxy_wasm::hostcalls::dispatch_http_call(cluster, pairs, body, Vec::new(), Duration::from_millis(timeout_ms))
-            .map_err(|status| Refused(status as u32))
+        let (headers, no_trailers) = (write_pairs(head), write_pairs(&Fields::default()));
+        let mut token = 0;
+        // SAFETY: the host copies all slices before it returns; the token is a local.
+        done(unsafe {
+            proxy_http_call(
+                cluster.as_ptr(),
+                cluster.len(),
+                headers.as_ptr(),
+                headers.len(),
+                body.as_ptr(),
+                body.len(),
+                no_trailers.as_ptr(),
+                no_trailers.len(),
+                u32::try_from(timeout_ms).unwrap_or(u32::MAX),
+                &raw mut token,
+            )
+        })
+        .map(|()| token)
     }
 
     fn call_body(&self, length: usize) -> Result<Vec<u8>, Refused> {
