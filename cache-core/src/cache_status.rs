@@ -179,6 +179,38 @@ impl CacheStatus {
         Self { detail: Some(detail), ..self }
     }
 
+    /// Writes one member of the `Cache-Status` list (RFC 9211 §2). By hand, for every hit carries one.
+    pub fn write(&self, text: &mut Vec<u8>) {
+        let mut number = itoa::Buffer::new();
+        let mut say = |part: &str| text.extend_from_slice(part.as_bytes());
+        say(CACHE_NAME);
+        if self.hit {
+            say("; hit");
+        }
+        if let Some(forward) = self.forward {
+            say("; fwd=");
+            say(forward.token());
+        }
+        if let Some(status) = self.forward_status {
+            say("; fwd-status=");
+            say(number.format(status));
+        }
+        if self.collapsed {
+            say("; collapsed");
+        }
+        if self.stored {
+            say("; stored");
+        }
+        if let Some(ttl) = self.ttl {
+            say("; ttl=");
+            say(number.format(ttl));
+        }
+        if let Some(detail) = self.detail {
+            say("; detail=");
+            say(detail.token());
+        }
+    }
+
     /// `HIT` when a stored response answered that the origin neither delivered nor confirmed for this request, else
     /// `MISS`.
     pub fn hit_or_miss(&self) -> &'static str {
@@ -187,31 +219,11 @@ impl CacheStatus {
 }
 
 impl fmt::Display for CacheStatus {
-    /// One member of the `Cache-Status` list (RFC 9211 §2).
+    /// As [`CacheStatus::write`] does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(CACHE_NAME)?;
-        if self.hit {
-            f.write_str("; hit")?;
-        }
-        if let Some(forward) = self.forward {
-            write!(f, "; fwd={}", forward.token())?;
-        }
-        if let Some(status) = self.forward_status {
-            write!(f, "; fwd-status={status}")?;
-        }
-        if self.collapsed {
-            f.write_str("; collapsed")?;
-        }
-        if self.stored {
-            f.write_str("; stored")?;
-        }
-        if let Some(ttl) = self.ttl {
-            write!(f, "; ttl={ttl}")?;
-        }
-        if let Some(detail) = self.detail {
-            write!(f, "; detail={}", detail.token())?;
-        }
-        Ok(())
+        let mut text = Vec::new();
+        self.write(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 

@@ -30,6 +30,7 @@ use crate::store_api::{Fence, KeyDigest};
 use crate::stored_response::StoredResponse;
 
 mod arrival;
+pub mod at_once;
 mod capturing;
 pub mod effect;
 pub mod event;
@@ -175,6 +176,11 @@ impl Exchange {
             Event::Gone { origin_broke } => self.on_gone(origin_broke, now, &mut effects),
         }
         effects
+    }
+
+    /// What the request is about, once it is known; what level 1 is looked up by.
+    pub fn key(&self) -> Option<&PrimaryKey> {
+        self.key.as_ref()
     }
 
     /// What the shell has to do with content that comes in now.

@@ -4,16 +4,21 @@
 //! split with quoted strings respected (§5.6.1), and which fields concern one connection only (§7.6.1).
 //! What it leaves out: what any one field means.
 
+use std::fmt;
+
 /// Header fields in the order they were received; names in lower case, values as raw bytes.
 ///
-/// All text lies in one buffer, so a set of fields costs two allocations however many fields it has.
-#[derive(Clone, Debug, Default)]
+/// All text lies in one buffer, line by line without a gap, a NUL behind each name and each value: as proxy-wasm hosts
+/// hand fields over and want them back. So a message's head is taken over as it is, and written with one copy.
+#[derive(Clone, Default)]
 pub struct Fields {
     text: Vec<u8>,
     lines: Vec<Line>,
+    /// One bit for each name present; see [`name_bit`]. Most questions are for a name that is not there.
+    names: u64,
 }
 
-/// Where one field line lies in the buffer: name, then value right behind it.
+/// Where one field line lies in the buffer: name, NUL, value, NUL.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     start: u32,
@@ -29,10 +34,20 @@ impl PartialEq for Fields {
 
 impl Eq for Fields {}
 
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes| String::from_utf8_lossy(bytes);
+        f.debug_list().entries(self.iter().map(|(name, value)| format!("{}: {}", text(name), text(value)))).finish()
+    }
+}
+
 impl Fields {
-    /// No fields, with room for `lines` field lines of `text` bytes in all.
+    /// No fields.
+    pub const NONE: Self = Self { text: Vec::new(), lines: Vec::new(), names: 0 };
+
+    /// No fields, with room for `lines` field lines of `text` bytes in all, two more for each line included.
     pub fn with_capacity(lines: usize, text: usize) -> Self {
-        Self { text: Vec::with_capacity(text), lines: Vec::with_capacity(lines) }
+        Self { text: Vec::with_capacity(text), lines: Vec::with_capacity(lines), names: 0 }
     }
 
     /// The fields of `pairs`, in their order.
@@ -42,6 +57,42 @@ impl Fields {
             fields.append(name.as_ref(), value.as_ref());
         }
         fields
+    }
+
+    /// Takes over the text of `count` lines that lies in `buffer` from `start` on as [`Self::text`] gives it, names in lower
+    /// case; `lengths` reads those of a line's name and value from the buffer. `None` when one is not to be read or the
+    /// text is shorter than they say; what follows it is ignored.
+    pub fn from_text(
+        buffer: Vec<u8>,
+        start: usize,
+        count: usize,
+        lengths: impl Fn(&[u8], usize) -> Option<(u32, u32)>,
+    ) -> Option<Self> {
+        let mut fields = Self { text: buffer, lines: Vec::with_capacity(count), names: 0 };
+        let mut at = u32::try_from(start).ok()?;
+        for line in 0..count {
+            let (name_len, value_len) = lengths(&fields.text, line)?;
+            let end = at.checked_add(name_len)?.checked_add(value_len)?.checked_add(2)?;
+            fields.names |= name_bit(fields.text.get(at as usize..(at + name_len) as usize)?);
+            fields.lines.push(Line { start: at, name_len, value_len });
+            at = end;
+        }
+        if fields.text.len() < at as usize {
+            return None;
+        }
+        fields.text.truncate(at as usize);
+        Some(fields)
+    }
+
+    /// The text of all lines, in order: name, NUL, value, NUL.
+    pub fn text(&self) -> &[u8] {
+        let start = self.lines.first().map_or(self.text.len(), |line| line.start as usize);
+        self.text.get(start..).unwrap_or_default()
+    }
+
+    /// The lengths of each line's name and value, in order.
+    pub fn lengths(&self) -> impl ExactSizeIterator<Item = (u32, u32)> {
+        self.lines.iter().map(|line| (line.name_len, line.value_len))
     }
 
     /// Number of field lines, repeats counted.
@@ -54,9 +105,9 @@ impl Fields {
         self.lines.is_empty()
     }
 
-    /// Bytes of all names and values together.
+    /// Bytes of all names and values together, two more for each line included.
     pub fn text_len(&self) -> usize {
-        self.lines.iter().map(|line| (line.name_len + line.value_len) as usize).sum()
+        self.text().len()
     }
 
     /// Adds a field line at the end. The name is stored in lower case; the value as it is.
@@ -66,9 +117,40 @@ impl Fields {
         else {
             return; // 4 GiB of header text: no host hands us that
         };
-        self.text.extend(name.iter().map(u8::to_ascii_lowercase));
+        self.text.reserve(name.len() + value.len() + 2);
+        self.text.extend_from_slice(name);
+        if let Some(name) = self.text.get_mut(start as usize..) {
+            name.make_ascii_lowercase();
+            self.names |= name_bit(name);
+        }
+        self.text.push(0);
         self.text.extend_from_slice(value);
+        self.text.push(0);
         self.lines.push(Line { start, name_len, value_len });
+    }
+
+    /// Adds a field line whose value `write` appends to the buffer it is given. `name` is in lower case.
+    pub fn append_with(&mut self, name: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.text.len();
+        self.text.extend_from_slice(name.as_bytes());
+        self.text.push(0);
+        let value = self.text.len();
+        write(&mut self.text);
+        if let (Ok(start), Ok(value_len)) = (u32::try_from(start), u32::try_from(self.text.len().saturating_sub(value)))
+        {
+            self.text.push(0);
+            self.names |= name_bit(name.as_bytes());
+            self.lines.push(Line { start, name_len: (value - start as usize - 1) as u32, value_len });
+        } else {
+            self.text.truncate(start);
+        }
+    }
+
+    /// Adds all lines of `more` at the end.
+    pub fn extend(&mut self, more: &Self) {
+        for (name, value) in more.iter() {
+            self.append(name, value);
+        }
     }
 
     /// Removes every line of `name` and adds one with `value` at the end.
@@ -80,17 +162,25 @@ impl Fields {
     /// Removes every line of `name`. Returns whether there was one.
     pub fn remove(&mut self, name: &[u8]) -> bool {
         let before = self.lines.len();
-        self.retain(|line_name, _| !line_name.eq_ignore_ascii_case(name));
+        if self.iter().any(|(line_name, _)| line_name.eq_ignore_ascii_case(name)) {
+            self.retain(|line_name, _| !line_name.eq_ignore_ascii_case(name));
+        }
         self.lines.len() != before
     }
 
     /// Keeps the lines for which `keep(name, value)` is true.
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
-        let text = &self.text;
-        self.lines.retain(|line| {
-            let (name, value) = line.read(text);
-            keep(name, value)
-        });
+        // What goes at the front leaves no gap; a response's `:status` does.
+        let gone = self.iter().position(|(name, value)| keep(name, value)).unwrap_or(self.lines.len());
+        self.lines.drain(..gone);
+        if self.iter().all(|(name, value)| keep(name, value)) {
+            return;
+        }
+        let mut kept = Self::with_capacity(self.lines.len(), self.text.len());
+        for (name, value) in self.iter().filter(|(name, value)| keep(name, value)) {
+            kept.append(name, value);
+        }
+        *self = kept;
     }
 
     /// All lines as `(name, value)`, in order.
@@ -105,12 +195,24 @@ impl Fields {
 
     /// The values of every line of `name` (given in lower case), in order.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(line_name, _)| *line_name == name.as_bytes()).map(|(_, value)| value)
+        self.all_bytes(name.as_bytes())
+    }
+
+    /// As [`Self::all`], for a name that came from outside.
+    pub fn all_bytes<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        let lines = if self.names & name_bit(name) == 0 { &[] } else { self.lines.as_slice() };
+        let named = lines.iter().filter(move |line| line.name_len as usize == name.len());
+        named.map(|line| line.read(&self.text)).filter(move |(present, _)| *present == name).map(|(_, value)| value)
     }
 
     /// Whether there is a line of `name` (given in lower case).
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
+    }
+
+    /// Whether there is a line of any of `names`. Nearly free when there is none.
+    pub fn contains_any<const N: usize>(&self, names: &NameSet<N>) -> bool {
+        self.names & names.bits != 0 && names.names.iter().any(|name| self.contains(name))
     }
 
     /// The field value of `name` as one list: its lines joined with `, ` (RFC 9110 §5.3). `None` without a line.
@@ -132,10 +234,40 @@ impl Fields {
 
 impl Line {
     fn read<'a>(&self, text: &'a [u8]) -> (&'a [u8], &'a [u8]) {
-        let start = self.start as usize;
-        let middle = start + self.name_len as usize;
-        let end = middle + self.value_len as usize;
-        (text.get(start..middle).unwrap_or_default(), text.get(middle..end).unwrap_or_default())
+        let name = self.start as usize;
+        let value = name + self.name_len as usize + 1;
+        let read = |start: usize, len: u32| text.get(start..start + len as usize).unwrap_or_default();
+        (read(name, self.name_len), read(value, self.value_len))
+    }
+}
+
+/// Where a name leaves its mark in [`Fields::names`]: a hash of its length and ends, which differ for those asked for.
+const fn name_bit(name: &[u8]) -> u64 {
+    let (first, last) = match name {
+        [] => (0, 0),
+        [only] => (*only, *only),
+        [first, .., last] => (*first, *last),
+    };
+    let mixed = (first as u32 * 31) ^ (last as u32 * 7);
+    1 << (mixed.wrapping_add((name.len() as u32).wrapping_mul(11)) & 63)
+}
+
+/// Names, in lower case, that are asked for together; see [`Fields::contains_any`].
+#[derive(Clone, Copy, Debug)]
+pub struct NameSet<const N: usize> {
+    names: [&'static str; N],
+    bits: u64,
+}
+
+impl<const N: usize> NameSet<N> {
+    /// The set of `names`.
+    pub const fn new(names: [&'static str; N]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < N {
+            bits |= name_bit(names[at].as_bytes());
+            at += 1;
+        }
+        Self { names, bits }
     }
 }
 
@@ -296,6 +428,36 @@ mod tests {
             let read: Vec<_> = fields.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
             let given: Vec<_> = pairs.into_iter().map(|(n, v)| (n.into_bytes(), v.into_bytes())).collect();
             prop_assert_eq!(read, given);
+        }
+
+        #[test]
+        fn text_and_lengths_are_taken_over_as_they_were_given(
+            pairs in proptest::collection::vec(("[a-z:-]{0,8}", ".*"), 0..8), junk in 0usize..9, cut in 1usize..20,
+        ) {
+            let fields = Fields::from_pairs(pairs);
+            let mut buffer = vec![b'?'; junk];
+            buffer.extend_from_slice(fields.text());
+            let lengths: Vec<_> = fields.lengths().collect();
+            let length = |_: &[u8], line: usize| lengths.get(line).copied();
+            let taken = Fields::from_text(buffer.clone(), junk, lengths.len(), length).unwrap();
+            prop_assert_eq!(&taken, &fields);
+            prop_assert_eq!(taken.text(), fields.text());
+            if !fields.is_empty() {
+                buffer.truncate(buffer.len().saturating_sub(cut));
+                prop_assert!(Fields::from_text(buffer, junk, lengths.len(), length).is_none());
+            }
+        }
+
+        #[test]
+        fn a_name_is_found_exactly_where_it_is(
+            pairs in proptest::collection::vec(("[a-c]{1,3}", "[a-z]?"), 0..8), name in "[a-c]{1,3}",
+        ) {
+            let mut fields = Fields::from_pairs(pairs.clone());
+            let held = pairs.iter().filter(|(held, _)| *held == name).count();
+            prop_assert_eq!(fields.all(&name).count(), held);
+            prop_assert_eq!(fields.remove(name.as_bytes()), held > 0);
+            prop_assert_eq!(fields.len(), pairs.len() - held);
+            prop_assert!(!fields.contains(&name));
         }
     }
 }

@@ -63,13 +63,15 @@ fn is_not_modified(request: &Request, stored: &StoredResponse) -> bool {
             .list("if-none-match")
             .any(|member| member == b"*" || (etag.is_some() && Some(opaque_tag(member)) == etag));
     }
-    let since = request.fields.get("if-modified-since").and_then(Timestamp::parse_http_date);
+    let Some(since) = request.fields.get("if-modified-since").and_then(Timestamp::parse_http_date) else {
+        return false;
+    };
     let modified = stored.fields.get("last-modified").and_then(Timestamp::parse_http_date);
     // RFC 9111 §4.3.2: without Last-Modified, Date, else the time it was received.
     let modified = modified
         .or_else(|| stored.fields.get("date").and_then(Timestamp::parse_http_date))
         .unwrap_or(stored.response_time);
-    since.is_some_and(|since| modified.as_secs() <= since.as_secs())
+    modified.as_secs() <= since.as_secs()
 }
 
 /// RFC 9110 §13.1.5: a range counts only while the representation is the same, by strong comparison.

@@ -70,7 +70,7 @@ impl Refresh {
             StoreAnswer::Entry(stored) if self.is_news(&stored, now) => {
                 let keep =
                     Effect::Keep { key: self.order.key.clone(), stored: stored.clone(), fence: None, local_only: true };
-                let mut effects = vec![keep];
+                let mut effects = Effects::from_iter([keep]);
                 self.finish(Outcome::Found(stored), now, &mut effects);
                 return Next::Done(effects);
             }

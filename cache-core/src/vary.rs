@@ -87,7 +87,7 @@ impl SelectingFields {
     /// Whether `request` has the same values (RFC 9111 §4.1).
     pub fn matches(&self, request: &Request) -> bool {
         self.0.iter().all(|(name, value)| match value {
-            None => !request.fields.iter().any(|(present, _)| present == &**name),
+            None => request.fields.all_bytes(name).next().is_none(),
             Some(value) => normalised(name, &request.fields).as_deref() == Some(value),
         })
     }
@@ -147,7 +147,7 @@ pub fn select<'a>(variants: &'a [Arc<StoredResponse>], request: &Request) -> Opt
 }
 
 fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {
-    let mut lines = fields.iter().filter(|(present, _)| *present == name).map(|(_, value)| value).peekable();
+    let mut lines = fields.all_bytes(name).peekable();
     lines.peek()?;
     if name == b"accept-encoding" {
         return Some(normalised_codings(lines));

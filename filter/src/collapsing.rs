@@ -77,7 +77,7 @@ impl<H: Host> Vm<H> {
     pub(crate) fn wait(&mut self, config: &Config, key: CollapseKey, stream: u32, now: Timestamp) {
         self.metrics.event(metrics::FOLLOWERS);
         let deadline = now.plus_millis(config.collapse_wait_ms);
-        self.waiting.entry(key).or_default().push_back(Waiter { stream, deadline });
+        self.waiting.entry(key).or_default().push_back(Waiter { stream, since: now, deadline });
     }
 
     pub(crate) fn leave_waiting(&mut self, stream: u32) {
@@ -90,6 +90,10 @@ impl<H: Host> Vm<H> {
     /// Notes down everyone in this VM who waits under `key`; they are answered on a fresh stack.
     pub(crate) fn wake_local(&mut self, key: &CollapseKey, outcome: &Outcome) {
         let Some(waiters) = self.waiting.remove(key) else { return };
+        let now = self.host.now();
+        for waiter in &waiters {
+            self.host.record(metrics::WAIT_MS, now.millis_since(waiter.since));
+        }
         self.woken.extend(waiters.into_iter().map(|waiter| (waiter.stream, outcome.clone())));
     }
 

@@ -13,6 +13,9 @@ mod reading;
 
 use reading::Reader;
 
+/// Bound of level 1 where the configuration names none.
+pub const DEFAULT_L1_BYTES: u64 = 64 << 20;
+
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -24,7 +27,7 @@ pub struct Config {
     pub store_wait_ms: u64,
     /// Part of every cache key.
     pub namespace: Arc<[u8]>,
-    /// Bound of level 1 in bytes, per worker.
+    /// Bound of level 1 in bytes, per worker; 0 is off.
     pub l1_bytes: u64,
     /// How long a request waits for another's fetch, in milliseconds.
     pub collapse_wait_ms: u64,

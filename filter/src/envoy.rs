@@ -26,6 +26,8 @@ thread_local! {
     static ROOTS: RefCell<Vec<(u32, Option<Rc<Config>>)>> = const { RefCell::new(Vec::new()) };
     /// The root of the stream that began last: Envoy hands over its request's head right after.
     static NEWEST: Cell<u32> = const { Cell::new(0) };
+    /// The stream answered last, of which nothing is left to do: Envoy hands over our own answer's passage right after.
+    static ANSWERED: Cell<u32> = const { Cell::new(0) };
 }
 
 fn with_vm<R>(act: impl FnOnce(&mut Vm<Envoy>) -> R) -> Option<R> {
@@ -113,7 +115,11 @@ extern "C" fn larder_on_request_headers(id: u32, _num_headers: u32, end_of_strea
     let Some(config) = config_of(root) else { return wasm(Action::Continue) };
     let action = with_vm(|vm| {
         vm.on_stream(root);
-        vm.on_request_headers(id, &config, end_of_stream != 0)
+        let action = vm.on_request_headers(id, &config, end_of_stream != 0);
+        if action == Action::Pause && !vm.remembers(id) {
+            ANSWERED.set(id);
+        }
+        action
     });
     wasm(action.unwrap_or(Action::Continue))
 }
@@ -121,12 +127,18 @@ extern "C" fn larder_on_request_headers(id: u32, _num_headers: u32, end_of_strea
 /// A response's head.
 #[unsafe(no_mangle)]
 extern "C" fn larder_on_response_headers(id: u32, _num_headers: u32, end_of_stream: u32) -> u32 {
+    if ANSWERED.get() == id {
+        return wasm(Action::Continue);
+    }
     wasm(with_vm(|vm| vm.on_response_headers(id, end_of_stream != 0)).unwrap_or(Action::Continue))
 }
 
 /// A piece of a response's content.
 #[unsafe(no_mangle)]
 extern "C" fn larder_on_response_body(id: u32, size: u32, end_of_stream: u32) -> u32 {
+    if ANSWERED.get() == id {
+        return wasm(Action::Continue);
+    }
     let action = with_vm(|vm| vm.on_response_body(id, size as usize, end_of_stream != 0));
     wasm(action.unwrap_or(Action::Continue))
 }

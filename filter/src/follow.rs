@@ -83,7 +83,7 @@ impl<H: Host> Vm<H> {
         match self.host.call(&config.store_cluster, &head("GET", &path), &[], WAIT_MS + SLACK_MS) {
             Ok(token) => {
                 self.following.token = Some(token);
-                self.calls.insert(token, Call { purpose: Purpose::Follow, holds: None, config });
+                self.calls.insert(token, Call { purpose: Purpose::Follow, holds: None, config, sent: now });
             }
             Err(_) => self.try_again_later(now),
         }

@@ -45,10 +45,12 @@ pub trait Host {
     fn remove_header(&self, map: Map, name: &[u8]) -> Result<(), Refused>;
     /// Bytes of the response's content that are passing now.
     fn response_body(&self, length: usize) -> Result<Vec<u8>, Refused>;
-    /// Swallows the response's content that is passing now.
-    fn clear_response_body(&self) -> Result<(), Refused>;
-    /// Answers the client.
-    fn reply(&self, status: u16, fields: &Fields, body: &[u8], details: &str) -> Result<(), Refused>;
+    /// Puts `body` in place of the response's content that is passing now.
+    fn replace_response_body(&self, body: &[u8]) -> Result<(), Refused>;
+    /// Answers the client. The fields of all `parts` are sent.
+    fn reply(&self, status: u16, parts: &[&Fields], body: &[u8], details: &str) -> Result<(), Refused>;
+    /// Puts the fields of all `parts` in place of a map's.
+    fn replace_headers(&self, map: Map, parts: &[&Fields]) -> Result<(), Refused>;
     /// Lets a paused request go on to the origin.
     fn resume_request(&self) -> Result<(), Refused>;
     /// Makes another stream the one that stream calls concern. Refused when it is gone.
@@ -73,6 +75,10 @@ pub trait Host {
     fn dequeue(&self, queue: u32) -> Option<Vec<u8>>;
     /// Adds to a counter, which is made when it is first used.
     fn count(&self, name: &str, by: u64);
+    /// Adds to a gauge, or takes from it. All VMs share it, so none may set it.
+    fn move_gauge(&self, name: &str, by: i64);
+    /// A value for a histogram.
+    fn record(&self, name: &str, value: u64);
     /// A line in Envoy's log.
     fn log(&self, level: log::Level, line: &str);
 }

@@ -3,17 +3,20 @@
 //! What this decides: what is dropped when the bound is reached (`quick_cache`'s scan-resistant S3-FIFO) and how many
 //! variants a key has. What it leaves out: which variant answers; it hands out all of a key.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
 use larder_cache_core::exchange::Local;
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::purge::{Marks, Purge, Scope, Verdict};
 use larder_cache_core::stored_response::StoredResponse;
-use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
+use quick_cache::{Lifecycle, Weighter};
 
 /// Variants kept per key; one more drops the oldest.
 const MAX_VARIANTS: usize = 32;
@@ -24,6 +27,7 @@ const MAX_INVALIDATIONS: usize = 8192;
 /// How long an invalidation is remembered: longer than any fetch that was under way can take to be stored.
 const INVALIDATION_MEMORY_MS: u64 = 60_000;
 
+type Hasher = SeedableRandomState;
 type Variants = Rc<[Arc<StoredResponse>]>;
 
 #[derive(Clone)]
@@ -36,20 +40,47 @@ impl Weighter<PrimaryKey, Variants> for Weight {
     }
 }
 
+/// Counts what is dropped for want of room.
+#[derive(Clone, Debug, Default)]
+struct Evictions(Rc<Cell<u64>>);
+
+impl Lifecycle<PrimaryKey, Variants> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _key: PrimaryKey, _variants: Variants) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
 /// The level-1 cache of one VM.
 pub struct Level1 {
-    cache: Cache<PrimaryKey, Variants, Weight>,
+    cache: Cache<PrimaryKey, Variants, Weight, Hasher, Evictions>,
+    evictions: Evictions,
+    off: bool,
     invalidated: HashMap<PrimaryKey, Timestamp>,
     /// Purges that something requested before them may still come behind.
     purges: Marks,
 }
 
 impl Level1 {
-    /// Empty, with room for `bytes`.
-    pub fn new(bytes: u64) -> Self {
+    /// Empty, with room for `bytes`. `seed` is a random number: who knows it could choose keys that collide.
+    pub fn new(bytes: u64, seed: u64) -> Self {
         let items = usize::try_from(bytes / 4096).unwrap_or(16_384).clamp(64, 1 << 20);
         let purges = Marks::new(MAX_PURGES);
-        Self { cache: Cache::with_weighter(items, bytes, Weight), invalidated: HashMap::new(), purges }
+        let hasher = Hasher::with_seed(seed, SharedSeed::global_fixed());
+        let evictions = Evictions::default();
+        let cache = Cache::with(items, bytes, Weight, hasher, evictions.clone());
+        Self { cache, evictions, off: false, invalidated: HashMap::new(), purges }
+    }
+
+    /// Another bound; 0 holds nothing.
+    pub fn set_bound(&mut self, bytes: u64) {
+        self.off = bytes == 0;
+        if self.off {
+            self.cache.clear();
+        } else {
+            self.cache.set_capacity(bytes);
+        }
     }
 
     /// All that is held under `key`.
@@ -69,6 +100,9 @@ impl Level1 {
             return false;
         }
         let Some(stored) = self.unpurged(stored) else { return false };
+        if self.off {
+            return true;
+        }
         let mut variants: Vec<_> = self.cache.get(key).map(|variants| variants.to_vec()).unwrap_or_default();
         if variants.iter().any(|held| held.selecting == stored.selecting && held.response_time > stored.response_time) {
             return true; // a newer one is there already
@@ -147,6 +181,11 @@ impl Level1 {
         self.invalidated.retain(|_, time| now.millis_since(*time) < INVALIDATION_MEMORY_MS);
     }
 
+    /// Keys dropped for want of room since this was asked last.
+    pub fn take_evictions(&self) -> u64 {
+        self.evictions.0.take()
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         self.cache.weight()
@@ -204,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_purge_takes_what_is_held_and_what_comes_late() {
-        let mut l1 = Level1::new(1 << 20);
+        let mut l1 = Level1::new(1 << 20, 7);
         let tagged = |at: u64| Arc::new(StoredResponse { tags: vec!["news".into()], ..(*stored(at, 10)).clone() });
         l1.put(&key("/a"), tagged(5));
         l1.put(&key("/b"), stored(5, 10));
@@ -222,15 +261,31 @@ mod tests {
 
     #[test]
     fn an_invalidation_heard_late_leaves_what_is_newer() {
-        let mut l1 = Level1::new(1 << 20);
+        let mut l1 = Level1::new(1 << 20, 7);
         l1.put(&key("/a"), stored(9, 10));
         l1.invalidate(&key("/a"), Timestamp::from_millis(8));
         assert_eq!(l1.look_up(&key("/a")).variants.len(), 1);
     }
 
     #[test]
+    fn its_bound_follows_the_configuration() {
+        let mut level1 = Level1::new(1 << 20, 7);
+        for n in 0..100 {
+            level1.put(&key(&format!("/{n}")), stored(1, 1000));
+        }
+        level1.set_bound(65_536);
+        assert!((30_000..=65_536).contains(&level1.bytes()), "{}", level1.bytes());
+        level1.set_bound(0);
+        assert!(level1.put(&key("/"), stored(1, 1)), "the store gets it all the same");
+        assert_eq!(level1.bytes(), 0);
+        level1.set_bound(1 << 20);
+        level1.put(&key("/"), stored(1, 1));
+        assert_eq!(level1.look_up(&key("/")).variants.len(), 1);
+    }
+
+    #[test]
     fn what_was_put_is_found_and_a_newer_one_replaces_it() {
-        let mut level1 = Level1::new(1 << 20);
+        let mut level1 = Level1::new(1 << 20, 7);
         level1.put(&key("/"), stored(1, 10));
         level1.put(&key("/"), stored(2, 20));
         level1.put(&key("/"), stored(1, 10));
@@ -240,17 +295,19 @@ mod tests {
 
     #[test]
     fn it_never_holds_more_bytes_than_its_bound() {
-        let mut level1 = Level1::new(100_000);
+        let mut level1 = Level1::new(100_000, 7);
         for n in 0..1000 {
             level1.put(&key(&format!("/{n}")), stored(1, 1000));
             assert!(level1.bytes() <= 100_000);
         }
         assert!(level1.bytes() > 50_000);
+        assert!(level1.take_evictions() > 800);
+        assert_eq!(level1.take_evictions(), 0);
     }
 
     #[test]
     fn an_invalidation_beats_what_was_requested_before_it_and_arrives_later() {
-        let mut level1 = Level1::new(1 << 20);
+        let mut level1 = Level1::new(1 << 20, 7);
         level1.put(&key("/"), stored(1, 1));
         level1.invalidate(&key("/"), Timestamp::from_millis(5));
         assert!(level1.look_up(&key("/")).variants.is_empty());

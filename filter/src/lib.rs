@@ -18,6 +18,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod answer;
 pub mod collapsing;
 pub mod config;
 #[cfg(target_arch = "wasm32")]
@@ -26,6 +27,7 @@ mod follow;
 pub mod host;
 pub mod l1;
 pub mod metrics;
+pub mod pairs;
 pub mod refresh;
 pub mod store_client;
 pub mod stream;

@@ -8,12 +8,16 @@ use std::collections::HashMap;
 use larder_cache_core::cache_status::CacheStatus;
 
 use crate::host::Host;
+use crate::l1::Level1;
 
 /// Counts that have not been handed over yet.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    requests: HashMap<(bool, &'static str), u64>,
+    /// Few and often the first: looked through, not hashed.
+    requests: Vec<(bool, &'static str, u64)>,
     events: HashMap<&'static str, u64>,
+    /// As it was handed over last.
+    level_1_bytes: u64,
 }
 
 /// Look-ups that waited for another's fetch in this Envoy.
@@ -22,6 +26,14 @@ pub const FOLLOWERS: &str = "larder.followers";
 pub const LEADERS: &str = "larder.leaders";
 /// Background refreshes begun.
 pub const REFRESHES: &str = "larder.refreshes";
+/// Milliseconds that a request waited for another's fetch.
+pub const WAIT_MS: &str = "larder.wait_ms";
+/// Milliseconds until the store answered a look-up.
+pub const STORE_MS: &str = "larder.store_ms";
+/// Bytes held in level 1, over all workers.
+pub const LEVEL_1_BYTES: &str = "larder.level1_bytes";
+/// Entries that left level 1 for want of room.
+pub const LEVEL_1_EVICTIONS: &str = "larder.level1_evictions";
 /// Calls to the store that brought no usable answer.
 pub const STORE_FAULTS: &str = "larder.store_faults";
 /// Entries from the store that were damaged.
@@ -41,7 +53,10 @@ impl Metrics {
             (None, Some(forward)) => forward.token(),
             (None, None) => "fresh",
         };
-        *self.requests.entry((hit, word)).or_default() += 1;
+        match self.requests.iter_mut().find(|(known_hit, known, _)| *known_hit == hit && *known == word) {
+            Some((.., count)) => *count += 1,
+            None => self.requests.push((hit, word, 1)),
+        }
     }
 
     /// One of the named events.
@@ -49,11 +64,15 @@ impl Metrics {
         *self.events.entry(name).or_default() += 1;
     }
 
-    /// Hands everything to Envoy.
-    pub fn flush<H: Host>(&mut self, host: &H) {
-        for ((hit, word), count) in self.requests.drain() {
-            let result = if hit { "hit" } else { "miss" };
-            host.count(&format!("larder.requests.result.{result}.reason.{word}"), count);
+    /// Hands everything to Envoy, and what level 1 holds and has lost.
+    pub fn flush<H: Host>(&mut self, host: &H, level_1: &Level1) {
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let before = std::mem::replace(&mut self.level_1_bytes, level_1.bytes());
+        host.move_gauge(LEVEL_1_BYTES, signed(self.level_1_bytes) - signed(before));
+        host.count(LEVEL_1_EVICTIONS, level_1.take_evictions());
+        for (hit, word, count) in self.requests.iter_mut().filter(|(.., count)| *count > 0) {
+            let result = if *hit { "hit" } else { "miss" };
+            host.count(&format!("larder.requests.result.{result}.reason.{word}"), std::mem::take(count));
         }
         for (name, count) in self.events.drain() {
             host.count(name, count);

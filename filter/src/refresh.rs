@@ -74,7 +74,7 @@ impl<H: Host> Vm<H> {
         fields.append(b"x-envoy-max-retries", b"2");
         match self.host.call(&cluster, &fields, &[], FETCH_TIMEOUT_MS) {
             Ok(token) => {
-                self.calls.insert(token, Call { purpose: Purpose::RefreshFetch(id), holds: None, config });
+                self.calls.insert(token, Call { purpose: Purpose::RefreshFetch(id), holds: None, config, sent: now });
             }
             Err(_) => self.fail_refresh(id, now),
         }

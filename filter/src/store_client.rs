@@ -142,7 +142,7 @@ impl<H: Host> Vm<H> {
         match self.host.call(&config.store_cluster, &head, &body, config.store_timeout_ms + wait_ms) {
             Ok(token) => {
                 let holds = lease.map(|terms| (question.key, terms.holder));
-                self.calls.insert(token, Call { purpose, holds, config: config.clone() });
+                self.calls.insert(token, Call { purpose, holds, config: config.clone(), sent: now });
                 Ok(())
             }
             Err(refused) => {
@@ -166,6 +166,7 @@ impl<H: Host> Vm<H> {
         match call.purpose {
             Purpose::LookUp(stream) => {
                 let answer = self.read_answer(num_headers, body_length, now);
+                self.host.record(metrics::STORE_MS, now.millis_since(call.sent));
                 self.give_back_unseen(&call, &answer);
                 self.drive_other(stream, Event::Store(answer));
             }
@@ -265,7 +266,7 @@ impl<H: Host> Vm<H> {
             let (head, body) = message(&call, now);
             match self.host.call(&config.store_cluster, &head, &body, WRITE_TIMEOUT_MS) {
                 Ok(token) => {
-                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config });
+                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config, sent: now });
                 }
                 Err(refused) => self.store_failed(now, &format!("call refused with status {}", refused.0)),
             }

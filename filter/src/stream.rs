@@ -7,10 +7,10 @@ use std::sync::Arc;
 use larder_cache_core::cache_status::CacheStatus;
 use larder_cache_core::collapse::Terms;
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::exchange::Interest;
 use larder_cache_core::exchange::{
-    Effect, Event, Exchange, ForwardedRequest, Reply, ResponseChange, ResponseSource, SlotAnswer, StoreAnswer,
+    Effect, Event, Exchange, ForwardedRequest, ResponseChange, ResponseSource, SlotAnswer, StoreAnswer,
 };
+use larder_cache_core::exchange::{Interest, at_once};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::message::{Request, ResponseHead};
@@ -69,30 +69,46 @@ impl<H: Host> Vm<H> {
         }
         let Ok(fields) = self.host.headers(Map::Request) else { return Action::Continue };
         let request = Request { fields, has_content: !end };
-        let Some(policy) = config.policy_for(&request).cloned() else { return Action::Continue };
+        let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else { return Action::Continue };
         let now = self.host.now();
-        let stream = Stream {
+        if at_once::is_plain(&request, policy) {
+            let key = PrimaryKey::new(&config.namespace, request.scheme(), request.authority(), request.path());
+            if let Some((reply, status)) = at_once::answer(&request, policy, self.l1.look_up(&key), now) {
+                self.reply(id, reply, true);
+                self.metrics.request(&status);
+                return Action::Pause;
+            }
+        }
+        let mut stream = Stream {
             exchange: Exchange::new(policy.clone(), config.namespace.clone()),
             config: config.clone(),
-            policy,
+            policy: policy.clone(),
             request: Passage::InCallback(Action::Pause),
             response: Passage::Passed,
             replied: false,
             cluster: None,
         };
-        self.streams.insert(id, stream);
-        self.drive(id, Event::Request(request), now);
-        let Some(stream) = self.streams.get_mut(&id) else { return Action::Pause };
+        self.drive_stream(id, &mut stream, Event::Request(request), now);
+        if stream.exchange.is_over() {
+            return Action::Pause; // answered: nothing to remember
+        }
         let action = match stream.request {
             Passage::InCallback(action) => action,
             Passage::Held | Passage::Passed => Action::Continue,
         };
         stream.request = if action == Action::Pause { Passage::Held } else { Passage::Passed };
+        self.streams.insert(id, stream);
         action
+    }
+
+    /// Whether anything is left to do for a stream.
+    pub fn remembers(&self, id: u32) -> bool {
+        self.streams.contains_key(&id) || self.unsent.contains_key(&id)
     }
 
     /// A response's head: the origin's, Envoy's own, or ours again.
     pub fn on_response_headers(&mut self, id: u32, end: bool) -> Action {
+        self.send_head(id);
         let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
         if stream.replied || !stream.exchange.expects_response() {
             return Action::Continue;
@@ -107,18 +123,27 @@ impl<H: Host> Vm<H> {
         fields.remove(b":status");
         let now = self.host.now();
         self.drive(id, Event::Response { head: ResponseHead { status, fields }, source, end }, now);
-        self.response_action(id)
+        let action = self.response_action(id);
+        if self.streams.get(&id).is_some_and(|stream| stream.exchange.is_over()) {
+            self.streams.remove(&id); // its content is of no interest
+        }
+        action
     }
 
     /// A piece of a response's content.
     pub fn on_response_body(&mut self, id: u32, length: usize, end: bool) -> Action {
+        self.send_content(id);
         let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
         if stream.replied {
             return Action::Continue;
         }
+        let interest = stream.exchange.interest();
+        if interest == Interest::None {
+            return Action::Continue;
+        }
         let now = self.host.now();
-        match stream.exchange.interest() {
-            Interest::None => return Action::Continue,
+        match interest {
+            Interest::None => {}
             Interest::Copy => {
                 stream.response = Passage::InCallback(Action::Continue);
                 let chunk = if length == 0 { Ok(Vec::new()) } else { self.host.response_body(length) };
@@ -133,7 +158,7 @@ impl<H: Host> Vm<H> {
                 match chunk {
                     Ok(chunk) => {
                         if !end {
-                            let _ = self.host.clear_response_body();
+                            let _ = self.host.replace_response_body(&[]);
                         }
                         self.drive(id, Event::Body { chunk: &chunk, end }, now);
                     }
@@ -145,7 +170,7 @@ impl<H: Host> Vm<H> {
                 if end {
                     self.drive(id, Event::Body { chunk: &[], end }, now);
                 } else {
-                    let _ = self.host.clear_response_body();
+                    let _ = self.host.replace_response_body(&[]);
                 }
             }
         }
@@ -159,6 +184,7 @@ impl<H: Host> Vm<H> {
 
     /// The stream is over, whatever the reason.
     pub fn on_done(&mut self, id: u32) {
+        self.unsent.remove(&id);
         let Some(stream) = self.streams.get(&id) else { return };
         if !stream.exchange.is_over() {
             let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
@@ -216,10 +242,21 @@ impl<H: Host> Vm<H> {
     /// Gives a stream an event and carries out what follows, until nothing does.
     pub(crate) fn drive(&mut self, id: u32, event: Event<'_>, now: Timestamp) {
         let Some(mut stream) = self.streams.remove(&id) else { return };
-        let mut effects: std::collections::VecDeque<Effect> = stream.exchange.handle(event, now).into();
-        while let Some(effect) = effects.pop_front() {
-            let more = match effect {
-                Effect::LookUpLocal(key) => stream.exchange.handle(Event::Local(self.l1.look_up(&key)), now),
+        self.drive_stream(id, &mut stream, event, now);
+        // A stream whose answer is still to come, or of which Envoy will call again, is kept until it is done.
+        self.streams.insert(id, stream);
+    }
+
+    fn drive_stream(&mut self, id: u32, stream: &mut Stream, event: Event<'_>, now: Timestamp) {
+        // Last in, first out: what an effect brings about comes before what was to follow it.
+        let mut pending = stream.exchange.handle(event, now);
+        pending.reverse();
+        while let Some(effect) = pending.pop() {
+            let mut more = match effect {
+                Effect::LookUpLocal => {
+                    let local = stream.exchange.key().map(|key| self.l1.look_up(key)).unwrap_or_default();
+                    stream.exchange.handle(Event::Local(local), now)
+                }
                 Effect::Arrive { key, accept_handed_over, wait_for_refresh } => {
                     let until = now.plus_millis(stream.config.lease_ms);
                     let answer =
@@ -231,26 +268,31 @@ impl<H: Host> Vm<H> {
                 }
                 Effect::AskStore(question) => match self.ask_store(&stream.config, &question, Purpose::LookUp(id), now)
                 {
-                    Ok(()) => Vec::new(),
+                    Ok(()) => continue,
                     Err(fault) => stream.exchange.handle(Event::Store(StoreAnswer::Fault(fault)), now),
                 },
                 effect => {
-                    self.carry_out(id, &mut stream, effect, now);
-                    Vec::new()
+                    self.carry_out(id, stream, effect, now);
+                    continue;
                 }
             };
-            for effect in more.into_iter().rev() {
-                effects.push_front(effect);
-            }
+            more.reverse();
+            pending.append(&mut more);
         }
-        // A stream whose answer is still to come, or of which Envoy will call again, is kept until it is done.
-        self.streams.insert(id, stream);
     }
 
     fn carry_out(&mut self, id: u32, stream: &mut Stream, effect: Effect, now: Timestamp) {
         match effect {
             Effect::Forward(change) => self.forward(stream, &change),
-            Effect::Reply(reply) => self.reply(stream, &reply),
+            Effect::Reply(reply) => {
+                // In place of a request our own answer passes our own response callbacks once more; in place of a
+                // response not.
+                stream.replied = true;
+                if let Passage::InCallback(action) = &mut stream.response {
+                    *action = Action::Pause;
+                }
+                self.reply(id, reply, stream.request != Passage::Passed);
+            }
             Effect::PassResponse(change) => self.pass_response(&change),
             Effect::HoldResponse => {
                 if let Passage::InCallback(action) = &mut stream.response {
@@ -275,7 +317,7 @@ impl<H: Host> Vm<H> {
             }
             Effect::Invalidate(keys) => self.invalidate(&stream.config, &keys, now),
             Effect::Report(status) => self.report(&status),
-            Effect::LookUpLocal(_) | Effect::Arrive { .. } | Effect::AskStore(_) => {}
+            Effect::LookUpLocal | Effect::Arrive { .. } | Effect::AskStore(_) => {}
         }
     }
 
@@ -319,17 +361,6 @@ impl<H: Host> Vm<H> {
                 let _ = self.host.resume_request();
             }
             Passage::Passed => {}
-        }
-    }
-
-    fn reply(&mut self, stream: &mut Stream, reply: &Reply) {
-        // Our own answer passes our own response callbacks once more; they let it alone.
-        stream.replied = true;
-        if let Passage::InCallback(action) = &mut stream.response {
-            *action = Action::Pause;
-        }
-        if self.host.reply(reply.status, &reply.fields, reply.content(), reply.details).is_err() {
-            self.host.log(log::Level::Warn, "larder: Envoy refused an answer");
         }
     }
 

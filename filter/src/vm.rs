@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::exchange::{Event, Outcome, RefreshOrder};
+use larder_cache_core::exchange::{Event, Outcome, RefreshOrder, Reply};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{Holder, KeyDigest};
+use rustc_hash::FxHashMap;
 
 use crate::config::Config;
 use crate::follow::Following;
@@ -36,6 +37,7 @@ pub(crate) struct Call {
     /// The lease it may have been given without our seeing it.
     pub(crate) holds: Option<(KeyDigest, Holder)>,
     pub(crate) config: Rc<Config>,
+    pub(crate) sent: Timestamp,
 }
 
 /// What a call of our own is for.
@@ -69,7 +71,9 @@ pub struct Vm<H> {
     pub(crate) id: u64,
     pub(crate) inbox: Option<Inbox>,
     pub(crate) l1: Level1,
-    pub(crate) streams: HashMap<u32, Stream>,
+    pub(crate) streams: FxHashMap<u32, Stream>,
+    /// Answers that go out as they pass our own response callbacks.
+    pub(crate) unsent: FxHashMap<u32, Reply>,
     pub(crate) waiting: HashMap<CollapseKey, VecDeque<Waiter>>,
     /// Streams to be told how their leader's fetch ended.
     pub(crate) woken: VecDeque<(u32, Outcome)>,
@@ -98,19 +102,21 @@ pub(crate) struct Inbox {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiter {
     pub(crate) stream: u32,
+    pub(crate) since: Timestamp,
     pub(crate) deadline: Timestamp,
 }
 
 impl<H: Host> Vm<H> {
     /// A VM in which nothing has happened yet. Makes no call but for a random number.
     pub fn new(host: H) -> Self {
-        let id = host.random();
+        let (id, seed) = (host.random(), host.random());
         Self {
             host,
             id,
             inbox: None,
-            l1: Level1::new(64 << 20),
-            streams: HashMap::new(),
+            l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
+            streams: FxHashMap::default(),
+            unsent: FxHashMap::default(),
             waiting: HashMap::new(),
             woken: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -127,11 +133,12 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// A new configuration. Level 1 keeps what it holds unless its bound changes.
+    /// A new configuration. Level 1 keeps what it holds, as far as its new bound allows.
     pub fn on_configure(&mut self, text: &[u8]) -> Option<Rc<Config>> {
         match Config::parse(text) {
             Ok(config) => {
                 let config = Rc::new(config);
+                self.l1.set_bound(config.l1_bytes);
                 self.config = Some(config.clone());
                 Some(config)
             }
@@ -226,7 +233,7 @@ impl<H: Host> Vm<H> {
             }
             self.clear_old_handoffs(now);
             self.l1.forget_old_invalidations(now);
-            self.metrics.flush(&self.host);
+            self.metrics.flush(&self.host, &self.l1);
         }
     }
 

@@ -49,7 +49,7 @@ impl Exchange {
                 vary::language::add_pseudo_fields(&mut self.request.fields);
             }
             self.state = State::Local;
-            effects.extend(self.key.clone().map(Effect::LookUpLocal));
+            effects.push(Effect::LookUpLocal);
         }
     }
 

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::event::Outcome;
 use crate::cache_status::CacheStatus;
 use crate::collapse::CollapseKey;
@@ -13,14 +15,14 @@ use crate::message::Request;
 use crate::store_api::{Fence, KeyDigest, Selectors};
 use crate::stored_response::StoredResponse;
 
-/// Effects in the order in which they are to be carried out.
-pub type Effects = Vec<Effect>;
+/// Effects in the order in which they are to be carried out. Two are as many as a hit has.
+pub type Effects = SmallVec<[Effect; 2]>;
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Look into level 1; comes back as `Event::Local`.
-    LookUpLocal(PrimaryKey),
+    /// Look into level 1 under [`super::Exchange::key`]; comes back as `Event::Local`.
+    LookUpLocal,
     /// Go to the key's leader slot; comes back as `Event::Slot`.
     Arrive {
         /// What is to be fetched.
@@ -117,7 +119,9 @@ pub struct ResponseChange {
 pub struct Reply {
     /// HTTP status code.
     pub status: u16,
-    /// All fields, without `content-length`.
+    /// The stored response whose fields are sent first, as they are.
+    pub stored: Option<Arc<StoredResponse>>,
+    /// The other fields, without `content-length`.
     pub fields: Fields,
     /// Content, of which `range` is sent. Empty with status 304.
     pub body: Arc<[u8]>,
@@ -128,6 +132,12 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The fields that are sent, in two parts: those that lie ready, and those made for this answer.
+    pub fn parts(&self) -> [&Fields; 2] {
+        let ready = self.stored.as_ref().map_or(const { &Fields::NONE }, |stored| &stored.fields);
+        [ready, &self.fields]
+    }
+
     /// The content that is sent.
     pub fn content(&self) -> &[u8] {
         self.body.get(self.range.clone()).unwrap_or_default()

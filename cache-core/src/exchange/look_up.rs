@@ -17,6 +17,9 @@ use crate::stored_response::StoredResponse;
 use crate::validation::{self, Validators};
 use crate::vary::{self, SelectingFields};
 
+/// What the access log says of a hit.
+pub(super) const HIT_DETAILS: &str = "larder_hit";
+
 impl Exchange {
     /// Answers with `stored` if it may be reused; else remembers it for validation. Says whether it answered.
     pub(super) fn try_hit(&mut self, stored: Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) -> bool {
@@ -41,7 +44,7 @@ impl Exchange {
                 return false;
             }
         };
-        let replies = self.reply_with(&stored, status, "larder_hit", now);
+        let replies = self.reply_with(&stored, status, HIT_DETAILS, now);
         effects.extend(replies);
         if refresh {
             self.refresh(&stored, effects);

@@ -25,7 +25,7 @@ impl Exchange {
         let whole = 0..stored.body.len();
         let (code, mut fields, body, range) =
             match preconditions::evaluate(&self.request, stored, self.policy.max_ranges) {
-                Answer::Full => (stored.status, stored.fields.clone(), stored.body.clone(), whole),
+                Answer::Full => (stored.status, Fields::with_capacity(3, 128), stored.body.clone(), whole),
                 Answer::NotModified => (304, preconditions::not_modified_fields(stored), Arc::from([]), 0..0),
                 Answer::Partial(piece) => {
                     let len = piece.body.len();
@@ -33,9 +33,11 @@ impl Exchange {
                 }
                 Answer::RangeNotSatisfiable(fields) => (416, fields, Arc::from([]), 0..0),
             };
-        fields.append(b"age", age::current_age(stored, now).to_string().as_bytes());
-        self.mark(&mut fields, &status);
-        [Effect::Reply(Reply { status: code, fields, body, range, details }), Effect::Report(status)]
+        let lies_ready = fields.is_empty().then(|| stored.clone());
+        add_age(&mut fields, stored, now);
+        mark(&mut fields, &status);
+        let reply = Reply { status: code, stored: lies_ready, fields, body, range, details };
+        [Effect::Reply(reply), Effect::Report(status)]
     }
 
     /// Answers with a status and one line of JSON that says why.
@@ -71,9 +73,10 @@ impl Exchange {
     ) -> [Effect; 2] {
         let body: Arc<[u8]> = Arc::from(format!("{json}\n").into_bytes());
         let mut fields = Fields::from_pairs([("content-type", "application/json"), ("cache-control", "no-store")]);
-        self.mark(&mut fields, &status);
+        mark(&mut fields, &status);
         let range = 0..body.len();
-        [Effect::Reply(Reply { status: code, fields, body, range, details }), Effect::Report(status)]
+        let reply = Reply { status: code, stored: None, fields, body, range, details };
+        [Effect::Reply(reply), Effect::Report(status)]
     }
 
     /// Lets the origin's response pass, with this cache's own fields on it.
@@ -85,7 +88,7 @@ impl Exchange {
             if !list.is_empty() {
                 list.extend_from_slice(b", ");
             }
-            list.extend_from_slice(status.to_string().as_bytes());
+            status.write(&mut list);
             if status.stored
                 && let Some(spaced) = upstream.get("cache-control").and_then(respaced)
             {
@@ -99,9 +102,16 @@ impl Exchange {
         let remove = stripped.map(|name| name.as_bytes().to_vec()).collect();
         [Effect::PassResponse(ResponseChange { status: code, remove, set }), Effect::Report(status)]
     }
+}
 
-    fn mark(&self, fields: &mut Fields, status: &CacheStatus) {
-        fields.append(b"cache-status", status.to_string().as_bytes());
-        fields.append(X_CACHE_STATUS.as_bytes(), status.hit_or_miss().as_bytes());
-    }
+/// `Age` (RFC 9111 §5.1), which every answer from a stored response carries.
+pub(super) fn add_age(fields: &mut Fields, stored: &StoredResponse, now: Timestamp) {
+    let seconds = age::current_age(stored, now).as_secs();
+    fields.append_with("age", |text| text.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes()));
+}
+
+/// Says in an answer of the cache's own how it came about.
+pub(super) fn mark(fields: &mut Fields, status: &CacheStatus) {
+    fields.append_with("cache-status", |text| status.write(text));
+    fields.append_with(X_CACHE_STATUS, |text| text.extend_from_slice(status.hit_or_miss().as_bytes()));
 }

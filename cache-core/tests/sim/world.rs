@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use larder_cache_core::exchange::{
-    Effect, Event, Exchange, Interest, Local, RefreshOrder, ResponseSource, SlotAnswer, StoreAnswer,
+    Effect, Effects, Event, Exchange, Interest, Local, RefreshOrder, ResponseSource, SlotAnswer, StoreAnswer,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
@@ -118,11 +118,12 @@ impl Sim {
     fn run(&mut self, request: Request) -> Got {
         let mut sent = request.fields.clone();
         let mut exchange = Exchange::new(self.policy.clone(), Arc::from(b"sim".as_slice()));
-        let mut effects: VecDeque<Effect> = exchange.handle(Event::Request(request), self.now).into();
+        let mut effects: VecDeque<Effect> = exchange.handle(Event::Request(request), self.now).into_iter().collect();
         let mut got: Got = (0, String::new(), String::new());
         while let Some(effect) = effects.pop_front() {
             let more = match effect {
-                Effect::LookUpLocal(key) => {
+                Effect::LookUpLocal => {
+                    let key = exchange.key().unwrap().clone();
                     let variants: Vec<_> =
                         self.level1.iter().filter(|(held, _)| *held == key).map(|(_, stored)| stored.clone()).collect();
                     exchange.handle(Event::Local(Local { variants: &variants, invalidated: None }), self.now)
@@ -144,7 +145,7 @@ impl Sim {
                 }
                 effect => {
                     self.carry_out(effect, &mut got);
-                    Vec::new()
+                    Effects::new()
                 }
             };
             for effect in more.into_iter().rev() {
@@ -154,7 +155,7 @@ impl Sim {
         got
     }
 
-    fn answer_from_origin(&mut self, exchange: &mut Exchange, got: &mut Got) -> Vec<Effect> {
+    fn answer_from_origin(&mut self, exchange: &mut Exchange, got: &mut Got) -> Effects {
         let (head, body) = self.answer.clone();
         (got.0, got.1) = (head.status, body.clone());
         let event = Event::Response { head, source: self.source, end: body.is_empty() };
@@ -175,7 +176,7 @@ impl Sim {
                 let said = reply.fields.get("cache-status").unwrap_or_default().to_vec();
                 let content = String::from_utf8(reply.content().to_vec()).unwrap();
                 *got = (reply.status, content, String::from_utf8(said).unwrap());
-                self.last_reply = reply.fields;
+                self.last_reply = Fields::from_pairs(reply.parts().into_iter().flat_map(Fields::iter));
             }
             Effect::PassResponse(change) => {
                 got.2 = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();

@@ -7,7 +7,7 @@ use larder_cache_core::http_time::DeltaSeconds;
 use larder_cache_core::policy::{Policy, RangeOnMiss, StatusRange};
 use serde_json::{Map, Value};
 
-use super::{Config, Rule};
+use super::{Config, DEFAULT_L1_BYTES, Rule};
 
 /// Every member of a policy.
 const POLICY_MEMBERS: [&str; 26] = [
@@ -58,7 +58,7 @@ impl Reader {
             store_timeout_ms: self.number(&store, "store", "timeout_ms", 50, 1, 10_000),
             store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, 30_000),
             namespace: Arc::from(namespace.into_bytes()),
-            l1_bytes: self.number(&limits, "limits", "l1_bytes", 64 << 20, 64 << 10, 512 << 20),
+            l1_bytes: self.number(&limits, "limits", "l1_bytes", DEFAULT_L1_BYTES, 0, 512 << 20),
             collapse_wait_ms: self.number(&limits, "limits", "collapse_wait_ms", 10_000, 1, 30_000),
             lease_ms: self.number(&limits, "limits", "lease_ms", 30_000, 100, 600_000),
             refresh_cluster: self.text(&top, "", "refresh_cluster"),

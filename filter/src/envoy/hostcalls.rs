@@ -13,11 +13,13 @@ use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
 
 use crate::host::{Host, Map, Refused, Swap};
+use crate::pairs;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_log(level: i32, message: *const u8, size: usize) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
     fn proxy_replace_header_map_value(map: u32, key: *const u8, key_size: usize, value: *const u8, size: usize) -> u32;
     fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
     fn proxy_get_buffer_bytes(buffer: u32, start: usize, length: usize, data: *mut *mut u8, size: *mut usize) -> u32;
@@ -60,6 +62,7 @@ unsafe extern "C" {
     fn proxy_dequeue_shared_queue(token: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
 }
 
@@ -68,6 +71,8 @@ const RESPONSE_BODY: u32 = 1;
 const CALL_RESPONSE_BODY: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
 const COUNTER: u32 = 0;
+const GAUGE: u32 = 1;
+const HISTOGRAM: u32 = 2;
 const REQUEST_STREAM: u32 = 0;
 /// Insert-if-absent: no value can have this version yet, and Envoy inserts an absent key whatever version is given.
 const ABSENT: u32 = u32::MAX;
@@ -75,7 +80,9 @@ const ABSENT: u32 = u32::MAX;
 /// Envoy as the host. Remembers the ids of the metrics it has defined.
 #[derive(Debug, Default)]
 pub(super) struct Envoy {
-    metrics: RefCell<HashMap<String, u32>>,
+    metrics: RefCell<HashMap<String, Option<u32>>>,
+    /// Where lists of fields are written, so that an answer needs no memory of its own.
+    scratch: RefCell<Vec<u8>>,
 }
 
 /// Takes over a buffer that the host has allocated in this module's memory.
@@ -125,45 +132,20 @@ fn map_number(map: Map) -> u32 {
     }
 }
 
-/// Reads the host's list of pairs: count, then lengths, then each name and value with a NUL behind.
-fn read_pairs(bytes: &[u8]) -> Option<Fields> {
-    let number = |at: usize| {
-        let four = bytes.get(at..at.checked_add(4)?)?;
-        Some(u32::from_le_bytes(four.try_into().ok()?) as usize)
-    };
-    if bytes.is_empty() {
-        return Some(Fields::default());
-    }
-    let count = number(0)?;
-    let mut at = count.checked_mul(8)?.checked_add(4)?;
-    let mut fields = Fields::with_capacity(count.min(1024), bytes.len());
-    for index in 0..count {
-        let (name_len, value_len) = (number(4 + index * 8)?, number(8 + index * 8)?);
-        let name = bytes.get(at..at.checked_add(name_len)?)?;
-        at = at + name_len + 1;
-        let value = bytes.get(at..at.checked_add(value_len)?)?;
-        at = at + value_len + 1;
-        fields.append(name, value);
-    }
-    Some(fields)
-}
-
-/// Writes the host's list of pairs.
-fn write_pairs(fields: &Fields) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(4 + fields.len() * 10 + fields.text_len());
-    let length = |text: &[u8]| u32::try_from(text.len()).unwrap_or(0).to_le_bytes();
-    bytes.extend_from_slice(&u32::try_from(fields.len()).unwrap_or(0).to_le_bytes());
-    for (name, value) in fields.iter() {
-        bytes.extend_from_slice(&length(name));
-        bytes.extend_from_slice(&length(value));
-    }
-    for (name, value) in fields.iter() {
-        for text in [name, value] {
-            bytes.extend_from_slice(text);
-            bytes.push(0);
+impl Envoy {
+    /// The metric's id; it is made when it is first used.
+    fn metric(&self, kind: u32, name: &str) -> Option<u32> {
+        let mut metrics = self.metrics.borrow_mut();
+        if let Some(id) = metrics.get(name) {
+            return *id;
         }
+        let mut id = 0;
+        // SAFETY: the host reads the name before it returns; the id is a local.
+        let status = unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut id) };
+        let id = (status == OK).then_some(id);
+        metrics.insert(name.to_owned(), id);
+        id
     }
-    bytes
 }
 
 impl Host for Envoy {
@@ -179,7 +161,7 @@ impl Host for Envoy {
     fn headers(&self, map: Map) -> Result<Fields, Refused> {
         // SAFETY: plain call with pointers to locals that outlive it.
         let bytes = read(|data, size| unsafe { proxy_get_header_map_pairs(map_number(map), data, size) })?;
-        read_pairs(&bytes).ok_or(Refused(u32::MAX))
+        pairs::read(bytes).ok_or(Refused(u32::MAX))
     }
 
     fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
@@ -199,13 +181,14 @@ impl Host for Envoy {
         read(|data, size| unsafe { proxy_get_buffer_bytes(RESPONSE_BODY, 0, length, data, size) })
     }
 
-    fn clear_response_body(&self) -> Result<(), Refused> {
-        // SAFETY: an empty slice; nothing is read.
-        done(unsafe { proxy_set_buffer_bytes(RESPONSE_BODY, 0, usize::MAX >> 1, [].as_ptr(), 0) })
+    fn replace_response_body(&self, body: &[u8]) -> Result<(), Refused> {
+        // SAFETY: the host copies the slice before it returns.
+        done(unsafe { proxy_set_buffer_bytes(RESPONSE_BODY, 0, usize::MAX >> 1, body.as_ptr(), body.len()) })
     }
 
-    fn reply(&self, status: u16, fields: &Fields, body: &[u8], details: &str) -> Result<(), Refused> {
-        let headers = write_pairs(fields);
+    fn reply(&self, status: u16, parts: &[&Fields], body: &[u8], details: &str) -> Result<(), Refused> {
+        let mut headers = self.scratch.borrow_mut();
+        pairs::write(parts, &mut headers);
         // SAFETY: the host copies all slices before it returns.
         done(unsafe {
             proxy_send_local_response(
@@ -219,6 +202,13 @@ impl Host for Envoy {
                 -1,
             )
         })
+    }
+
+    fn replace_headers(&self, map: Map, parts: &[&Fields]) -> Result<(), Refused> {
+        let mut headers = self.scratch.borrow_mut();
+        pairs::write(parts, &mut headers);
+        // SAFETY: the host copies the slice before it returns.
+        done(unsafe { proxy_set_header_map_pairs(map_number(map), headers.as_ptr(), headers.len()) })
     }
 
     fn resume_request(&self) -> Result<(), Refused> {
@@ -238,7 +228,9 @@ impl Host for Envoy {
     }
 
     fn call(&self, cluster: &str, head: &Fields, body: &[u8], timeout_ms: u64) -> Result<u32, Refused> {
-        let (headers, no_trailers) = (write_pairs(head), write_pairs(&Fields::default()));
+        let (mut headers, mut no_trailers) = (Vec::new(), Vec::new());
+        pairs::write(&[head], &mut headers);
+        pairs::write(&[], &mut no_trailers);
         let mut token = 0;
         // SAFETY: the host copies all slices before it returns; the token is a local.
         done(unsafe {
@@ -305,16 +297,23 @@ impl Host for Envoy {
     }
 
     fn count(&self, name: &str, by: u64) {
-        let mut metrics = self.metrics.borrow_mut();
-        let id = metrics.entry(name.to_owned()).or_insert_with(|| {
-            let mut id = 0;
-            // SAFETY: the host reads the name before it returns; the id is a local.
-            let status = unsafe { proxy_define_metric(COUNTER, name.as_ptr(), name.len(), &raw mut id) };
-            if status == OK { id } else { u32::MAX }
-        });
-        if *id != u32::MAX && by > 0 {
+        if let Some(id) = self.metric(COUNTER, name).filter(|_| by > 0) {
             // SAFETY: no pointers.
-            unsafe { proxy_increment_metric(*id, i64::try_from(by).unwrap_or(i64::MAX)) };
+            unsafe { proxy_increment_metric(id, i64::try_from(by).unwrap_or(i64::MAX)) };
+        }
+    }
+
+    fn move_gauge(&self, name: &str, by: i64) {
+        if let Some(id) = self.metric(GAUGE, name).filter(|_| by != 0) {
+            // SAFETY: no pointers.
+            unsafe { proxy_increment_metric(id, by) };
+        }
+    }
+
+    fn record(&self, name: &str, value: u64) {
+        if let Some(id) = self.metric(HISTOGRAM, name) {
+            // SAFETY: no pointers.
+            unsafe { proxy_record_metric(id, value) };
         }
     }
 

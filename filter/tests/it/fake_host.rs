@@ -28,6 +28,8 @@ pub(crate) struct Told {
     pub(crate) call_response: Fields,
     pub(crate) call_body: Vec<u8>,
     pub(crate) chunk: Vec<u8>,
+    pub(crate) replaced_head: Fields,
+    pub(crate) replaced_body: String,
     pub(crate) effective: u32,
     pub(crate) gone: Vec<u32>,
     pub(crate) given: Vec<Given>,
@@ -38,6 +40,8 @@ pub(crate) struct Told {
     pub(crate) calls_made: usize,
     pub(crate) cluster_down: bool,
     pub(crate) log: Vec<String>,
+    /// Sums of counters and gauges, numbers of recorded values.
+    pub(crate) metrics: HashMap<String, i64>,
     random: u64,
 }
 
@@ -102,15 +106,21 @@ impl Host for Fake {
         Ok(told.chunk[..length.min(told.chunk.len())].to_vec())
     }
 
-    fn clear_response_body(&self) -> Result<(), Refused> {
-        self.count();
+    fn replace_response_body(&self, body: &[u8]) -> Result<(), Refused> {
+        self.count().replaced_body = text(body);
         Ok(())
     }
 
-    fn reply(&self, status: u16, fields: &Fields, body: &[u8], _details: &str) -> Result<(), Refused> {
+    fn reply(&self, status: u16, parts: &[&Fields], body: &[u8], _details: &str) -> Result<(), Refused> {
         let mut told = self.count();
-        let (stream, said) = (told.effective, text(fields.get("cache-status").unwrap_or_default()));
+        let said = parts.iter().find_map(|part| part.get("cache-status")).map(text).unwrap_or_default();
+        let stream = told.effective;
         told.given.push((stream, status, text(body), said));
+        Ok(())
+    }
+
+    fn replace_headers(&self, _map: Map, parts: &[&Fields]) -> Result<(), Refused> {
+        self.count().replaced_head = Fields::from_pairs(parts.iter().flat_map(|part| part.iter()));
         Ok(())
     }
 
@@ -202,8 +212,16 @@ impl Host for Fake {
         self.common.borrow_mut().queues.get_mut(queue as usize - 1)?.1.pop_front()
     }
 
-    fn count(&self, _name: &str, _by: u64) {
-        Fake::count(self);
+    fn count(&self, name: &str, by: u64) {
+        *Fake::count(self).metrics.entry(name.to_owned()).or_default() += i64::try_from(by).unwrap();
+    }
+
+    fn move_gauge(&self, name: &str, by: i64) {
+        *Fake::count(self).metrics.entry(name.to_owned()).or_default() += by;
+    }
+
+    fn record(&self, name: &str, _value: u64) {
+        *Fake::count(self).metrics.entry(name.to_owned()).or_default() += 1;
     }
 
     fn log(&self, _level: log::Level, line: &str) {

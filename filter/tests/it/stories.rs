@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use larder_cache_core::fields::Fields;
+use larder_filter::answer::DEFERRED_FROM;
 use larder_filter::config::Config;
 use larder_filter::stream::Action;
 use larder_filter::vm::{BATCH, Vm};
@@ -116,6 +117,26 @@ fn a_level_1_hit_costs_one_header_read_one_clock_one_drain_and_one_reply() {
     let told = worker.host.told.borrow();
     assert_eq!(told.calls_made - before, 4);
     assert_eq!(told.given, [(2, 200, "hello".to_owned(), "larder; hit; ttl=60".to_owned())]);
+}
+
+#[test]
+fn a_large_hit_goes_out_as_a_stand_in_whose_head_and_content_are_replaced_in_passing() {
+    let mut worker = Worker::new(&envoy(), 1);
+    let content = "x".repeat(DEFERRED_FROM);
+    worker.request(1, "GET", "/");
+    worker.store_has_nothing();
+    worker.respond(1, "200", &[("cache-control", "max-age=60"), ("x-kept", "yes")], content.as_bytes());
+    assert_eq!(worker.request(2, "GET", "/"), Action::Pause);
+    assert_eq!(worker.host.told.borrow().given, [(2, 200, "-".to_owned(), String::new())]);
+    assert_eq!(worker.vm.on_response_headers(2, false), Action::Continue);
+    assert_eq!(worker.vm.on_response_body(2, 1, true), Action::Continue);
+    let told = worker.host.told.borrow();
+    let field = |name| told.replaced_head.get(name).map(|value| std::str::from_utf8(value).unwrap());
+    assert_eq!(field(":status"), Some("200"));
+    assert_eq!(field("content-length"), Some("4096"));
+    assert_eq!(field("cache-status"), Some("larder; hit; ttl=60"));
+    assert_eq!(field("x-kept"), Some("yes"));
+    assert_eq!(told.replaced_body, content);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The filter's configuration, swapped while Envoy runs.
 
 use crate::support::{On, World, patient};
+use larder_stack::Settings;
 
 #[tokio::test]
 async fn a_swapped_configuration_takes_effect_without_a_restart_and_level_1_survives() {
@@ -39,15 +40,46 @@ async fn every_shipped_configuration_is_accepted() {
 }
 
 #[tokio::test]
-async fn what_happened_is_counted_by_result_and_reason() {
-    let world = World::with(On::Memory, patient()).await;
-    world.get("/data?cache-control=max-age=60").await;
-    world.get("/data?cache-control=max-age=60").await;
-    let counted = larder_stack::eventually(std::time::Duration::from_secs(10), || async {
+async fn what_happened_is_counted_with_labels_and_measured() {
+    let settings = patient();
+    let config = settings.filter_config.replacen('{', r#"{ "limits": { "l1_bytes": 65536 },"#, 1);
+    let world = World::with(On::Memory, Settings { filter_config: config, ..settings }).await;
+    world.becomes("/anything/slow", r#"{"delay_ms": 300, "headers": [["cache-control", "max-age=60"]]}"#).await;
+    futures_util::future::join_all((0..20).map(|_| world.get("/anything/slow"))).await;
+    for n in 0..40 {
+        let path = format!("/anything/{n}?mock-body-size=4000&mock-cache-control=max-age%3D60");
+        world.get(&path).await;
+        world.get(&path).await;
+    }
+    // A sample of the text format as a name with what its labels have to contain.
+    let wanted = [
+        ("larder_requests", r#"result="hit""#),
+        ("larder_requests", r#"reason="uri-miss""#),
+        ("larder_leaders", ""),
+        ("larder_followers", ""),
+        ("larder_wait_ms_count", ""),
+        ("larder_store_ms_count", ""),
+        ("larder_level1_bytes", ""),
+        ("larder_level1_evictions", ""),
+    ];
+    let missing = || async {
         let text = world.stack.admin_get("/stats/prometheus").await;
-        let hit = text.lines().any(|line| line.starts_with("larder_requests") && line.contains("result=\"hit\""));
-        let miss = text.lines().any(|line| line.starts_with("larder_requests") && line.contains("reason=\"uri-miss\""));
-        (hit && miss).then_some(())
+        let counted = |name: &str, label: &str| {
+            text.lines().any(|line| {
+                let (series, value) = line.rsplit_once(' ').unwrap_or_default();
+                series.split('{').next() == Some(name)
+                    && series.contains(label)
+                    && value.parse::<f64>().is_ok_and(|value| value > 0.0)
+            })
+        };
+        wanted
+            .iter()
+            .filter(|(name, label)| !counted(name, label))
+            .map(|(name, label)| format!("{name} {label}"))
+            .collect::<Vec<_>>()
+    };
+    let all = larder_stack::eventually(std::time::Duration::from_secs(15), || async {
+        missing().await.is_empty().then_some(())
     });
-    assert!(counted.await.is_some());
+    assert!(all.await.is_some(), "not counted: {:?}", missing().await);
 }

@@ -51,6 +51,31 @@ async fn the_clients_own_condition_gets_a_304_from_the_cache() {
 }
 
 #[tokio::test]
+async fn a_large_hit_is_the_origins_answer_to_the_byte_over_both_versions_of_http() {
+    let world = World::on(On::Memory).await;
+    let path = "/anything/large?mock-body-size=300000&mock-cache-control=max-age%3D60&mock-header=x-kept:yes";
+    let miss = world.get(path).await;
+    assert!(!miss.is_hit() && miss.body.len() == 300_000, "{} bytes", miss.body.len());
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    for client in [&world.client, &http2] {
+        let hit = Answer::of(client.get(world.url(path)).send().await.unwrap()).await;
+        assert!(hit.is_hit() && hit.body == miss.body);
+        for name in ["content-type", "content-length", "date", "etag", "x-kept", "cache-control"] {
+            assert_eq!(hit.header(name), miss.header(name), "{name}");
+        }
+        let head = client.head(world.url(path)).send().await.unwrap();
+        assert_eq!(
+            (&head.headers()["content-length"], &head.headers()["x-cache-status"]),
+            (&"300000".parse().unwrap(), &"HIT".parse().unwrap())
+        );
+        assert_eq!(head.text().await.unwrap(), "");
+        let part = client.get(world.url(path)).header("range", "bytes=1000-200999").send().await.unwrap();
+        assert_eq!(part.headers()["content-range"], "bytes 1000-200999/300000");
+        assert_eq!(part.bytes().await.unwrap(), miss.body.as_bytes()[1000..201_000]);
+    }
+}
+
+#[tokio::test]
 async fn head_and_ranges_are_answered_from_a_stored_get() {
     let world = World::on(On::Memory).await;
     let path = "/data?cache-control=max-age=60";

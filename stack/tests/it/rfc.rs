@@ -1,7 +1,7 @@
 //! Sequences that the conformance suite does not ask: validation, ranges, variants, invalidation, staleness, as a client
 //! meets them through two workers.
 
-use crate::support::{On, World, patient, strict};
+use crate::support::{Answer, On, World, patient, strict};
 
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyzabcdefghijklmn";
 
@@ -99,7 +99,9 @@ async fn a_head_freshens_what_it_agrees_with() {
         format!(r#"{{"body_size": 40, "headers": [["cache-control", "max-age={secs}"], ["etag", "\"1\""]]}}"#)
     };
     world.becomes("/anything/x", &of(1)).await;
-    world.get("/anything/x").await;
+    // Without level 1 a HEAD may come before the store has it.
+    world.until("/anything/x", Answer::is_hit).await;
+    let fetched = world.fetches("/anything/x").await;
     world.becomes("/anything/x", &of(60)).await;
     let head = larder_stack::eventually(std::time::Duration::from_secs(5), || async {
         let head = world.send("HEAD", "/anything/x", &[]).await;
@@ -108,7 +110,7 @@ async fn a_head_freshens_what_it_agrees_with() {
     assert!(head.await.unwrap().says("fwd=stale"));
     assert!(world.until("/anything/x", |answer| answer.is_hit()).await.body == LETTERS);
     let journal = world.journal("/anything/x").await;
-    assert_eq!(journal.iter().filter(|request| request["method"] == "GET").count(), 1, "{journal:?}");
+    assert_eq!(journal.iter().filter(|request| request["method"] == "GET").count(), fetched, "{journal:?}");
 }
 
 async fn a_post_answers_later_gets(on: On) {
@@ -116,6 +118,8 @@ async fn a_post_answers_later_gets(on: On) {
     let own = r#"{"body_size": 40, "headers": [["cache-control", "max-age=60"], ["content-location", "/anything/x"]]}"#;
     world.becomes("/anything/x", own).await;
     world.send("POST", "/anything/x", &[]).await;
+    // Without level 1 a GET may come before the store has it.
+    world.until("/anything/x", Answer::is_hit).await;
     for _ in 0..6 {
         let answer = world.get("/anything/x").await;
         assert_eq!((answer.is_hit(), answer.body.as_str()), (true, LETTERS), "{answer:?}");

@@ -26,6 +26,17 @@ pub(crate) fn strict() -> Settings {
     Settings { filter_config: config.replacen('{', "{ \"store\": { \"timeout_ms\": 3000 },", 1), ..patient() }
 }
 
+/// `LARDER_L1_BYTES` bounds level 1 in every scenario: 0 is off. What clients see has to be the same.
+pub(crate) fn with_level_1(settings: Settings) -> Settings {
+    let Ok(bytes) = std::env::var("LARDER_L1_BYTES") else { return settings };
+    let mut config: Value = serde_json::from_str(&settings.filter_config).unwrap();
+    if !config["limits"]["l1_bytes"].is_null() {
+        return settings; // what the scenario is about
+    }
+    config["limits"]["l1_bytes"] = Value::from(bytes.parse::<u64>().unwrap());
+    Settings { filter_config: config.to_string(), ..settings }
+}
+
 /// Which store a scenario runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
@@ -45,7 +56,7 @@ impl World {
         };
         let store = redis.as_ref().map_or(StoreKind::Memory, |redis| StoreKind::Redis(redis.url()));
         let settings = Settings { store, health_interval: "1s".to_owned(), ..settings };
-        let stack = Stack::start(settings, |_| {}).await.unwrap();
+        let stack = Stack::start(with_level_1(settings), |_| {}).await.unwrap();
         Self { stack, redis, client: Client::builder().pool_max_idle_per_host(1000).build().unwrap() }
     }
 

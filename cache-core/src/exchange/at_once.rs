@@ -1,0 +1,67 @@
+//! The short way of the most frequent exchange: a plain GET that a fresh stored response answers whole.
+//!
+//! It decides nothing anew: it asks the rules that the long way asks, and gives up at whatever is special. What it says is
+//! what the long way would say; `tests/at_once.rs` holds it to that. It exists because a hit's cost inside a proxy is the
+//! amount of code it runs through, more than what that code does (`docs/benchmarks.md`).
+
+use std::sync::Arc;
+
+use super::effect::Reply;
+use super::event::Local;
+use super::reply::{add_age, mark};
+use crate::cache_status::CacheStatus;
+use crate::fields::{Fields, NameSet};
+use crate::http_time::Timestamp;
+use crate::message::Request;
+use crate::policy::Policy;
+use crate::reuse::{self, Reuse};
+use crate::vary;
+
+/// Fields that let a request mean more than its target (`arrival`, `preconditions`).
+const SPECIAL: NameSet<10> = NameSet::new([
+    "authorization",
+    "content-type",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "range",
+    "upgrade",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+]);
+/// Fields that count where the policy honours request directives (RFC 9111 §5.2.1, §5.4).
+const DIRECTIVES: NameSet<2> = NameSet::new(["cache-control", "pragma"]);
+
+/// Whether this way may be tried: then level 1 is to be looked up under the request's own target.
+pub fn is_plain(request: &Request, policy: &Policy) -> bool {
+    policy.cache
+        && !policy.normalise_accept_language
+        && !request.has_content
+        && request.method() == b"GET"
+        && !request.fields.contains_any(&SPECIAL)
+        && (policy.request_directives.is_empty() || !request.fields.contains_any(&DIRECTIVES))
+        && !(policy.query_override && request.path().contains(&b'?'))
+}
+
+/// The answer to a plain request, if something fresh gives it, and what to report. `None` leads to the long way.
+pub fn answer(request: &Request, policy: &Policy, local: Local<'_>, now: Timestamp) -> Option<(Reply, CacheStatus)> {
+    let stored = vary::select(local.variants, request)?;
+    if stored.part.is_some() || reuse::decide(stored, None, policy, now) != Reuse::Fresh {
+        return None;
+    }
+    let ttl = reuse::remaining_millis(stored, now).div_euclid(1000);
+    let status = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
+    let mut fields = Fields::with_capacity(3, 96);
+    add_age(&mut fields, stored, now);
+    mark(&mut fields, &status);
+    let reply = Reply {
+        status: stored.status,
+        stored: Some(stored.clone()),
+        fields,
+        body: Arc::clone(&stored.body),
+        range: 0..stored.body.len(),
+        details: super::look_up::HIT_DETAILS,
+    };
+    Some((reply, status))
+}

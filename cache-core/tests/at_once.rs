@@ -1,0 +1,143 @@
+//! The short way of a hit says what the long way says.
+
+use std::sync::Arc;
+
+use larder_cache_core::exchange::{Effect, Event, Exchange, Local, at_once};
+use larder_cache_core::fields::Fields;
+use larder_cache_core::http_time::{DeltaSeconds, Timestamp};
+use larder_cache_core::key::PrimaryKey;
+use larder_cache_core::message::Request;
+use larder_cache_core::partial::Part;
+use larder_cache_core::policy::Policy;
+use larder_cache_core::stored_response::{ReuseTerms, StoredResponse};
+use larder_cache_core::vary::SelectingFields;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::ValueTree;
+
+const FIELDS: [(&str, &str); 16] = [
+    ("accept-encoding", "gzip, br"),
+    ("accept-encoding", "br"),
+    ("accept-language", "de"),
+    ("authorization", "Bearer x"),
+    ("cache-control", "no-cache"),
+    ("cache-control", "max-age=1, max-stale=9"),
+    ("content-type", "application/grpc"),
+    ("cookie", "a=b"),
+    ("if-modified-since", "Thu, 01 Jan 2026 00:00:00 GMT"),
+    ("if-none-match", "\"1\""),
+    ("if-range", "\"1\""),
+    ("pragma", "no-cache"),
+    ("range", "bytes=0-1"),
+    ("upgrade", "websocket"),
+    ("x-http-method-override", "DELETE"),
+    ("x-request-id", "1"),
+];
+
+fn requests() -> impl Strategy<Value = Request> {
+    let fields = proptest::collection::vec(select(&FIELDS[..]), 0..4);
+    let path = select(&["/", "/p?q=1", "/p?cache-control=max-age=5", "/p?cache-control=x"][..]);
+    (select(&["GET", "GET", "GET", "HEAD", "POST", "PURGE"][..]), path, fields, any::<bool>()).prop_map(
+        |(method, path, fields, content)| {
+            let request = Request::new(method, "a.example", path);
+            let request = fields.into_iter().fold(request, |request, (name, value)| request.with(name, value));
+            Request { has_content: content, ..request }
+        },
+    )
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    (any::<[bool; 6]>()).prop_map(|[cache, query, directives, language, authorization, purge]| Policy {
+        cache: cache || purge,
+        query_override: query,
+        request_directives: if directives {
+            vec!["no-cache".into(), "max-age".into(), "pragma".into()]
+        } else {
+            vec![]
+        },
+        normalise_accept_language: language,
+        reuse_with_authorization: authorization,
+        allow_purge: purge,
+        ..Policy::default()
+    })
+}
+
+fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
+    let vary =
+        proptest::collection::vec(select(&["accept-encoding", "accept-language", "x-none", ":override"][..]), 0..3);
+    let flags = any::<[bool; 4]>();
+    (requests(), vary, flags, 0u64..12, 0u64..6, select(&[200u16, 204, 404][..])).prop_map(
+        |(by, vary, [no_cache, must_revalidate, part, public], age, swr, status)| {
+            let names: Vec<Vec<u8>> = vary.into_iter().map(|name| name.as_bytes().to_vec()).collect();
+            let now = Timestamp::from_millis(1_000_000);
+            Arc::new(StoredResponse {
+                url: String::new(),
+                status,
+                fields: Fields::from_pairs([("content-type", "text/plain"), ("etag", "\"1\"")]),
+                body: Arc::from(b"hello".as_slice()),
+                part: (part && no_cache).then_some(Part { first: 0, complete: 9 }),
+                request_time: Timestamp::from_millis(now.as_millis() - age * 1000),
+                response_time: Timestamp::from_millis(now.as_millis() - age * 1000),
+                initial_age: DeltaSeconds::ZERO,
+                terms: ReuseTerms {
+                    lifetime: DeltaSeconds::new(8),
+                    stale_while_revalidate: DeltaSeconds::new(swr),
+                    no_cache: no_cache && part,
+                    must_revalidate,
+                    ..ReuseTerms::default()
+                },
+                explicitly_public: public,
+                stale_from: None,
+                selecting: SelectingFields::of(&names, &by).unwrap_or_default(),
+                tags: Vec::new(),
+            })
+        },
+    )
+}
+
+/// The effects that the long way ends with, if level 1 is all it has.
+fn the_long_way(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>], now: Timestamp) -> Vec<Effect> {
+    let mut exchange = Exchange::new(Arc::new(policy.clone()), Arc::from(b"n".as_slice()));
+    let effects = exchange.handle(Event::Request(request.clone()), now);
+    if effects.as_slice() != [Effect::LookUpLocal] {
+        return effects.into_vec();
+    }
+    let looked_up = PrimaryKey::new(b"n", request.scheme(), request.authority(), request.path());
+    let same_key = exchange.key() == Some(&looked_up);
+    let local = if same_key { Local { variants, invalidated: None } } else { Local::default() };
+    exchange.handle(Event::Local(local), now).into_vec()
+}
+
+fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) -> bool {
+    let now = Timestamp::from_millis(1_000_000);
+    if !at_once::is_plain(request, policy) {
+        return false;
+    }
+    let Some((reply, status)) = at_once::answer(request, policy, Local { variants, invalidated: None }, now) else {
+        return false;
+    };
+    let long = the_long_way(request, policy, variants, now);
+    assert_eq!(long, [Effect::Reply(reply), Effect::Report(status)], "{request:?}");
+    true
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #[test]
+    fn what_the_short_way_answers_the_long_way_answers_alike(
+        request in requests(), policy in policies(), variants in proptest::collection::vec(stored(), 0..4),
+    ) {
+        hits(&request, &policy, &variants);
+    }
+}
+
+#[test]
+fn a_plain_hit_goes_the_short_way() {
+    let request = Request::new("GET", "a.example", "/p?q=1").with("accept-encoding", "br").with("cookie", "a=b");
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let fresh = (0..64).map(|_| stored().new_tree(&mut runner).unwrap().current());
+    let fresh =
+        fresh.map(|stored| StoredResponse { selecting: SelectingFields::default(), part: None, ..(*stored).clone() });
+    let answered = fresh.filter(|stored| hits(&request, &Policy::default(), &[Arc::new(stored.clone())])).count();
+    assert!(answered > 16, "{answered} of 64");
+}
