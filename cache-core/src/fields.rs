@@ -262,10 +262,10 @@ pub struct NameSet<const N: usize> {
 impl<const N: usize> NameSet<N> {
     /// The set of `names`.
     pub const fn new(names: [&'static str; N]) -> Self {
-        let (mut bits, mut at) = (0, 0);
-        while at < N {
-            bits |= name_bit(names[at].as_bytes());
-            at += 1;
+        let (mut bits, mut rest) = (0, names.as_slice());
+        while let [name, others @ ..] = rest {
+            bits |= name_bit(name.as_bytes());
+            rest = others;
         }
         Self { names, bits }
     }
