@@ -96,8 +96,8 @@ pub enum Arrival {
     HandedOver(Handoff),
     /// Look into the store first: what is being refreshed may be served stale meanwhile.
     Refreshing,
-    /// Go alone: answers under this key are not storable at present.
-    Uncacheable,
+    /// Go alone: answers under this key are not storable until then.
+    Uncacheable(Timestamp),
     /// Go alone: another key uses this slot.
     Occupied,
 }
@@ -144,7 +144,7 @@ pub fn arrive(
         Slot::Published { key: held, handoff, .. } if held == *key && terms.accept_handed_over => {
             Arrival::HandedOver(handoff)
         }
-        Slot::Uncacheable { key: held, .. } if held == *key => Arrival::Uncacheable,
+        Slot::Uncacheable { key: held, until } if held == *key => Arrival::Uncacheable(until),
         Slot::Free | Slot::Published { .. } | Slot::Uncacheable { .. } => lead(),
     }
 }
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn under_an_uncacheable_key_nobody_waits_until_the_mark_ends() {
         let (slot, _) = finish(Some(&led()), &KEY, ME, Finish::Uncacheable(at(50))).unwrap();
-        assert_eq!(arriving(Some(&slot), &KEY, YOU, 2, 49), Arrival::Uncacheable);
+        assert_eq!(arriving(Some(&slot), &KEY, YOU, 2, 49), Arrival::Uncacheable(at(50)));
         assert!(matches!(arriving(Some(&slot), &KEY, YOU, 2, 50), Arrival::Lead(_)));
     }
 

@@ -227,6 +227,9 @@ impl Exchange {
         if std::mem::take(&mut self.leads)
             && let Some(key) = self.collapse_key
         {
+            if uncacheable {
+                self.mark_uncacheable(self.uncacheable_until(now), effects);
+            }
             effects.push(Effect::Publish { key, outcome, uncacheable_until: self.uncacheable_until(now) });
         }
     }

@@ -14,6 +14,8 @@ pub struct Policy {
     pub query_override: bool,
     /// Whether concurrent requests for one thing become one fetch (RFC 9111 §4).
     pub collapse: bool,
+    /// Whether responses are shared with the fleet; else each worker has its own, in level 1 alone.
+    pub shared_store: bool,
     /// Lifetime of a response that names none itself; `None` leaves such a response out of the cache.
     pub default_lifetime: Option<DeltaSeconds>,
     /// Whether a response without a lifetime gets one from its `Last-Modified` (RFC 9111 §4.2.2).
@@ -143,6 +145,7 @@ impl Default for Policy {
             cache: true,
             query_override: false,
             collapse: true,
+            shared_store: true,
             default_lifetime: None,
             heuristic_freshness: false,
             status_lifetimes: Vec::new(),

@@ -33,7 +33,7 @@ pub struct Refresh {
 pub enum Start {
     /// Ask the store: another Envoy may have been faster.
     AskStore(StoreQuestion),
-    /// The lease is held already: send these fields to the origin.
+    /// The lease is held already, or there is none: send these fields to the origin.
     Fetch(Fields),
 }
 
@@ -56,7 +56,7 @@ impl Refresh {
 
     /// The first step.
     pub fn start(&mut self, now: Timestamp) -> Start {
-        if self.order.fence.is_some() {
+        if self.order.fence.is_some() || !self.policy.shared_store {
             return Start::Fetch(self.request_fields(now));
         }
         let presented = vary::presented_selectors(&self.order.request);
@@ -121,7 +121,12 @@ impl Refresh {
                 let stored = Arc::new(*stored);
                 let fence = self.order.fence.take();
                 let key = self.order.key.clone();
-                effects.push(Effect::Keep { key, stored: stored.clone(), fence, local_only: false });
+                effects.push(Effect::Keep {
+                    key,
+                    stored: stored.clone(),
+                    fence,
+                    local_only: !self.policy.shared_store,
+                });
                 self.finish(Outcome::Fetched(stored), now, &mut effects);
             }
             Verdict::Replaced => {
@@ -162,7 +167,7 @@ impl Refresh {
             request_time: self.request_time,
             response_time: now,
         };
-        let Ok(response) = storing::judge(&fetched, self.order.url.clone(), &self.policy) else {
+        let Ok(response) = storing::judge(&fetched, || self.order.url.clone(), &self.policy) else {
             return if (200..300).contains(&head.status) { Verdict::Replaced } else { Verdict::Failed };
         };
         let declared = storing::declared_length(&head.fields);

@@ -104,7 +104,7 @@ fn the_long_way(request: &Request, policy: &Policy, variants: &[Arc<StoredRespon
     }
     let looked_up = PrimaryKey::new(b"n", request.scheme(), request.authority(), request.path());
     let same_key = exchange.key() == Some(&looked_up);
-    let local = if same_key { Local { variants, invalidated: None } } else { Local::default() };
+    let local = if same_key { Local { variants, ..Local::default() } } else { Local::default() };
     exchange.handle(Event::Local(local), now).into_vec()
 }
 
@@ -113,7 +113,7 @@ fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) ->
     if !at_once::is_plain(request, policy) {
         return false;
     }
-    let Some((reply, status)) = at_once::answer(request, policy, Local { variants, invalidated: None }, now) else {
+    let Some((reply, status)) = at_once::answer(request, policy, Local { variants, ..Local::default() }, now) else {
         return false;
     };
     let long = the_long_way(request, policy, variants, now);

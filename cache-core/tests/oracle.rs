@@ -107,7 +107,7 @@ impl Case {
             request_time: received,
             response_time: received,
         };
-        let Ok(stored) = storing::judge(&fetched, String::new(), &policy) else { return (false, false) };
+        let Ok(stored) = storing::judge(&fetched, String::new, &policy) else { return (false, false) };
         let later = self.later.as_request();
         let asked = RequestDirectives::of(&later.fields, &policy.request_directives);
         let now = received.plus_millis(self.after * 1000);

@@ -67,7 +67,7 @@ impl<H: Host> Vm<H> {
                     return SlotAnswer::HandedOver(self.read_handoff(handoff).unwrap_or(Outcome::Again));
                 }
                 Arrival::Refreshing => return SlotAnswer::Refreshing,
-                Arrival::Uncacheable => return SlotAnswer::Uncacheable,
+                Arrival::Uncacheable(until) => return SlotAnswer::Uncacheable(until),
                 Arrival::Occupied => return SlotAnswer::Occupied,
             }
         }
@@ -160,14 +160,15 @@ impl<H: Host> Vm<H> {
             Outcome::OriginError(stored) if awaited => (b'O', stored),
             _ => return None,
         };
-        if !awaited && stored.body.len() > SMALL {
+        // Where there is no other worker level 1 does the same for less.
+        if !awaited && (stored.body.len() > SMALL || (self.alone && !self.l1.is_off())) {
             return None;
         }
         let sequence = self.host.random();
         let index = u32::try_from(sequence % u64::from(HANDOFFS)).unwrap_or(0);
         let mut bytes = sequence.to_be_bytes().to_vec();
         bytes.push(kind);
-        bytes.extend(entry::encode(&codec::to_meta(stored, policy, now), &stored.body));
+        bytes.extend_from_slice(&self.encode(stored, policy, now));
         self.host.set_shared(&handoff_name(index), &bytes);
         self.handed_over.push_back((now, index, sequence));
         Some(Handoff { index, sequence })
@@ -217,12 +218,13 @@ impl<H: Host> Vm<H> {
     }
 
     /// Writes this VM's heartbeat into the registry, and drops dead inboxes from it.
-    pub(crate) fn beat(&self, now: Timestamp) {
+    pub(crate) fn beat(&mut self, now: Timestamp) {
         let Some(inbox) = self.inbox else { return };
         for _ in 0..ATTEMPTS {
             let (held, version) = self.host.shared(REGISTRY);
             let mut living = living(held.as_deref().unwrap_or_default(), now);
             living.retain(|(queue, _)| *queue != inbox.queue);
+            self.alone = living.is_empty();
             living.push((inbox.queue, now));
             let mut bytes = Vec::with_capacity(living.len() * 12);
             for (queue, beat) in living {

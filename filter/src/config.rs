@@ -19,6 +19,8 @@ pub const DEFAULT_L1_BYTES: u64 = 64 << 20;
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Whether there is a store beyond level 1.
+    pub store_enabled: bool,
     /// Envoy cluster of the sidecar.
     pub store_cluster: String,
     /// How long a look-up may take before the request goes on without the store, in milliseconds.
@@ -105,6 +107,15 @@ mod tests {
         ] {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
+    }
+
+    #[test]
+    fn without_a_store_no_rule_shares_and_none_may_ask_for_it() {
+        let config = Config::parse(br#"{"store": {"enabled": false}}"#).unwrap();
+        let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
+        assert_eq!((config.store_enabled, policy.shared_store), (false, false));
+        let text = br#"{"store": {"enabled": false}, "rules": [{"policy": {"shared_store": true}}]}"#;
+        assert!(Config::parse(text).unwrap_err().contains("rules[0].policy.shared_store"));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(crate) struct Following {
 impl<H: Host> Vm<H> {
     /// On tick: follow, if nobody does; renew the lease, if this VM does.
     pub(crate) fn follow(&mut self, now: Timestamp) {
-        if self.config.is_none() || now < self.following.not_before {
+        if self.config.as_ref().is_none_or(|config| !config.store_enabled) || now < self.following.not_before {
             return;
         }
         let polling = self.following.token.is_some();

@@ -26,17 +26,36 @@ const MAX_PURGES: usize = 256;
 const MAX_INVALIDATIONS: usize = 8192;
 /// How long an invalidation is remembered: longer than any fetch that was under way can take to be stored.
 const INVALIDATION_MEMORY_MS: u64 = 60_000;
+/// What a key costs beside its bytes and its variants: its places in the cache's tables.
+const OVERHEAD: usize = 96;
 
 type Hasher = SeedableRandomState;
 type Variants = Rc<[Arc<StoredResponse>]>;
 
+/// What is held under a key.
+#[derive(Clone, Debug)]
+enum Held {
+    Stored(Variants),
+    /// Nothing, and until then there is no point in waiting for another's fetch.
+    Uncacheable(Timestamp),
+}
+
+impl Held {
+    fn variants(&self) -> &[Arc<StoredResponse>] {
+        match self {
+            Self::Stored(variants) => variants,
+            Self::Uncacheable(_) => &[],
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<PrimaryKey, Variants> for Weight {
-    fn weight(&self, key: &PrimaryKey, variants: &Variants) -> u64 {
-        let bytes: usize = variants.iter().map(|stored| stored.weight()).sum();
-        (bytes + key.as_bytes().len()).max(1) as u64
+impl Weighter<PrimaryKey, Held> for Weight {
+    fn weight(&self, key: &PrimaryKey, held: &Held) -> u64 {
+        let bytes: usize = held.variants().iter().map(|stored| stored.weight()).sum();
+        (bytes + key.as_bytes().len() + OVERHEAD) as u64
     }
 }
 
@@ -44,17 +63,17 @@ impl Weighter<PrimaryKey, Variants> for Weight {
 #[derive(Clone, Debug, Default)]
 struct Evictions(Rc<Cell<u64>>);
 
-impl Lifecycle<PrimaryKey, Variants> for Evictions {
+impl Lifecycle<PrimaryKey, Held> for Evictions {
     type RequestState = ();
 
-    fn on_evict(&self, (): &mut (), _key: PrimaryKey, _variants: Variants) {
+    fn on_evict(&self, (): &mut (), _key: PrimaryKey, _held: Held) {
         self.0.set(self.0.get() + 1);
     }
 }
 
 /// The level-1 cache of one VM.
 pub struct Level1 {
-    cache: Cache<PrimaryKey, Variants, Weight, Hasher, Evictions>,
+    cache: Cache<PrimaryKey, Held, Weight, Hasher, Evictions>,
     evictions: Evictions,
     off: bool,
     invalidated: HashMap<PrimaryKey, Timestamp>,
@@ -83,10 +102,19 @@ impl Level1 {
         }
     }
 
+    /// Whether it holds nothing, whatever it is given.
+    pub fn is_off(&self) -> bool {
+        self.off
+    }
+
     /// All that is held under `key`.
     pub fn look_up(&self, key: &PrimaryKey) -> Local<'_> {
         let invalidated = if self.invalidated.is_empty() { None } else { self.invalidated.get(key).copied() };
-        Local { variants: self.cache.get(key).map(|variants| &**variants).unwrap_or_default(), invalidated }
+        match self.cache.get(key) {
+            Some(Held::Stored(variants)) => Local { variants, invalidated, uncacheable_until: None },
+            Some(Held::Uncacheable(until)) => Local { variants: &[], invalidated, uncacheable_until: Some(*until) },
+            None => Local { variants: &[], invalidated, uncacheable_until: None },
+        }
     }
 
     /// Whether a response requested at `request_time` was made untrue since.
@@ -103,7 +131,7 @@ impl Level1 {
         if self.off {
             return true;
         }
-        let mut variants: Vec<_> = self.cache.get(key).map(|variants| variants.to_vec()).unwrap_or_default();
+        let mut variants = self.cache.get(key).map(|held| held.variants().to_vec()).unwrap_or_default();
         if variants.iter().any(|held| held.selecting == stored.selecting && held.response_time > stored.response_time) {
             return true; // a newer one is there already
         }
@@ -112,8 +140,15 @@ impl Level1 {
             variants.remove(0);
         }
         variants.push(stored);
-        self.cache.insert(key.clone(), variants.into());
+        self.cache.insert(key.clone(), Held::Stored(variants.into()));
         true
+    }
+
+    /// Remembers that answers under `key` are not storable, where nothing is stored.
+    pub fn mark_uncacheable(&mut self, key: &PrimaryKey, until: Timestamp) {
+        if !self.off && self.cache.peek(key).is_none_or(|held| held.variants().is_empty()) {
+            self.cache.insert(key.clone(), Held::Uncacheable(until));
+        }
     }
 
     /// Drops what a purge concerns, or softly ends its freshness; what is yet to come of it, too. Costs a look at
@@ -122,14 +157,16 @@ impl Level1 {
         match &purge.scope {
             Scope::Key(key) if !purge.soft => self.invalidate(key, purge.at_ms),
             Scope::Key(key) => {
-                if let Some(variants) = self.cache.peek(key).and_then(|variants| changed(key, variants, purge)) {
+                if let Some(variants) = self.cache.peek(key).and_then(|held| changed(key, held.variants(), purge)) {
                     self.replace(key.clone(), variants);
                 }
             }
             _ => {
                 self.purges.add(purge);
-                let all =
-                    self.cache.iter().filter_map(|(key, variants)| Some((key.clone(), changed(key, variants, purge)?)));
+                let all = self
+                    .cache
+                    .iter()
+                    .filter_map(|(key, held)| Some((key.clone(), changed(key, held.variants(), purge)?)));
                 for (key, variants) in all.collect::<Vec<_>>() {
                     self.replace(key, variants);
                 }
@@ -141,7 +178,7 @@ impl Level1 {
         if variants.is_empty() {
             self.cache.remove(&key);
         } else {
-            self.cache.insert(key, variants.into());
+            self.cache.insert(key, Held::Stored(variants.into()));
         }
     }
 
@@ -162,7 +199,7 @@ impl Level1 {
 
     /// Drops what was requested under a key up to `time`, and whatever of that is yet to come.
     pub fn invalidate(&mut self, key: &PrimaryKey, time: Timestamp) {
-        if let Some(variants) = self.cache.peek(key) {
+        if let Some(Held::Stored(variants)) = self.cache.peek(key) {
             let newer: Vec<_> = variants.iter().filter(|stored| stored.request_time > time).cloned().collect();
             self.replace(key.clone(), newer);
         }
@@ -193,7 +230,7 @@ impl Level1 {
 }
 
 /// The variants a purge leaves; `None` when it concerns none.
-fn changed(key: &PrimaryKey, variants: &Variants, purge: &Purge) -> Option<Vec<Arc<StoredResponse>>> {
+fn changed(key: &PrimaryKey, variants: &[Arc<StoredResponse>], purge: &Purge) -> Option<Vec<Arc<StoredResponse>>> {
     let verdicts: Vec<Verdict> = variants.iter().map(|stored| purge.verdict(key, stored)).collect();
     if verdicts.iter().all(|verdict| *verdict == Verdict::Kept) {
         return None;
@@ -257,6 +294,19 @@ mod tests {
         assert_eq!(l1.look_up(&key("/b")).variants.len(), 1);
         assert!(!l1.put(&key("/a"), tagged(7)));
         assert!(l1.put(&key("/a"), tagged(8)));
+    }
+
+    #[test]
+    fn a_mark_gives_way_to_what_is_stored_and_never_takes_its_place() {
+        let mut l1 = Level1::new(1 << 20, 7);
+        let until = Timestamp::from_millis(9);
+        l1.mark_uncacheable(&key("/a"), until);
+        assert_eq!(l1.look_up(&key("/a")).uncacheable_until, Some(until));
+        assert!(l1.bytes() > 0, "it counts against the bound");
+        l1.put(&key("/a"), stored(1, 10));
+        l1.mark_uncacheable(&key("/a"), until);
+        let found = l1.look_up(&key("/a"));
+        assert_eq!((found.variants.len(), found.uncacheable_until), (1, None));
     }
 
     #[test]

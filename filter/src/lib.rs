@@ -19,6 +19,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod answer;
+pub mod breaker;
 pub mod collapsing;
 pub mod config;
 #[cfg(target_arch = "wasm32")]

@@ -17,6 +17,8 @@ use larder_cache_core::store_api::{
 };
 use larder_cache_core::stored_response::StoredResponse;
 
+use serde::Serialize;
+
 use crate::config::Config;
 use crate::host::{Host, Map};
 use crate::metrics;
@@ -57,69 +59,6 @@ pub enum StoreCall {
         /// When they became untrue.
         time: Timestamp,
     },
-}
-
-/// Leaves the store alone after a series of faults, tries again with one look-up at a time, and comes back to it by and by.
-#[derive(Debug, Default)]
-pub struct Breaker {
-    faults: u32,
-    open_until: Option<Timestamp>,
-    /// Since when it is well again, while not everything is let through yet.
-    recovering: Option<Timestamp>,
-    /// Thousandths of look-ups that were held back and add up to one.
-    credit: u64,
-}
-
-impl Breaker {
-    const FAULTS: u32 = 5;
-    const OPEN_MS: u64 = 1_000;
-    /// From the first answer to full load: a store that has just come back is not run over.
-    const RAMP_MS: u64 = 2_000;
-
-    /// Whether the store may be asked now. While open, one look-up per period is let through.
-    pub fn allows(&mut self, now: Timestamp) -> bool {
-        match self.open_until {
-            Some(until) if now < until => false,
-            Some(_) => {
-                self.open_until = Some(now.plus_millis(Self::OPEN_MS));
-                true
-            }
-            None => self.is_let_through(now),
-        }
-    }
-
-    /// While recovering, a share that grows with time, spread evenly.
-    fn is_let_through(&mut self, now: Timestamp) -> bool {
-        let Some(since) = self.recovering else { return true };
-        let elapsed = now.millis_since(since);
-        if elapsed >= Self::RAMP_MS {
-            self.recovering = None;
-            return true;
-        }
-        self.credit += 100 + 900 * elapsed / Self::RAMP_MS;
-        let through = self.credit >= 1000;
-        self.credit %= 1000;
-        through
-    }
-
-    /// A usable answer came. Says whether that changed the breaker's state.
-    pub fn succeeded(&mut self, now: Timestamp) -> bool {
-        self.faults = 0;
-        let changed = self.open_until.take().is_some();
-        if changed {
-            self.recovering = Some(now);
-        }
-        changed
-    }
-
-    /// None came. Says whether that changed the breaker's state.
-    pub fn failed(&mut self, now: Timestamp) -> bool {
-        self.faults = self.faults.saturating_add(1);
-        if self.faults < Self::FAULTS {
-            return false;
-        }
-        self.open_until.replace(now.plus_millis(Self::OPEN_MS)).is_none()
-    }
 }
 
 impl<H: Host> Vm<H> {
@@ -250,6 +189,9 @@ impl<H: Host> Vm<H> {
 
     /// Tells the store something, soon: from a callback that outlives the stream.
     pub(crate) fn tell_store(&mut self, config: &Rc<Config>, call: StoreCall) {
+        if !config.store_enabled {
+            return;
+        }
         if self.outbox.len() >= MAX_OUTBOX {
             self.outbox.pop_front();
         }
@@ -263,7 +205,19 @@ impl<H: Host> Vm<H> {
             if !self.breaker.allows(now) && !matches!(call, StoreCall::Invalidate { .. }) {
                 continue;
             }
-            let (head, body) = message(&call, now);
+            let (head, body) = match &call {
+                StoreCall::Write { key, stored, fence, policy } => {
+                    (write_head(key, fence.as_ref()), self.encode(stored, policy, now))
+                }
+                StoreCall::Release { key, fence, uncacheable_ms } => {
+                    let release = Release { key: *key, fence: fence.clone(), uncacheable_ms: *uncacheable_ms };
+                    (head("POST", RELEASE_PATH), json(&release))
+                }
+                StoreCall::Invalidate { keys, time } => {
+                    let keys = keys.iter().take(Invalidate::MAX_KEYS).cloned().collect();
+                    (head("POST", INVALIDATE_PATH), json(&Invalidate { keys, now_ms: *time }))
+                }
+            };
             match self.host.call(&config.store_cluster, &head, &body, WRITE_TIMEOUT_MS) {
                 Ok(token) => {
                     self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config, sent: now });
@@ -271,28 +225,32 @@ impl<H: Host> Vm<H> {
                 Err(refused) => self.store_failed(now, &format!("call refused with status {}", refused.0)),
             }
         }
+        self.encoded = None;
+    }
+
+    /// The bytes of an entry, made once for the other workers and for the store.
+    pub(crate) fn encode(&mut self, stored: &Arc<StoredResponse>, policy: &Policy, now: Timestamp) -> Rc<Vec<u8>> {
+        match &self.encoded {
+            Some((known, bytes)) if Arc::ptr_eq(known, stored) => bytes.clone(),
+            _ => {
+                let bytes = Rc::new(entry::encode(&codec::to_meta(stored, policy, now), &stored.body));
+                self.encoded = Some((stored.clone(), bytes.clone()));
+                bytes
+            }
+        }
     }
 }
 
-fn message(call: &StoreCall, now: Timestamp) -> (Fields, Vec<u8>) {
-    match call {
-        StoreCall::Write { key, stored, fence, policy } => {
-            let mut head = head("PUT", &format!("{ENTRIES_PATH}{key}"));
-            if let Some(fence) = fence {
-                head.append(FENCE_FIELD.as_bytes(), fence.0.as_bytes());
-            }
-            (head, entry::encode(&codec::to_meta(stored, policy, now), &stored.body))
-        }
-        StoreCall::Release { key, fence, uncacheable_ms } => {
-            let release = Release { key: *key, fence: fence.clone(), uncacheable_ms: *uncacheable_ms };
-            (head("POST", RELEASE_PATH), serde_json::to_vec(&release).unwrap_or_default())
-        }
-        StoreCall::Invalidate { keys, time } => {
-            let keys = keys.iter().take(Invalidate::MAX_KEYS).cloned().collect();
-            let invalidate = Invalidate { keys, now_ms: *time };
-            (head("POST", INVALIDATE_PATH), serde_json::to_vec(&invalidate).unwrap_or_default())
-        }
+fn write_head(key: &KeyDigest, fence: Option<&Fence>) -> Fields {
+    let mut head = head("PUT", &format!("{ENTRIES_PATH}{key}"));
+    if let Some(fence) = fence {
+        head.append(FENCE_FIELD.as_bytes(), fence.0.as_bytes());
     }
+    head
+}
+
+fn json(message: &impl Serialize) -> Rc<Vec<u8>> {
+    Rc::new(serde_json::to_vec(message).unwrap_or_default())
 }
 
 pub(crate) fn head(method: &str, path: &str) -> Fields {
@@ -304,41 +262,4 @@ pub(crate) fn head(method: &str, path: &str) -> Fields {
         (":path", path),
         ("content-type", content_type),
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::from_millis(millis)
-    }
-
-    #[test]
-    fn the_breaker_opens_after_a_series_of_faults_and_closes_with_one_success() {
-        let mut breaker = Breaker::default();
-        for n in 0..4 {
-            assert!(!breaker.failed(at(n)));
-            assert!(breaker.allows(at(n)));
-        }
-        assert!(breaker.failed(at(4)));
-        assert!(!breaker.allows(at(5)));
-        assert!(breaker.allows(at(1_004)), "one probe");
-        assert!(!breaker.allows(at(1_005)), "and no second");
-        assert!(breaker.succeeded(at(1_006)));
-        assert!(breaker.allows(at(3_006)));
-    }
-
-    #[test]
-    fn a_store_that_is_well_again_gets_its_load_back_by_and_by() {
-        let mut breaker = Breaker::default();
-        for n in 0..5 {
-            breaker.failed(at(n));
-        }
-        assert!(breaker.succeeded(at(10_000)));
-        let mut through = |from: u64| (0..100).filter(|n| breaker.allows(at(from + n))).count();
-        let shares = [through(10_000), through(10_900), through(11_800), through(12_100)];
-        assert!(shares[0] <= 20 && shares[0] >= 5, "{shares:?}");
-        assert!(shares.is_sorted() && shares[2] > 80 && shares[3] == 100, "{shares:?}");
-    }
 }

@@ -7,13 +7,11 @@ use std::sync::Arc;
 use larder_cache_core::cache_status::CacheStatus;
 use larder_cache_core::collapse::Terms;
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::exchange::{
-    Effect, Event, Exchange, ForwardedRequest, ResponseChange, ResponseSource, SlotAnswer, StoreAnswer,
-};
-use larder_cache_core::exchange::{Interest, at_once};
+use larder_cache_core::exchange::at_once;
+use larder_cache_core::exchange::{Effect, Event, Exchange, ForwardedRequest, SlotAnswer, StoreAnswer};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::PrimaryKey;
-use larder_cache_core::message::{Request, ResponseHead};
+use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::Fence;
 use larder_cache_core::stored_response::StoredResponse;
@@ -23,8 +21,7 @@ use crate::host::{Host, Map};
 use crate::store_client::StoreCall;
 use crate::vm::{Ordered, Purpose, Vm};
 
-/// How Envoy's details begin when it reached no origin.
-const NO_ORIGIN: [&[u8]; 3] = [b"no_healthy_upstream", b"upstream_reset", b"cluster_not_found"];
+mod response;
 
 /// What Envoy is told to do with what is passing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,82 +103,6 @@ impl<H: Host> Vm<H> {
         self.streams.contains_key(&id) || self.unsent.contains_key(&id)
     }
 
-    /// A response's head: the origin's, Envoy's own, or ours again.
-    pub fn on_response_headers(&mut self, id: u32, end: bool) -> Action {
-        self.send_head(id);
-        let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
-        if stream.replied || !stream.exchange.expects_response() {
-            return Action::Continue;
-        }
-        let Ok(mut fields) = self.host.headers(Map::Response) else { return Action::Continue };
-        let status = fields.get(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
-        if (100..200).contains(&status) {
-            return Action::Continue;
-        }
-        stream.response = Passage::InCallback(Action::Continue);
-        let source = self.source_of(status, fields.contains("x-envoy-upstream-service-time"));
-        fields.remove(b":status");
-        let now = self.host.now();
-        self.drive(id, Event::Response { head: ResponseHead { status, fields }, source, end }, now);
-        let action = self.response_action(id);
-        if self.streams.get(&id).is_some_and(|stream| stream.exchange.is_over()) {
-            self.streams.remove(&id); // its content is of no interest
-        }
-        action
-    }
-
-    /// A piece of a response's content.
-    pub fn on_response_body(&mut self, id: u32, length: usize, end: bool) -> Action {
-        self.send_content(id);
-        let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
-        if stream.replied {
-            return Action::Continue;
-        }
-        let interest = stream.exchange.interest();
-        if interest == Interest::None {
-            return Action::Continue;
-        }
-        let now = self.host.now();
-        match interest {
-            Interest::None => {}
-            Interest::Copy => {
-                stream.response = Passage::InCallback(Action::Continue);
-                let chunk = if length == 0 { Ok(Vec::new()) } else { self.host.response_body(length) };
-                match chunk {
-                    Ok(chunk) => self.drive(id, Event::Body { chunk: &chunk, end }, now),
-                    Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
-                }
-            }
-            Interest::Take => {
-                stream.response = Passage::InCallback(Action::Pause);
-                let chunk = if length == 0 { Ok(Vec::new()) } else { self.host.response_body(length) };
-                match chunk {
-                    Ok(chunk) => {
-                        if !end {
-                            let _ = self.host.replace_response_body(&[]);
-                        }
-                        self.drive(id, Event::Body { chunk: &chunk, end }, now);
-                    }
-                    Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
-                }
-            }
-            Interest::Swallow => {
-                stream.response = Passage::InCallback(Action::Pause);
-                if end {
-                    self.drive(id, Event::Body { chunk: &[], end }, now);
-                } else {
-                    let _ = self.host.replace_response_body(&[]);
-                }
-            }
-        }
-        self.response_action(id)
-    }
-
-    /// Trailers: the content was complete without an end of its own.
-    pub fn on_response_trailers(&mut self, id: u32) -> Action {
-        self.on_response_body(id, 0, true)
-    }
-
     /// The stream is over, whatever the reason.
     pub fn on_done(&mut self, id: u32) {
         self.unsent.remove(&id);
@@ -211,31 +132,6 @@ impl<H: Host> Vm<H> {
         });
         for (config, (key, holder)) in unseen {
             self.tell_store(&config, StoreCall::Release { key, fence: holder.as_fence(), uncacheable_ms: 0 });
-        }
-    }
-
-    fn response_action(&mut self, id: u32) -> Action {
-        let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
-        match std::mem::replace(&mut stream.response, Passage::Passed) {
-            Passage::InCallback(action) => action,
-            Passage::Held | Passage::Passed => Action::Continue,
-        }
-    }
-
-    /// Who made a response. Envoy's own answers lack the field its router adds to an origin's.
-    fn source_of(&self, status: u16, has_service_time: bool) -> ResponseSource {
-        if has_service_time {
-            return ResponseSource::Origin;
-        }
-        let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
-        if details.starts_with(b"via_upstream") {
-            ResponseSource::Origin
-        } else if status == 504 {
-            ResponseSource::Timeout
-        } else if status == 502 || NO_ORIGIN.iter().any(|start| details.starts_with(start)) {
-            ResponseSource::NoOrigin
-        } else {
-            ResponseSource::Proxy
         }
     }
 
@@ -305,6 +201,7 @@ impl<H: Host> Vm<H> {
             Effect::Publish { key, outcome, uncacheable_until } => {
                 self.publish(&key, id, &outcome, &stream.policy, uncacheable_until, now);
             }
+            Effect::MarkUncacheable { key, until } => self.l1.mark_uncacheable(&key, until),
             Effect::ReleaseLease { key, fence, uncacheable_ms } => {
                 self.tell_store(&stream.config, StoreCall::Release { key, fence, uncacheable_ms });
             }
@@ -361,18 +258,6 @@ impl<H: Host> Vm<H> {
                 let _ = self.host.resume_request();
             }
             Passage::Passed => {}
-        }
-    }
-
-    fn pass_response(&self, change: &ResponseChange) {
-        if let Some(status) = change.status {
-            let _ = self.host.set_header(Map::Response, b":status", status.to_string().as_bytes());
-        }
-        for name in &change.remove {
-            let _ = self.host.remove_header(Map::Response, name);
-        }
-        for (name, value) in change.set.iter() {
-            let _ = self.host.set_header(Map::Response, name, value);
         }
     }
 

@@ -4,6 +4,7 @@
 //! VM's own callbacks ([`Vm::on_queue_ready`], [`Vm::on_tick`]), never from a stream's: Envoy would hold the wrong stream;
 //! and at most [`BATCH`] at a time: each answer nests one call deeper.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,15 +15,17 @@ use larder_cache_core::exchange::{Event, Outcome, RefreshOrder, Reply};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{Holder, KeyDigest};
+use larder_cache_core::stored_response::StoredResponse;
 use rustc_hash::FxHashMap;
 
+use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::follow::Following;
 use crate::host::Host;
 use crate::l1::Level1;
 use crate::metrics::Metrics;
 use crate::refresh::Refreshing;
-use crate::store_client::{Breaker, StoreCall};
+use crate::store_client::StoreCall;
 use crate::stream::Stream;
 
 /// Answers to other streams per callback: above 300 the VM's stack overflows.
@@ -89,6 +92,12 @@ pub struct Vm<H> {
     pub(crate) config: Option<Rc<Config>>,
     pub(crate) following: Following,
     ticks: u64,
+    /// The entry that was encoded last: what is handed over is written to the store next.
+    pub(crate) encoded: Option<(Arc<StoredResponse>, Rc<Vec<u8>>)>,
+    /// No other VM had an inbox when the registry was read last.
+    pub(crate) alone: bool,
+    /// Whether Envoy owes us a call of [`Vm::on_queue_ready`] that we asked for.
+    called_for: Cell<bool>,
 }
 
 /// This VM's queue, and the root context that is told of its messages.
@@ -130,6 +139,9 @@ impl<H: Host> Vm<H> {
             config: None,
             following: Following::default(),
             ticks: 0,
+            encoded: None,
+            alone: false,
+            called_for: Cell::new(false),
         }
     }
 
@@ -167,6 +179,7 @@ impl<H: Host> Vm<H> {
 
     /// Our queue has a message, or we asked ourselves to go on.
     pub fn on_queue_ready(&mut self) {
+        self.called_for.set(false);
         self.read_inbox();
         // Before anybody asks the store anew: a lease given back is free then, an entry written is there.
         self.send_outbox();
@@ -195,7 +208,10 @@ impl<H: Host> Vm<H> {
 
     /// Asks for a call of `on_queue_ready` on a fresh stack.
     pub(crate) fn go_on_later(&self) {
-        if let Some(inbox) = self.inbox {
+        // Once is enough: one call does all that has gathered. On tick this is forgotten, in case a call was lost.
+        if let Some(inbox) = self.inbox
+            && !self.called_for.replace(true)
+        {
             let _ = self.host.enqueue(inbox.queue, &Message::Continue.encode());
         }
     }

@@ -88,9 +88,35 @@ impl Exchange {
         {
             return;
         }
+        if self.is_collapsible() && local.uncacheable_until.is_some_and(|until| now < until) {
+            // As its leader slot would say, for less.
+            self.forward_uncacheable(now, effects);
+            return;
+        }
         let known = local.variants.last().map(|variant| &variant.selecting);
         self.set_collapse_key(known);
         self.look_further(now, effects);
+    }
+
+    /// Whether behind level 1 the leader slot comes next.
+    fn is_collapsible(&self) -> bool {
+        let no_detour = |asked: &RequestDirectives| asked.no_cache || asked.only_if_cached;
+        self.policy.collapse
+            && self.overriding.is_none()
+            && !self.asked.as_ref().is_some_and(no_detour)
+            && !(self.is_head() || self.has_ranges() || self.is_credentialed())
+    }
+
+    pub(super) fn forward_uncacheable(&mut self, now: Timestamp, effects: &mut Effects) {
+        self.detail = Some(Detail::Uncacheable);
+        self.forward(true, now, effects);
+    }
+
+    /// For level 1 only where it can say all that the slot would: an override has a slot of its own.
+    pub(super) fn mark_uncacheable(&self, until: Timestamp, effects: &mut Effects) {
+        if let (None, Some(key)) = (&self.overriding, &self.key) {
+            effects.push(Effect::MarkUncacheable { key: key.clone(), until });
+        }
     }
 
     /// What the request and the policy allow behind level 1.
@@ -101,14 +127,14 @@ impl Exchange {
             // An answer from before this request would not do, so neither the store nor a leader can help.
             self.forward(true, now, effects);
         } else if self.is_head() || only_if_cached || self.has_ranges() {
-            self.ask_store(false, false, effects);
+            self.ask_store(false, false, now, effects);
         } else if self.is_credentialed() {
-            self.ask_store(false, true, effects);
+            self.ask_store(false, true, now, effects);
         } else if self.policy.collapse {
             self.arrive(true, effects);
         } else {
             self.detail = Some(Detail::NotCollapsed);
-            self.ask_store(false, true, effects);
+            self.ask_store(false, true, now, effects);
         }
     }
 
@@ -126,22 +152,22 @@ impl Exchange {
         match answer {
             SlotAnswer::Lead => {
                 self.leads = true;
-                self.ask_store(true, true, effects);
+                self.ask_store(true, true, now, effects);
             }
             SlotAnswer::Wait => self.state = State::Waiting,
             SlotAnswer::HandedOver(outcome) => self.on_handed_over(outcome, now, effects),
             SlotAnswer::Refreshing => {
                 self.behind_refresh = true;
-                self.ask_store(false, true, effects);
+                self.ask_store(false, true, now, effects);
             }
-            SlotAnswer::Uncacheable => {
-                self.detail = Some(Detail::Uncacheable);
-                self.forward(true, now, effects);
+            SlotAnswer::Uncacheable(until) => {
+                self.mark_uncacheable(until, effects);
+                self.forward_uncacheable(now, effects);
             }
             SlotAnswer::Occupied => {
                 // Not collapsed in this Envoy; the store's lease still is one for the fleet.
                 self.detail = Some(Detail::NotCollapsed);
-                self.ask_store(true, true, effects);
+                self.ask_store(true, true, now, effects);
             }
         }
     }

@@ -31,7 +31,7 @@ impl Exchange {
             request_time: fetch.request_time,
             response_time: now,
         };
-        match storing::judge(&fetched, self.url(), &self.policy) {
+        match storing::judge(&fetched, || self.url(), &self.policy) {
             Ok(response) => {
                 let ttl = reuse::remaining_millis(&response, now).div_euclid(1000);
                 let status = CacheStatus { stored: true, ttl: Some(ttl), ..self.forwarded(head.status) };
@@ -73,7 +73,7 @@ impl Exchange {
             request_time: self.arrived,
             response_time: now,
         };
-        let Ok(mut response) = storing::judge(&fetched, self.url(), &self.policy) else { return false };
+        let Ok(mut response) = storing::judge(&fetched, || self.url(), &self.policy) else { return false };
         if !freshness::is_explicit(head, &self.policy) {
             return false;
         }
@@ -114,7 +114,8 @@ impl Exchange {
         if let Some(key) = self.key.clone() {
             // The fence goes with the entry: the write ends the lease.
             let fence = self.fence.take();
-            effects.push(Effect::Keep { key, stored: stored.clone(), fence, local_only: false });
+            let local_only = !self.policy.shared_store;
+            effects.push(Effect::Keep { key, stored: stored.clone(), fence, local_only });
         }
         self.finish(Outcome::Fetched(stored), now, effects);
     }

@@ -62,6 +62,13 @@ pub enum Effect {
         /// Up to when nobody waits under this key, for an outcome that is not storable.
         uncacheable_until: Timestamp,
     },
+    /// Remember in level 1 that answers under this key are not storable, unless something stored is there.
+    MarkUncacheable {
+        /// Which key.
+        key: PrimaryKey,
+        /// Up to when nobody waits under it.
+        until: Timestamp,
+    },
     /// Give the store's lease back without an entry.
     ReleaseLease {
         /// Of which key.

@@ -53,6 +53,8 @@ pub struct Local<'a> {
     pub variants: &'a [Arc<StoredResponse>],
     /// When the key was last invalidated, if that is remembered: what was requested until then counts no more.
     pub invalidated: Option<Timestamp>,
+    /// Up to when answers under the key are known not to be storable. Never together with variants.
+    pub uncacheable_until: Option<Timestamp>,
 }
 
 /// What the leader slot said.
@@ -66,8 +68,8 @@ pub enum SlotAnswer {
     HandedOver(Outcome),
     /// A background refresh is under way: what it refreshes may be served stale, if the store has it.
     Refreshing,
-    /// Answers under this key are not storable at present.
-    Uncacheable,
+    /// Answers under this key are not storable until then.
+    Uncacheable(Timestamp),
     /// Another key uses the slot.
     Occupied,
 }

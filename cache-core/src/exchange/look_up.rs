@@ -86,9 +86,13 @@ impl Exchange {
         self.collapse_key = Some(CollapseKey::new(&self.digest(), &selecting));
     }
 
-    pub(super) fn ask_store(&mut self, lease: bool, storable: bool, effects: &mut Effects) {
-        let presented = vary::presented_selectors(&self.request);
+    pub(super) fn ask_store(&mut self, lease: bool, storable: bool, now: Timestamp, effects: &mut Effects) {
         self.state = State::Asking { storable };
+        if !self.policy.shared_store {
+            self.on_store(StoreAnswer::Nothing { uncacheable: false }, now, effects);
+            return;
+        }
+        let presented = vary::presented_selectors(&self.request);
         let wait = self.store_waited;
         effects.push(Effect::AskStore(StoreQuestion { key: self.digest(), presented, lease, wait }));
     }
@@ -112,7 +116,7 @@ impl Exchange {
                     return;
                 }
                 if !std::mem::replace(&mut self.store_waited, true) {
-                    self.ask_store(true, storable, effects);
+                    self.ask_store(true, storable, now, effects);
                     return;
                 }
                 self.detail = Some(Detail::WaitTimeout);
@@ -178,8 +182,8 @@ impl Exchange {
         let mut change = ForwardedRequest { path: self.path.clone(), ..ForwardedRequest::default() };
         if may_store {
             // The client's own conditions would get a 304 that says nothing about what is to be stored.
-            change.remove = validation::PRECONDITIONS.iter().map(|name| name.as_bytes().to_vec()).collect();
-            change.remove.retain(|name| self.request.fields.iter().any(|(present, _)| present == name.as_slice()));
+            let present = validation::PRECONDITIONS.iter().filter(|name| self.request.fields.contains(name));
+            change.remove = present.map(|name| name.as_bytes().to_vec()).collect();
         }
         let validates = validators.as_ref().is_some_and(|validators| {
             validation::add_conditionals(validators, &mut change.set);

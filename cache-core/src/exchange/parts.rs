@@ -26,7 +26,7 @@ impl Exchange {
     ) -> bool {
         let claimed = ContentRange::of(&head.fields).filter(|_| self.method_is_get());
         let (Some(claimed), Ok(part)) =
-            (claimed, storing::judge_part(&self.fetched(fetch, head, now), self.url(), &self.policy))
+            (claimed, storing::judge_part(&self.fetched(fetch, head, now), || self.url(), &self.policy))
         else {
             return false;
         };
@@ -67,7 +67,8 @@ impl Exchange {
             Some(held) if held.part.is_some() => partial::join(held, part),
             _ => part,
         };
-        effects.push(Effect::Keep { key, stored: Arc::new(stored), fence: None, local_only: false });
+        let local_only = !self.policy.shared_store;
+        effects.push(Effect::Keep { key, stored: Arc::new(stored), fence: None, local_only });
     }
 
     /// The answer to a request for the rest of what is held.
@@ -80,7 +81,7 @@ impl Exchange {
         effects: &mut Effects,
     ) {
         let is_rest = self.candidate.as_ref().is_some_and(|held| partial::is_rest(held, head));
-        let part = storing::judge_part(&self.fetched(fetch, head, now), self.url(), &self.policy).ok();
+        let part = storing::judge_part(&self.fetched(fetch, head, now), || self.url(), &self.policy).ok();
         let capture = ContentRange::of(&head.fields).zip(part).filter(|_| is_rest).map(|(claimed, part)| {
             let declared = storing::declared_length(&head.fields);
             Capture::new(part, declared, self.policy.max_object_bytes, Purpose::StorePart(claimed))

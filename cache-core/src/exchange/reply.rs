@@ -81,10 +81,10 @@ impl Exchange {
 
     /// Lets the origin's response pass, with this cache's own fields on it.
     pub(super) fn pass(&self, upstream: &Fields, code: Option<u16>, status: CacheStatus) -> [Effect; 2] {
-        let mut set = Fields::default();
+        let mut set = Fields::with_capacity(3, 160);
         if self.mark == Mark::Told {
             // RFC 9211 §2: each cache adds its member behind those of the caches before it.
-            let mut list = upstream.combined("cache-status").unwrap_or_default();
+            let mut list = upstream.combined("cache-status").unwrap_or_else(|| Vec::with_capacity(80));
             if !list.is_empty() {
                 list.extend_from_slice(b", ");
             }

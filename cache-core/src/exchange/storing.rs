@@ -33,8 +33,13 @@ pub struct Fetched<'a> {
     pub response_time: Timestamp,
 }
 
-/// Says whether the response may be stored (RFC 9111 §3), and if so makes it, without its content.
-pub fn judge(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<StoredResponse, NotStorable> {
+/// Says whether the response may be stored (RFC 9111 §3), and if so makes it, without its content. `url` is asked only
+/// then.
+pub fn judge(
+    fetched: &Fetched<'_>,
+    url: impl FnOnce() -> String,
+    policy: &Policy,
+) -> Result<StoredResponse, NotStorable> {
     let Fetched { request, overriding, response, request_time, response_time } = *fetched;
     let mut directives = ResponseDirectives::of(&response.fields, policy);
     if overriding.is_some() {
@@ -59,7 +64,7 @@ pub fn judge(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<Stor
         fields.append(b"date", response_time.to_http_date().as_bytes());
     }
     Ok(StoredResponse {
-        url,
+        url: url(),
         status: response.status,
         fields,
         body: Arc::from([]),
@@ -90,7 +95,11 @@ fn terms_of(
 }
 
 /// Whether a `206` may be kept as a part, judged as the whole would be (RFC 9111 §3.3).
-pub fn judge_part(fetched: &Fetched<'_>, url: String, policy: &Policy) -> Result<StoredResponse, NotStorable> {
+pub fn judge_part(
+    fetched: &Fetched<'_>,
+    url: impl FnOnce() -> String,
+    policy: &Policy,
+) -> Result<StoredResponse, NotStorable> {
     let whole = ResponseHead { status: 200, fields: fetched.response.fields.clone() };
     let mut part = judge(&Fetched { response: &whole, ..*fetched }, url, policy)?;
     part.status = 206;
@@ -111,7 +120,7 @@ pub fn renewed(
     as_get.fields.set(b":method", b"GET");
     let StoredResponse { request_time, response_time, .. } = *freshened;
     let fetched = Fetched { request: &as_get, overriding, response: &head, request_time, response_time };
-    let judged = judge(&fetched, freshened.url.clone(), policy)?;
+    let judged = judge(&fetched, || freshened.url.clone(), policy)?;
     let StoredResponse { fields, terms, selecting, explicitly_public, tags, .. } = judged;
     // It may have changed what it varies by. Tags that are stripped cannot be read again.
     let tags = if tags.is_empty() { freshened.tags.clone() } else { tags };

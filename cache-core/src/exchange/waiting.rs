@@ -29,10 +29,7 @@ impl Exchange {
                 self.state = State::Over;
             }
             Outcome::Failed(code) => self.fail(code, effects),
-            Outcome::Uncacheable => {
-                self.detail = Some(Detail::Uncacheable);
-                self.forward(true, now, effects);
-            }
+            Outcome::Uncacheable => self.forward_uncacheable(now, effects),
             Outcome::Again => self.arrive_again(now, effects),
         }
     }

@@ -230,11 +230,17 @@ pub fn from_hash_fields<'a>(fields: impl IntoIterator<Item = (&'a str, &'a [u8])
 
 /// Text with each byte as the character of the same number, so that any bytes survive JSON.
 pub fn widen(bytes: &[u8]) -> String {
+    if bytes.is_ascii() {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
 /// The bytes that [`widen`] made text of. `None` when a character is above U+00FF.
 pub fn narrow(text: &str) -> Option<Vec<u8>> {
+    if text.is_ascii() {
+        return Some(text.as_bytes().to_vec());
+    }
     text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect()
 }
 

@@ -126,7 +126,7 @@ impl Sim {
                     let key = exchange.key().unwrap().clone();
                     let variants: Vec<_> =
                         self.level1.iter().filter(|(held, _)| *held == key).map(|(_, stored)| stored.clone()).collect();
-                    exchange.handle(Event::Local(Local { variants: &variants, invalidated: None }), self.now)
+                    exchange.handle(Event::Local(Local { variants: &variants, ..Local::default() }), self.now)
                 }
                 Effect::Arrive { .. } => exchange.handle(Event::Slot(SlotAnswer::Lead), self.now),
                 Effect::AskStore(_) => {

@@ -10,11 +10,12 @@ use serde_json::{Map, Value};
 use super::{Config, DEFAULT_L1_BYTES, Rule};
 
 /// Every member of a policy.
-const POLICY_MEMBERS: [&str; 26] = [
+const POLICY_MEMBERS: [&str; 27] = [
     "profile",
     "cache",
     "query_override",
     "collapse",
+    "shared_store",
     "default_lifetime_s",
     "heuristic_freshness",
     "request_directives",
@@ -42,18 +43,23 @@ const POLICY_MEMBERS: [&str; 26] = [
 /// Reads values and collects mistakes; a mistaken value becomes its default, so that reading goes on.
 #[derive(Default)]
 pub(super) struct Reader {
+    /// There is no store, so no rule can have one.
+    storeless: bool,
     pub(super) mistakes: Vec<String>,
 }
 
 impl Reader {
     pub(super) fn config(&mut self, value: &Value) -> Config {
         let top = self.object(value, "", &["store", "limits", "rules", "namespace", "refresh_cluster"]);
-        let store = self.object(member(&top, "store"), "store", &["cluster", "timeout_ms", "wait_ms"]);
+        let store = self.object(member(&top, "store"), "store", &["enabled", "cluster", "timeout_ms", "wait_ms"]);
+        let store_enabled = self.flag(&store, "store", "enabled", true);
+        self.storeless = !store_enabled;
         let limits_names = ["l1_bytes", "collapse_wait_ms", "lease_ms"];
         let limits = self.object(member(&top, "limits"), "limits", &limits_names);
         let cluster = self.text(&store, "store", "cluster").unwrap_or_else(|| "larder-sidecar".to_owned());
         let namespace = self.text(&top, "", "namespace").unwrap_or_else(|| "default".to_owned());
         Config {
+            store_enabled,
             store_cluster: cluster,
             store_timeout_ms: self.number(&store, "store", "timeout_ms", 50, 1, 10_000),
             store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, 30_000),
@@ -67,7 +73,7 @@ impl Reader {
     }
 
     fn rules(&mut self, value: Option<&Value>) -> Vec<Rule> {
-        let Some(value) = value else { return vec![Rule::default()] };
+        let Some(value) = value else { return vec![self.rule(&Value::Null, "rules")] };
         let Value::Array(rules) = value else {
             self.mistake("rules", "must be a list");
             return Vec::new();
@@ -118,6 +124,7 @@ impl Reader {
             store_with_cookie: flag("store_with_cookie", base.store_with_cookie),
             reuse_with_authorization: flag("reuse_with_authorization", base.reuse_with_authorization),
             store_any_status: flag("store_any_status", base.store_any_status),
+            shared_store: self.shared_store(&policy, path),
             status_lifetimes: self.status_lifetimes(&policy, path),
             request_directives: self.request_directives(&policy, path, base.request_directives),
             grace: self.seconds(&policy, path, "grace_s", base.grace),
@@ -130,6 +137,15 @@ impl Reader {
             tag_fields: self.names(&policy, path, "tag_fields", base.tag_fields),
             targeted_fields: self.names(&policy, path, "targeted_fields", base.targeted_fields),
         }
+    }
+
+    /// Without a store no rule has one.
+    fn shared_store(&mut self, policy: &Map<String, Value>, path: &str) -> bool {
+        let shared = self.flag(policy, path, "shared_store", !self.storeless);
+        if shared && self.storeless {
+            self.mistake(&joined(path, "shared_store"), "cannot be true while store.enabled is false");
+        }
+        shared
     }
 
     /// `true` for all, `false` for none, or a list of some.

@@ -120,6 +120,55 @@ fn a_level_1_hit_costs_one_header_read_one_clock_one_drain_and_one_reply() {
 }
 
 #[test]
+fn what_is_not_storable_asks_neither_slot_nor_store_until_its_mark_ends() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.request(1, "GET", "/");
+    worker.store_has_nothing();
+    worker.respond(1, "200", &[("cache-control", "no-store")], b"hello");
+    worker.vm.on_done(1);
+    worker.vm.on_queue_ready();
+    let before = worker.host.told.borrow().calls_made;
+    assert_eq!(worker.request(2, "GET", "/"), Action::Continue);
+    assert_eq!(worker.host.told.borrow().calls_made - before, 3, "the request, the inbox, the clock");
+    // Once it is storable after all the mark is forgotten.
+    worker.respond(2, "200", &[("cache-control", "max-age=60")], b"hello");
+    assert!(worker.is_hit(3, "/"));
+    envoy.borrow_mut().now += 61_000;
+    assert_eq!(worker.request(4, "GET", "/"), Action::Pause, "it leads, and asks the store");
+}
+
+#[test]
+fn without_a_store_a_miss_goes_on_at_once_and_nobody_is_called() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
+    assert_eq!(worker.request(1, "GET", "/"), Action::Continue);
+    assert_eq!(worker.request(2, "GET", "/"), Action::Pause, "it waits for the first");
+    worker.respond(1, "200", &[("cache-control", "max-age=60, stale-while-revalidate=9"), ("etag", "\"1\"")], b"hello");
+    worker.vm.on_queue_ready();
+    assert!(worker.is_hit(3, "/"));
+    worker.request(4, "PUT", "/");
+    worker.respond(4, "204", &[], b"");
+    worker.vm.on_tick();
+    assert_eq!(worker.host.told.borrow().sent, []);
+    assert_eq!(worker.answers(), 2);
+}
+
+#[test]
+fn without_a_store_a_refresh_goes_straight_to_the_origin() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
+    worker.request(1, "GET", "/");
+    worker.respond(1, "200", &[("cache-control", "max-age=1, stale-while-revalidate=9")], b"hello");
+    envoy.borrow_mut().now += 2_000;
+    assert!(worker.is_hit(2, "/"));
+    worker.vm.on_queue_ready();
+    let sent = worker.host.told.borrow().sent.clone();
+    assert_eq!(sent.iter().map(|(_, cluster, ..)| cluster.as_str()).collect::<Vec<_>>(), ["origin"]);
+}
+
+#[test]
 fn a_large_hit_goes_out_as_a_stand_in_whose_head_and_content_are_replaced_in_passing() {
     let mut worker = Worker::new(&envoy(), 1);
     let content = "x".repeat(DEFERRED_FROM);

@@ -1,6 +1,6 @@
 //! The filter's configuration, swapped while Envoy runs.
 
-use crate::support::{On, World, patient};
+use crate::support::{Answer, On, World, patient};
 use larder_stack::Settings;
 
 #[tokio::test]
@@ -34,9 +34,28 @@ async fn every_shipped_configuration_is_accepted() {
         include_str!("../../../envoy/filters/default.json"),
         include_str!("../../../envoy/filters/rfc9111.json"),
         include_str!("../../../envoy/filters/demo.json"),
+        include_str!("../../../envoy/filters/level-1-only.json"),
     ] {
         world.stack.swap_filter_config(config).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn without_a_store_every_worker_caches_for_itself_and_a_change_reaches_them_all() {
+    let config = include_str!("../../../envoy/filters/level-1-only.json");
+    let config = config.replacen('{', r#"{ "limits": { "l1_bytes": 67108864 },"#, 1);
+    let mut world =
+        World::with(On::Memory, Settings { filter_config: config, workers: 2, ..Settings::default() }).await;
+    world.stack.kill_sidecar();
+    let path = "/anything/x?mock-cache-control=max-age%3D60";
+    let all_hit = |answers: &[Answer]| answers.iter().all(Answer::is_hit);
+    let warm = larder_stack::eventually(std::time::Duration::from_secs(10), || async {
+        all_hit(&world.herd(path, 16).await).then_some(())
+    });
+    warm.await.unwrap();
+    assert!(world.fetches("/anything/x").await <= 2, "one for each worker");
+    assert_eq!(world.send("PUT", path, &[]).await.status, 200);
+    assert!(!all_hit(&world.herd(path, 16).await));
 }
 
 #[tokio::test]

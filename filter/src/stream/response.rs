@@ -1,0 +1,126 @@
+//! The response side of a stream: head, content and trailers as they pass, and who made them.
+
+use larder_cache_core::exchange::{Event, Interest, ResponseChange, ResponseSource};
+use larder_cache_core::message::ResponseHead;
+
+use super::{Action, Passage};
+use crate::host::{Host, Map};
+use crate::vm::Vm;
+
+/// How Envoy's details begin when it reached no origin.
+const NO_ORIGIN: [&[u8]; 3] = [b"no_healthy_upstream", b"upstream_reset", b"cluster_not_found"];
+
+impl<H: Host> Vm<H> {
+    /// A response's head: the origin's, Envoy's own, or ours again.
+    pub fn on_response_headers(&mut self, id: u32, end: bool) -> Action {
+        self.send_head(id);
+        let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
+        if stream.replied || !stream.exchange.expects_response() {
+            return Action::Continue;
+        }
+        let Ok(mut fields) = self.host.headers(Map::Response) else { return Action::Continue };
+        let status = fields.get(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
+        if (100..200).contains(&status) {
+            return Action::Continue;
+        }
+        stream.response = Passage::InCallback(Action::Continue);
+        let source = self.source_of(status, fields.contains("x-envoy-upstream-service-time"));
+        fields.remove(b":status");
+        let now = self.host.now();
+        self.drive(id, Event::Response { head: ResponseHead { status, fields }, source, end }, now);
+        let action = self.response_action(id);
+        if self.streams.get(&id).is_some_and(|stream| stream.exchange.is_over()) {
+            self.streams.remove(&id); // its content is of no interest
+        }
+        action
+    }
+
+    /// A piece of a response's content.
+    pub fn on_response_body(&mut self, id: u32, length: usize, end: bool) -> Action {
+        self.send_content(id);
+        let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
+        if stream.replied {
+            return Action::Continue;
+        }
+        let interest = stream.exchange.interest();
+        if interest == Interest::None {
+            return Action::Continue;
+        }
+        let now = self.host.now();
+        match interest {
+            Interest::None => {}
+            Interest::Copy => {
+                stream.response = Passage::InCallback(Action::Continue);
+                let chunk = if length == 0 { Ok(Vec::new()) } else { self.host.response_body(length) };
+                match chunk {
+                    Ok(chunk) => self.drive(id, Event::Body { chunk: &chunk, end }, now),
+                    Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
+                }
+            }
+            Interest::Take => {
+                stream.response = Passage::InCallback(Action::Pause);
+                let chunk = if length == 0 { Ok(Vec::new()) } else { self.host.response_body(length) };
+                match chunk {
+                    Ok(chunk) => {
+                        if !end {
+                            let _ = self.host.replace_response_body(&[]);
+                        }
+                        self.drive(id, Event::Body { chunk: &chunk, end }, now);
+                    }
+                    Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
+                }
+            }
+            Interest::Swallow => {
+                stream.response = Passage::InCallback(Action::Pause);
+                if end {
+                    self.drive(id, Event::Body { chunk: &[], end }, now);
+                } else {
+                    let _ = self.host.replace_response_body(&[]);
+                }
+            }
+        }
+        self.response_action(id)
+    }
+
+    /// Trailers: the content was complete without an end of its own.
+    pub fn on_response_trailers(&mut self, id: u32) -> Action {
+        self.on_response_body(id, 0, true)
+    }
+
+    fn response_action(&mut self, id: u32) -> Action {
+        let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
+        match std::mem::replace(&mut stream.response, Passage::Passed) {
+            Passage::InCallback(action) => action,
+            Passage::Held | Passage::Passed => Action::Continue,
+        }
+    }
+
+    /// Who made a response. Envoy's own answers lack the field its router adds to an origin's.
+    fn source_of(&self, status: u16, has_service_time: bool) -> ResponseSource {
+        if has_service_time {
+            return ResponseSource::Origin;
+        }
+        let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
+        if details.starts_with(b"via_upstream") {
+            ResponseSource::Origin
+        } else if status == 504 {
+            ResponseSource::Timeout
+        } else if status == 502 || NO_ORIGIN.iter().any(|start| details.starts_with(start)) {
+            ResponseSource::NoOrigin
+        } else {
+            ResponseSource::Proxy
+        }
+    }
+
+    pub(super) fn pass_response(&self, change: &ResponseChange) {
+        if let Some(status) = change.status {
+            let _ = self.host.set_header(Map::Response, b":status", status.to_string().as_bytes());
+        }
+        for name in &change.remove {
+            let _ = self.host.remove_header(Map::Response, name);
+        }
+        for (name, value) in change.set.iter() {
+            let _ = self.host.set_header(Map::Response, name, value);
+        }
+    }
+}
