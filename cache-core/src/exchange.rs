@@ -32,6 +32,7 @@ use crate::stored_response::StoredResponse;
 mod arrival;
 pub mod at_once;
 mod capturing;
+mod content;
 pub mod effect;
 pub mod event;
 mod look_up;

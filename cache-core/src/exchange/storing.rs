@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::content::Content;
 use crate::age;
 use crate::cache_control::{FieldScope, ResponseDirectives};
 use crate::fields::Fields;
@@ -157,7 +158,7 @@ pub fn declared_length(fields: &Fields) -> Option<u64> {
 #[derive(Debug)]
 pub struct Capture {
     response: StoredResponse,
-    body: Vec<u8>,
+    body: Content,
     declared: Option<u64>,
     limit: u64,
     /// What it is captured for.
@@ -191,7 +192,7 @@ pub enum Captured {
 impl Capture {
     /// Nothing captured yet.
     pub fn new(response: StoredResponse, declared: Option<u64>, limit: u64, purpose: Purpose) -> Box<Self> {
-        Box::new(Self { response, body: Vec::new(), declared, limit, purpose })
+        Box::new(Self { response, body: Content::new(declared), declared, limit, purpose })
     }
 
     /// Takes one piece in.
@@ -200,7 +201,7 @@ impl Capture {
         if length > self.limit {
             return Captured::TooLarge;
         }
-        self.body.extend_from_slice(chunk);
+        self.body.push(chunk);
         if !end {
             return Captured::More(self);
         }
@@ -209,7 +210,7 @@ impl Capture {
             return Captured::Truncated;
         }
         let Self { mut response, body, purpose, .. } = *self;
-        response.body = Arc::from(body);
+        response.body = body.into_bytes();
         if let Purpose::StorePart(claimed) = purpose {
             response.part = Part::of(claimed, length);
         }
