@@ -152,7 +152,12 @@ impl Exchange {
         match answer {
             SlotAnswer::Lead => {
                 self.leads = true;
-                self.ask_store(true, true, now, effects);
+                if self.candidate.as_ref().is_some_and(|stored| stored.terms.no_cache && stored.part.is_none()) {
+                    // The store could only bring what is to be validated all the same (RFC 9111 §5.2.2.4).
+                    self.forward(true, now, effects);
+                } else {
+                    self.ask_store(true, true, now, effects);
+                }
             }
             SlotAnswer::Wait => self.state = State::Waiting,
             SlotAnswer::HandedOver(outcome) => self.on_handed_over(outcome, now, effects),

@@ -139,6 +139,27 @@ fn what_is_not_storable_asks_neither_slot_nor_store_until_its_mark_ends() {
 }
 
 #[test]
+fn what_must_be_validated_each_time_is_not_looked_for_in_the_store() {
+    let mut worker = Worker::new(&envoy(), 1);
+    let fields = [("cache-control", "no-cache"), ("etag", "\"1\"")];
+    worker.request(1, "GET", "/");
+    worker.store_has_nothing();
+    worker.respond(1, "200", &fields, b"hello");
+    worker.vm.on_queue_ready();
+    assert_eq!(worker.request(2, "GET", "/"), Action::Continue, "at once");
+    assert_eq!(worker.request(3, "GET", "/"), Action::Pause, "one asks for all");
+    let set = worker.host.told.borrow().set.clone();
+    assert!(set.contains(&("if-none-match".to_owned(), "\"1\"".to_owned())), "{set:?}");
+    worker.respond(2, "304", &fields, b"");
+    worker.vm.on_queue_ready();
+    let given = worker.host.told.borrow().given.clone();
+    assert_eq!(
+        given.iter().map(|(id, status, body, _)| (*id, *status, body.as_str())).collect::<Vec<_>>(),
+        [(2, 200, "hello"), (3, 200, "hello")]
+    );
+}
+
+#[test]
 fn without_a_store_a_miss_goes_on_at_once_and_nobody_is_called() {
     let mut worker = Worker::new(&envoy(), 1);
     worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
