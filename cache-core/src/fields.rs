@@ -210,6 +210,15 @@ impl Fields {
         self.get(name).is_some()
     }
 
+    /// Whether `other` has the same lines, whatever the order of the names, leaving out those of `name`.
+    pub fn same_but_for(&self, name: &str, other: &Self) -> bool {
+        let lines = |fields: &Self| fields.iter().filter(|(known, _)| *known != name.as_bytes()).count();
+        lines(self) == lines(other)
+            && self
+                .iter()
+                .all(|(known, _)| known == name.as_bytes() || self.all_bytes(known).eq(other.all_bytes(known)))
+    }
+
     /// Whether there is a line of any of `names`. Nearly free when there is none.
     pub fn contains_any<const N: usize>(&self, names: &NameSet<N>) -> bool {
         self.names & names.bits != 0 && names.names.iter().any(|name| self.contains(name))
@@ -365,6 +374,16 @@ mod tests {
 
     fn members(value: &str) -> Vec<&str> {
         list_members(value.as_bytes()).map(|member| std::str::from_utf8(member).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_same_lines_are_told_whatever_the_order_of_names() {
+        let fields = |pairs: &[(&str, &str)]| Fields::from_pairs(pairs.iter().copied());
+        let one = fields(&[("a", "1"), ("b", "2"), ("a", "3"), ("date", "x")]);
+        assert!(one.same_but_for("date", &fields(&[("b", "2"), ("date", "y"), ("date", "z"), ("a", "1"), ("a", "3")])));
+        assert!(!one.same_but_for("date", &fields(&[("b", "2"), ("a", "3"), ("a", "1")])), "an order within a name");
+        assert!(!one.same_but_for("date", &fields(&[("a", "1"), ("a", "3"), ("b", "2"), ("c", "4")])));
+        assert!(!one.same_but_for("date", &fields(&[("a", "1"), ("a", "3"), ("c", "2")])));
     }
 
     #[test]

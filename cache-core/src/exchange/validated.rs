@@ -26,7 +26,11 @@ impl Exchange {
                 let fresh = Arc::new(fresh);
                 let status = CacheStatus { stored: true, detail: self.detail, ..status };
                 effects.extend(self.reply_with(&fresh, status, "larder_validated", now));
-                self.keep(fresh, now, effects);
+                if self.is_worth_keeping(&stale, &fresh, now) {
+                    self.keep(fresh, now, effects);
+                } else {
+                    self.finish(Outcome::Fetched(fresh), now, effects);
+                }
             }
             Err(why) => {
                 let status = status.with_detail(Detail::NotStored(why));
@@ -41,6 +45,18 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// What is validated before every use (RFC 9111 §5.2.2.4) gains nothing by newer times alone: its content is not
+    /// written anew for each request, only before the store would forget it.
+    fn is_worth_keeping(&self, held: &StoredResponse, fresh: &StoredResponse, now: Timestamp) -> bool {
+        let same_but_for_times = held.terms == fresh.terms
+            && held.selecting == fresh.selecting
+            && held.tags == fresh.tags
+            && held.explicitly_public == fresh.explicitly_public
+            && held.fields.same_but_for("date", &fresh.fields);
+        let is_recent = now.millis_since(held.response_time) < self.policy.keep.as_millis() / 2;
+        !(fresh.terms.no_cache && same_but_for_times && is_recent)
     }
 
     fn renewed(&self, fresh: &StoredResponse) -> Result<StoredResponse, NotStorable> {

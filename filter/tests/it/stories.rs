@@ -160,6 +160,34 @@ fn what_must_be_validated_each_time_is_not_looked_for_in_the_store() {
 }
 
 #[test]
+fn what_must_be_validated_each_time_is_written_anew_when_it_changes_or_would_be_forgotten() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    let writes = |worker: &mut Worker, id: u32, status: &str, language: &str, body: &[u8]| {
+        worker.vm.on_queue_ready();
+        let is_write = |sent: &&(u32, String, Fields, Vec<u8>)| sent.2.get(":method") == Some(b"PUT");
+        let before = worker.host.told.borrow().sent.iter().filter(is_write).count();
+        let date = id.to_string();
+        let fields = [("cache-control", "no-cache"), ("etag", "\"1\""), ("x-kept", language), ("date", &date)];
+        worker.respond(id, status, &fields, body);
+        worker.vm.on_done(id);
+        worker.vm.on_queue_ready();
+        worker.host.told.borrow().sent.iter().filter(is_write).count() - before
+    };
+    worker.request(1, "GET", "/");
+    worker.store_has_nothing();
+    assert_eq!(writes(&mut worker, 1, "200", "a", b"hello"), 1);
+    worker.request(2, "GET", "/");
+    assert_eq!(writes(&mut worker, 2, "304", "a", b""), 0);
+    worker.request(3, "GET", "/");
+    assert_eq!(writes(&mut worker, 3, "304", "b", b""), 1, "a field has changed");
+    envoy.borrow_mut().now += 150_000;
+    worker.request(4, "GET", "/");
+    assert_eq!(writes(&mut worker, 4, "304", "b", b""), 1, "half of keep is over");
+    assert_eq!(worker.answers(), 3);
+}
+
+#[test]
 fn without_a_store_a_miss_goes_on_at_once_and_nobody_is_called() {
     let mut worker = Worker::new(&envoy(), 1);
     worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
