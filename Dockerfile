@@ -9,9 +9,11 @@ COPY mock-origin mock-origin
 COPY stack stack
 COPY bench bench
 COPY envoy envoy
+COPY scripts/link-exports scripts/link-exports
 RUN rustup target add wasm32-wasip1
 RUN cargo build --locked --release -p larder-stack -p larder-sidecar -p larder-mock-origin
-RUN cargo build --locked -p larder-filter --target wasm32-wasip1 --profile wasm
+RUN cargo build --locked -p larder-filter --target wasm32-wasip1 --profile wasm && \
+    python3 scripts/link-exports target/wasm32-wasip1/wasm/larder_filter.wasm
 RUN mkdir -p /out/run && target/release/larder-stack render --port 10000 --origins origin-1:9000,origin-2:9000 \
       --sidecar sidecar:7480 --run-dir /etc/larder/run --wasm /etc/larder/larder_filter.wasm --out /out/run
 

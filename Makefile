@@ -12,7 +12,7 @@ health_path ?= /health-check
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
 STACK := target/release/larder-stack
 
-.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check fuzz bench bench-quick bench-fleet setup-bench bench-build clean
+.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
@@ -68,7 +68,7 @@ fmt: ## Check the formatting
 
 lint: fmt wasm ## Formatting, clippy (native and wasm32), documentation, the module's imports
 	cargo clippy -q --workspace --all-targets -- -D warnings
-	cargo clippy -q -p larder-filter --target wasm32-wasip1 -- -D warnings
+	cargo clippy -q -p larder-filter -p larder-bench-floor --target wasm32-wasip1 --features larder-bench-floor/reads -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc -q --workspace --no-deps
 	scripts/check-imports $(WASM)
 	scripts/check-licences
@@ -91,24 +91,42 @@ conformance-check: build setup-conformance ## The same, only compared with what 
 fuzz: ## Fuzz every parser and everything that comes from outside: make fuzz [seconds=30] [target=ranges]
 	@scripts/fuzz '$(or $(seconds),30)' $(target)
 
-setup-bench: setup-redis ## Install what the benchmarks need (Debian, Ubuntu)
-	@command -v wrk >/dev/null || { \
-	  echo '· installing wrk'; \
+setup-bench: setup-redis ## Install what the benchmarks need: wrk and the peers nginx and Varnish (Debian, Ubuntu)
+	@missing=; for pair in wrk:wrk nginx:nginx varnishd:varnish h2load:nghttp2-client; do \
+	  PATH=$$PATH:/usr/sbin command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	[ -z "$$missing" ] || ! command -v apt-get >/dev/null || { \
+	  echo "· installing$$missing"; \
 	  sudo=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
-	  command -v apt-get >/dev/null || { echo 'wrk is missing; install it with your package manager' >&2; exit 1; }; \
-	  $$sudo apt-get update -qq; \
-	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends wrk >/dev/null; }
+	  $$sudo apt-get update -qq || true; \
+	  for package in $$missing; do \
+	    DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends "$$package" >/dev/null \
+	      || echo "· $$package could not be installed; the benchmark goes on without" >&2; \
+	  done; }
+	@command -v wrk >/dev/null || { echo 'wrk is missing; install it with your package manager' >&2; exit 1; }
 
-bench-build: build setup-bench
+FLOOR := cargo build -q -p larder-bench-floor --target wasm32-wasip1 --profile wasm
+FLOOR_MODULE := target/wasm32-wasip1/wasm/larder_bench_floor.wasm
+
+bench-floor: setup ## Build the wasm floor that the benchmarks compare with
+	@echo '· building the wasm floor'
+	@$(FLOOR) && cp $(FLOOR_MODULE) target/wasm32-wasip1/wasm/floor-at-once.wasm
+	@$(FLOOR) --features two-steps && cp $(FLOOR_MODULE) target/wasm32-wasip1/wasm/floor-two-steps.wasm
+	@$(FLOOR) --features reads && cp $(FLOOR_MODULE) target/wasm32-wasip1/wasm/floor-reads.wasm
+
+bench-build: build bench-floor setup-bench
 	@cargo build -q --release -p larder-bench
 
-bench: bench-build ## Hits beside Envoy's native caches (six minutes); writes docs/benchmarks.md
-	@target/release/larder-bench hits --document docs/benchmarks.md
+bench: bench-build ## Larder beside Envoy's caches, nginx, Varnish, the wasm floor (13 minutes); writes docs/benchmarks.md
+	@PATH=$$PATH:/usr/sbin target/release/larder-bench peers --document docs/benchmarks.md
 
-bench-quick: bench-build ## The same in under two minutes, printed only
-	@target/release/larder-bench hits --seconds 2 --rounds 3 --sizes 1024,102400
+bench-quick: bench-build ## Hits and misses beside the nearest peers in under three minutes, printed only
+	@PATH=$$PATH:/usr/sbin target/release/larder-bench peers --scenarios hit,miss --sizes 1024,102400 --seconds 1 \
+	  --servers larder,cache-v2,floor,nginx,proxy
 
-bench-fleet: bench-build ## Herd, purge, level 2, memory (two minutes); writes docs/benchmarks.md
+bench-soak: bench-build ## Ten minutes of many keys: does it get slower, does it grow? Writes docs/benchmarks.md
+	@target/release/larder-bench soak --document docs/benchmarks.md
+
+bench-fleet: bench-build ## Herd, purge, level 2, memory of a fleet (two minutes); writes docs/benchmarks.md
 	@target/release/larder-bench fleet
 
 clean: ## Remove what was built and fetched

@@ -16,15 +16,37 @@ pub(crate) fn millis(duration: Duration) -> String {
     format!("{:.1}", duration.as_secs_f64() * 1000.0)
 }
 
-/// The middle one.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+/// The middle one, or the mean of the two in the middle; 0 of none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
+    match sorted.len() {
+        0 => 0.0,
+        even if even % 2 == 0 => (at(even / 2 - 1) + at(even / 2)) / 2.0,
+        odd => at(odd / 2),
+    }
+}
+
+/// The median of each round's ratio: what slows a whole round down does not count.
+pub(crate) fn ratio(values: &[f64], yardstick: &[f64]) -> f64 {
+    let ratios: Vec<f64> = values.iter().zip(yardstick).map(|(value, yardstick)| value / yardstick).collect();
+    median(&ratios)
+}
+
+/// The least and the most.
+pub(crate) fn spread(values: &[f64]) -> (f64, f64) {
+    let fold = |choose: fn(f64, f64) -> f64| values.iter().copied().reduce(choose).unwrap_or(0.0);
+    (fold(f64::min), fold(f64::max))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn close(value: f64, expected: f64) -> bool {
+        (value - expected).abs() < 1e-9
+    }
 
     #[test]
     fn percentiles_are_members_of_what_was_measured() {
@@ -32,6 +54,24 @@ mod tests {
         assert_eq!(percentile(&mut values, 0.5), Duration::from_millis(51));
         assert_eq!(percentile(&mut values, 0.99), Duration::from_millis(99));
         assert_eq!(percentile(&mut [], 0.5), Duration::ZERO);
-        assert!((median(&mut [3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        for (values, middle) in [(&[3.0, 1.0, 2.0][..], 2.0), (&[4.0, 1.0, 2.0, 3.0], 2.5), (&[7.0], 7.0), (&[], 0.0)] {
+            assert!(close(median(values), middle), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        assert!(close(ratio(&[2.0, 1.0, 20.0], &[1.0, 1.0, 10.0]), 2.0));
+        assert!(close(ratio(&[], &[]), 0.0));
+    }
+
+    #[test]
+    fn the_spread_is_least_and_most() {
+        assert_eq!(spread(&[2.0, 1.0, 3.0]), (1.0, 3.0));
+        assert_eq!(spread(&[]), (0.0, 0.0));
     }
 }

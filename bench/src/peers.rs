@@ -1,150 +1,145 @@
-//! What Larder is measured beside: Envoys of the same version with another filter, or none.
+//! `larder-bench peers`: the scenarios one after the other, printed and written into the document.
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use larder_stack::eventually;
-use larder_stack::process::Process;
-use larder_stack::stack::{envoy_binary, project_root};
+use clap::Args;
 use reqwest::Client;
 
-/// A server under test.
-pub(crate) struct Peer {
-    pub(crate) name: &'static str,
-    pub(crate) url: String,
-    pub(crate) pid: u32,
-    _process: Process,
+use crate::contestant::Kind;
+use crate::machine::{self, LOAD_CORE, has};
+use crate::origin::Origin;
+use crate::rounds::{Arena, Measured, Plan, WARM_UP};
+use crate::scenario::Scenario;
+use crate::tables::size_name;
+use crate::{herd, plot, report, tables};
+
+/// The options.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What is measured
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Scenario::ALL)]
+    scenarios: Vec<Scenario>,
+    /// Bytes of content
+    #[arg(long, value_delimiter = ',', default_value = "1024,10240,102400")]
+    sizes: Vec<usize>,
+    /// Seconds of each turn
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Rounds, in each of which every contestant has a turn [default: 5 of hits, 3 of the others]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// URLs asked for in turn
+    #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    keys: usize,
+    /// Header fields of the responses, beside those that the origin sends anyhow
+    #[arg(long, default_value_t = 0)]
+    fields: usize,
+    /// Only these contestants take part
+    #[arg(long, value_enum, value_delimiter = ',')]
+    servers: Vec<Kind>,
+    /// Where tables and plots go; without it nowhere
+    #[arg(long)]
+    document: Option<PathBuf>,
 }
 
-/// Which Envoy.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Its route table answers; no filter.
-    Direct,
-    /// The older native cache filter.
-    Cache,
-    /// The newer one.
-    CacheV2,
-    /// No cache: every request goes to the origin.
-    Proxy,
+/// What a turn takes beside its load, and a start with warming up, in seconds.
+const TURN: f64 = 0.15;
+const START: f64 = 0.5;
+/// What the herd takes in all.
+const HERD: f64 = 25.0;
+
+impl Options {
+    fn plan(&self, scenario: Scenario) -> Plan {
+        // Hits are compared most closely.
+        let rounds = self.rounds.unwrap_or(if scenario == Scenario::Hit { 5 } else { 3 });
+        let (seconds, keys, fields) = (self.seconds, self.keys, self.fields);
+        Plan { seconds, rounds: rounds.max(1), keys, fields, servers: self.servers.clone() }
+    }
+
+    /// Seconds that everything will take, about.
+    fn estimate(&self) -> f64 {
+        let of = |scenario: &Scenario| {
+            let plan = self.plan(*scenario);
+            let taking_part = |size: &usize| {
+                let all = scenario.contestants(*size);
+                all.iter().filter(|kind| plan.servers.is_empty() || plan.servers.contains(kind)).count()
+            };
+            if *scenario == Scenario::Herd {
+                return HERD;
+            }
+            let contestants: usize = self.sizes.iter().map(taking_part).sum();
+            #[allow(clippy::cast_precision_loss, reason = "small counts")]
+            let (contestants, rounds, seconds) = (contestants as f64, plan.rounds as f64, plan.seconds as f64);
+            let warm_up = if *scenario == Scenario::Hit { WARM_UP } else { 0 };
+            #[allow(clippy::cast_precision_loss, reason = "a second or none")]
+            let warm_up = warm_up as f64;
+            contestants * (START + warm_up + rounds * (seconds + TURN))
+        };
+        self.scenarios.iter().map(of).sum()
+    }
 }
 
-impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::CacheV2, Self::Cache, Self::Proxy];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "Envoy, direct response",
-            Self::Cache => "Envoy `cache`",
-            Self::CacheV2 => "Envoy `cache_v2`",
-            Self::Proxy => "Envoy, no cache",
+/// Measures all that was asked for.
+pub(crate) async fn run(options: &Options) -> Result<(), String> {
+    for program in ["wrk", "taskset"] {
+        if !has(program) {
+            return Err(format!("{program} is missing; make setup-bench installs it"));
         }
     }
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+        return Err("two cores are needed: one for the server, one for the load".to_owned());
+    }
+    machine::pin(std::process::id(), LOAD_CORE)?;
+    println!("· this takes about {:.0} minutes", (options.estimate() / 60.0).ceil());
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let origin = Origin::start(folder.path()).await?;
+    for &scenario in &options.scenarios {
+        measure(options, scenario, &origin).await?;
+    }
+    Ok(())
+}
 
-    fn filter(self) -> &'static str {
-        match self {
-            Self::Direct | Self::Proxy => "",
-            Self::Cache => {
-                r#"
-          - name: envoy.filters.http.cache
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.cache.v3.CacheConfig
-              typed_config: { "@type": type.googleapis.com/envoy.extensions.http.cache.simple_http_cache.v3.SimpleHttpCacheConfig }"#
-            }
-            Self::CacheV2 => {
-                r#"
-          - name: envoy.filters.http.cache_v2
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.cache_v2.v3.CacheV2Config
-              typed_config: { "@type": type.googleapis.com/envoy.extensions.http.cache_v2.simple_http_cache.v3.SimpleHttpCacheV2Config }"#
-            }
+async fn measure(options: &Options, scenario: Scenario, origin: &Origin) -> Result<(), String> {
+    let plan = options.plan(scenario);
+    let (mut measured, client) = (Measured::default(), Client::new());
+    let table = if scenario == Scenario::Herd {
+        println!("· {}", scenario.title());
+        tables::of_herds(&herd::measure(&plan, origin, &mut measured).await?)
+    } else {
+        for &size in &options.sizes {
+            let arena = Arena { scenario, size, plan: &plan, origin, client: &client };
+            let progress = |step: &str| println!("· {}, {}: {step}", scenario.title(), size_name(size));
+            arena.measure(&mut measured, progress).await?;
         }
+        tables::of_rounds(scenario, &measured.rows)
+    };
+    println!("\n{table}");
+    for absent in &measured.absent {
+        println!("not run: {absent}");
     }
+    write(options, scenario, &plan, &measured, &table)
+}
 
-    fn action(self, body: &Path) -> String {
-        match self {
-            Self::Direct => format!(
-                "direct_response: {{ status: 200, body: {{ filename: \"{}\" }} }}\n              response_headers_to_add:\n{}",
-                body.display(),
-                // As many fields as a cached answer has.
-                (0..5)
-                    .map(|n| format!("              - header: {{ key: x-field-{n}, value: \"{}\" }}\n", "v".repeat(24)))
-                    .collect::<String>()
-            ),
-            _ => "route: { cluster: origin, timeout: 0s }".to_owned(),
-        }
+/// The scenario's section, and its plot beside the document.
+fn write(options: &Options, scenario: Scenario, plan: &Plan, measured: &Measured, table: &str) -> Result<(), String> {
+    let Some(document) = &options.document else { return Ok(()) };
+    let mut parts = vec![
+        format!("## {}", scenario.title()),
+        format!("{} Beside it: {}.", report::when_and_where(), machine::versions()),
+        scenario.words(plan),
+    ];
+    if !measured.absent.is_empty() {
+        parts.push(format!("Not run: {}.", measured.absent.join("; ")));
     }
-
-    fn config(self, origin: &str, body: &Path) -> Result<String, String> {
-        let (host, port) = origin.rsplit_once(':').ok_or("no port")?;
-        let (filter, action) = (self.filter(), self.action(body));
-        Ok(format!(
-            r#"
-admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: 0 }} }} }}
-static_resources:
-  listeners:
-  - name: ingress
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: 0 }} }}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          http_filters:{filter}
-          - name: envoy.filters.http.router
-            typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes:
-              - match: {{ prefix: "/" }}
-                {action}
-  clusters:
-  - name: origin
-    type: STATIC
-    load_assignment:
-      cluster_name: origin
-      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: {host}, port_value: {port} }} }} }} }}] }}]
-"#
-        ))
+    if let Some(title) = scenario.plot_title() {
+        let name = format!("benchmarks-{}.svg", scenario.section());
+        plot::draw(&document.with_file_name(&name), title, &measured.rows)?;
+        parts.push(format!("![{title}]({name})"));
     }
-
-    /// Starts it in front of `origin` (`host:port`). The error is its last words.
-    pub(crate) async fn start(self, origin: &str, folder: &Path, body: &Path) -> Result<Peer, String> {
-        let config = self.config(origin, body)?;
-        // The admin listens on a port that the file below names.
-        let name = format!("{}", self as u8);
-        let (file, admin, log) = (
-            folder.join(format!("{name}.yaml")),
-            folder.join(format!("{name}.admin")),
-            folder.join(format!("{name}.log")),
-        );
-        std::fs::write(&file, config).map_err(|error| error.to_string())?;
-        let mut command = Command::new(envoy_binary(&project_root()).map_err(|error| error.to_string())?);
-        command.arg("-c").arg(&file).arg("--admin-address-path").arg(&admin);
-        command.args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"]);
-        let mut process = Process::start(self.name(), command, &log).map_err(|error| error.to_string())?;
-        let client = Client::new();
-        let url = eventually(Duration::from_secs(15), || {
-            let ended = !process.is_running();
-            let (client, admin) = (client.clone(), std::fs::read_to_string(&admin).unwrap_or_default());
-            async move {
-                if ended {
-                    return Some(None);
-                }
-                let text = client.get(format!("http://{}/listeners?format=json", admin.trim())).send().await.ok()?;
-                let listeners: serde_json::Value = text.json().await.ok()?;
-                let port =
-                    listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"].as_u64()?;
-                Some(Some(format!("http://127.0.0.1:{port}")))
-            }
-        });
-        match url.await.flatten() {
-            Some(url) => Ok(Peer { name: self.name(), url, pid: process.id(), _process: process }),
-            None => Err(format!("{}: {}", self.name(), process.last_lines(2))),
-        }
+    parts.push(table.trim_end().to_owned());
+    if scenario == Scenario::Hit {
+        parts.push(include_str!("../explanation.md").to_owned());
     }
+    report::put(document, scenario.section(), &parts.join("\n\n"))
+        .map_err(|error| format!("{}: {error}", document.display()))
 }

@@ -1,6 +1,8 @@
-//! The document of measurements: each run replaces its own section and leaves the others.
+//! The document of measurements: each run replaces its own sections and leaves the others.
 
 use std::path::Path;
+
+use crate::machine;
 
 /// A table in Markdown.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -13,18 +15,13 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Date, processor and cores.
+/// Date, machine, and Larder's version.
 pub(crate) fn when_and_where() -> String {
-    let cores = std::thread::available_parallelism().map(usize::from).unwrap_or(0);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown", |(_, name)| name.trim());
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(since.as_millis()).unwrap_or(0);
     let date = larder_cache_core::http_time::Timestamp::from_millis(millis).to_http_date();
-    format!("{}; {cores} cores of {model}; Larder {}.", date.get(..16).unwrap_or(&date), env!("CARGO_PKG_VERSION"))
+    let date = date.get(..16).unwrap_or(&date);
+    format!("{date}; {}; Larder {}.", machine::hardware(), env!("CARGO_PKG_VERSION"))
 }
 
 /// Puts `text` between the markers of `section`, at the end where there are none.

@@ -3,7 +3,6 @@
 //! What this decides: which of the two. What is answered was decided by the core.
 
 use larder_cache_core::exchange::Reply;
-use larder_cache_core::fields::Fields;
 
 use crate::host::{Host, Map};
 use crate::vm::Vm;
@@ -18,7 +17,7 @@ const STAND_IN: &[u8] = b"-";
 
 impl<H: Host> Vm<H> {
     /// Answers. `passes_us` says whether our response callbacks will see the answer pass.
-    pub(crate) fn reply(&mut self, id: u32, reply: Reply, passes_us: bool) {
+    pub(crate) fn reply(&mut self, id: u32, mut reply: Reply, passes_us: bool) {
         let head: usize = reply.parts().iter().map(|part| part.text_len()).sum();
         let content = reply.content().len();
         let deferred = passes_us && content > 0 && content + head * HEAD_BYTE >= DEFERRED_FROM;
@@ -30,20 +29,19 @@ impl<H: Host> Vm<H> {
         if result.is_err() {
             self.host.log(log::Level::Warn, "larder: Envoy refused an answer");
         } else if deferred {
+            // What Envoy works out for its stand-in alone.
+            let (mut status, mut length) = (itoa::Buffer::new(), itoa::Buffer::new());
+            reply.fields.append(b":status", status.format(reply.status).as_bytes());
+            reply.fields.append(b"content-length", length.format(content).as_bytes());
             self.unsent.insert(id, reply);
         }
     }
 
     /// Our own answer passes: its head in place of its stand-in's.
     pub(crate) fn send_head(&mut self, id: u32) {
-        let Some(reply) = self.unsent.get(&id) else { return };
-        let (mut status, mut length) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let made = Fields::from_pairs([
-            (":status", status.format(reply.status)),
-            ("content-length", length.format(reply.content().len())),
-        ]);
-        let [ready, own] = reply.parts();
-        let _ = self.host.replace_headers(Map::Response, &[&made, ready, own]);
+        if let Some(reply) = self.unsent.get(&id) {
+            let _ = self.host.replace_headers(Map::Response, &reply.parts());
+        }
     }
 
     /// Our own answer passes: its content in place of its stand-in's.

@@ -52,7 +52,7 @@ pub fn answer(request: &Request, policy: &Policy, local: Local<'_>, now: Timesta
     }
     let ttl = reuse::remaining_millis(stored, now).div_euclid(1000);
     let status = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
-    let mut fields = Fields::with_capacity(3, 96);
+    let mut fields = Fields::with_capacity(5, 160);
     add_age(&mut fields, stored, now);
     mark(&mut fields, &status);
     let reply = Reply {

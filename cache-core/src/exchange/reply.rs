@@ -25,7 +25,7 @@ impl Exchange {
         let whole = 0..stored.body.len();
         let (code, mut fields, body, range) =
             match preconditions::evaluate(&self.request, stored, self.policy.max_ranges) {
-                Answer::Full => (stored.status, Fields::with_capacity(3, 128), stored.body.clone(), whole),
+                Answer::Full => (stored.status, Fields::with_capacity(5, 160), stored.body.clone(), whole),
                 Answer::NotModified => (304, preconditions::not_modified_fields(stored), Arc::from([]), 0..0),
                 Answer::Partial(piece) => {
                     let len = piece.body.len();
