@@ -37,17 +37,17 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// Our own answer passes: its head in place of its stand-in's.
-    pub(crate) fn send_head(&mut self, id: u32) {
-        if let Some(reply) = self.unsent.get(&id) {
-            let _ = self.host.replace_headers(Map::Response, &reply.parts());
-        }
+    /// If an answer of our own passes: its head in place of its stand-in's. Says whether one does.
+    pub(crate) fn send_head(&mut self, id: u32) -> bool {
+        let Some(reply) = self.unsent.get(&id) else { return false };
+        let _ = self.host.replace_headers(Map::Response, &reply.parts());
+        true
     }
 
-    /// Our own answer passes: its content in place of its stand-in's.
-    pub(crate) fn send_content(&mut self, id: u32) {
-        if let Some(reply) = self.unsent.remove(&id) {
-            let _ = self.host.replace_response_body(reply.content());
-        }
+    /// If an answer of our own passes: its content in place of its stand-in's. Says whether one does.
+    pub(crate) fn send_content(&mut self, id: u32) -> bool {
+        let Some(reply) = self.unsent.remove(&id) else { return false };
+        let _ = self.host.replace_response_body(reply.content());
+        true
     }
 }

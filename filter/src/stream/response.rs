@@ -13,7 +13,9 @@ const NO_ORIGIN: [&[u8]; 3] = [b"no_healthy_upstream", b"upstream_reset", b"clus
 impl<H: Host> Vm<H> {
     /// A response's head: the origin's, Envoy's own, or ours again.
     pub fn on_response_headers(&mut self, id: u32, end: bool) -> Action {
-        self.send_head(id);
+        if self.send_head(id) {
+            return Action::Continue;
+        }
         let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
         if stream.replied || !stream.exchange.expects_response() {
             return Action::Continue;
@@ -37,7 +39,9 @@ impl<H: Host> Vm<H> {
 
     /// A piece of a response's content.
     pub fn on_response_body(&mut self, id: u32, length: usize, end: bool) -> Action {
-        self.send_content(id);
+        if self.send_content(id) {
+            return Action::Continue;
+        }
         let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
         if stream.replied {
             return Action::Continue;
