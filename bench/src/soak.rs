@@ -53,7 +53,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), String> {
         "`make bench-soak`: {} URLs with contents of 256 bytes to 4 KB, the n-th asked for n^-{EXPONENT} times as often as the\n\
          first, {} requests a second from {CLIENTS} clients. Level 1 has its 64 MiB and cannot hold them all, level 2 is Redis;\n\
          responses are fresh for five minutes and may be served stale for one more. Envoy's one worker is on core 0, all else\n\
-         on core 1; times are what a client there sees. The table leaves the first quarter out, in which level 1 fills.",
+         on core 1; times are what a client there sees, of hits in level 1 and in Redis alike. The table leaves the first quarter out, in which level 1 fills.",
         options.keys, options.rate
     );
     let image = "![Memory, processor time and latency over time](benchmarks-soak.svg)";
