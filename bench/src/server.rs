@@ -105,21 +105,25 @@ fn filter_config(kind: Kind) -> String {
     }
 }
 
+/// Larder in front of `origin` (`host:port`) as it is measured.
+pub(crate) fn one_worker(origin: &str, filter_config: String) -> Settings {
+    Settings {
+        filter_config,
+        origins: Origins::Addresses(vec![origin.to_owned()]),
+        workers: 1,
+        access_log: false,
+        health_path: String::new(),
+        ..Settings::default()
+    }
+}
+
 async fn larder(kind: Kind, origin: &str, folder: &Path) -> Result<Server, String> {
     let binary = built(&project_root(), "target/release/larder-sidecar", "make build");
     let mut command = Command::new(binary.map_err(|error| error.to_string())?);
     command.args(["--listen", "127.0.0.1:0"]).env_remove("REDIS_URL");
     let (process, address) = start_listening("larder-sidecar", command, &folder.join("sidecar.log")).await?;
     pin(process.id(), LOAD_CORE)?;
-    let settings = Settings {
-        filter_config: filter_config(kind),
-        origins: Origins::Addresses(vec![origin.to_owned()]),
-        sidecar: Some(address.clone()),
-        workers: 1,
-        access_log: false,
-        health_path: String::new(),
-        ..Settings::default()
-    };
+    let settings = Settings { sidecar: Some(address.clone()), ..one_worker(origin, filter_config(kind)) };
     let stack = Stack::start(settings, |_| {}).await.map_err(|error| error.to_string())?;
     let sidecar = (kind != Kind::LarderAlone).then_some(Sidecar { address, process });
     let (url, pid) = (stack.url().to_owned(), stack.envoy_id());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use larder_stack::{Origins, RedisServer, Settings, Stack, StoreKind};
+use larder_stack::{RedisServer, Settings, Stack, StoreKind};
 use rand_distr::{Distribution, Zipf};
 use reqwest::Client;
 
@@ -15,6 +15,7 @@ use crate::figures::percentile;
 use crate::machine::{LOAD_CORE, SERVER_CORE, cpu_micros, pin, resident_bytes};
 use crate::origin::Origin;
 use crate::report;
+use crate::server::one_worker;
 
 /// How unequal the keys' popularity is: the n-th is asked for n^-0.9 times as often as the first.
 const EXPONENT: f64 = 0.9;
@@ -107,15 +108,8 @@ async fn measure(soak: &Options, progress: impl Fn(&Sample)) -> Result<Vec<Sampl
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let redis = RedisServer::start().await?;
     let origin = Origin::start(folder.path()).await?;
-    let settings = Settings {
-        filter_config: include_str!("../../envoy/filters/default.json").to_owned(),
-        origins: Origins::Addresses(vec![origin.address.clone()]),
-        store: StoreKind::Redis(redis.url()),
-        workers: 1,
-        access_log: false,
-        health_path: String::new(),
-        ..Settings::default()
-    };
+    let config = include_str!("../../envoy/filters/default.json").to_owned();
+    let settings = Settings { store: StoreKind::Redis(redis.url()), ..one_worker(&origin.address, config) };
     let stack = Stack::start(settings, |_| {}).await.map_err(|error| error.to_string())?;
     pin(stack.envoy_id(), SERVER_CORE)?;
     let (answers, over) = (Answers::default(), Arc::new(AtomicBool::new(false)));
