@@ -47,41 +47,23 @@ impl<H: Host> Vm<H> {
             return Action::Continue;
         }
         let interest = stream.exchange.interest();
-        if interest == Interest::None {
-            return Action::Continue;
-        }
+        let piece = match interest {
+            Interest::None => return Action::Continue,
+            Interest::Copy | Interest::Take if length > 0 => self.host.response_body(length),
+            Interest::Copy | Interest::Take | Interest::Swallow => Ok(Vec::new()),
+        };
+        let passes = interest == Interest::Copy;
+        stream.response = Passage::InCallback(if passes { Action::Continue } else { Action::Pause });
         let now = self.host.now();
-        match interest {
-            Interest::None => {}
-            Interest::Copy => {
-                stream.response = Passage::InCallback(Action::Continue);
-                let chunk = if length == 0 { Ok(Vec::new()) } else { self.host.response_body(length) };
-                match chunk {
-                    Ok(chunk) => self.drive(id, Event::Body { chunk: &chunk, end }, now),
-                    Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
-                }
-            }
-            Interest::Take => {
-                stream.response = Passage::InCallback(Action::Pause);
-                let chunk = if length == 0 { Ok(Vec::new()) } else { self.host.response_body(length) };
-                match chunk {
-                    Ok(chunk) => {
-                        if !end {
-                            let _ = self.host.replace_response_body(&[]);
-                        }
-                        self.drive(id, Event::Body { chunk: &chunk, end }, now);
-                    }
-                    Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
-                }
-            }
-            Interest::Swallow => {
-                stream.response = Passage::InCallback(Action::Pause);
-                if end {
-                    self.drive(id, Event::Body { chunk: &[], end }, now);
-                } else {
-                    let _ = self.host.replace_response_body(&[]);
-                }
-            }
+        let Ok(piece) = piece else {
+            self.drive(id, Event::Gone { origin_broke: true }, now);
+            return self.response_action(id);
+        };
+        if !passes && !end {
+            let _ = self.host.replace_response_body(&[]);
+        }
+        if interest != Interest::Swallow || end {
+            self.drive(id, Event::Body { chunk: &piece, end }, now);
         }
         self.response_action(id)
     }
