@@ -214,10 +214,6 @@ impl Exchange {
         *self.digest.get_or_insert_with(|| key.as_ref().map_or(KeyDigest([0; 32]), PrimaryKey::digest))
     }
 
-    fn uncacheable_until(&self, now: Timestamp) -> Timestamp {
-        now.plus(self.policy.uncacheable_for)
-    }
-
     /// Leaves the leader slot, if this request leads, and gives the lease back unless an entry will.
     fn finish(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
         let uncacheable = matches!(outcome, Outcome::Uncacheable);
@@ -228,10 +224,11 @@ impl Exchange {
         if std::mem::take(&mut self.leads)
             && let Some(key) = self.collapse_key
         {
+            let uncacheable_until = now.plus(self.policy.uncacheable_for);
             if uncacheable {
-                self.mark_uncacheable(self.uncacheable_until(now), effects);
+                self.mark_uncacheable(uncacheable_until, effects);
             }
-            effects.push(Effect::Publish { key, outcome, uncacheable_until: self.uncacheable_until(now) });
+            effects.push(Effect::Publish { key, outcome, uncacheable_until });
         }
     }
 

@@ -146,13 +146,6 @@ impl Fields {
         }
     }
 
-    /// Adds all lines of `more` at the end.
-    pub fn extend(&mut self, more: &Self) {
-        for (name, value) in more.iter() {
-            self.append(name, value);
-        }
-    }
-
     /// Removes every line of `name` and adds one with `value` at the end.
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
         self.remove(name);

@@ -121,12 +121,7 @@ impl Refresh {
                 let stored = Arc::new(*stored);
                 let fence = self.order.fence.take();
                 let key = self.order.key.clone();
-                effects.push(Effect::Keep {
-                    key,
-                    stored: stored.clone(),
-                    fence,
-                    local_only: !self.policy.shared_store,
-                });
+                effects.push(Effect::keep(&self.policy, key, stored.clone(), fence));
                 self.finish(Outcome::Fetched(stored), now, &mut effects);
             }
             Verdict::Replaced => {

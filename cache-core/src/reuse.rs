@@ -33,6 +33,11 @@ pub enum MustValidate {
     Request,
 }
 
+/// What `Cache-Status` says of it: whole seconds of freshness left, less than 0 once it is stale (RFC 9211 §2.5).
+pub fn ttl(stored: &StoredResponse, now: Timestamp) -> i64 {
+    remaining_millis(stored, now).div_euclid(1000)
+}
+
 /// Milliseconds of freshness left; negative when stale by so much.
 pub fn remaining_millis(stored: &StoredResponse, now: Timestamp) -> i64 {
     let age = stored.initial_age.as_millis().saturating_add(now.millis_since(stored.response_time));

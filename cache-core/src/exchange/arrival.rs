@@ -88,23 +88,7 @@ impl Exchange {
         {
             return;
         }
-        if self.is_collapsible() && local.uncacheable_until.is_some_and(|until| now < until) {
-            // As its leader slot would say, for less.
-            self.forward_uncacheable(now, effects);
-            return;
-        }
-        let known = local.variants.last().map(|variant| &variant.selecting);
-        self.set_collapse_key(known);
-        self.look_further(now, effects);
-    }
-
-    /// Whether behind level 1 the leader slot comes next.
-    fn is_collapsible(&self) -> bool {
-        let no_detour = |asked: &RequestDirectives| asked.no_cache || asked.only_if_cached;
-        self.policy.collapse
-            && self.overriding.is_none()
-            && !self.asked.as_ref().is_some_and(no_detour)
-            && !(self.is_head() || self.has_ranges() || self.is_credentialed())
+        self.look_further(local, now, effects);
     }
 
     pub(super) fn forward_uncacheable(&mut self, now: Timestamp, effects: &mut Effects) {
@@ -120,21 +104,28 @@ impl Exchange {
     }
 
     /// What the request and the policy allow behind level 1.
-    fn look_further(&mut self, now: Timestamp, effects: &mut Effects) {
+    fn look_further(&mut self, local: Local<'_>, now: Timestamp, effects: &mut Effects) {
         let asked_no_cache = self.asked.as_ref().is_some_and(|asked| asked.no_cache);
         let only_if_cached = self.asked.as_ref().is_some_and(|asked| asked.only_if_cached);
-        if asked_no_cache && !only_if_cached {
+        let wants_whole = !(self.is_head() || only_if_cached || self.has_ranges());
+        let shares = self.policy.collapse && !asked_no_cache && wants_whole && !self.is_credentialed();
+        let is_marked = self.overriding.is_none() && local.uncacheable_until.is_some_and(|until| now < until);
+        if shares && is_marked {
+            // As the leader slot would say, without the digests that it takes to get there.
+            self.forward_uncacheable(now, effects);
+            return;
+        }
+        self.set_collapse_key(local.variants.last().map(|variant| &variant.selecting));
+        if shares {
+            self.arrive(true, effects);
+        } else if asked_no_cache && !only_if_cached {
             // An answer from before this request would not do, so neither the store nor a leader can help.
             self.forward(true, now, effects);
-        } else if self.is_head() || only_if_cached || self.has_ranges() {
-            self.ask_store(false, false, now, effects);
-        } else if self.is_credentialed() {
-            self.ask_store(false, true, now, effects);
-        } else if self.policy.collapse {
-            self.arrive(true, effects);
         } else {
-            self.detail = Some(Detail::NotCollapsed);
-            self.ask_store(false, true, now, effects);
+            if wants_whole && !self.is_credentialed() {
+                self.detail = Some(Detail::NotCollapsed);
+            }
+            self.ask_store(false, wants_whole, now, effects);
         }
     }
 

@@ -4,13 +4,12 @@
 //! what the long way would say; `tests/at_once.rs` holds it to that. It exists because a hit's cost inside a proxy is the
 //! amount of code it runs through, more than what that code does (`docs/benchmarks.md`).
 
-use std::sync::Arc;
-
 use super::effect::Reply;
 use super::event::Local;
-use super::reply::{add_age, mark};
+use super::look_up::HIT_DETAILS;
+use super::reply::whole;
 use crate::cache_status::CacheStatus;
-use crate::fields::{Fields, NameSet};
+use crate::fields::NameSet;
 use crate::http_time::Timestamp;
 use crate::message::Request;
 use crate::policy::Policy;
@@ -50,18 +49,6 @@ pub fn answer(request: &Request, policy: &Policy, local: Local<'_>, now: Timesta
     if stored.part.is_some() || reuse::decide(stored, None, policy, now) != Reuse::Fresh {
         return None;
     }
-    let ttl = reuse::remaining_millis(stored, now).div_euclid(1000);
-    let status = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
-    let mut fields = Fields::with_capacity(5, 160);
-    add_age(&mut fields, stored, now);
-    mark(&mut fields, &status);
-    let reply = Reply {
-        status: stored.status,
-        stored: Some(stored.clone()),
-        fields,
-        body: Arc::clone(&stored.body),
-        range: 0..stored.body.len(),
-        details: super::look_up::HIT_DETAILS,
-    };
-    Some((reply, status))
+    let status = CacheStatus { hit: true, ttl: Some(reuse::ttl(stored, now)), ..CacheStatus::default() };
+    Some((whole(stored, &status, HIT_DETAILS, now), status))
 }

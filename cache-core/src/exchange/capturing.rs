@@ -33,7 +33,7 @@ impl Exchange {
         };
         match storing::judge(&fetched, || self.url(), &self.policy) {
             Ok(response) => {
-                let ttl = reuse::remaining_millis(&response, now).div_euclid(1000);
+                let ttl = reuse::ttl(&response, now);
                 let status = CacheStatus { stored: true, ttl: Some(ttl), ..self.forwarded(head.status) };
                 effects.extend(self.pass(&head.fields, None, status));
                 self.state = State::Capturing(Capture::new(response, declared, limit, Purpose::Store));
@@ -114,8 +114,7 @@ impl Exchange {
         if let Some(key) = self.key.clone() {
             // The fence goes with the entry: the write ends the lease.
             let fence = self.fence.take();
-            let local_only = !self.policy.shared_store;
-            effects.push(Effect::Keep { key, stored: stored.clone(), fence, local_only });
+            effects.push(Effect::keep(&self.policy, key, stored.clone(), fence));
         }
         self.finish(Outcome::Fetched(stored), now, effects);
     }

@@ -12,6 +12,7 @@ use crate::fields::Fields;
 use crate::http_time::Timestamp;
 use crate::key::PrimaryKey;
 use crate::message::Request;
+use crate::policy::Policy;
 use crate::store_api::{Fence, KeyDigest, Selectors};
 use crate::stored_response::StoredResponse;
 
@@ -50,7 +51,7 @@ pub enum Effect {
         stored: Arc<StoredResponse>,
         /// The lease it was fetched under.
         fence: Option<Fence>,
-        /// Whether the store has it already.
+        /// Whether it is not for the store: it comes from there, or is not shared.
         local_only: bool,
     },
     /// Leave the leader slot and tell those who wait.
@@ -84,6 +85,13 @@ pub enum Effect {
     Invalidate(Vec<PrimaryKey>),
     /// How it ended, for metrics and log. Once per exchange.
     Report(CacheStatus),
+}
+
+impl Effect {
+    /// Keep what is new wherever `policy` wants it.
+    pub(crate) fn keep(policy: &Policy, key: PrimaryKey, stored: Arc<StoredResponse>, fence: Option<Fence>) -> Self {
+        Self::Keep { key, stored, fence, local_only: !policy.shared_store }
+    }
 }
 
 /// A look-up in the store.

@@ -67,8 +67,7 @@ impl Exchange {
             Some(held) if held.part.is_some() => partial::join(held, part),
             _ => part,
         };
-        let local_only = !self.policy.shared_store;
-        effects.push(Effect::Keep { key, stored: Arc::new(stored), fence: None, local_only });
+        effects.push(Effect::keep(&self.policy, key, Arc::new(stored), None));
     }
 
     /// The answer to a request for the rest of what is held.

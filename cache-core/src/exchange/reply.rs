@@ -21,22 +21,17 @@ impl Exchange {
         details: &'static str,
         now: Timestamp,
     ) -> [Effect; 2] {
-        status.ttl = Some(reuse::remaining_millis(stored, now).div_euclid(1000));
-        let whole = 0..stored.body.len();
-        let (code, mut fields, body, range) =
-            match preconditions::evaluate(&self.request, stored, self.policy.max_ranges) {
-                Answer::Full => (stored.status, Fields::with_capacity(5, 160), stored.body.clone(), whole),
-                Answer::NotModified => (304, preconditions::not_modified_fields(stored), Arc::from([]), 0..0),
-                Answer::Partial(piece) => {
-                    let len = piece.body.len();
-                    (206, piece.fields, piece.body, 0..len)
-                }
-                Answer::RangeNotSatisfiable(fields) => (416, fields, Arc::from([]), 0..0),
-            };
-        let lies_ready = fields.is_empty().then(|| stored.clone());
+        status.ttl = Some(reuse::ttl(stored, now));
+        let (code, mut fields, body) = match preconditions::evaluate(&self.request, stored, self.policy.max_ranges) {
+            Answer::Full => return [Effect::Reply(whole(stored, &status, details, now)), Effect::Report(status)],
+            Answer::NotModified => (304, preconditions::not_modified_fields(stored), Arc::from([])),
+            Answer::Partial(piece) => (206, piece.fields, piece.body),
+            Answer::RangeNotSatisfiable(fields) => (416, fields, Arc::from([])),
+        };
         add_age(&mut fields, stored, now);
         mark(&mut fields, &status);
-        let reply = Reply { status: code, stored: lies_ready, fields, body, range, details };
+        let range = 0..body.len();
+        let reply = Reply { status: code, stored: None, fields, body, range, details };
         [Effect::Reply(reply), Effect::Report(status)]
     }
 
@@ -104,14 +99,29 @@ impl Exchange {
     }
 }
 
+/// `stored` as it is, with what this answer adds.
+pub(super) fn whole(
+    stored: &Arc<StoredResponse>,
+    status: &CacheStatus,
+    details: &'static str,
+    now: Timestamp,
+) -> Reply {
+    // Room for these and for what the shell may add, so that nothing grows.
+    let mut fields = Fields::with_capacity(5, 160);
+    add_age(&mut fields, stored, now);
+    mark(&mut fields, status);
+    let (body, range) = (stored.body.clone(), 0..stored.body.len());
+    Reply { status: stored.status, stored: Some(stored.clone()), fields, body, range, details }
+}
+
 /// `Age` (RFC 9111 §5.1), which every answer from a stored response carries.
-pub(super) fn add_age(fields: &mut Fields, stored: &StoredResponse, now: Timestamp) {
+fn add_age(fields: &mut Fields, stored: &StoredResponse, now: Timestamp) {
     let seconds = age::current_age(stored, now).as_secs();
     fields.append_with("age", |text| text.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes()));
 }
 
 /// Says in an answer of the cache's own how it came about.
-pub(super) fn mark(fields: &mut Fields, status: &CacheStatus) {
+fn mark(fields: &mut Fields, status: &CacheStatus) {
     fields.append_with("cache-status", |text| status.write(text));
     fields.append_with(X_CACHE_STATUS, |text| text.extend_from_slice(status.hit_or_miss().as_bytes()));
 }

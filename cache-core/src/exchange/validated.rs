@@ -78,9 +78,8 @@ impl Exchange {
         let stale = self.candidate.clone().filter(|stored| stored.part.is_none());
         let (Some(stale), Some(key)) = (stale, self.key.clone()) else { return };
         let fresh = validation::freshen_by_head(&stale, head, fetch.request_time, now).ok();
-        let local_only = !self.policy.shared_store;
         effects.push(match fresh.and_then(|fresh| self.renewed(&fresh).ok()) {
-            Some(fresh) => Effect::Keep { key, stored: Arc::new(fresh), fence: None, local_only },
+            Some(fresh) => Effect::keep(&self.policy, key, Arc::new(fresh), None),
             None => Effect::Invalidate(vec![key]),
         });
     }
