@@ -108,8 +108,12 @@ pub enum Detail {
     UnsupportedRequest,
     /// Concurrent requests for different keys share a leader slot, or a rule switches collapsing off.
     NotCollapsed,
-    /// A request with `Authorization` is not answered from what was stored for everybody.
+    /// A request with credentials is not answered from what was stored for everybody.
     Authorization,
+    /// A field for which the policy says so makes the request pass.
+    UnkeyedField,
+    /// Stale content was validated first: a refresh would have asked without what selected it, or for another host.
+    NotRefreshed,
 }
 
 impl Detail {
@@ -135,6 +139,8 @@ impl Detail {
             Self::UnsupportedRequest,
             Self::NotCollapsed,
             Self::Authorization,
+            Self::UnkeyedField,
+            Self::NotRefreshed,
         ]
         .into_iter()
         .chain(NotStorable::ALL.into_iter().map(Self::NotStored))
@@ -163,6 +169,8 @@ impl Detail {
             Self::UnsupportedRequest => "unsupported-request",
             Self::NotCollapsed => "not-collapsed",
             Self::Authorization => "authorization",
+            Self::UnkeyedField => "unkeyed-field",
+            Self::NotRefreshed => "not-refreshed",
         }
     }
 }

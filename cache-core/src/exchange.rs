@@ -60,6 +60,8 @@ pub struct Exchange {
     digest: Option<KeyDigest>,
     /// Path and query for the origin, where that differs from the client's.
     path: Option<Vec<u8>>,
+    /// How the request differs on every way to the origin from what the client sent.
+    adjusted: ForwardedRequest,
     overriding: Option<QueryOverride>,
     asked: Option<RequestDirectives>,
     /// The best stored response known; what a validation is about.
@@ -145,6 +147,7 @@ impl Exchange {
             key: None,
             digest: None,
             path: None,
+            adjusted: ForwardedRequest::default(),
             overriding: None,
             asked: None,
             candidate: None,
@@ -218,7 +221,8 @@ impl Exchange {
     fn finish(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
         let uncacheable = matches!(outcome, Outcome::Uncacheable);
         if let Some(fence) = self.fence.take() {
-            let uncacheable_ms = if uncacheable { self.policy.uncacheable_for.as_millis() } else { 0 };
+            let speaks_for_all = uncacheable && !self.is_a_choice_of_the_client();
+            let uncacheable_ms = if speaks_for_all { self.policy.uncacheable_for.as_millis() } else { 0 };
             effects.push(Effect::ReleaseLease { key: self.digest(), fence, uncacheable_ms });
         }
         if std::mem::take(&mut self.leads)

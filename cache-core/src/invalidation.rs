@@ -4,6 +4,7 @@
 //! responses are found and dropped.
 
 use crate::fields::trim;
+use crate::key::{canonical_authority, canonical_scheme};
 use crate::message::{Request, ResponseHead};
 
 /// A URI whose stored responses are dropped.
@@ -70,7 +71,8 @@ fn resolve(reference: &[u8], request: &Request) -> Option<Vec<u8>> {
     if let Some(rest) = rest {
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        if !authority.eq_ignore_ascii_case(request.authority()) {
+        let scheme = canonical_scheme(request.scheme());
+        if canonical_authority(&scheme, authority) != canonical_authority(&scheme, request.authority()) {
             return None;
         }
         return Some(without_dots(&if path.starts_with(b"/") { path.to_vec() } else { [b"/", path].concat() }));
@@ -147,6 +149,7 @@ mod tests {
             ("//a.example/x", "/x"),
             ("http://A.example/x/../y", "/y"),
             ("http://a.example", "/"),
+            ("HTTP://A.example:80/x", "/x"),
         ] {
             assert_eq!(paths("POST", 201, &[("location", reference)]), ["/d/e?x=1", path], "{reference}");
             assert_eq!(paths("POST", 201, &[("content-location", reference)]), ["/d/e?x=1", path], "{reference}");

@@ -12,6 +12,7 @@ pub mod cache_status;
 pub mod codec;
 pub mod collapse;
 pub mod exchange;
+pub mod field_names;
 pub mod fields;
 pub mod freshness;
 mod http_date;

@@ -4,6 +4,11 @@
 //! that a request is read without copying it.
 
 use crate::fields::Fields;
+use crate::key::{canonical_authority, canonical_scheme};
+use crate::policy::Policy;
+
+/// The scheme by which a proxy in front was asked.
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// The head of a presented request (RFC 9111 §4): its fields, pseudo-fields among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +17,8 @@ pub struct Request {
     pub fields: Fields,
     /// Whether content may follow the head.
     pub has_content: bool,
+    /// Whether the proxy knows who asks by other means than a field (`Policy::identity_metadata`).
+    pub is_identified: bool,
 }
 
 impl Request {
@@ -19,7 +26,7 @@ impl Request {
     pub fn new(method: &str, authority: &str, path: &str) -> Self {
         let fields =
             Fields::from_pairs([(":method", method), (":scheme", "http"), (":authority", authority), (":path", path)]);
-        Self { fields, has_content: false }
+        Self { fields, ..Self::default() }
     }
 
     /// The request with one more field line.
@@ -34,9 +41,11 @@ impl Request {
         self.pseudo(":method")
     }
 
-    /// `http` or `https`, as the client came.
+    /// `http` or `https`, as the client came. `X-Forwarded-Proto` says so where a proxy in front ended TLS; Envoy takes it
+    /// away from whom it does not trust. What it says else does not count.
     pub fn scheme(&self) -> &[u8] {
-        self.pseudo(":scheme")
+        let is_scheme = |value: &&[u8]| value.eq_ignore_ascii_case(b"http") || value.eq_ignore_ascii_case(b"https");
+        self.fields.get(FORWARDED_PROTO).filter(is_scheme).unwrap_or_else(|| self.pseudo(":scheme"))
     }
 
     /// Host and port (RFC 9110 §7.2).
@@ -47,6 +56,36 @@ impl Request {
     /// Path and query, exactly as received.
     pub fn path(&self) -> &[u8] {
         self.pseudo(":path")
+    }
+
+    /// The fields to change so that the origin is asked for exactly what the key names: scheme and authority in their
+    /// canonical spelling, and no other scheme beside it.
+    pub fn canonical_changes(&self) -> Fields {
+        let mut changes = Fields::default();
+        let scheme = canonical_scheme(self.scheme());
+        let authority = canonical_authority(&scheme, self.authority());
+        if *authority != *self.authority() {
+            changes.append(b":authority", &authority);
+        }
+        if self.pseudo(":scheme") != &*scheme {
+            changes.append(b":scheme", &scheme);
+        }
+        let mut forwarded = self.fields.all(FORWARDED_PROTO);
+        if forwarded.next().is_some_and(|value| value != &*scheme) || forwarded.next().is_some() {
+            changes.append(FORWARDED_PROTO.as_bytes(), &scheme);
+        }
+        changes
+    }
+
+    /// Whether the request carries credentials: `Authorization`, a field that says who asks, or an identity that the proxy
+    /// knows. What is answered to one of them is for nobody else unless it says so (RFC 9111 §3.5).
+    pub fn is_credentialed(&self, policy: &Policy) -> bool {
+        self.is_identified || self.fields.contains("authorization") || policy.identity_fields.any_in(&self.fields)
+    }
+
+    /// Whether what is answered may be for this client alone: it has credentials, or a cookie that the policy heeds.
+    pub fn is_one_clients(&self, policy: &Policy) -> bool {
+        self.is_credentialed(policy) || (!policy.store_with_cookie && self.fields.contains("cookie"))
     }
 
     fn pseudo(&self, name: &str) -> &[u8] {
@@ -67,5 +106,51 @@ impl ResponseHead {
     /// A response head from `(name, value)` pairs, for tests and tools.
     pub fn new(status: u16, pairs: &[(&str, &str)]) -> Self {
         Self { status, fields: Fields::from_pairs(pairs.iter().copied()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(pairs: &[(&str, &str)]) -> String {
+        let request = Request { fields: Fields::from_pairs(pairs.iter().copied()), ..Request::default() };
+        let text = |bytes| std::str::from_utf8(bytes).unwrap();
+        let changes = request.canonical_changes();
+        changes.iter().map(|(name, value)| format!("{}={} ", text(name), text(value))).collect()
+    }
+
+    #[test]
+    fn the_origin_is_asked_for_what_the_key_names() {
+        for (scheme, authority, forwarded, expected) in [
+            ("http", "a.example", &[][..], ""),
+            ("http", "a.example", &["http"], ""),
+            ("http", "A.example", &["http"], ":authority=a.example "),
+            ("http", "a.example:80", &[], ":authority=a.example "),
+            ("http", "a.example:443", &["https"], ":authority=a.example :scheme=https "),
+            ("https", "a.example", &["http"], ":scheme=http "),
+            ("http", "a.example", &["HTTPS"], ":scheme=https x-forwarded-proto=https "),
+            ("http", "a.example", &["nothttps"], "x-forwarded-proto=http "),
+            ("http", "a.example", &["http", "evil"], "x-forwarded-proto=http "),
+            ("http", "a.example", &["https,http"], "x-forwarded-proto=http "),
+        ] {
+            let mut pairs = vec![(":scheme", scheme), (":authority", authority)];
+            pairs.extend(forwarded.iter().map(|value| ("x-forwarded-proto", *value)));
+            assert_eq!(changes(&pairs), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_say_who_asks_counts_as_credentials() {
+        let plain = Request::new("GET", "a", "/").with("cookie", "a=b");
+        assert!(!plain.is_credentialed(&Policy::default()));
+        assert!(plain.is_one_clients(&Policy::default()));
+        for name in ["authorization", "x-jwt-sub", "x_jwt_sub", "x-forwarded-user", "x-auth-request-email", "x-api-key"]
+        {
+            assert!(plain.clone().with(name, "a").is_credentialed(&Policy::default()), "{name}");
+        }
+        assert!(Request { is_identified: true, ..plain.clone() }.is_credentialed(&Policy::default()));
+        let strict = Policy::strict();
+        assert!(!plain.clone().with("x-jwt-sub", "a").is_credentialed(&strict) && !plain.is_one_clients(&strict));
     }
 }

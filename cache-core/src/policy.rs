@@ -3,7 +3,14 @@
 //! What this decides: the bounds of each choice and its safe default. What it leaves out: how a choice is written down;
 //! the filter's `config` reads JSON into this.
 
+use crate::field_names::FieldNames;
 use crate::http_time::DeltaSeconds;
+
+mod identity;
+mod unkeyed;
+
+pub use identity::{IDENTITY_FIELDS, IDENTITY_METADATA};
+pub use unkeyed::{Handling, UNKEYED_FIELDS, UnkeyedFields};
 
 /// How one rule's requests are cached. `Policy::default()` is the safe default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,9 +38,16 @@ pub struct Policy {
     /// Whether a response to a request with `Cookie` may be stored without being explicitly public
     /// (`public` or `s-maxage`).
     pub store_with_cookie: bool,
-    /// Whether a request with `Authorization` may be answered from any stored response; else only from one that is
+    /// Whether a request with credentials may be answered from any stored response; else only from one that is
     /// explicitly for everybody (RFC 9111 §3.5 restricts storing alone).
     pub reuse_with_authorization: bool,
+    /// Request fields that say who asks: a request that has one is treated as one with `Authorization` is.
+    pub identity_fields: FieldNames,
+    /// Namespaces of Envoy's dynamic metadata that say who asks: a filter before the cache may know the client and tell
+    /// the origin by other means than a field.
+    pub identity_metadata: Vec<String>,
+    /// What becomes of request fields that origins look at although no `Vary` names them.
+    pub unkeyed_fields: UnkeyedFields,
     /// Whether every final status may be stored with an explicit lifetime (RFC 9111 §3); else only those in
     /// [`Policy::SAFE_STATUSES`], so that an error that one client caused is not served to all.
     pub store_any_status: bool,
@@ -129,6 +143,9 @@ impl Policy {
             store_set_cookie: true,
             store_with_cookie: true,
             reuse_with_authorization: true,
+            identity_fields: FieldNames::default(),
+            identity_metadata: Vec::new(),
+            unkeyed_fields: UnkeyedFields::default(),
             store_any_status: true,
             grace: DeltaSeconds::new(300),
             range_on_miss: RangeOnMiss::Part,
@@ -153,6 +170,9 @@ impl Default for Policy {
             store_set_cookie: false,
             store_with_cookie: false,
             reuse_with_authorization: false,
+            identity_fields: FieldNames::of(&IDENTITY_FIELDS),
+            identity_metadata: IDENTITY_METADATA.map(str::to_owned).to_vec(),
+            unkeyed_fields: UnkeyedFields::selecting(&UNKEYED_FIELDS),
             store_any_status: false,
             keep: DeltaSeconds::new(300),
             grace: DeltaSeconds::ZERO,

@@ -1,7 +1,8 @@
 //! A background refresh (RFC 5861 §3): one request without a client, that keeps the good object whatever happens.
 //!
-//! What this decides: exactly one refresh per key, here by the leader slot and in the fleet by the lease, and what its
-//! answer changes. What it leaves out: how the request is sent.
+//! What this decides: exactly one refresh per key, here by the leader slot and in the fleet by the lease; what is sent,
+//! which is what selected the stored response and nothing else of the client that happened to find it; and what the answer
+//! changes, judged by what was sent. What it leaves out: how the request is sent.
 
 use std::sync::Arc;
 
@@ -11,19 +12,21 @@ use crate::exchange::{Effect, Effects, Outcome, StoreAnswer, StoreQuestion};
 use crate::fields::{Fields, is_hop_by_hop};
 use crate::http_time::Timestamp;
 use crate::key::OVERRIDE_FIELD;
-use crate::message::ResponseHead;
-use crate::policy::Policy;
+use crate::message::{Request, ResponseHead};
+use crate::policy::{Handling, Policy};
 use crate::query_override::QueryOverride;
 use crate::reuse::{self, Reuse};
 use crate::stored_response::StoredResponse;
 use crate::validation::{self, Validators};
-use crate::vary;
+use crate::vary::{self, SelectingFields, language, unkeyed};
 
 /// One refresh that leads its slot.
 #[derive(Debug)]
 pub struct Refresh {
     order: RefreshOrder,
     policy: Arc<Policy>,
+    /// The request to the origin, with the pseudo-fields that say which variant its answer is.
+    sent: Request,
     overriding: Option<QueryOverride>,
     request_time: Timestamp,
 }
@@ -51,7 +54,8 @@ impl Refresh {
     pub fn new(order: RefreshOrder, policy: Arc<Policy>) -> Self {
         let canonical = order.request.fields.get(OVERRIDE_FIELD);
         let overriding = canonical.and_then(|value| QueryOverride::parse(value).ok());
-        Self { order, policy, overriding, request_time: Timestamp::default() }
+        let sent = request_to_send(&order, &policy);
+        Self { order, policy, sent, overriding, request_time: Timestamp::default() }
     }
 
     /// The first step.
@@ -93,20 +97,13 @@ impl Refresh {
             && reuse::decide(stored, None, &self.policy, now) == Reuse::Fresh
     }
 
-    /// The original request's end-to-end fields, less what was its client's alone, with the stored validators.
+    /// The request's fields for the origin, with the stored validators.
     fn request_fields(&mut self, now: Timestamp) -> Fields {
         self.request_time = now;
-        let mut fields = Fields::default();
-        for (name, value) in self.order.request.fields.iter() {
-            match name {
-                b":path" => fields.append(name, &self.order.path),
-                // HEAD may be answered stale as well, but only a GET brings the content.
-                b":method" => fields.append(name, b"GET"),
-                b":scheme" | b":authority" => fields.append(name, value),
-                _ if name.starts_with(b":") || is_hop_by_hop(name) || is_the_clients_own(name) => {}
-                _ => fields.append(name, value),
-            }
-        }
+        let mut fields = self.sent.fields.clone();
+        fields.retain(|name, _| {
+            !name.starts_with(b":") || HTTP_PSEUDO_FIELDS.iter().any(|known| known.as_bytes() == name)
+        });
         if let Some(stored) = &self.order.stored {
             validation::add_conditionals(&Validators::of(&stored.fields), &mut fields);
         }
@@ -143,11 +140,11 @@ impl Refresh {
     fn fresh_response(&self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Verdict {
         if let (304, Some(stored)) = (head.status, &self.order.stored) {
             return match validation::freshen(stored, head, self.request_time, now) {
-                Ok(fresh) => {
-                    let (request, overriding) = (&self.order.request, self.overriding.as_ref());
-                    let renewed = storing::renewed(&fresh, request, overriding, &self.policy);
-                    renewed.map_or(Verdict::Replaced, |fresh| Verdict::Keep(Box::new(fresh)))
-                }
+                Ok(fresh) => match storing::renewed(&fresh, &self.sent, self.overriding.as_ref(), &self.policy) {
+                    Ok(fresh) => Verdict::Keep(Box::new(fresh)),
+                    Err(why) if why.is_said_by_the_response() => Verdict::Replaced,
+                    Err(_) => Verdict::Failed,
+                },
                 // It must not update anything (RFC 9111 §4.3.4); what it confirmed so is fetched anew.
                 Err(_) => Verdict::Replaced,
             };
@@ -156,14 +153,16 @@ impl Refresh {
             return Verdict::Failed;
         }
         let fetched = Fetched {
-            request: &self.order.request,
+            request: &self.sent,
             overriding: self.overriding.as_ref(),
             response: head,
             request_time: self.request_time,
             response_time: now,
         };
-        let Ok(response) = storing::judge(&fetched, || self.order.url.clone(), &self.policy) else {
-            return if (200..300).contains(&head.status) { Verdict::Replaced } else { Verdict::Failed };
+        let response = match storing::judge(&fetched, || self.order.url.clone(), &self.policy) {
+            Ok(response) => response,
+            Err(why) if (200..300).contains(&head.status) && why.is_said_by_the_response() => return Verdict::Replaced,
+            Err(_) => return Verdict::Failed,
         };
         let declared = storing::declared_length(&head.fields);
         match Capture::new(response, declared, self.policy.max_object_bytes, Purpose::Store).push(body, true) {
@@ -184,13 +183,60 @@ impl Refresh {
 
 enum Verdict {
     Keep(Box<StoredResponse>),
-    /// The origin now answers with something that must not be stored.
+    /// The origin says that what is stored has no successor that may be stored.
     Replaced,
     Failed,
 }
 
+/// The pseudo-fields that a request to the origin has (RFC 9113 §8.3.1).
+const HTTP_PSEUDO_FIELDS: [&str; 4] = [":method", ":scheme", ":authority", ":path"];
+
+/// Whether a refresh of what these fields selected would have to leave out one that the request has. Its answer would be
+/// another variant: for nobody, where `Vary: cookie` gave this client its own.
+pub fn leaves_out(selecting: &SelectingFields, request: &Request, policy: &Policy) -> bool {
+    let is_there = |name: &[u8]| request.fields.all_bytes(name).next().is_some();
+    selecting.names().any(|name| is_the_clients_own(name, policy) && is_there(name))
+}
+
 /// Credentials, conditions and ranges belong to the client that happened to find the stale response.
-fn is_the_clients_own(name: &[u8]) -> bool {
+fn is_the_clients_own(name: &[u8], policy: &Policy) -> bool {
     const OWN: [&str; 6] = ["authorization", "cookie", "range", "content-length", "x-request-id", "expect"];
     OWN.iter().chain(&validation::PRECONDITIONS).any(|own| own.as_bytes() == name)
+        || is_hop_by_hop(name)
+        || policy.identity_fields.contains(name)
+}
+
+/// The request that brings a successor of what is stored: for the same resource, with the fields that select it.
+fn request_to_send(order: &RefreshOrder, policy: &Policy) -> Request {
+    let asked = &order.request;
+    let mut fields = Fields::default();
+    // HEAD may be answered stale as well, but only a GET brings the content.
+    fields.append(b":method", b"GET");
+    fields.append(b":scheme", asked.scheme());
+    fields.append(b":authority", asked.authority());
+    fields.append(b":path", &order.path);
+    fields.append(b"x-forwarded-proto", asked.scheme());
+    for (name, value) in asked.fields.iter().filter(|(name, _)| *name != b"x-forwarded-proto") {
+        let selects = is_among(&order.selecting, name) && !name.starts_with(b":");
+        let selects = selects || policy.unkeyed_fields.handling(name) == Handling::Select;
+        if selects && !is_the_clients_own(name, policy) {
+            fields.append(name, value);
+        }
+    }
+    if let Some(canonical) = asked.fields.get(OVERRIDE_FIELD) {
+        fields.append(OVERRIDE_FIELD.as_bytes(), canonical);
+    }
+    // What else selects is worked out from what is sent.
+    if policy.normalise_accept_language {
+        language::add_pseudo_fields(&mut fields);
+    }
+    unkeyed::add_pseudo_field(&mut fields, &policy.unkeyed_fields);
+    Request { fields, ..Request::default() }
+}
+
+/// Whether the field `name` selected. A language's pseudo-fields stand for the field that they are read from.
+fn is_among(selecting: &SelectingFields, name: &[u8]) -> bool {
+    let is_language =
+        |known: &[u8]| [language::LANGUAGES_FIELD, language::LANGUAGE_FIELD].map(str::as_bytes).contains(&known);
+    selecting.names().any(|known| known == name || (name == b"accept-language" && is_language(known)))
 }

@@ -17,8 +17,10 @@ pub enum NotStorable {
     Method,
     /// An interim, partial or "not modified" answer, or a status the policy does not store.
     Status,
-    /// `no-store`, in the response or (by policy) the request (RFC 9111 §5.2.2.5, §5.2.1.5).
+    /// `no-store` in the response (RFC 9111 §5.2.2.5).
     NoStore,
+    /// `no-store` in the request, by policy (RFC 9111 §5.2.1.5).
+    AskedNoStore,
     /// `private` (RFC 9111 §5.2.2.7).
     Private,
     /// The request carried credentials and the response is not explicitly for everybody (RFC 9111 §3.5).
@@ -47,10 +49,11 @@ pub enum NotStorable {
 
 impl NotStorable {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Method,
         Self::Status,
         Self::NoStore,
+        Self::AskedNoStore,
         Self::Private,
         Self::Authorization,
         Self::SetCookie,
@@ -71,6 +74,7 @@ impl NotStorable {
             Self::Method => "method",
             Self::Status => "status",
             Self::NoStore => "no-store",
+            Self::AskedNoStore => "request-no-store",
             Self::Private => "private",
             Self::Authorization => "authorization-response",
             Self::SetCookie => "set-cookie",
@@ -84,6 +88,19 @@ impl NotStorable {
             Self::UnsafeField => "unsafe-field",
             Self::Tags => "tags",
         }
+    }
+}
+
+impl NotStorable {
+    /// Whether the reason lies in the request alone: the same answer to another request might be stored.
+    pub fn lies_in_the_request(self) -> bool {
+        matches!(self, Self::Method | Self::AskedNoStore | Self::Authorization | Self::Cookie)
+    }
+
+    /// Whether a successful answer that is refused for this reason says itself that what was stored before has no
+    /// successor. A cookie that it sets speaks of one client.
+    pub fn is_said_by_the_response(self) -> bool {
+        !(self.lies_in_the_request() || matches!(self, Self::Status | Self::SetCookie | Self::UnsafeField))
     }
 }
 
@@ -101,9 +118,9 @@ pub fn storable(
     // RFC 9111 §5.2.2.3: must-understand, where understood, silences no-store.
     refuse(directives.no_store && !directives.must_understand, NotStorable::NoStore)?;
     let asked = RequestDirectives::of(&request.fields, &policy.request_directives);
-    refuse(asked.no_store, NotStorable::NoStore)?;
+    refuse(asked.no_store, NotStorable::AskedNoStore)?;
     refuse(directives.private == FieldScope::Whole, NotStorable::Private)?;
-    let credentials = request.fields.contains("authorization");
+    let credentials = request.is_credentialed(policy);
     refuse(credentials && !directives.allows_authorization(policy), NotStorable::Authorization)?;
     refuse(!policy.store_set_cookie && sets_cookie(response, directives), NotStorable::SetCookie)?;
     let cookie = !policy.store_with_cookie && request.fields.contains("cookie");

@@ -3,28 +3,30 @@
 //! What this decides: how values are normalised before they are compared, and which of several matches counts.
 //! What it leaves out: the store compares tokens instead of values ([`SelectingFields::selectors`]) and knows no rule.
 //!
-//! Normalisation may only join what an origin would treat alike: white space around commas goes, and
-//! `accept-encoding` is reduced to the codings it accepts, so that rubbish in it cannot split the cache
-//! (CVE-2024-35296).
+//! Normalisation may only join what means the same (RFC 9111 §4.1): white space around commas goes, and
+//! `accept-encoding` is read as the list of codings with weights that it is (`vary::coding`).
 
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::fields::{Fields, is_hop_by_hop, list_members, split_unquoted, trim};
-use crate::key::OVERRIDE_FIELD;
+use crate::fields::{Fields, is_hop_by_hop, split_unquoted, trim};
+use crate::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, UNKEYED_FIELD};
 use crate::message::Request;
 use crate::store_api::entry::{narrow, widen};
 use crate::store_api::{SelectorToken, Selectors};
 use crate::stored_response::StoredResponse;
 
+mod coding;
 pub mod language;
+pub mod unkeyed;
 
 /// More selecting fields than this count as `Vary: *`.
 pub const MAX_FIELDS: usize = 32;
 
 /// Pseudo-fields that select although no origin names them.
-const SELECTING_PSEUDO_FIELDS: [&str; 3] = [OVERRIDE_FIELD, language::LANGUAGES_FIELD, language::LANGUAGE_FIELD];
+const SELECTING_PSEUDO_FIELDS: [&str; 4] =
+    [OVERRIDE_FIELD, UNKEYED_FIELD, language::LANGUAGES_FIELD, language::LANGUAGE_FIELD];
 
 /// What a response says about its variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,20 +66,20 @@ pub struct SelectingFields(Vec<Selecting>);
 type Selecting = (Box<[u8]>, Option<Box<[u8]>>);
 
 impl SelectingFields {
-    /// The fields that selected `response` for `request`: those that `Vary` names, and the override. `None` when no other
-    /// request can match (RFC 9111 §4.1).
+    /// The fields that selected `response` for `request`: those that `Vary` names, the override, and what selects unnamed.
+    /// `None` when no other request can match (RFC 9111 §4.1).
     pub fn of_response(request: &Request, response: &Fields) -> Option<Self> {
         let Vary::Fields(mut names) = Vary::of(response) else { return None };
         for name in names.iter_mut().filter(|name| *name == b"accept-language") {
             *name = language::selecting_field(&request.fields, response).as_bytes().to_vec();
         }
-        names.push(OVERRIDE_FIELD.as_bytes().to_vec());
+        names.extend(ALWAYS_SELECTING.map(|name| name.as_bytes().to_vec()));
         Self::of(&names, request)
     }
 
-    /// The values `request` has for `names`. `None` when there are more than [`MAX_FIELDS`] and one.
+    /// The values `request` has for `names`. `None` when there are more than [`MAX_FIELDS`] and those that always select.
     pub fn of(names: &[Vec<u8>], request: &Request) -> Option<Self> {
-        if names.len() > MAX_FIELDS + 1 {
+        if names.len() > MAX_FIELDS + ALWAYS_SELECTING.len() {
             return None;
         }
         let pair = |name: &Vec<u8>| (name.as_slice().into(), normalised(name, &request.fields).map(Into::into));
@@ -86,6 +88,10 @@ impl SelectingFields {
 
     /// Whether `request` has the same values (RFC 9111 §4.1).
     pub fn matches(&self, request: &Request) -> bool {
+        let knows_unkeyed = || self.names().any(|name| name == UNKEYED_FIELD.as_bytes());
+        if request.fields.contains(UNKEYED_FIELD) && !knows_unkeyed() {
+            return false;
+        }
         self.0.iter().all(|(name, value)| match value {
             None => request.fields.all_bytes(name).next().is_none(),
             Some(value) => normalised(name, &request.fields).as_deref() == Some(value),
@@ -150,7 +156,7 @@ fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {
     let mut lines = fields.all_bytes(name).peekable();
     lines.peek()?;
     if name == b"accept-encoding" {
-        return Some(normalised_codings(lines));
+        return Some(coding::normalised(lines));
     }
     let mut value = Vec::new();
     for member in lines.flat_map(|line| split_unquoted(line, b',')).map(trim) {
@@ -160,28 +166,6 @@ fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {
         value.extend_from_slice(member);
     }
     Some(value)
-}
-
-/// The known codings that are accepted, in one fixed order.
-fn normalised_codings<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    const KNOWN: [&str; 5] = ["br", "deflate", "gzip", "zstd", "*"];
-    let members: Vec<&[u8]> = lines.flat_map(list_members).collect();
-    let accepted = |coding: &&str| {
-        members.iter().any(|member| {
-            let mut parts = split_unquoted(member, b';').map(trim);
-            let name = parts.next().unwrap_or_default();
-            let same = name.eq_ignore_ascii_case(coding.as_bytes())
-                || (*coding == "gzip" && name.eq_ignore_ascii_case(b"x-gzip"));
-            same && !parts.any(is_zero_weight)
-        })
-    };
-    KNOWN.iter().filter(|coding| accepted(coding)).copied().collect::<Vec<_>>().join(",").into_bytes()
-}
-
-/// `q=0`, `q=0.`, `q=0.0` …
-fn is_zero_weight(parameter: &[u8]) -> bool {
-    let Some(weight) = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q=")) else { return false };
-    weight.first() == Some(&b'0') && weight.iter().all(|byte| matches!(byte, b'0' | b'.'))
 }
 
 #[cfg(test)]
@@ -237,21 +221,6 @@ mod tests {
     }
 
     #[test]
-    fn accept_encoding_is_reduced_to_what_it_accepts() {
-        let value = |text: &str| normalised(b"accept-encoding", &fields(&[("accept-encoding", text)])).unwrap();
-        for (text, expected) in [
-            ("gzip, deflate, br", "br,deflate,gzip"),
-            ("BR;q=1.0, x-gzip", "br,gzip"),
-            ("gzip;q=0, br;q=0.000", ""),
-            ("gzip;q=0.001", "gzip"),
-            ("nonsense, \"gzip", ""),
-            ("*", "*"),
-        ] {
-            assert_eq!(String::from_utf8(value(text)).unwrap(), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn of_several_matches_the_one_received_last_counts() {
         let at = |millis| {
             let response_time = Timestamp::from_millis(millis);
@@ -265,6 +234,12 @@ mod tests {
     fn presented_tokens_leave_out_pseudo_and_connection_fields() {
         let presented = presented_selectors(&request(&[("te", "trailers"), ("x-a", "1"), (":override", "max-age=1")]));
         assert_eq!(presented.keys().collect::<Vec<_>>(), [":override", "x-a"]);
+    }
+
+    #[test]
+    fn what_was_stored_before_unnamed_fields_selected_matches_no_request_that_has_any() {
+        let old = SelectingFields::of(&names(&[":override"]), &request(&[])).unwrap();
+        assert!(old.matches(&request(&[])) && !old.matches(&request(&[(":unkeyed", "6:x-host1:a")])));
     }
 
     proptest! {

@@ -1,21 +1,23 @@
 //! The short way of a hit says what the long way says.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use larder_cache_core::exchange::{Effect, Event, Exchange, Local, at_once};
+use larder_cache_core::field_names::FieldPattern;
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::{DeltaSeconds, Timestamp};
-use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::message::Request;
 use larder_cache_core::partial::Part;
-use larder_cache_core::policy::Policy;
+use larder_cache_core::policy::{Handling, Policy};
 use larder_cache_core::stored_response::{ReuseTerms, StoredResponse};
 use larder_cache_core::vary::SelectingFields;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 
-const FIELDS: [(&str, &str); 16] = [
+static SAFE: LazyLock<Policy> = LazyLock::new(Policy::default);
+
+const FIELDS: [(&str, &str); 24] = [
     ("accept-encoding", "gzip, br"),
     ("accept-encoding", "br"),
     ("accept-language", "de"),
@@ -31,40 +33,58 @@ const FIELDS: [(&str, &str); 16] = [
     ("range", "bytes=0-1"),
     ("upgrade", "websocket"),
     ("x-http-method-override", "DELETE"),
+    ("x_http_method", "DELETE"),
     ("x-request-id", "1"),
+    ("x-jwt-sub", "alice"),
+    ("x-forwarded-host", "evil.example"),
+    ("x-forwarded-host", "other.example"),
+    ("x-original-url", "/evil"),
+    ("rsc", "1"),
+    ("x-forwarded-proto", "https"),
+    ("x-forwarded-proto", "nothttps"),
 ];
 
 fn requests() -> impl Strategy<Value = Request> {
     let fields = proptest::collection::vec(select(&FIELDS[..]), 0..4);
     let path = select(&["/", "/p?q=1", "/p?cache-control=max-age=5", "/p?cache-control=x"][..]);
-    (select(&["GET", "GET", "GET", "HEAD", "POST", "PURGE"][..]), path, fields, any::<bool>()).prop_map(
-        |(method, path, fields, content)| {
-            let request = Request::new(method, "a.example", path);
+    let method = select(&["GET", "GET", "GET", "HEAD", "POST", "PURGE"][..]);
+    let authority = select(&["a.example", "a.example", "A.example:80"][..]);
+    (method, authority, path, fields, any::<bool>(), 0..16u8).prop_map(
+        |(method, authority, path, fields, content, identified)| {
+            let request = Request::new(method, authority, path);
             let request = fields.into_iter().fold(request, |request, (name, value)| request.with(name, value));
-            Request { has_content: content, ..request }
+            Request { has_content: content, is_identified: identified == 0, ..request }
         },
     )
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    (any::<[bool; 6]>()).prop_map(|[cache, query, directives, language, authorization, purge]| Policy {
-        cache: cache || purge,
-        query_override: query,
-        request_directives: if directives {
-            vec!["no-cache".into(), "max-age".into(), "pragma".into()]
-        } else {
-            vec![]
+    let unkeyed = [Handling::Select, Handling::Strip, Handling::Bypass, Handling::Ignore];
+    (any::<[bool; 6]>(), select(unkeyed.to_vec())).prop_map(
+        |([cache, query, directives, language, authorization, purge], host)| Policy {
+            cache: cache || purge,
+            query_override: query,
+            request_directives: if directives {
+                vec!["no-cache".into(), "max-age".into(), "pragma".into()]
+            } else {
+                vec![]
+            },
+            normalise_accept_language: language,
+            reuse_with_authorization: authorization,
+            allow_purge: purge,
+            unkeyed_fields: Policy::default()
+                .unkeyed_fields
+                .with([(FieldPattern::parse("x-forwarded-host").unwrap(), host)]),
+            ..Policy::default()
         },
-        normalise_accept_language: language,
-        reuse_with_authorization: authorization,
-        allow_purge: purge,
-        ..Policy::default()
-    })
+    )
 }
 
 fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
-    let vary =
-        proptest::collection::vec(select(&["accept-encoding", "accept-language", "x-none", ":override"][..]), 0..3);
+    let vary = proptest::collection::vec(
+        select(&["accept-encoding", "accept-language", "x-none", "x-forwarded-host", ":override", ":unkeyed"][..]),
+        0..3,
+    );
     let flags = any::<[bool; 4]>();
     (requests(), vary, flags, 0u64..12, 0u64..6, select(&[200u16, 204, 404][..])).prop_map(
         |(by, vary, [no_cache, must_revalidate, part, public], age, swr, status)| {
@@ -88,11 +108,17 @@ fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
                 },
                 explicitly_public: public,
                 stale_from: None,
-                selecting: SelectingFields::of(&names, &by).unwrap_or_default(),
+                selecting: SelectingFields::of(&names, &prepared(by)).unwrap_or_default(),
                 tags: Vec::new(),
             })
         },
     )
+}
+
+/// A request as either way reads it, so that its own response can be found.
+fn prepared(mut request: Request) -> Request {
+    at_once::prepare(&mut request, &SAFE);
+    request
 }
 
 /// The effects that the long way ends with, if level 1 is all it has.
@@ -102,7 +128,7 @@ fn the_long_way(request: &Request, policy: &Policy, variants: &[Arc<StoredRespon
     if effects.as_slice() != [Effect::LookUpLocal] {
         return effects.into_vec();
     }
-    let looked_up = PrimaryKey::new(b"n", request.scheme(), request.authority(), request.path());
+    let looked_up = at_once::key_of(b"n", request, None);
     let same_key = exchange.key() == Some(&looked_up);
     let local = if same_key { Local { variants, ..Local::default() } } else { Local::default() };
     exchange.handle(Event::Local(local), now).into_vec()
@@ -110,13 +136,16 @@ fn the_long_way(request: &Request, policy: &Policy, variants: &[Arc<StoredRespon
 
 fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) -> bool {
     let now = Timestamp::from_millis(1_000_000);
+    let mut prepared = request.clone();
+    at_once::prepare(&mut prepared, policy);
+    let (unprepared, request) = (request, &prepared);
     if !at_once::is_plain(request, policy) {
         return false;
     }
     let Some((reply, status)) = at_once::answer(request, policy, Local { variants, ..Local::default() }, now) else {
         return false;
     };
-    let long = the_long_way(request, policy, variants, now);
+    let long = the_long_way(unprepared, policy, variants, now);
     assert_eq!(long, [Effect::Reply(reply), Effect::Report(status)], "{request:?}");
     true
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use larder_cache_core::key::{canonical_authority, canonical_scheme};
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use serde_json::Value;
@@ -66,11 +67,17 @@ impl Config {
     }
 }
 
+/// Whether a rule's `host`, with its port where that is not the default one, is what the request asks for in any spelling.
+fn is_host(host: &[u8], request: &Request) -> bool {
+    let scheme = canonical_scheme(request.scheme());
+    canonical_authority(&scheme, host) == canonical_authority(&scheme, request.authority())
+}
+
 impl Rule {
     fn matches(&self, request: &Request) -> bool {
         let path = request.path();
         let without_query = path.split(|&byte| byte == b'?').next().unwrap_or_default();
-        self.host.as_ref().is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(request.authority()))
+        self.host.as_ref().is_none_or(|host| is_host(host.as_bytes(), request))
             && self.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix.as_bytes()))
             && self.path.as_ref().is_none_or(|exact| without_query == exact.as_bytes())
             && self.method.as_ref().is_none_or(|method| method.as_bytes() == request.method())
@@ -80,6 +87,8 @@ impl Rule {
 
 #[cfg(test)]
 mod tests {
+    use larder_cache_core::policy::Handling;
+
     use super::*;
 
     #[test]
@@ -128,6 +137,61 @@ mod tests {
         assert!(!policy("/private/x").unwrap().cache);
         assert!(policy("/data?x=1").unwrap().query_override);
         assert!(policy("/data2").is_none());
+    }
+
+    #[test]
+    fn a_host_matches_in_every_spelling_and_with_its_own_port_alone() {
+        let text = br#"{"rules": [{"match": {"host": "Shop.example"}, "policy": {"allow_purge": true}},
+            {"match": {"host": "shop.example:8080"}, "policy": {"store_post": true}}]}"#;
+        let config = Config::parse(text).unwrap();
+        let policy = |host: &str| config.policy_for(&Request::new("GET", host, "/")).cloned();
+        for host in ["shop.example", "SHOP.EXAMPLE", "shop.example:80"] {
+            assert!(policy(host).unwrap().allow_purge, "{host}");
+        }
+        assert!(policy("Shop.Example:8080").unwrap().store_post);
+        assert!(policy("shop.example:81").is_none() && policy("shop.example.").is_none());
+    }
+
+    #[test]
+    fn unkeyed_fields_are_a_list_that_selects_or_changes_to_the_default() {
+        let read = |json: &str| {
+            let text = format!(r#"{{"rules": [{{"policy": {{"unkeyed_fields": {json}}}}}]}}"#);
+            Config::parse(text.as_bytes())
+                .map(|config| config.policy_for(&Request::new("GET", "a", "/")).unwrap().clone())
+        };
+        let handling = |json: &str, name: &str| read(json).unwrap().unkeyed_fields.handling(name.as_bytes());
+        assert_eq!(handling(r#"["X-Mine", "x-our-*"]"#, "x-our-own"), Handling::Select);
+        assert_eq!(handling(r#"["x-mine"]"#, "rsc"), Handling::Ignore, "a list stands in place of the default");
+        let changed = r#"{"rsc": "ignore", "x-host": "strip", "x-original-url": "bypass", "x-mine": "select"}"#;
+        for (name, expected) in [
+            ("rsc", Handling::Ignore),
+            ("x-host", Handling::Strip),
+            ("x-original-url", Handling::Bypass),
+            ("x-mine", Handling::Select),
+            ("forwarded", Handling::Select),
+        ] {
+            assert_eq!(handling(changed, name), expected, "{name}");
+        }
+        for bad in ["1", r#"["a b"]"#, r#"["*"]"#, r#"{"rsc": "drop"}"#, r#"{"a b": "strip"}"#] {
+            assert!(read(bad).unwrap_err().contains("rules[0].policy.unkeyed_fields"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_identity_of_a_client_may_be_read_from_other_fields() {
+        let text =
+            br#"{"rules": [{"policy": {"identity_fields": ["X-Who", "x-am-*"], "identity_metadata": ["my.filter"]}}]}"#;
+        let config = Config::parse(text).unwrap();
+        let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
+        assert!(policy.identity_fields.contains(b"x-who") && policy.identity_fields.contains(b"x-am-i"));
+        assert!(!policy.identity_fields.contains(b"x-api-key"));
+        assert_eq!(policy.identity_metadata, ["my.filter"]);
+        let strict = Config::parse(br#"{"rules": [{"policy": {"profile": "rfc9111"}}]}"#).unwrap();
+        assert!(strict.policy_for(&Request::new("GET", "a", "/")).unwrap().identity_fields.is_empty());
+        for bad in [r#""identity_fields": ["x*"]"#, r#""identity_metadata": [""]"#, r#""identity_metadata": "a""#] {
+            let message = Config::parse(format!(r#"{{"rules": [{{"policy": {{{bad}}}}}]}}"#).as_bytes()).unwrap_err();
+            assert!(message.contains("rules[0].policy.identity_"), "{message}");
+        }
     }
 
     #[test]

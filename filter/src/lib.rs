@@ -26,6 +26,7 @@ pub mod config;
 mod envoy;
 mod follow;
 pub mod host;
+mod identity;
 pub mod l1;
 pub mod metrics;
 pub mod pairs;

@@ -65,17 +65,21 @@ impl<H: Host> Vm<H> {
             self.go_on_later();
         }
         let Ok(fields) = self.host.headers(Map::Request) else { return Action::Continue };
-        let request = Request { fields, has_content: !end };
+        let mut request = Request { fields, has_content: !end, is_identified: false };
         let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else { return Action::Continue };
         let now = self.host.now();
+        at_once::prepare(&mut request, policy);
         if at_once::is_plain(&request, policy) {
-            let key = PrimaryKey::new(&config.namespace, request.scheme(), request.authority(), request.path());
-            if let Some((reply, status)) = at_once::answer(&request, policy, self.l1.look_up(&key), now) {
+            let key = at_once::key_of(&config.namespace, &request, None);
+            if let Some((reply, status)) = at_once::answer(&request, policy, self.l1.look_up(&key), now)
+                && self.may_answer_unasked(policy, &reply)
+            {
                 self.reply(id, reply, true);
                 self.metrics.request(&status);
                 return Action::Pause;
             }
         }
+        request.is_identified = !request.is_credentialed(policy) && self.is_identified(policy);
         let mut stream = Stream {
             exchange: Exchange::new(policy.clone(), config.namespace.clone()),
             config: config.clone(),

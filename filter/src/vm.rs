@@ -22,6 +22,7 @@ use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::follow::Following;
 use crate::host::Host;
+use crate::identity::Identity;
 use crate::l1::Level1;
 use crate::metrics::Metrics;
 use crate::refresh::Refreshing;
@@ -87,6 +88,7 @@ pub struct Vm<H> {
     pub(crate) calls: HashMap<u32, Call>,
     pub(crate) handed_over: VecDeque<(Timestamp, u32, u64)>,
     pub(crate) breaker: Breaker,
+    pub(crate) identity: Identity,
     pub(crate) metrics: Metrics,
     /// The latest configuration: its store is the one whose purges are followed.
     pub(crate) config: Option<Rc<Config>>,
@@ -135,6 +137,7 @@ impl<H: Host> Vm<H> {
             calls: HashMap::new(),
             handed_over: VecDeque::new(),
             breaker: Breaker::default(),
+            identity: Identity::default(),
             metrics: Metrics::default(),
             config: None,
             following: Following::default(),
@@ -242,6 +245,7 @@ impl<H: Host> Vm<H> {
         self.ticks += 1;
         self.on_queue_ready();
         self.end_overdue_waits(now);
+        self.learn_identity();
         self.follow(now);
         if self.ticks.is_multiple_of(10) {
             if self.inbox.is_some() {

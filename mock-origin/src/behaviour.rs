@@ -28,6 +28,8 @@ pub struct Behaviour {
     pub ranges: bool,
     /// Set `Vary` to these names, and echo the request's values of them in the content.
     pub vary: Option<String>,
+    /// Echo the request's values of these names in the content, and say nothing of it.
+    pub echo: Option<String>,
 }
 
 /// A behaviour set ahead of time.
@@ -74,6 +76,7 @@ impl Behaviour {
             "broken" => self.broken = value != "0",
             "ranges" => self.ranges = value != "0",
             "vary" => self.vary = Some(value.to_owned()),
+            "echo" => self.echo = Some(value.to_owned()),
             _ => return Err("is not known".to_owned()),
         }
         Ok(())

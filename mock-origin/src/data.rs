@@ -127,8 +127,9 @@ fn etag_of(updated_at: &str) -> String {
 /// The plain content as JSON, or whatever the behaviour makes of it.
 async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fields: HeaderMap) -> Response {
     tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
-    if let (Some(vary), Some(members)) = (&behaviour.vary, plain.as_object_mut()) {
-        for name in vary.split(',').map(str::trim).filter(|name| *name != "*") {
+    if let Some(members) = plain.as_object_mut() {
+        let names = behaviour.vary.iter().chain(&behaviour.echo).flat_map(|names| names.split(','));
+        for name in names.map(str::trim).filter(|name| *name != "*") {
             let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
             members.insert(format!("request-{name}"), json!(value));
         }

@@ -107,6 +107,14 @@ async fn one_gets_the_lease_and_its_write_ends_it(store: &impl Store) {
     assert_eq!(body_of(&ask(store, NOW, &[], true).await).as_deref(), Some("a"));
 }
 
+async fn what_a_client_chose_has_a_lease_of_its_own_before_anything_is_stored(store: &impl Store) {
+    lease(store, NOW).await;
+    for name in [":override", ":unkeyed"] {
+        let answer = ask(store, NOW, &[(name, "1")], true).await;
+        assert!(matches!(answer, LookUpAnswer::Lease { .. }), "{name}: {answer:?}");
+    }
+}
+
 async fn a_lease_given_back_is_free_and_may_leave_a_mark(store: &impl Store) {
     let fence = lease(store, NOW).await;
     store.release(&Release { key: KEY, fence, uncacheable_ms: 0 }).await.unwrap();
@@ -433,6 +441,7 @@ async fn a_follower_that_lost_its_place_is_told_to_start_anew() {
 contract! {
     what_is_written_is_found_until_it_is_stale
     one_gets_the_lease_and_its_write_ends_it
+    what_a_client_chose_has_a_lease_of_its_own_before_anything_is_stored
     a_lease_given_back_is_free_and_may_leave_a_mark
     a_lease_whose_grant_was_never_seen_can_be_given_back_by_its_holder
     a_lapsed_lease_is_free_and_its_holder_is_refused

@@ -6,13 +6,22 @@ use super::{Exchange, Mark, State};
 use crate::cache_control::RequestDirectives;
 use crate::cache_status::{CacheStatus, Detail, Forward};
 use crate::http_time::Timestamp;
-use crate::key::{OVERRIDE_FIELD, PrimaryKey};
+use crate::key::{OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
 use crate::message::Request;
+use crate::policy::Handling;
 use crate::query_override::{self, MalformedOverride};
 use crate::{invalidation, vary};
 
 /// Fields that make an origin act as if the request had another method (field of attack "fat GET").
-const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+const METHOD_OVERRIDES: [&str; 6] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    // CGI and its heirs hand these to an application under the same names.
+    "x_http_method",
+    "x_http_method_override",
+    "x_method_override",
+];
 
 impl Exchange {
     pub(super) fn on_request(&mut self, request: Request, now: Timestamp, effects: &mut Effects) {
@@ -32,8 +41,8 @@ impl Exchange {
             self.state = State::Over;
             return;
         }
-        let path = self.path.as_deref().unwrap_or_else(|| self.request.path());
-        self.key = Some(PrimaryKey::new(&self.namespace, self.request.scheme(), self.request.authority(), path));
+        self.adjust_request();
+        self.key = Some(key_of(&self.namespace, &self.request, self.path.as_deref()));
         if self.request.method() == b"PURGE" && self.policy.allow_purge {
             effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
             effects.extend(self.reply_purged(CacheStatus::default().with_detail(Detail::Purged)));
@@ -42,6 +51,8 @@ impl Exchange {
             self.pass_by(Forward::Method, None, effects);
         } else if self.request.has_content || METHOD_OVERRIDES.iter().any(|name| self.request.fields.contains(name)) {
             self.pass_by(Forward::Bypass, Some(Detail::UnsupportedRequest), effects);
+        } else if self.policy.unkeyed_fields.lines(&self.request.fields, Handling::Bypass).next().is_some() {
+            self.pass_by(Forward::Bypass, Some(Detail::UnkeyedField), effects);
         } else {
             let honoured = &self.policy.request_directives;
             self.asked = (!honoured.is_empty()).then(|| RequestDirectives::of(&self.request.fields, honoured));
@@ -66,12 +77,38 @@ impl Exchange {
         Ok(())
     }
 
+    /// Makes of the request what the origin will get: the host and scheme that the key names, and no field that is
+    /// stripped. So it is judged as it is sent.
+    fn adjust_request(&mut self) {
+        self.adjusted.set = self.request.canonical_changes();
+        for (name, value) in self.adjusted.set.iter() {
+            self.request.fields.set(name, value);
+        }
+        let stripped = self.policy.unkeyed_fields.lines(&self.request.fields, Handling::Strip);
+        self.adjusted.remove = stripped.map(|(name, _)| name.to_vec()).collect();
+        for name in &self.adjusted.remove {
+            self.request.fields.remove(name);
+        }
+        vary::unkeyed::add_pseudo_field(&mut self.request.fields, &self.policy.unkeyed_fields);
+    }
+
+    /// What the origin gets instead of what the client sent, before anything else is changed.
+    pub(super) fn change(&self) -> ForwardedRequest {
+        ForwardedRequest { path: self.path.clone(), ..self.adjusted.clone() }
+    }
+
+    /// Whether the client chose this variant by itself, by an override or by fields that no `Vary` names. What is found
+    /// out for it says nothing of the others.
+    pub(super) fn is_a_choice_of_the_client(&self) -> bool {
+        self.overriding.is_some() || self.request.fields.contains(UNKEYED_FIELD)
+    }
+
     /// Lets the request go where it would go without a cache.
     fn pass_by(&mut self, why: Forward, detail: Option<Detail>, effects: &mut Effects) {
         self.why = why;
         self.detail = detail;
         self.state = State::Passing { invalidates: invalidation::is_unsafe(self.request.method()) };
-        effects.push(Effect::Forward(ForwardedRequest { path: self.path.clone(), ..ForwardedRequest::default() }));
+        effects.push(Effect::Forward(self.change()));
     }
 
     pub(super) fn on_local(&mut self, local: Local<'_>, now: Timestamp, effects: &mut Effects) {
@@ -96,9 +133,9 @@ impl Exchange {
         self.forward(true, now, effects);
     }
 
-    /// For level 1 only where it can say all that the slot would: an override has a slot of its own.
+    /// For level 1 only where it can say all that the slot would: what the client chose has a slot of its own.
     pub(super) fn mark_uncacheable(&self, until: Timestamp, effects: &mut Effects) {
-        if let (None, Some(key)) = (&self.overriding, &self.key) {
+        if let (false, Some(key)) = (self.is_a_choice_of_the_client(), &self.key) {
             effects.push(Effect::MarkUncacheable { key: key.clone(), until });
         }
     }
@@ -109,7 +146,7 @@ impl Exchange {
         let only_if_cached = self.asked.as_ref().is_some_and(|asked| asked.only_if_cached);
         let wants_whole = !(self.is_head() || only_if_cached || self.has_ranges());
         let shares = self.policy.collapse && !asked_no_cache && wants_whole && !self.is_credentialed();
-        let is_marked = self.overriding.is_none() && local.uncacheable_until.is_some_and(|until| now < until);
+        let is_marked = !self.is_a_choice_of_the_client() && local.uncacheable_until.is_some_and(|until| now < until);
         if shares && is_marked {
             // As the leader slot would say, without the digests that it takes to get there.
             self.forward_uncacheable(now, effects);
@@ -170,12 +207,18 @@ impl Exchange {
 
     /// A request with credentials shares nobody's fetch: whether its answer is for others is known only afterwards.
     pub(super) fn is_credentialed(&self) -> bool {
-        self.request.fields.contains("authorization")
+        self.request.is_credentialed(&self.policy)
     }
 
     pub(super) fn has_ranges(&self) -> bool {
         self.request.fields.contains("range")
     }
+}
+
+/// The key of what a request asks for; `path` is its path and query for the origin, where that differs. The only place
+/// that makes a key of a request: what the short way looks up is what the long way keeps.
+pub fn key_of(namespace: &[u8], request: &Request, path: Option<&[u8]>) -> PrimaryKey {
+    PrimaryKey::new(namespace, request.scheme(), request.authority(), path.unwrap_or_else(|| request.path()))
 }
 
 /// Requests whose answer is a tunnel or a stream of its own protocol: never touched.

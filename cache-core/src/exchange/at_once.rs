@@ -4,6 +4,7 @@
 //! what the long way would say; `tests/at_once.rs` holds it to that. It exists because a hit's cost inside a proxy is the
 //! amount of code it runs through, more than what that code does (`docs/benchmarks.md`).
 
+pub use super::arrival::key_of;
 use super::effect::Reply;
 use super::event::Local;
 use super::look_up::HIT_DETAILS;
@@ -17,7 +18,7 @@ use crate::reuse::{self, Reuse};
 use crate::vary;
 
 /// Fields that let a request mean more than its target (`arrival`, `preconditions`).
-const SPECIAL: NameSet<10> = NameSet::new([
+const SPECIAL: NameSet<13> = NameSet::new([
     "authorization",
     "content-type",
     "if-modified-since",
@@ -28,17 +29,28 @@ const SPECIAL: NameSet<10> = NameSet::new([
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "x_http_method",
+    "x_http_method_override",
+    "x_method_override",
 ]);
 /// Fields that count where the policy honours request directives (RFC 9111 §5.2.1, §5.4).
 const DIRECTIVES: NameSet<2> = NameSet::new(["cache-control", "pragma"]);
+
+/// Reads what the policy says of a request's fields. To be done before anything else.
+pub fn prepare(request: &mut Request, policy: &Policy) {
+    vary::unkeyed::add_pseudo_field(&mut request.fields, &policy.unkeyed_fields);
+}
 
 /// Whether this way may be tried: then level 1 is to be looked up under the request's own target.
 pub fn is_plain(request: &Request, policy: &Policy) -> bool {
     policy.cache
         && !policy.normalise_accept_language
         && !request.has_content
+        && !request.is_identified
         && request.method() == b"GET"
         && !request.fields.contains_any(&SPECIAL)
+        && !policy.identity_fields.any_in(&request.fields)
+        && !policy.unkeyed_fields.change(&request.fields)
         && (policy.request_directives.is_empty() || !request.fields.contains_any(&DIRECTIVES))
         && !(policy.query_override && request.path().contains(&b'?'))
 }

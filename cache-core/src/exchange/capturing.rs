@@ -45,7 +45,7 @@ impl Exchange {
             }
             Err(why) => {
                 effects.extend(self.pass(&head.fields, None, self.not_stored(head.status, why)));
-                if (200..300).contains(&head.status) && self.candidate.is_some() {
+                if (200..300).contains(&head.status) && self.candidate.is_some() && self.is_said_to_all(why) {
                     // What is stored has been replaced by something that must not be: it is no longer true.
                     effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
                 }

@@ -15,6 +15,7 @@ use crate::message::Request;
 use crate::policy::Policy;
 use crate::store_api::{Fence, KeyDigest, Selectors};
 use crate::stored_response::StoredResponse;
+use crate::vary::SelectingFields;
 
 /// Effects in the order in which they are to be carried out. Two are as many as a hit has.
 pub type Effects = SmallVec<[Effect; 2]>;
@@ -170,6 +171,8 @@ pub struct RefreshOrder {
     pub url: String,
     /// The stale response; `None` where only a part of it was asked for so far.
     pub stored: Option<Arc<StoredResponse>>,
+    /// The fields that selected the stale response, or the part: the refresh carries these of the request.
+    pub selecting: SelectingFields,
     /// The request that found it, its override among the fields.
     pub request: Request,
     /// Path and query for the origin.

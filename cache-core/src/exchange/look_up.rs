@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use super::effect::{Effect, Effects, ForwardedRequest, RefreshOrder, StoreQuestion};
+use super::effect::{Effect, Effects, RefreshOrder, StoreQuestion};
 use super::event::{Outcome, StoreAnswer};
 use super::{Exchange, Fetch, State};
 use crate::cache_status::{CacheStatus, Detail, Forward};
 use crate::collapse::CollapseKey;
 use crate::fields::Fields;
 use crate::http_time::Timestamp;
-use crate::key::OVERRIDE_FIELD;
+use crate::key::ALWAYS_SELECTING;
 use crate::partial;
 use crate::preconditions;
+use crate::refresh;
 use crate::reuse::{self, MustValidate, Reuse};
 use crate::stored_response::StoredResponse;
 use crate::validation::{self, Validators};
@@ -34,8 +35,16 @@ impl Exchange {
             return false;
         }
         let hit = CacheStatus { hit: true, ..CacheStatus::default() };
-        let (status, refresh) = match reuse::decide(&stored, self.asked.as_ref(), &self.policy, now) {
+        let is_refreshable =
+            self.adjusted.set.is_empty() && !refresh::leaves_out(&stored.selecting, &self.request, &self.policy);
+        let (status, refreshes) = match reuse::decide(&stored, self.asked.as_ref(), &self.policy, now) {
             Reuse::Fresh => (hit, false),
+            Reuse::StaleWhileRevalidate if !is_refreshable => {
+                self.why = Forward::Stale;
+                self.detail = Some(Detail::NotRefreshed);
+                self.candidate = Some(stored);
+                return false;
+            }
             Reuse::StaleWhileRevalidate => (hit.with_detail(Detail::StaleWhileRevalidate), true),
             Reuse::MaxStale => (hit.with_detail(Detail::MaxStale), false),
             Reuse::Validate(why) => {
@@ -46,7 +55,7 @@ impl Exchange {
         };
         let replies = self.reply_with(&stored, status, HIT_DETAILS, now);
         effects.extend(replies);
-        if refresh {
+        if refreshes {
             self.refresh(&stored, effects);
         }
         self.finish(Outcome::Found(stored), now, effects);
@@ -62,6 +71,7 @@ impl Exchange {
             key,
             collapse,
             url: stored.url.clone(),
+            selecting: stored.selecting.clone(),
             stored: Some(stored.clone()),
             path: self.path.clone().unwrap_or_else(|| self.request.path().to_vec()),
             request: self.request.clone(),
@@ -79,8 +89,10 @@ impl Exchange {
     pub(super) fn set_collapse_key(&mut self, known: Option<&SelectingFields>) {
         let mut names: Vec<Vec<u8>> =
             known.map(|known| known.names().map(<[u8]>::to_vec).collect()).unwrap_or_default();
-        if !names.iter().any(|name| name == OVERRIDE_FIELD.as_bytes()) {
-            names.push(OVERRIDE_FIELD.as_bytes().to_vec());
+        for always in ALWAYS_SELECTING.map(str::as_bytes) {
+            if !names.iter().any(|name| name == always) {
+                names.push(always.to_vec());
+            }
         }
         let selecting = SelectingFields::of(&names, &self.request).unwrap_or_default();
         self.collapse_key = Some(CollapseKey::new(&self.digest(), &selecting));
@@ -179,15 +191,16 @@ impl Exchange {
         let limit = self.policy.max_object_bytes;
         let part = candidate.filter(|stored| stored.part.is_some_and(|part| part.complete <= limit));
         let rest = part.and_then(|stored| partial::rest_conditions(stored));
-        let mut change = ForwardedRequest { path: self.path.clone(), ..ForwardedRequest::default() };
+        let mut change = self.change();
+        let unconditional = change.set.len();
         if may_store {
             // The client's own conditions would get a 304 that says nothing about what is to be stored.
             let present = validation::PRECONDITIONS.iter().filter(|name| self.request.fields.contains(name));
-            change.remove = present.map(|name| name.as_bytes().to_vec()).collect();
+            change.remove.extend(present.map(|name| name.as_bytes().to_vec()));
         }
         let validates = validators.as_ref().is_some_and(|validators| {
             validation::add_conditionals(validators, &mut change.set);
-            !change.set.is_empty()
+            change.set.len() > unconditional
         });
         let completes = rest.is_some();
         for (name, value) in rest.iter().flat_map(Fields::iter) {

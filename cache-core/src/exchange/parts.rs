@@ -12,6 +12,7 @@ use crate::http_time::Timestamp;
 use crate::message::ResponseHead;
 use crate::partial::{self, ContentRange};
 use crate::policy::RangeOnMiss;
+use crate::refresh;
 use crate::stored_response::StoredResponse;
 
 impl Exchange {
@@ -34,7 +35,7 @@ impl Exchange {
         let holds_whole = self.candidate.as_ref().is_some_and(|stored| stored.part.is_none());
         match self.policy.range_on_miss {
             RangeOnMiss::Whole if fits => {
-                self.fetch_whole(part.url, effects);
+                self.fetch_whole(part, effects);
                 false
             }
             RangeOnMiss::Part if !holds_whole => {
@@ -53,10 +54,23 @@ impl Exchange {
     }
 
     /// Lets the background fetch what this client asked a part of.
-    fn fetch_whole(&self, url: String, effects: &mut Effects) {
+    fn fetch_whole(&self, part: StoredResponse, effects: &mut Effects) {
+        let StoredResponse { url, selecting, .. } = part;
+        if refresh::leaves_out(&selecting, &self.request, &self.policy) {
+            return;
+        }
         let (Some(key), Some(collapse)) = (self.key.clone(), self.collapse_key) else { return };
         let path = self.path.clone().unwrap_or_else(|| self.request.path().to_vec());
-        let order = RefreshOrder { key, collapse, url, stored: None, request: self.request.clone(), path, fence: None };
+        let order = RefreshOrder {
+            key,
+            collapse,
+            url,
+            stored: None,
+            selecting,
+            request: self.request.clone(),
+            path,
+            fence: None,
+        };
         effects.push(Effect::Refresh(Box::new(order)));
     }
 

@@ -35,16 +35,21 @@ impl Exchange {
             Err(why) => {
                 let status = status.with_detail(Detail::NotStored(why));
                 effects.extend(self.reply_with(&Arc::new(fresh), status, "larder_validated", now));
-                if matches!(why, NotStorable::Authorization | NotStorable::Cookie) {
-                    // Confirmed to this client; for the others it stays what it was.
-                    self.finish(Outcome::Again, now, effects);
-                } else {
+                if self.is_said_to_all(why) {
                     // Confirmed, and from now on not to be stored.
                     effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
-                    self.finish(Outcome::Uncacheable, now, effects);
                 }
+                let is_mine = why.lies_in_the_request() || self.request.is_one_clients(&self.policy);
+                // Confirmed to this client; for the others it stays what it was.
+                self.finish(if is_mine { Outcome::Again } else { Outcome::Uncacheable }, now, effects);
             }
         }
+    }
+
+    /// Whether an answer that is not stored, for this reason, speaks of what is stored for everybody: what one client's
+    /// cookie or credentials brought about never takes that away.
+    pub(super) fn is_said_to_all(&self, why: NotStorable) -> bool {
+        why.is_said_by_the_response() && !self.request.is_one_clients(&self.policy)
     }
 
     /// What is validated before every use (RFC 9111 §5.2.2.4) gains nothing by newer times alone: its content is not
@@ -69,7 +74,9 @@ impl Exchange {
         let status = CacheStatus { forward_status: Some(304), ..CacheStatus::forwarded(self.why) };
         let status = status.with_detail(Detail::UnexpectedNotModified);
         effects.extend(self.reply_with(stale, status, "larder_unexpected_304", now));
-        effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+        if !self.request.is_one_clients(&self.policy) {
+            effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+        }
         self.finish(Outcome::Again, now, effects);
     }
 
@@ -77,10 +84,18 @@ impl Exchange {
     pub(super) fn freshen_by_head(&mut self, fetch: Fetch, head: &ResponseHead, now: Timestamp, effects: &mut Effects) {
         let stale = self.candidate.clone().filter(|stored| stored.part.is_none());
         let (Some(stale), Some(key)) = (stale, self.key.clone()) else { return };
-        let fresh = validation::freshen_by_head(&stale, head, fetch.request_time, now).ok();
-        effects.push(match fresh.and_then(|fresh| self.renewed(&fresh).ok()) {
-            Some(fresh) => Effect::keep(&self.policy, key, Arc::new(fresh), None),
-            None => Effect::Invalidate(vec![key]),
-        });
+        if self.request.is_one_clients(&self.policy) {
+            // What this client would get may be another thing than what is stored for everybody.
+            return;
+        }
+        let Ok(fresh) = validation::freshen_by_head(&stale, head, fetch.request_time, now) else {
+            effects.push(Effect::Invalidate(vec![key]));
+            return;
+        };
+        match self.renewed(&fresh) {
+            Ok(fresh) => effects.push(Effect::keep(&self.policy, key, Arc::new(fresh), None)),
+            Err(why) if self.is_said_to_all(why) => effects.push(Effect::Invalidate(vec![key])),
+            Err(_) => {}
+        }
     }
 }

@@ -14,10 +14,17 @@ pub const LANGUAGE_FIELD: &str = ":language";
 /// Adds both pseudo-fields to a request.
 pub fn add_pseudo_fields(request: &mut Fields) {
     let languages = ranked(request);
-    let list: Vec<String> = languages.iter().map(|(weight, tag)| format!("{tag};q={weight}")).collect();
-    request.append(LANGUAGES_FIELD.as_bytes(), list.join(",").as_bytes());
-    let best = languages.first().filter(|(_, tag)| tag != "*").map(|(_, tag)| tag.as_str()).unwrap_or_default();
-    request.append(LANGUAGE_FIELD.as_bytes(), best.as_bytes());
+    let mut list = Vec::new();
+    for (weight, tag) in &languages {
+        if !list.is_empty() {
+            list.push(b',');
+        }
+        list.extend_from_slice(tag);
+        list.extend_from_slice(format!(";q={weight}").as_bytes());
+    }
+    request.append(LANGUAGES_FIELD.as_bytes(), &list);
+    let best = languages.first().filter(|(weight, tag)| *weight > 0 && tag != b"*");
+    request.append(LANGUAGE_FIELD.as_bytes(), best.map_or(&[][..], |(_, tag)| tag.as_slice()));
 }
 
 /// The field that selected a response which varies by `accept-language`: the language itself where the response is in
@@ -29,34 +36,49 @@ pub fn selecting_field(request: &Fields, response: &Fields) -> &'static str {
     if is_best && content.next().is_none() { LANGUAGE_FIELD } else { LANGUAGES_FIELD }
 }
 
-/// Languages with their weights in thousandths, the best first; what is not acceptable is left out.
-fn ranked(request: &Fields) -> Vec<(u16, String)> {
-    let mut languages: Vec<(u16, String)> = Vec::new();
+/// Languages with their weights in thousandths, the best first. One that is not acceptable counts only beside a range that
+/// would take it in (RFC 4647 §3.3.1). What cannot be read is a language of that name, so that it equals only itself.
+fn ranked(request: &Fields) -> Vec<(u16, Vec<u8>)> {
+    let mut languages: Vec<(u16, Vec<u8>)> = Vec::new();
     for member in request.all("accept-language").flat_map(list_members) {
-        let mut parts = split_unquoted(member, b';').map(trim);
-        let tag = String::from_utf8_lossy(parts.next().unwrap_or_default()).to_ascii_lowercase();
-        let weight = parts.find_map(weight).unwrap_or(1000);
-        if weight > 0 && !languages.iter().any(|(_, known)| *known == tag) {
-            languages.push((weight, tag));
+        let text = member.to_ascii_lowercase();
+        let mut parts = split_unquoted(&text, b';').map(trim);
+        let tag = parts.next().unwrap_or_default();
+        let weight = match (parts.next(), parts.next()) {
+            (None, _) => Some(1000),
+            (Some(parameter), None) => weight(parameter),
+            _ => None,
+        };
+        let language = weight.map_or_else(|| (1000, text.clone()), |weight| (weight, tag.to_vec()));
+        if !languages.contains(&language) {
+            languages.push(language);
         }
     }
+    let accepted: Vec<Vec<u8>> =
+        languages.iter().filter(|(weight, _)| *weight > 0).map(|(_, range)| range.clone()).collect();
+    let is_taken_in = |tag: &[u8]| accepted.iter().any(|range| takes_in(range, tag));
+    languages.retain(|(weight, tag)| *weight > 0 || is_taken_in(tag));
     languages.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
     languages
 }
 
-/// `q=0.8` as 800. Digits past the third do not count, and more than 1 is 1.
+fn takes_in(range: &[u8], tag: &[u8]) -> bool {
+    range == b"*" || tag.strip_prefix(range).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
+}
+
+/// `q=0.8` as 800 (RFC 9110 §12.4.2).
 fn weight(parameter: &[u8]) -> Option<u16> {
-    let value = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
-    let (whole, fraction) = match value.iter().position(|&byte| byte == b'.') {
-        Some(dot) => (value.get(..dot)?, value.get(dot + 1..)?),
-        None => (value, &[][..]),
+    let (whole, fraction) = match parameter.strip_prefix(b"q=")? {
+        [whole @ (b'0' | b'1')] => (*whole, &[][..]),
+        [whole @ (b'0' | b'1'), b'.', fraction @ ..] => (*whole, fraction),
+        _ => return None,
     };
-    if whole != b"0" {
-        return Some(1000);
+    if fraction.len() > 3 || !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
     }
-    let digit =
-        |at: usize| fraction.get(at).filter(|byte| byte.is_ascii_digit()).map_or(0, |byte| u16::from(byte - b'0'));
-    Some(digit(0) * 100 + digit(1) * 10 + digit(2))
+    let digit = |at: usize| fraction.get(at).map_or(0, |byte| u16::from(byte - b'0'));
+    let thousandths = u16::from(whole - b'0') * 1000 + digit(0) * 100 + digit(1) * 10 + digit(2);
+    (thousandths <= 1000).then_some(thousandths)
 }
 
 #[cfg(test)]
@@ -76,9 +98,13 @@ mod tests {
         for same in ["de, en", "DE,eN", "en;q=1, de;q=1.000", "de ; q=1.0 , en", "en, de, fr;q=0"] {
             assert_eq!(pseudo(same), expected, "{same}");
         }
-        for other in ["en", "en, de;q=0.9", "en, de, fr", ""] {
+        for other in
+            ["en", "en, de;q=0.9", "en, de, fr", "", "en, de, de-at;q=0", "en, de, *;q=0.1, fr;q=0", "en, de;q=x"]
+        {
             assert_ne!(pseudo(other).0, expected.0, "{other}");
         }
+        assert_ne!(pseudo("*, fr;q=0"), pseudo("*"));
+        assert_ne!(pseudo("en;q=0.5, en"), pseudo("en;q=0.5"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub(crate) struct Sim {
     last_reply: Fields,
     refreshes: Vec<RefreshOrder>,
     begun_refreshes: usize,
+    marks: usize,
 }
 
 pub(crate) fn override_policy() -> Policy {
@@ -45,6 +46,7 @@ impl Sim {
             last_reply: Fields::default(),
             refreshes: Vec::new(),
             begun_refreshes: 0,
+            marks: 0,
         }
     }
 
@@ -70,6 +72,11 @@ impl Sim {
 
     pub(crate) fn refreshes(&self) -> usize {
         self.begun_refreshes
+    }
+
+    /// How often level 1 was told that answers under a key are not storable.
+    pub(crate) fn marks(&self) -> usize {
+        self.marks
     }
 
     /// Lets the refreshes that were ordered fetch what the origin answers now.
@@ -115,7 +122,8 @@ impl Sim {
         self.run(Request::new(method, "a.example", path))
     }
 
-    fn run(&mut self, request: Request) -> Got {
+    /// A request of any kind.
+    pub(crate) fn run(&mut self, request: Request) -> Got {
         let mut sent = request.fields.clone();
         let mut exchange = Exchange::new(self.policy.clone(), Arc::from(b"sim".as_slice()));
         let mut effects: VecDeque<Effect> = exchange.handle(Event::Request(request), self.now).into_iter().collect();
@@ -186,6 +194,7 @@ impl Sim {
                 self.level1.push((key, stored));
             }
             Effect::Invalidate(keys) => self.level1.retain(|(held, _)| !keys.contains(held)),
+            Effect::MarkUncacheable { .. } => self.marks += 1,
             Effect::Refresh(order) => {
                 self.begun_refreshes += 1;
                 self.refreshes.push(*order);

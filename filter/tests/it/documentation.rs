@@ -1,5 +1,6 @@
 //! The configuration table is complete, and the shipped configurations are read.
 
+use larder_cache_core::policy::{IDENTITY_FIELDS, UNKEYED_FIELDS};
 use larder_filter::config::Config;
 
 #[test]
@@ -15,6 +16,16 @@ fn every_member_that_is_read_is_in_the_table() {
         }
     }
     assert!(members > 20, "{message}");
+}
+
+#[test]
+fn every_field_that_says_who_asks_or_selects_unnamed_is_listed() {
+    let document = include_str!("../../../docs/configuration.md");
+    let section = |name: &str| document.split("\n## ").find(|part| part.starts_with(name)).unwrap();
+    for (name, fields) in [("Who asks", &IDENTITY_FIELDS[..]), ("Unkeyed fields", &UNKEYED_FIELDS[..])] {
+        let missing: Vec<_> = fields.iter().filter(|field| !section(name).contains(&format!("`{field}`"))).collect();
+        assert!(missing.is_empty(), "{name}: {missing:?}");
+    }
 }
 
 #[test]

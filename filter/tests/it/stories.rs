@@ -34,8 +34,12 @@ impl Worker {
     }
 
     fn request(&mut self, id: u32, method: &str, path: &str) -> Action {
+        self.request_to(id, method, "a", path)
+    }
+
+    fn request_to(&mut self, id: u32, method: &str, authority: &str, path: &str) -> Action {
         self.vm.on_stream(1);
-        let fields = [(":method", method), (":scheme", "http"), (":authority", "a"), (":path", path)];
+        let fields = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path)];
         {
             let mut told = self.host.told.borrow_mut();
             told.request = Fields::from_pairs(fields);
@@ -119,6 +123,65 @@ fn a_level_1_hit_costs_one_header_read_one_clock_one_drain_and_one_reply() {
     assert_eq!(told.given, [(2, 200, "hello".to_owned(), "larder; hit; ttl=60".to_owned())]);
 }
 
+const JWT: &str = "envoy.filters.http.jwt_authn";
+
+#[test]
+fn a_client_that_only_metadata_names_shares_no_answer() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.host.told.borrow_mut().metadata = Some(JWT);
+    worker.request(1, "GET", "/");
+    worker.store_has_nothing();
+    worker.respond(1, "200", &[("cache-control", "max-age=60")], b"alice's");
+    worker.vm.on_done(1);
+    assert!(!worker.is_hit(2, "/"), "the next client is not alice");
+    worker.vm.on_done(2);
+    worker.host.told.borrow_mut().metadata = None;
+    worker.fetch(3, "/");
+    assert!(worker.is_hit(4, "/"), "nobody's page");
+    worker.host.told.borrow_mut().metadata = Some(JWT);
+    assert!(!worker.is_hit(5, "/"), "which alice does not get");
+}
+
+#[test]
+fn a_worker_learns_from_the_others_that_metadata_names_clients() {
+    let envoy = envoy();
+    let (mut one, mut other) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+    other.fetch(1, "/");
+    one.host.told.borrow_mut().metadata = Some(JWT);
+    one.request(2, "GET", "/");
+    other.host.told.borrow_mut().metadata = Some(JWT);
+    assert!(other.is_hit(3, "/"), "not known yet");
+    other.vm.on_tick();
+    for id in 4..7 {
+        assert!(!other.is_hit(id, "/"));
+    }
+}
+
+#[test]
+fn where_every_request_hits_the_first_after_a_tick_is_asked_about() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.fetch(1, "/");
+    let before = worker.host.told.borrow().calls_made;
+    assert!(worker.is_hit(2, "/"));
+    assert_eq!(worker.host.told.borrow().calls_made - before, 4);
+    worker.host.told.borrow_mut().metadata = Some(JWT);
+    worker.vm.on_tick();
+    assert!(!worker.is_hit(3, "/"));
+    assert!(!worker.is_hit(4, "/"), "from now on every hit is");
+}
+
+#[test]
+fn the_origin_gets_the_host_that_the_key_names() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.request_to(1, "GET", "A:80", "/");
+    worker.store_has_nothing();
+    let set = worker.host.told.borrow().set.clone();
+    assert!(set.contains(&(":authority".to_owned(), "a".to_owned())), "{set:?}");
+    worker.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
+    worker.vm.on_done(1);
+    assert!(worker.is_hit(2, "/"));
+}
+
 #[test]
 fn what_is_not_storable_asks_neither_slot_nor_store_until_its_mark_ends() {
     let envoy = envoy();
@@ -130,7 +193,7 @@ fn what_is_not_storable_asks_neither_slot_nor_store_until_its_mark_ends() {
     worker.vm.on_queue_ready();
     let before = worker.host.told.borrow().calls_made;
     assert_eq!(worker.request(2, "GET", "/"), Action::Continue);
-    assert_eq!(worker.host.told.borrow().calls_made - before, 3, "the request, the inbox, the clock");
+    assert_eq!(worker.host.told.borrow().calls_made - before, 5, "the request, the inbox, the clock, who asks");
     // Once it is storable after all the mark is forgotten.
     worker.respond(2, "200", &[("cache-control", "max-age=60")], b"hello");
     assert!(worker.is_hit(3, "/"));

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
+use larder_cache_core::key::{PrimaryKey, canonical_authority, canonical_scheme};
 use larder_cache_core::purge::{MAX_TAG_BYTES, Purge, Scope};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ impl Order {
     pub(super) fn purges(self, at_ms: Timestamp) -> Result<Vec<Purge>, String> {
         let mut scopes = Vec::new();
         if let Some(url) = &self.url {
-            scopes.push(Scope::Key(key_of(url, self.namespace.as_deref().unwrap_or("default"))?));
+            scopes.extend(keys_of(url, self.namespace.as_deref().unwrap_or("default"))?.map(Scope::Key));
         }
         for tag in self.tag.iter().chain(&self.tags) {
             let separates = |byte: char| byte == ',' || byte.is_whitespace();
@@ -60,7 +60,7 @@ impl Order {
             if !prefix.contains("://") || prefix.len() > 2048 {
                 return Err(format!("{prefix:?} is no prefix: it begins as URLs do, with http:// or https://"));
             }
-            scopes.push(Scope::Prefix(prefix));
+            scopes.push(Scope::Prefix(canonical_prefix(&prefix)));
         }
         if self.everything {
             scopes.push(Scope::Everything);
@@ -72,24 +72,65 @@ impl Order {
     }
 }
 
-/// The key of a URL as clients ask for it.
-fn key_of(url: &str, namespace: &str) -> Result<PrimaryKey, String> {
+/// The keys of a URL as clients ask for it, however it is spelled: under the scheme it names, and under the other, for only
+/// who runs the proxy in front knows which of the two a request came by.
+fn keys_of(url: &str, namespace: &str) -> Result<[PrimaryKey; 2], String> {
     let wrong = || format!("{url:?} is no URL: scheme://host[:port]/path?query, as clients ask for it");
-    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
-    let at = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(at);
-    if !matches!(scheme, "http" | "https") || authority.is_empty() {
+    let url = Url::read(url).ok_or_else(wrong)?;
+    let other = match url.scheme.as_str() {
+        "http" => "https",
+        "https" => "http",
+        _ => return Err(wrong()),
+    };
+    if url.authority.is_empty() {
         return Err(wrong());
     }
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    Ok(PrimaryKey::new(namespace.as_bytes(), scheme.as_bytes(), authority.as_bytes(), path.as_bytes()))
+    let path = if url.rest.starts_with('/') { url.rest.to_owned() } else { format!("/{}", url.rest) };
+    // A port that this scheme leaves out is left out for the other, too.
+    let key = |scheme: &str| {
+        PrimaryKey::new(namespace.as_bytes(), scheme.as_bytes(), url.authority.as_bytes(), path.as_bytes())
+    };
+    Ok([key(&url.scheme), key(other)])
+}
+
+/// A prefix with scheme, host and port as stored URLs have them. A prefix that ends within the host stays one.
+fn canonical_prefix(prefix: &str) -> String {
+    match Url::read(prefix) {
+        Some(Url { scheme, authority, rest }) if !rest.is_empty() => format!("{scheme}://{authority}{rest}"),
+        // With the default port it has named its host whole.
+        Some(Url { scheme, authority, .. }) if prefix.len() > scheme.len() + "://".len() + authority.len() => {
+            format!("{scheme}://{authority}/")
+        }
+        Some(Url { scheme, authority, .. }) => format!("{scheme}://{authority}"),
+        None => prefix.to_owned(),
+    }
+}
+
+/// A URL, or the beginning of one, with its scheme and authority in their canonical spelling.
+struct Url<'a> {
+    scheme: String,
+    authority: String,
+    /// From the path on, without a fragment: no client sends one.
+    rest: &'a str,
+}
+
+impl<'a> Url<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let utf8 = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let scheme = utf8(&canonical_scheme(scheme.as_bytes()));
+        let authority = utf8(&canonical_authority(scheme.as_bytes(), authority.as_bytes()));
+        Some(Self { scheme, authority, rest })
+    }
 }
 
 /// What the operator is told.
 pub(super) fn told(purges: &[Purge]) -> Value {
     let one = |purge: &Purge| {
         let what = match &purge.scope {
-            Scope::Key(_) => "every variant of the URL".to_owned(),
+            Scope::Key(_) => "every variant of the URL, by http and by https,".to_owned(),
             Scope::Tag(tag) => format!("every response with the tag {tag}"),
             Scope::Prefix(prefix) => format!("every response whose URL begins with {prefix}"),
             Scope::Everything => "every response".to_owned(),
@@ -98,7 +139,10 @@ pub(super) fn told(purges: &[Purge]) -> Value {
         let until = purge.at_ms.to_http_date();
         json!({ "scope": purge.scope, "soft": purge.soft, "effect": format!("{what}, requested until {until}, {then}") })
     };
-    json!({ "purged": purges.iter().map(one).collect::<Vec<_>>() })
+    let mut told: Vec<Value> = purges.iter().map(one).collect();
+    // Both schemes of a URL are one order.
+    told.dedup_by(|next, known| next.get("effect") == known.get("effect"));
+    json!({ "purged": told })
 }
 
 #[cfg(test)]
@@ -114,9 +158,31 @@ mod tests {
     fn orders_are_read() {
         assert_eq!(purges(r#"{"tags": ["a", "b"], "soft": true}"#).unwrap().len(), 2);
         assert_eq!(purges(r#"{"everything": true}"#).unwrap(), [Scope::Everything]);
-        let key = PrimaryKey::new(b"default", b"http", b"a:1", b"/x?y");
-        assert_eq!(purges(r#"{"url": "http://a:1/x?y"}"#).unwrap(), [Scope::Key(key)]);
+        let key = |scheme| Scope::Key(PrimaryKey::new(b"default", scheme, b"a:1", b"/x?y"));
+        assert_eq!(purges(r#"{"url": "http://a:1/x?y"}"#).unwrap(), [key(b"http"), key(b"https")]);
         assert_eq!(purges(r#"{"url": "http://a"}"#), purges(r#"{"url": "http://a/"}"#));
+    }
+
+    #[test]
+    fn a_url_is_met_in_every_spelling() {
+        let canonical = purges(r#"{"url": "http://shop.example/X?y"}"#).unwrap();
+        for spelled in ["HTTP://Shop.EXAMPLE/X?y", "http://shop.example:80/X?y", "http://shop.example:/X?y#z"] {
+            assert_eq!(purges(&format!(r#"{{"url": "{spelled}"}}"#)).unwrap(), canonical, "{spelled}");
+        }
+        assert_ne!(purges(r#"{"url": "http://shop.example/x?y"}"#).unwrap(), canonical);
+    }
+
+    #[test]
+    fn a_prefix_has_its_scheme_and_host_as_urls_have_them() {
+        for (prefix, expected) in [
+            ("HTTP://Shop.Example/A", "http://shop.example/A"),
+            ("http://shop.example:80/a", "http://shop.example/a"),
+            ("https://shop.example:443", "https://shop.example/"),
+            ("http://Shop.exa", "http://shop.exa"),
+            ("http://", "http://"),
+        ] {
+            assert_eq!(canonical_prefix(prefix), expected, "{prefix}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 local base, now, lease_ms = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local presented = cjson.decode(ARGV[1])
 
-local names, candidates = { [':override'] = true }, {}
+local names, candidates = { [':override'] = true, [':unkeyed'] = true }, {}
 local index = redis.pcall('HGETALL', base .. ':i')
 if index.err then index = {} end
 for i = 1, #index, 2 do

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::OVERRIDE_FIELD;
+use larder_cache_core::key::ALWAYS_SELECTING;
 use larder_cache_core::purge::Purge;
 use larder_cache_core::store_api::entry::{self, Entry, EntryMeta};
 use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer};
@@ -130,7 +130,7 @@ impl Memory {
     fn lease_name(&self, variants: &[Variant], presented: &Selectors) -> u64 {
         let mut names: BTreeSet<&str> =
             variants.iter().flat_map(|v| v.meta.selectors.keys().map(String::as_str)).collect();
-        names.insert(OVERRIDE_FIELD);
+        names.extend(ALWAYS_SELECTING);
         let mut hasher = self.random.build_hasher();
         for name in names {
             let token = presented.get(name).map_or("", String::as_str);

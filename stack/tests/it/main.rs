@@ -8,3 +8,4 @@ mod overrides;
 mod passing;
 mod rfc;
 mod support;
+mod whose;

@@ -1,0 +1,57 @@
+//! Whether Envoy knows who asks by other means than a field: dynamic metadata that a filter before the cache wrote.
+//!
+//! What this decides: when it is worth asking. A hit must not pay for what hardly any configuration has, so a request that
+//! goes the long way is always asked about, and a hit only in an Envoy in which such metadata has been seen: any worker
+//! tells the others by one shared value. So that it is seen where every request hits, one hit after each tick is asked
+//! about as well.
+
+use larder_cache_core::exchange::Reply;
+use larder_cache_core::policy::Policy;
+
+use crate::host::Host;
+use crate::vm::Vm;
+
+/// The shared value that says that metadata of a client has been seen.
+const SEEN: &str = "larder-identity";
+
+/// What a VM knows of such metadata.
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    /// Some request of this Envoy had any.
+    seen: bool,
+    /// The next hit is asked about.
+    sample: bool,
+}
+
+impl<H: Host> Vm<H> {
+    /// Whether a filter has told Envoy who asks.
+    pub(crate) fn is_identified(&mut self, policy: &Policy) -> bool {
+        let has = |namespace: &String| {
+            let metadata = self.host.property(&["metadata", "filter_metadata", namespace]);
+            metadata.is_some_and(|value| !value.is_empty())
+        };
+        let is_identified = policy.identity_metadata.iter().any(has);
+        if is_identified && !std::mem::replace(&mut self.identity.seen, true) {
+            self.host.set_shared(SEEN, b"1");
+        }
+        is_identified
+    }
+
+    /// Whether a hit may be sent without asking who its client is, or asking has shown that nobody knows.
+    pub(crate) fn may_answer_unasked(&mut self, policy: &Policy, reply: &Reply) -> bool {
+        let is_public = reply.stored.as_ref().is_some_and(|stored| stored.explicitly_public);
+        if is_public || policy.reuse_with_authorization {
+            return true;
+        }
+        let sampled = std::mem::take(&mut self.identity.sample);
+        !(self.identity.seen || sampled) || !self.is_identified(policy)
+    }
+
+    /// A tick has passed: learns what the other workers have seen.
+    pub(crate) fn learn_identity(&mut self) {
+        self.identity.sample = true;
+        if !self.identity.seen {
+            self.identity.seen = self.host.shared(SEEN).0.is_some();
+        }
+    }
+}
