@@ -104,15 +104,15 @@ impl Default for Marked {
 
 impl Marked {
     fn new(patterns: Vec<FieldPattern>, mark: impl Fn(&FieldPattern) -> u16) -> Self {
-        let mut marked = Self::default();
-        marked.patterns = patterns.into_iter().map(|pattern| (mark(&pattern), pattern)).collect();
-        marked.patterns.sort_by_key(|(mark, _)| *mark);
-        for (mark, _) in &marked.patterns {
-            if let Some(word) = marked.bits.get_mut(usize::from(mark / 64)) {
+        let mut patterns: Vec<_> = patterns.into_iter().map(|pattern| (mark(&pattern), pattern)).collect();
+        patterns.sort_by_key(|(mark, _)| *mark);
+        let mut bits = [0; NameMarks::RANGE / 64];
+        for (mark, _) in &patterns {
+            if let Some(word) = bits.get_mut(usize::from(mark / 64)) {
                 *word |= 1 << (mark % 64);
             }
         }
-        marked
+        Self { patterns, bits }
     }
 
     fn has(&self, mark: u16) -> bool {
