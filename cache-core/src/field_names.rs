@@ -3,7 +3,7 @@
 //! What this decides: which names a list means. `_` counts as `-`, for CGI and its heirs hand both to an application under
 //! one name, so `X_Forwarded_Host` says what `X-Forwarded-Host` says. What it leaves out: what follows from a match.
 
-use crate::fields::{Fields, is_token};
+use crate::fields::{Fields, NameMarks, is_token};
 
 /// One name, or a family of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,36 +38,23 @@ impl FieldPattern {
     pub fn rank(&self) -> usize {
         if self.is_family { self.text.len() } else { usize::MAX }
     }
-
-    fn mark(&self) -> usize {
-        if self.is_family { family_mark(&self.text) } else { name_mark(&self.text) }
-    }
 }
 
 /// A set of patterns that is asked about every field of every request: nearly free where nothing matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldNames {
-    exact: Vec<FieldPattern>,
-    families: Vec<FieldPattern>,
-    /// A bit for each exact name, and for the beginning of each family.
-    exact_marks: Marks,
-    family_marks: Marks,
+    exact: Marked,
+    families: Marked,
 }
 
 impl FieldNames {
     /// The set of `patterns`.
     pub fn new(patterns: impl IntoIterator<Item = FieldPattern>) -> Self {
-        let mut names = Self::default();
-        for pattern in patterns {
-            if pattern.is_family {
-                names.family_marks.set(pattern.mark());
-                names.families.push(pattern);
-            } else {
-                names.exact_marks.set(pattern.mark());
-                names.exact.push(pattern);
-            }
+        let (families, exact) = patterns.into_iter().partition(|pattern| pattern.is_family);
+        Self {
+            exact: Marked::new(exact, |pattern| NameMarks::of(&pattern.text).whole),
+            families: Marked::new(families, |pattern| NameMarks::of(&pattern.text).begin),
         }
-        names
     }
 
     /// The set of patterns as a person writes them; what is none is left out.
@@ -77,49 +64,66 @@ impl FieldNames {
 
     /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.families.is_empty()
+        self.exact.patterns.is_empty() && self.families.patterns.is_empty()
     }
 
     /// Whether `name`, in lower case, is meant.
     pub fn contains(&self, name: &[u8]) -> bool {
-        (self.exact_marks.has(name_mark(name)) && self.exact.iter().any(|pattern| pattern.matches(name)))
-            || (self.family_marks.has(family_mark(name)) && self.families.iter().any(|family| family.matches(name)))
+        let marks = NameMarks::of(name);
+        self.exact.matches(marks.whole, name) || self.families.matches(marks.begin, name)
+    }
+
+    /// Whether a name with these marks may be meant.
+    fn may_contain(&self, marks: NameMarks) -> bool {
+        self.exact.has(marks.whole) || self.families.has(marks.begin)
+    }
+
+    /// The lines of `fields` that are meant, in order.
+    pub fn lines<'a>(&'a self, fields: &'a Fields) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        fields.marked(|marks| self.may_contain(marks)).filter(|(name, _)| self.contains(name))
     }
 
     /// Whether `fields` has a line of any of them.
     pub fn any_in(&self, fields: &Fields) -> bool {
-        !self.is_empty() && fields.iter().any(|(name, _)| self.contains(name))
+        self.lines(fields).next().is_some()
     }
 }
 
-/// 512 bits, so that a list of some dozens leaves most of them unset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Marks([u64; 8]);
+/// Patterns by one of their marks, and a bit for each mark, so that hardly any name is compared with any pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Marked {
+    patterns: Vec<(u16, FieldPattern)>,
+    bits: [u64; NameMarks::RANGE / 64],
+}
 
-impl Marks {
-    fn set(&mut self, mark: usize) {
-        if let Some(word) = self.0.get_mut(mark / 64 % 8) {
-            *word |= 1 << (mark % 64);
+impl Default for Marked {
+    fn default() -> Self {
+        Self { patterns: Vec::new(), bits: [0; NameMarks::RANGE / 64] }
+    }
+}
+
+impl Marked {
+    fn new(patterns: Vec<FieldPattern>, mark: impl Fn(&FieldPattern) -> u16) -> Self {
+        let mut patterns: Vec<_> = patterns.into_iter().map(|pattern| (mark(&pattern), pattern)).collect();
+        patterns.sort_by_key(|(mark, _)| *mark);
+        let mut bits = [0; NameMarks::RANGE / 64];
+        for (mark, _) in &patterns {
+            if let Some(word) = bits.get_mut(usize::from(mark / 64)) {
+                *word |= 1 << (mark % 64);
+            }
         }
+        Self { patterns, bits }
     }
 
-    fn has(&self, mark: usize) -> bool {
-        self.0.get(mark / 64 % 8).is_some_and(|word| word & (1 << (mark % 64)) != 0)
+    fn has(&self, mark: u16) -> bool {
+        self.bits.get(usize::from(mark / 64)).is_some_and(|word| word & (1 << (mark % 64)) != 0)
     }
-}
 
-fn name_mark(name: &[u8]) -> usize {
-    let ends = name.first().zip(name.last()).map_or(0, |(first, last)| mixed(&[*first, *last]));
-    let middle = name.get(name.len() / 2).map_or(0, |byte| mixed(&[*byte]));
-    ends.wrapping_add(middle.wrapping_mul(7)).wrapping_add(name.len().wrapping_mul(41))
-}
-
-fn family_mark(name: &[u8]) -> usize {
-    name.get(..FieldPattern::SHORTEST_FAMILY).map_or(0, mixed)
-}
-
-fn mixed(bytes: &[u8]) -> usize {
-    bytes.iter().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(folded(*byte))))
+    fn matches(&self, mark: u16, name: &[u8]) -> bool {
+        let first = self.patterns.partition_point(|(known, _)| *known < mark);
+        let same = self.patterns.iter().skip(first).take_while(|(known, _)| *known == mark);
+        same.map(|(_, pattern)| pattern).any(|pattern| pattern.matches(name))
+    }
 }
 
 fn folded(byte: u8) -> u8 {

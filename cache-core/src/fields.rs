@@ -14,7 +14,7 @@ use std::fmt;
 pub struct Fields {
     text: Vec<u8>,
     lines: Vec<Line>,
-    /// One bit for each name present; see [`name_bit`]. Most questions are for a name that is not there.
+    /// One bit for each name present; see [`NameMarks`]. Most questions are for a name that is not there.
     names: u64,
 }
 
@@ -24,6 +24,7 @@ struct Line {
     start: u32,
     name_len: u32,
     value_len: u32,
+    marks: NameMarks,
 }
 
 impl PartialEq for Fields {
@@ -73,8 +74,9 @@ impl Fields {
         for line in 0..count {
             let (name_len, value_len) = lengths(&fields.text, line)?;
             let end = at.checked_add(name_len)?.checked_add(value_len)?.checked_add(2)?;
-            fields.names |= name_bit(fields.text.get(at as usize..(at + name_len) as usize)?);
-            fields.lines.push(Line { start: at, name_len, value_len });
+            let marks = NameMarks::of(fields.text.get(at as usize..(at + name_len) as usize)?);
+            fields.names |= marks.bit();
+            fields.lines.push(Line { start: at, name_len, value_len, marks });
             at = end;
         }
         if fields.text.len() < at as usize {
@@ -119,14 +121,16 @@ impl Fields {
         };
         self.text.reserve(name.len() + value.len() + 2);
         self.text.extend_from_slice(name);
+        let mut marks = NameMarks::default();
         if let Some(name) = self.text.get_mut(start as usize..) {
             name.make_ascii_lowercase();
-            self.names |= name_bit(name);
+            marks = NameMarks::of(name);
+            self.names |= marks.bit();
         }
         self.text.push(0);
         self.text.extend_from_slice(value);
         self.text.push(0);
-        self.lines.push(Line { start, name_len, value_len });
+        self.lines.push(Line { start, name_len, value_len, marks });
     }
 
     /// Adds a field line whose value `write` appends to the buffer it is given. `name` is in lower case.
@@ -139,8 +143,9 @@ impl Fields {
         if let (Ok(start), Ok(value_len)) = (u32::try_from(start), u32::try_from(self.text.len().saturating_sub(value)))
         {
             self.text.push(0);
-            self.names |= name_bit(name.as_bytes());
-            self.lines.push(Line { start, name_len: (value - start as usize - 1) as u32, value_len });
+            let marks = NameMarks::of(name.as_bytes());
+            self.names |= marks.bit();
+            self.lines.push(Line { start, name_len: (value - start as usize - 1) as u32, value_len, marks });
         } else {
             self.text.truncate(start);
         }
@@ -181,6 +186,11 @@ impl Fields {
         self.lines.iter().map(|line| line.read(&self.text))
     }
 
+    /// The lines whose names have marks that `may_be` accepts, in order. Much cheaper than reading every name.
+    pub fn marked(&self, may_be: impl Fn(NameMarks) -> bool) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines.iter().filter(move |line| may_be(line.marks)).map(|line| line.read(&self.text))
+    }
+
     /// The value of the first line of `name` (given in lower case).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.all(name).next()
@@ -193,7 +203,7 @@ impl Fields {
 
     /// As [`Self::all`], for a name that came from outside.
     pub fn all_bytes<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-        let lines = if self.names & name_bit(name) == 0 { &[] } else { self.lines.as_slice() };
+        let lines = if self.names & NameMarks::of(name).bit() == 0 { &[] } else { self.lines.as_slice() };
         let named = lines.iter().filter(move |line| line.name_len as usize == name.len());
         named.map(|line| line.read(&self.text)).filter(move |(present, _)| *present == name).map(|(_, value)| value)
     }
@@ -243,15 +253,50 @@ impl Line {
     }
 }
 
-/// Where a name leaves its mark in [`Fields::names`]: a hash of its length and ends, which differ for those asked for.
-const fn name_bit(name: &[u8]) -> u64 {
-    let (first, last) = match name {
-        [] => (0, 0),
-        [only] => (*only, *only),
-        [first, .., last] => (*first, *last),
-    };
-    let mixed = (first as u32 * 31) ^ (last as u32 * 7);
-    1 << (mixed.wrapping_add((name.len() as u32).wrapping_mul(11)) & 63)
+/// Two small hashes of a name in lower case, worked out once for each line, so that most questions for names that are not
+/// there read none. `_` counts as `-` in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NameMarks {
+    /// Of the whole name: below [`Self::RANGE`].
+    pub whole: u16,
+    /// Of its first three letters, with which families of names begin: below [`Self::RANGE`].
+    pub begin: u16,
+}
+
+impl NameMarks {
+    /// Marks are smaller than this.
+    pub const RANGE: usize = 2048;
+
+    /// The marks of `name`.
+    pub const fn of(name: &[u8]) -> Self {
+        let (first, last) = match name {
+            [] => (0, 0),
+            [only] => (*only, *only),
+            [first, .., last] => (*first, *last),
+        };
+        let (_, second_half) = name.split_at(name.len() / 2);
+        let middle = match second_half {
+            [middle, ..] => *middle,
+            [] => 0,
+        };
+        let whole = (folded(first) * 31) ^ (folded(last) * 7);
+        let whole = whole.wrapping_add(folded(middle) * 67).wrapping_add((name.len() as u32).wrapping_mul(11));
+        let begin = match name {
+            [a, b, c, ..] => (folded(*a) * 5).wrapping_add(folded(*b) * 37).wrapping_add(folded(*c) * 101),
+            _ => 0,
+        };
+        let range = Self::RANGE as u32;
+        Self { whole: (whole % range) as u16, begin: (begin % range) as u16 }
+    }
+
+    /// Where a name leaves its mark in [`Fields::names`].
+    const fn bit(self) -> u64 {
+        1 << (self.whole & 63)
+    }
+}
+
+const fn folded(byte: u8) -> u32 {
+    if byte == b'_' { b'-' as u32 } else { byte as u32 }
 }
 
 /// Names, in lower case, that are asked for together; see [`Fields::contains_any`].
@@ -266,7 +311,7 @@ impl<const N: usize> NameSet<N> {
     pub const fn new(names: [&'static str; N]) -> Self {
         let (mut bits, mut rest) = (0, names.as_slice());
         while let [name, others @ ..] = rest {
-            bits |= name_bit(name.as_bytes());
+            bits |= NameMarks::of(name.as_bytes()).bit();
             rest = others;
         }
         Self { names, bits }

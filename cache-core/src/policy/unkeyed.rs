@@ -179,18 +179,14 @@ impl UnkeyedFields {
     }
 
     /// The lines of `fields` that are handled so.
-    pub fn lines<'a>(
-        &'a self,
-        fields: &'a Fields,
-        handling: Handling,
-    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + 'a {
-        fields.iter().filter(move |(name, _)| self.handling(name) == handling)
+    pub fn lines<'a>(&'a self, fields: &'a Fields, handling: Handling) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.watched.lines(fields).filter(move |(name, _)| self.handling(name) == handling)
     }
 
     /// Whether `fields` has any that is stripped or makes its request pass.
     pub fn change(&self, fields: &Fields) -> bool {
         let changes = |name: &[u8]| matches!(self.handling(name), Handling::Strip | Handling::Bypass);
-        self.may_change && fields.iter().any(|(name, _)| changes(name))
+        self.may_change && self.watched.lines(fields).any(|(name, _)| changes(name))
     }
 }
 

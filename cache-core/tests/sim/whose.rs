@@ -155,8 +155,8 @@ fn a_variant_of_one_client_is_validated_before_it_answers() {
 #[test]
 fn one_clients_cookie_takes_nothing_away() {
     let stored = [("cache-control", "max-age=5, stale-if-error=60"), ("etag", "\"1\"")];
-    let changed: [(&str, u16, &[(&str, &str)]); 6] = [
-        ("GET", 200, &[("cache-control", "max-age=5")]),
+    let changed = [
+        ("GET", 200, &[("cache-control", "max-age=5")][..]),
         ("GET", 200, &[("cache-control", "private")]),
         ("GET", 200, &[("cache-control", "no-store")]),
         ("GET", 304, &[("cache-control", "no-store"), ("etag", "\"1\"")]),
