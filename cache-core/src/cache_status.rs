@@ -78,6 +78,8 @@ pub enum Detail {
     StaleIfError,
     /// Served stale because the request accepted it.
     MaxStale,
+    /// Within its own stale window, which `s-maxage`, `proxy-revalidate` or `must-revalidate` forbids (RFC 9111 §4.2.4).
+    StaleForbidden,
     /// The request wants only a stored response and there is none that may be used (RFC 9111 §5.2.1.7).
     OnlyIfCached,
     /// The override is malformed.
@@ -119,6 +121,7 @@ impl Detail {
             Self::StaleWhileRevalidate,
             Self::StaleIfError,
             Self::MaxStale,
+            Self::StaleForbidden,
             Self::OnlyIfCached,
             Self::MalformedOverride,
             Self::Purged,
@@ -147,6 +150,7 @@ impl Detail {
             Self::StaleWhileRevalidate => "stale-while-revalidate",
             Self::StaleIfError => "stale-if-error",
             Self::MaxStale => "max-stale",
+            Self::StaleForbidden => "stale-forbidden",
             Self::OnlyIfCached => "only-if-cached",
             Self::MalformedOverride => "malformed-override",
             Self::Purged => "purged",

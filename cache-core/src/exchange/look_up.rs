@@ -40,6 +40,9 @@ impl Exchange {
             Reuse::MaxStale => (hit.with_detail(Detail::MaxStale), false),
             Reuse::Validate(why) => {
                 self.why = if why == MustValidate::Request { Forward::Request } else { Forward::Stale };
+                if why == MustValidate::Stale && reuse::is_stale_use_forbidden(&stored, &self.policy, now) {
+                    self.detail = Some(Detail::StaleForbidden);
+                }
                 self.candidate = Some(stored);
                 return false;
             }

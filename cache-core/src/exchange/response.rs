@@ -89,7 +89,11 @@ impl Exchange {
         let covers =
             |stored: &Arc<StoredResponse>| partial::covers(stored, ranges(stored).as_deref(), self.policy.max_ranges);
         let Some(stale) = stale.filter(covers) else { return false };
-        if !reuse::may_serve_on_error(&stale, self.asked.as_ref(), &self.policy, failure, now) {
+        let asked = self.asked.as_ref();
+        if !reuse::may_serve_on_error(&stale, asked, &self.policy, failure, now) {
+            if reuse::is_stale_on_error_forbidden(&stale, asked, &self.policy, failure, now) {
+                self.detail = Some(Detail::StaleForbidden);
+            }
             return false;
         }
         self.finish(Outcome::StaleOnError(stale.clone()), now, effects);

@@ -38,6 +38,22 @@ fn a_cache_before_this_one_keeps_its_member() {
 }
 
 #[test]
+fn a_stale_window_that_a_shared_cache_must_not_use_is_told() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "s-maxage=5, stale-while-revalidate=60, stale-if-error=60")], "one");
+    sim.get("/");
+    sim.pass_secs(6);
+    assert_eq!(sim.get("/").2, "larder; fwd=stale; fwd-status=200; stored; ttl=5; detail=stale-forbidden");
+    sim.origin(200, &[("cache-control", "must-revalidate, max-age=5, stale-if-error=60")], "one");
+    sim.get("/b");
+    sim.pass_secs(6);
+    assert!(sim.get("/b").2.ends_with("stored; ttl=5"), "nothing stale was wanted");
+    sim.pass_secs(6);
+    sim.origin(503, &[], "down");
+    assert!(sim.get("/b").2.ends_with("fwd-status=503; detail=stale-forbidden"));
+}
+
+#[test]
 fn a_304_may_change_what_a_response_varies_by() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
