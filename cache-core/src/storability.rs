@@ -98,6 +98,8 @@ pub fn storable(
     let refuse = |refused: bool, why| if refused { Err(why) } else { Ok(()) };
     refuse(request.method() != b"GET", NotStorable::Method)?;
     check_status(response, directives, policy)?;
+    // RFC 9110 §14.4: outside a 206 it says nothing that can be relied on; the content may be a part or the whole.
+    refuse(is_partial(response), NotStorable::Partial)?;
     // RFC 9111 §5.2.2.3: must-understand, where understood, silences no-store.
     refuse(directives.no_store && !directives.must_understand, NotStorable::NoStore)?;
     let asked = RequestDirectives::of(&request.fields, &policy.request_directives);
@@ -116,6 +118,14 @@ pub fn storable(
         source == LifetimeSource::None && !may_be_stored_stale(response, directives, policy),
         NotStorable::NoFreshness,
     )
+}
+
+/// Whether an answer that is no `206` carries, or claims to carry, parts.
+fn is_partial(response: &ResponseHead) -> bool {
+    let content_type = response.fields.get("content-type").unwrap_or_default();
+    let multipart = b"multipart/byteranges";
+    let parts = content_type.get(..multipart.len()).is_some_and(|start| start.eq_ignore_ascii_case(multipart));
+    response.fields.contains("content-range") || parts
 }
 
 fn check_status(response: &ResponseHead, directives: &ResponseDirectives, policy: &Policy) -> Result<(), NotStorable> {
@@ -311,6 +321,19 @@ mod tests {
             assert_eq!(judge(&Policy::strict(), &get(), status, &[validator, ("cache-control", "no-cache")]), expected);
             assert_eq!(judge(&Policy::strict(), &get(), status, &[validator, ("cache-control", "public")]), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_content_range_outside_a_206_is_not_stored() {
+        let fresh = ("cache-control", "max-age=1");
+        for status in [200, 203, 404, 410, 416] {
+            for partial in [("content-range", "bytes 0-1/5"), ("content-range", "bytes */5"), ("content-range", "x")] {
+                let verdict = judge(&Policy::strict(), &get(), status, &[fresh, partial]);
+                assert_eq!(verdict, Err(NotStorable::Partial), "{status} {partial:?}");
+            }
+        }
+        let parts = ("content-type", "Multipart/byteranges; boundary=x");
+        assert_eq!(judge(&Policy::default(), &get(), 200, &[fresh, parts]), Err(NotStorable::Partial));
     }
 
     #[test]

@@ -54,6 +54,26 @@ fn a_stale_window_that_a_shared_cache_must_not_use_is_told() {
 }
 
 #[test]
+fn a_304_without_the_coding_mark_is_worth_as_much_as_one_with_it() {
+    let mut sim = Sim::new(Policy::default());
+    let lifetimes = ("cache-control", "max-age=5, stale-while-revalidate=60");
+    let coded = [lifetimes, ("etag", "\"x--gzip\""), ("content-encoding", "gzip"), ("vary", "accept-encoding")];
+    sim.origin(200, &coded, "one");
+    sim.get("/");
+    for round in 0..3 {
+        sim.pass_secs(6);
+        sim.origin(304, &[lifetimes, ("etag", "\"x\"")], "");
+        assert!(sim.get("/").2.contains("detail=stale-while-revalidate"), "{round}");
+        sim.run_refreshes();
+        assert_eq!(sim.last_request_field("if-none-match").as_deref(), Some("\"x--gzip\""));
+        assert_eq!(sim.get("/"), (200, "one".into(), "larder; hit; ttl=5".into()), "{round}");
+    }
+    sim.pass_secs(66);
+    assert!(sim.get("/").2.contains("fwd=stale; fwd-status=304; stored"));
+    assert!(sim.get("/").2.contains("hit"));
+}
+
+#[test]
 fn a_304_may_change_what_a_response_varies_by() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
