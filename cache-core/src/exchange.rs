@@ -82,7 +82,7 @@ pub struct Exchange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Told,
-    /// A rule, an upgrade or gRPC: nothing is changed in passing.
+    /// A rule, an upgrade or gRPC: nothing is changed in passing, but an unsafe method invalidates all the same.
     Untouched,
 }
 
@@ -201,7 +201,11 @@ impl Exchange {
 
     /// Whether the request has gone to the origin and its answer is of interest.
     pub fn expects_response(&self) -> bool {
-        matches!(self.state, State::Forwarded(_) | State::Passing { .. }) && self.mark == Mark::Told
+        match self.state {
+            State::Forwarded(_) => true,
+            State::Passing { invalidates } => invalidates || self.mark == Mark::Told,
+            _ => false,
+        }
     }
 
     /// Whether nothing more is to come: the shell may drop it.
@@ -233,6 +237,9 @@ impl Exchange {
     }
 
     fn on_gone(&mut self, origin_broke: bool, now: Timestamp, effects: &mut Effects) {
+        if matches!(self.state, State::Passing { invalidates: true }) {
+            self.doubt(effects);
+        }
         let outcome = if origin_broke { Outcome::Failed(502) } else { Outcome::Again };
         self.finish(outcome, now, effects);
         self.state = State::Over;
@@ -252,6 +259,10 @@ impl Exchange {
         self.request.method() == b"GET"
     }
 }
+
+/// How long after an unsafe request whose answer nobody saw its target is dropped once more, in milliseconds: first when a
+/// quick origin has finished, then when Envoy itself would have given up (its default route timeout).
+pub const SETTLED_AFTER_MS: [u64; 2] = [1_000, 15_000];
 
 /// How long a leader may take before another replaces it.
 pub const LEASE: DeltaSeconds = DeltaSeconds::new(30);

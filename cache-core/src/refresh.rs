@@ -10,6 +10,7 @@ use crate::exchange::storing::{self, Capture, Captured, Fetched, Purpose};
 use crate::exchange::{Effect, Effects, Outcome, StoreAnswer, StoreQuestion};
 use crate::fields::{Fields, is_hop_by_hop};
 use crate::http_time::Timestamp;
+use crate::invalidation;
 use crate::key::OVERRIDE_FIELD;
 use crate::message::ResponseHead;
 use crate::policy::Policy;
@@ -163,7 +164,7 @@ impl Refresh {
             response_time: now,
         };
         let Ok(response) = storing::judge(&fetched, || self.order.url.clone(), &self.policy) else {
-            return if (200..300).contains(&head.status) { Verdict::Replaced } else { Verdict::Failed };
+            return if invalidation::ends_what_is_stored(head.status) { Verdict::Replaced } else { Verdict::Failed };
         };
         let declared = storing::declared_length(&head.fields);
         match Capture::new(response, declared, self.policy.max_object_bytes, Purpose::Store).push(body, true) {

@@ -119,8 +119,10 @@ impl StoreFault {
 pub enum ResponseSource {
     /// The origin.
     Origin,
-    /// The proxy, because it reached no origin.
+    /// The proxy, because it reached no origin: the request has not gone out.
     NoOrigin,
+    /// The proxy, because the origin's answer was lost: the request had gone out.
+    Lost,
     /// The proxy, because the origin did not answer in time.
     Timeout,
     /// The proxy, for a reason that is none of the cache's business (a redirect of a route, a limit).
