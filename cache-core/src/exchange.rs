@@ -64,12 +64,14 @@ pub struct Exchange {
     asked: Option<RequestDirectives>,
     /// The best stored response known; what a validation is about.
     candidate: Option<Arc<StoredResponse>>,
+    answered_by: Option<Arc<StoredResponse>>,
     why: Forward,
     detail: Option<Detail>,
     collapse_key: Option<CollapseKey>,
     leads: bool,
     fence: Option<Fence>,
     invalidated: Option<Timestamp>,
+    softened: Option<Timestamp>,
     arrived: Timestamp,
     rounds: u8,
     store_waited: bool,
@@ -148,12 +150,14 @@ impl Exchange {
             overriding: None,
             asked: None,
             candidate: None,
+            answered_by: None,
             why: Forward::UriMiss,
             detail: None,
             collapse_key: None,
             leads: false,
             fence: None,
             invalidated: None,
+            softened: None,
             arrived: Timestamp::default(),
             rounds: 0,
             store_waited: false,
@@ -182,6 +186,11 @@ impl Exchange {
     /// What the request is about, once it is known; what level 1 is looked up by.
     pub fn key(&self) -> Option<&PrimaryKey> {
         self.key.as_ref()
+    }
+
+    /// The key and the stored response that has answered, where level 1 or the store had one that may.
+    pub fn answered_by(&self) -> Option<(&PrimaryKey, &Arc<StoredResponse>)> {
+        self.key.as_ref().zip(self.answered_by.as_ref())
     }
 
     /// What the shell has to do with content that comes in now.

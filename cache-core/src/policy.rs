@@ -68,7 +68,8 @@ pub struct Policy {
     pub targeted_fields: Vec<String>,
 }
 
-/// Some statuses: one, or a class.
+/// Some statuses: one, or a class. A class leaves out what speaks of one client's request, not of the resource: nobody else
+/// would get that. Such a status is named by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRange {
     /// The first.
@@ -90,8 +91,14 @@ impl StatusRange {
 
     /// Whether `status` is among them.
     pub fn contains(self, status: u16) -> bool {
-        (self.first..=self.last).contains(&status)
+        let by_itself = self.first == self.last;
+        (self.first..=self.last).contains(&status) && (by_itself || !speaks_of_the_request(status))
     }
+}
+
+/// The errors that a request's own form, size, fields or pace bring about (RFC 9110 §15.5, RFC 6585).
+pub fn speaks_of_the_request(status: u16) -> bool {
+    matches!(status, 400 | 405 | 408 | 411..=417 | 421..=431)
 }
 
 /// What a `Range` of something that is not stored leads to.

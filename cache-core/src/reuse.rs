@@ -229,9 +229,8 @@ mod tests {
     #[test]
     fn what_forbids_a_stale_use_that_the_response_offers_is_told_apart() {
         let forbidding = |swr, sie| stored(ReuseTerms { must_revalidate: true, ..terms(5, swr, sie) });
-        let forbidden = |stored: &StoredResponse, millis| {
-            is_stale_use_forbidden(stored, &Policy::default(), after(stored, millis))
-        };
+        let forbidden =
+            |stored: &StoredResponse, millis| is_stale_use_forbidden(stored, &Policy::default(), after(stored, millis));
         assert!(forbidden(&forbidding(15, 0), 5_000));
         assert!(!forbidden(&forbidding(15, 0), 4_999), "it is fresh");
         assert!(!forbidden(&forbidding(15, 0), 20_000), "its window is over");

@@ -291,6 +291,26 @@ mod tests {
     }
 
     #[test]
+    fn a_class_of_statuses_leaves_out_what_one_clients_request_brought_about() {
+        use crate::http_time::DeltaSeconds;
+        use crate::policy::StatusRange;
+        let policy = |names: &[&str]| {
+            let lifetime = |name: &&str| (StatusRange::parse(name).unwrap(), DeltaSeconds::new(9));
+            Policy { status_lifetimes: names.iter().map(lifetime).collect(), ..Policy::default() }
+        };
+        let own = [400, 405, 408, 421].into_iter().chain(411..=417).chain(422..=431);
+        for status in own {
+            assert!(judge(&policy(&["4xx"]), &get(), status, &[]).is_err(), "{status}");
+            let explicit = [("cache-control", "max-age=9")];
+            assert_eq!(judge(&policy(&["4xx"]), &get(), status, &explicit), Err(NotStorable::Status), "{status}");
+            assert_eq!(judge(&policy(&["4xx", &status.to_string()]), &get(), status, &[]), Ok(()), "{status}");
+        }
+        for status in [401, 403, 404, 406, 409, 410, 418, 451] {
+            assert_eq!(judge(&policy(&["4xx"]), &get(), status, &[]), Ok(()), "{status}");
+        }
+    }
+
+    #[test]
     fn cookies_are_not_shared_by_default() {
         let fresh = ("cache-control", "max-age=1");
         assert_eq!(by_default(&[fresh, ("set-cookie", "a=b")]), Err(NotStorable::SetCookie));

@@ -110,7 +110,7 @@ impl<H: Host> Vm<H> {
         for effect in effects {
             match effect {
                 Effect::Keep { key, stored, fence, local_only } => {
-                    self.keep(&config, &policy, &key, stored, fence, local_only);
+                    self.keep(&config, &policy, &key, stored, fence, local_only, now);
                     refreshed = Some(key);
                 }
                 Effect::Publish { key, outcome, uncacheable_until } => {
@@ -123,7 +123,7 @@ impl<H: Host> Vm<H> {
                 Effect::ReleaseLease { key, fence, uncacheable_ms } => {
                     self.tell_store(&config, StoreCall::Release { key, fence, uncacheable_ms });
                 }
-                Effect::Invalidate(keys) => self.invalidate(&config, &keys, now),
+                Effect::Invalidate(keys) | Effect::InvalidateDoubtful(keys) => self.invalidate(&config, &keys, now),
                 _ => {}
             }
         }

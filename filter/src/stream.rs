@@ -70,7 +70,11 @@ impl<H: Host> Vm<H> {
         let now = self.host.now();
         if at_once::is_plain(&request, policy) {
             let key = PrimaryKey::new(&config.namespace, request.scheme(), request.authority(), request.path());
-            if let Some((reply, status)) = at_once::answer(&request, policy, self.l1.look_up(&key), now) {
+            let local = self.l1.look_up(&key);
+            if let Some((reply, status)) = at_once::answer(&request, policy, local, now) {
+                if let (2.., Some(stored)) = (local.variants.len(), &reply.stored) {
+                    self.l1.count_use(&key, stored);
+                }
                 self.reply(id, reply, true);
                 self.metrics.request(&status);
                 return Action::Pause;
@@ -151,7 +155,11 @@ impl<H: Host> Vm<H> {
             let mut more = match effect {
                 Effect::LookUpLocal => {
                     let local = stream.exchange.key().map(|key| self.l1.look_up(key)).unwrap_or_default();
-                    stream.exchange.handle(Event::Local(local), now)
+                    let effects = stream.exchange.handle(Event::Local(local), now);
+                    if let (2.., Some((key, stored))) = (local.variants.len(), stream.exchange.answered_by()) {
+                        self.l1.count_use(key, stored);
+                    }
+                    effects
                 }
                 Effect::Arrive { key, accept_handed_over, wait_for_refresh } => {
                     let until = now.plus_millis(stream.config.lease_ms);
@@ -196,7 +204,7 @@ impl<H: Host> Vm<H> {
                 }
             }
             Effect::Keep { key, stored, fence, local_only } => {
-                self.keep(&stream.config, &stream.policy, &key, stored, fence, local_only);
+                self.keep(&stream.config, &stream.policy, &key, stored, fence, local_only, now);
             }
             Effect::Publish { key, outcome, uncacheable_until } => {
                 self.publish(&key, id, &outcome, &stream.policy, uncacheable_until, now);
@@ -213,6 +221,7 @@ impl<H: Host> Vm<H> {
                 }
             }
             Effect::Invalidate(keys) => self.invalidate(&stream.config, &keys, now),
+            Effect::InvalidateDoubtful(keys) => self.doubt(&stream.config, keys, now),
             Effect::Report(status) => self.report(&status),
             Effect::LookUpLocal | Effect::Arrive { .. } | Effect::AskStore(_) => {}
         }
@@ -227,8 +236,13 @@ impl<H: Host> Vm<H> {
         stored: Arc<StoredResponse>,
         fence: Option<Fence>,
         local_only: bool,
+        now: Timestamp,
     ) {
-        let kept = self.l1.put(key, stored.clone());
+        let from_store = local_only && policy.shared_store;
+        let kept = match from_store {
+            true => self.l1.put(key, stored.clone(), now),
+            false => self.l1.put_fetched(key, stored.clone(), now),
+        };
         match fence {
             // The lease has to end even where the entry is refused.
             Some(fence) if !kept => {
@@ -276,7 +290,7 @@ impl<H: Host> Vm<H> {
     /// store soon. What is on its way from the store meanwhile is known to be older.
     pub(crate) fn invalidate(&mut self, config: &Rc<Config>, keys: &[PrimaryKey], now: Timestamp) {
         for key in keys {
-            self.l1.invalidate(key, now);
+            self.l1.invalidate(key, now, now);
             self.tell_peers(&Message::Invalidate(key.clone(), now), now);
         }
         self.tell_store(config, StoreCall::Invalidate { keys: keys.to_vec(), time: now });

@@ -53,6 +53,8 @@ pub struct Local<'a> {
     pub variants: &'a [Arc<StoredResponse>],
     /// When the key was last invalidated, if that is remembered: what was requested until then counts no more.
     pub invalidated: Option<Timestamp>,
+    /// When the key was last purged softly, if that is remembered: what was requested until then is stale since.
+    pub softened: Option<Timestamp>,
     /// Up to when answers under the key are known not to be storable. Never together with variants.
     pub uncacheable_until: Option<Timestamp>,
 }

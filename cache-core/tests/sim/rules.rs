@@ -1,6 +1,12 @@
 //! Single requirements that show only in a whole exchange; `docs/rfc-coverage.md` names them.
 
+use std::sync::Arc;
+
+use larder_cache_core::exchange::{Effect, Event, Exchange, Local, Outcome, SlotAnswer};
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
+use larder_cache_core::stored_response::StoredResponse;
 
 use crate::world::Sim;
 
@@ -74,6 +80,27 @@ fn a_304_without_the_coding_mark_is_worth_as_much_as_one_with_it() {
 }
 
 #[test]
+fn a_soft_purge_reaches_a_copy_that_is_handed_over_after_it() {
+    let fetched = |request_time: u64| {
+        let mut sim = Sim::new(Policy::default());
+        sim.origin(200, &[("cache-control", "max-age=60")], "one");
+        sim.get("/");
+        let at = Timestamp::from_millis(request_time);
+        StoredResponse { request_time: at, response_time: at, ..(*sim.stored()[0]).clone() }
+    };
+    for (request_time, hit) in [(5_000, false), (5_001, true)] {
+        let now = Timestamp::from_millis(6_000);
+        let mut exchange = Exchange::new(Arc::new(Policy::default()), Arc::from(b"sim".as_slice()));
+        exchange.handle(Event::Request(Request::new("GET", "a.example", "/")), now);
+        let local = Local { softened: Some(Timestamp::from_millis(5_000)), ..Local::default() };
+        exchange.handle(Event::Local(local), now);
+        let copy = Outcome::Fetched(Arc::new(fetched(request_time)));
+        let effects = exchange.handle(Event::Slot(SlotAnswer::HandedOver(copy)), now);
+        assert_eq!(effects.iter().any(|effect| matches!(effect, Effect::Reply(_))), hit, "{request_time}");
+    }
+}
+
+#[test]
 fn a_304_may_change_what_a_response_varies_by() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
@@ -123,7 +150,7 @@ fn tags_are_kept_for_the_purge_and_from_the_client_where_asked() {
 #[test]
 fn what_has_more_tags_than_can_be_purged_is_not_stored() {
     let mut sim = Sim::new(Policy::default());
-    let many = (0..129).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let many = (0..5_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     sim.origin(200, &[("cache-control", "max-age=5"), ("cache-tag", &many)], "one");
     assert!(sim.get("/").2.contains("detail=tags"));
 }

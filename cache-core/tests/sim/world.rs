@@ -206,7 +206,9 @@ impl Sim {
                 self.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
                 self.level1.push((key, stored));
             }
-            Effect::Invalidate(keys) | Effect::InvalidateDoubtful(keys) => self.level1.retain(|(held, _)| !keys.contains(held)),
+            Effect::Invalidate(keys) | Effect::InvalidateDoubtful(keys) => {
+                self.level1.retain(|(held, _)| !keys.contains(held))
+            }
             Effect::Refresh(order) => {
                 self.begun_refreshes += 1;
                 self.refreshes.push(*order);
