@@ -78,6 +78,8 @@ pub struct Exchange {
     /// The store was asked for something to serve while another refreshes.
     behind_refresh: bool,
     mark: Mark,
+    /// Whether the client is told how its answer came about.
+    told: bool,
 }
 
 /// Whether the client is told that a cache was there.
@@ -163,6 +165,7 @@ impl Exchange {
             store_waited: false,
             behind_refresh: false,
             mark: Mark::Told,
+            told: true,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use larder_cache_core::cache_status::CacheStatus;
+use larder_cache_core::cache_status::{CacheStatus, DEBUG_FIELD};
 use larder_cache_core::collapse::Terms;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::at_once;
@@ -66,6 +66,10 @@ impl<H: Host> Vm<H> {
         }
         let Ok(fields) = self.host.headers(Map::Request) else { return Action::Continue };
         let request = Request { fields, has_content: !end };
+        if request.fields.contains(DEBUG_FIELD) {
+            // A secret between the client and this cache, wherever the request goes.
+            let _ = self.host.remove_header(Map::Request, DEBUG_FIELD.as_bytes());
+        }
         let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else { return Action::Continue };
         let now = self.host.now();
         if at_once::is_plain(&request, policy) {

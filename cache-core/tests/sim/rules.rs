@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_cache_core::exchange::{Effect, Event, Exchange, Local, Outcome, SlotAnswer};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::message::Request;
-use larder_cache_core::policy::Policy;
+use larder_cache_core::policy::{Policy, Tell};
 use larder_cache_core::stored_response::StoredResponse;
 
 use crate::world::Sim;
@@ -97,6 +97,33 @@ fn a_soft_purge_reaches_a_copy_that_is_handed_over_after_it() {
         let copy = Outcome::Fetched(Arc::new(fetched(request_time)));
         let effects = exchange.handle(Event::Slot(SlotAnswer::HandedOver(copy)), now);
         assert_eq!(effects.iter().any(|effect| matches!(effect, Effect::Reply(_))), hit, "{request_time}");
+    }
+}
+
+#[test]
+fn who_may_not_know_is_told_nothing_and_gets_the_same_answer() {
+    let token = "0123456789abcdef";
+    let policy = |tell| Policy { tell, debug_token: Some(Arc::from(token.as_bytes())), ..Policy::strict() };
+    let debug = ("x-larder-debug", token);
+    for (tell, fields, told) in [
+        (Tell::None, vec![debug], false),
+        (Tell::Trusted, vec![], false),
+        (Tell::Trusted, vec![("x-larder-debug", "0123456789abcdee")], false),
+        (Tell::Trusted, vec![debug], true),
+        (Tell::All, vec![], true),
+    ] {
+        let mut sim = Sim::new(policy(tell));
+        sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"1\"")], "one");
+        for extra in
+            [None, None, Some(("range", "bytes=0-0")), Some(("if-none-match", "\"1\"")), Some(("range", "bytes=9-"))]
+        {
+            let fields: Vec<_> = fields.iter().copied().chain(extra).collect();
+            assert_eq!(!sim.get_with("/", &fields).2.is_empty(), told, "{tell:?} {fields:?}");
+            assert_eq!(sim.last_reply_field("x-cache-status").is_some(), told && sim.last_reply_field("age").is_some());
+        }
+        let only = ("cache-control", "only-if-cached");
+        let body = sim.get_with("/nothing", &fields.iter().copied().chain([only]).collect::<Vec<_>>()).1;
+        assert_eq!(body.contains("detail"), told, "{body}");
     }
 }
 
