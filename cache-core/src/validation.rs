@@ -90,9 +90,10 @@ pub fn freshen(
     }
     let mut fields = stored.fields.clone();
     let listed = connection_options(&not_modified.fields);
+    // The tag under which the stored bytes came goes on naming them.
+    let has_tag = stored.fields.contains("etag");
     let updates = |name: &[u8]| {
-        // The tag under which the stored bytes came goes on naming them.
-        !(name == b"etag" && stored.fields.contains("etag"))
+        (name != b"etag" || !has_tag)
             && !name.starts_with(b":")
             && !is_hop_by_hop(name)
             && !listed.iter().any(|option| option == name)

@@ -110,7 +110,7 @@ impl<H: Host> Vm<H> {
         for effect in effects {
             match effect {
                 Effect::Keep { key, stored, fence, local_only } => {
-                    self.keep(&config, &policy, &key, stored, fence, local_only, now);
+                    self.keep(&config, &policy, &key, stored, fence, local_only);
                     refreshed = Some(key);
                 }
                 Effect::Publish { key, outcome, uncacheable_until } => {

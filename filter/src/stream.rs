@@ -208,7 +208,7 @@ impl<H: Host> Vm<H> {
                 }
             }
             Effect::Keep { key, stored, fence, local_only } => {
-                self.keep(&stream.config, &stream.policy, &key, stored, fence, local_only, now);
+                self.keep(&stream.config, &stream.policy, &key, stored, fence, local_only);
             }
             Effect::Publish { key, outcome, uncacheable_until } => {
                 self.publish(&key, id, &outcome, &stream.policy, uncacheable_until, now);
@@ -240,8 +240,8 @@ impl<H: Host> Vm<H> {
         stored: Arc<StoredResponse>,
         fence: Option<Fence>,
         local_only: bool,
-        now: Timestamp,
     ) {
+        let now = self.host.now();
         let from_store = local_only && policy.shared_store;
         let kept = match from_store {
             true => self.l1.put(key, stored.clone(), now),
