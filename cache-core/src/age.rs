@@ -6,21 +6,44 @@ use crate::fields::Fields;
 use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::stored_response::StoredResponse;
 
+/// By how many milliseconds two clocks may differ before one is taken to be wrong.
+pub const TOLERANCE_MS: u64 = 1_000;
+
 /// corrected_initial_age: how old the response was when it arrived, by its `Age` and by its `Date`, whichever says more.
 pub fn corrected_initial_age(fields: &Fields, request_time: Timestamp, response_time: Timestamp) -> DeltaSeconds {
     let apparent = fields
         .get("date")
         .and_then(Timestamp::parse_http_date)
         .map_or(DeltaSeconds::ZERO, |date| response_time.since(date));
+    // The rest of a second is added by `initial_age_millis`: `Date` knows whole seconds only, a delay knows more.
     let response_delay = response_time.since(request_time);
     // RFC 9111 §5.1: of several members the first counts, and what is not a number is ignored.
     let age_value = fields.list("age").next().and_then(DeltaSeconds::parse).unwrap_or_default();
     apparent.max(age_value.plus(response_delay))
 }
 
-/// current_age: the age on arrival and the time since.
+/// corrected_initial_age in milliseconds: the whole seconds that are kept, and what the origin's delay was beyond them.
+/// Where `Date` made the age, this is older than need be by less than a second.
+pub fn initial_age_millis(stored: &StoredResponse) -> u64 {
+    let delay = stored.response_time.millis_since(stored.request_time);
+    stored.initial_age.as_millis().saturating_add(delay % 1000)
+}
+
+/// current_age in milliseconds: the age on arrival and the time since (RFC 9111 §4.2.3).
+pub fn current_age_millis(stored: &StoredResponse, now: Timestamp) -> u64 {
+    initial_age_millis(stored).saturating_add(now.millis_since(stored.response_time))
+}
+
+/// current_age as `Age` says it: whole seconds, rounded down.
 pub fn current_age(stored: &StoredResponse, now: Timestamp) -> DeltaSeconds {
-    stored.initial_age.plus(now.since(stored.response_time))
+    DeltaSeconds::new(current_age_millis(stored, now) / 1000)
+}
+
+/// By how many milliseconds a response seems to come from the future: it was received while a clock was ahead, so how old
+/// it is nobody knows. 0 within [`TOLERANCE_MS`], by which clocks may differ.
+pub fn millis_ahead(response_time: Timestamp, now: Timestamp) -> u64 {
+    let ahead = response_time.millis_since(now);
+    if ahead > TOLERANCE_MS { ahead } else { 0 }
 }
 
 #[cfg(test)]
@@ -61,7 +84,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_delay_counts_by_its_milliseconds() {
+        let sent = StoredResponse::example().response_time;
+        let stored = StoredResponse {
+            response_time: sent.plus_millis(2_900),
+            initial_age: corrected_initial_age(&Fields::default(), sent, sent.plus_millis(2_900)),
+            ..StoredResponse::example()
+        };
+        assert_eq!(initial_age_millis(&stored), 2_900);
+        assert_eq!(current_age(&stored, sent.plus_millis(3_000)).as_secs(), 3);
+    }
+
     proptest! {
+        #[test]
+        fn without_other_news_age_is_the_time_since_the_request(delay in 0u64..100_000, since in 0u64..100_000) {
+            let sent = StoredResponse::example().response_time;
+            let response_time = sent.plus_millis(delay);
+            let initial_age = corrected_initial_age(&Fields::default(), sent, response_time);
+            let stored = StoredResponse { response_time, initial_age, ..StoredResponse::example() };
+            prop_assert_eq!(current_age_millis(&stored, response_time.plus_millis(since)), delay + since);
+        }
+
         #[test]
         fn age_never_falls_while_time_goes_on(first in 0u64..1 << 40, later in 0u64..1 << 40) {
             let stored = StoredResponse::example();

@@ -4,13 +4,37 @@
 //! the fields, the metrics and the log. What it leaves out: which value it is; `exchange` fills it in.
 
 use std::fmt;
+use std::hint::black_box;
 
+use crate::message::Request;
+use crate::policy::{Policy, Tell};
 use crate::storability::NotStorable;
 
 /// This cache's name in `Cache-Status` (RFC 9211 §2).
 pub const CACHE_NAME: &str = "larder";
 /// The field every answer carries besides `Cache-Status`, with [`CacheStatus::hit_or_miss`].
 pub const X_CACHE_STATUS: &str = "x-cache-status";
+
+/// The request field by which a client shows that it may know; the filter takes it out, so no origin sees it.
+pub const DEBUG_FIELD: &str = "x-larder-debug";
+
+/// Whether the client of this request is told how its answer came about.
+pub fn is_told(request: &Request, policy: &Policy) -> bool {
+    match policy.tell {
+        Tell::All => true,
+        Tell::None => false,
+        Tell::Trusted => {
+            let presented = request.fields.get(DEBUG_FIELD);
+            presented.zip(policy.debug_token.as_deref()).is_some_and(|(presented, token)| is_same(presented, token))
+        }
+    }
+}
+
+/// Compares in a time that depends on the lengths alone.
+fn is_same(presented: &[u8], token: &[u8]) -> bool {
+    let differing = presented.iter().zip(token).fold(0, |differing, (one, other)| differing | (one ^ other));
+    !token.is_empty() && presented.len() == token.len() && black_box(differing) == 0
+}
 
 /// How one request was handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +102,8 @@ pub enum Detail {
     StaleIfError,
     /// Served stale because the request accepted it.
     MaxStale,
+    /// Within its own stale window, which `s-maxage`, `proxy-revalidate` or `must-revalidate` forbids (RFC 9111 §4.2.4).
+    StaleForbidden,
     /// The request wants only a stored response and there is none that may be used (RFC 9111 §5.2.1.7).
     OnlyIfCached,
     /// The override is malformed.
@@ -123,6 +149,7 @@ impl Detail {
             Self::StaleWhileRevalidate,
             Self::StaleIfError,
             Self::MaxStale,
+            Self::StaleForbidden,
             Self::OnlyIfCached,
             Self::MalformedOverride,
             Self::Purged,
@@ -153,6 +180,7 @@ impl Detail {
             Self::StaleWhileRevalidate => "stale-while-revalidate",
             Self::StaleIfError => "stale-if-error",
             Self::MaxStale => "max-stale",
+            Self::StaleForbidden => "stale-forbidden",
             Self::OnlyIfCached => "only-if-cached",
             Self::MalformedOverride => "malformed-override",
             Self::Purged => "purged",
@@ -267,6 +295,23 @@ mod tests {
                 .with_detail(Detail::StaleIfError);
         assert_eq!(status.to_string(), "larder; fwd=stale; fwd-status=503; detail=stale-if-error");
         assert_eq!(status.hit_or_miss(), "HIT");
+    }
+
+    #[test]
+    fn only_who_presents_the_token_is_told_where_the_policy_says_trusted() {
+        let policy =
+            |tell, token: Option<&[u8]>| Policy { tell, debug_token: token.map(Into::into), ..Policy::default() };
+        let presenting = |value: &str| Request::new("GET", "a", "/").with(DEBUG_FIELD, value);
+        let trusted = policy(Tell::Trusted, Some(b"0123456789abcdef"));
+        assert!(is_told(&presenting("0123456789abcdef"), &trusted));
+        for other in ["", "0123456789abcde", "0123456789abcdeF", "0123456789abcdef0"] {
+            assert!(!is_told(&presenting(other), &trusted), "{other}");
+        }
+        assert!(!is_told(&Request::new("GET", "a", "/"), &trusted));
+        assert!(!is_told(&presenting(""), &policy(Tell::Trusted, Some(b""))));
+        assert!(!is_told(&presenting("x"), &policy(Tell::Trusted, None)));
+        assert!(!is_told(&presenting("0123456789abcdef"), &policy(Tell::None, Some(b"0123456789abcdef"))));
+        assert!(is_told(&Request::new("GET", "a", "/"), &policy(Tell::All, None)));
     }
 
     #[test]

@@ -66,25 +66,29 @@ pub struct Exchange {
     asked: Option<RequestDirectives>,
     /// The best stored response known; what a validation is about.
     candidate: Option<Arc<StoredResponse>>,
+    answered_by: Option<Arc<StoredResponse>>,
     why: Forward,
     detail: Option<Detail>,
     collapse_key: Option<CollapseKey>,
     leads: bool,
     fence: Option<Fence>,
     invalidated: Option<Timestamp>,
+    softened: Option<Timestamp>,
     arrived: Timestamp,
     rounds: u8,
     store_waited: bool,
     /// The store was asked for something to serve while another refreshes.
     behind_refresh: bool,
     mark: Mark,
+    /// Whether the client is told how its answer came about.
+    told: bool,
 }
 
 /// Whether the client is told that a cache was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Told,
-    /// A rule, an upgrade or gRPC: nothing is changed in passing.
+    /// A rule, an upgrade or gRPC: nothing is changed in passing, but an unsafe method invalidates all the same.
     Untouched,
 }
 
@@ -151,17 +155,20 @@ impl Exchange {
             overriding: None,
             asked: None,
             candidate: None,
+            answered_by: None,
             why: Forward::UriMiss,
             detail: None,
             collapse_key: None,
             leads: false,
             fence: None,
             invalidated: None,
+            softened: None,
             arrived: Timestamp::default(),
             rounds: 0,
             store_waited: false,
             behind_refresh: false,
             mark: Mark::Told,
+            told: true,
         }
     }
 
@@ -187,6 +194,11 @@ impl Exchange {
         self.key.as_ref()
     }
 
+    /// The key and the stored response that has answered, where level 1 or the store had one that may.
+    pub fn answered_by(&self) -> Option<(&PrimaryKey, &Arc<StoredResponse>)> {
+        self.key.as_ref().zip(self.answered_by.as_ref())
+    }
+
     /// What the shell has to do with content that comes in now.
     pub fn interest(&self) -> Interest {
         match self.state {
@@ -204,7 +216,11 @@ impl Exchange {
 
     /// Whether the request has gone to the origin and its answer is of interest.
     pub fn expects_response(&self) -> bool {
-        matches!(self.state, State::Forwarded(_) | State::Passing { .. }) && self.mark == Mark::Told
+        match self.state {
+            State::Forwarded(_) => true,
+            State::Passing { invalidates } => invalidates || self.mark == Mark::Told,
+            _ => false,
+        }
     }
 
     /// Whether nothing more is to come: the shell may drop it.
@@ -237,6 +253,9 @@ impl Exchange {
     }
 
     fn on_gone(&mut self, origin_broke: bool, now: Timestamp, effects: &mut Effects) {
+        if matches!(self.state, State::Passing { invalidates: true }) {
+            self.doubt(effects);
+        }
         let outcome = if origin_broke { Outcome::Failed(502) } else { Outcome::Again };
         self.finish(outcome, now, effects);
         self.state = State::Over;
@@ -256,6 +275,10 @@ impl Exchange {
         self.request.method() == b"GET"
     }
 }
+
+/// How long after an unsafe request whose answer nobody saw its target is dropped once more, in milliseconds: first when a
+/// quick origin has finished, then when Envoy itself would have given up (its default route timeout).
+pub const SETTLED_AFTER_MS: [u64; 2] = [1_000, 15_000];
 
 /// How long a leader may take before another replaces it.
 pub const LEASE: DeltaSeconds = DeltaSeconds::new(30);

@@ -3,7 +3,9 @@
 //! What this decides: which methods are unsafe, and which URIs their success concerns. What it leaves out: how stored
 //! responses are found and dropped.
 
+use crate::age;
 use crate::fields::trim;
+use crate::http_time::Timestamp;
 use crate::key::{canonical_authority, canonical_scheme};
 use crate::message::{Request, ResponseHead};
 
@@ -18,6 +20,14 @@ pub struct Target {
     pub path: Vec<u8>,
 }
 
+impl Target {
+    /// A path at the origin of `request`.
+    fn of(request: &Request, path: &[u8]) -> Self {
+        let (scheme, authority) = (request.scheme().to_vec(), request.authority().to_vec());
+        Self { scheme, authority, path: path.to_vec() }
+    }
+}
+
 /// Whether the method may change something. Unknown methods may (RFC 9111 §4.4).
 pub fn is_unsafe(method: &[u8]) -> bool {
     !matches!(
@@ -26,24 +36,47 @@ pub fn is_unsafe(method: &[u8]) -> bool {
     )
 }
 
-/// On a non-error answer the target URI, and those in `Location` and `Content-Location` of the same origin: another
-/// origin's URIs are not ours to drop.
+/// On a non-error answer the target URI, and the one in `Content-Location`; the one in `Location` where it names what was
+/// created (RFC 9110 §10.2.2): elsewhere it is where the client goes next, and anybody who logs in would flush that page.
+/// Both only at the same origin: another origin's URIs are not ours to drop.
+///
+/// A `502` or `504` is a gateway's word that it lost the answer: what was asked for may have happened, so the target goes.
+/// Any other error is the origin's own word that it did not.
 pub fn targets(request: &Request, response: &ResponseHead) -> Vec<Target> {
-    if !is_unsafe(request.method()) || !(200..400).contains(&response.status) {
+    let lost = matches!(response.status, 502 | 504);
+    if !is_unsafe(request.method()) || !(lost || (200..400).contains(&response.status)) {
         return Vec::new();
     }
-    let target = |path: &[u8]| Target {
-        scheme: request.scheme().to_vec(),
-        authority: request.authority().to_vec(),
-        path: path.to_vec(),
+    let mut targets = vec![Target::of(request, request.path())];
+    let named: &[&str] = match response.status {
+        201 => &["location", "content-location"],
+        _ if lost => &[],
+        _ => &["content-location"],
     };
-    let mut targets = vec![target(request.path())];
-    for name in ["location", "content-location"] {
+    for name in named {
         let resolved = response.fields.get(name).and_then(|reference| resolve(trim(reference), request));
-        targets.extend(resolved.map(|path| target(&path)).filter(|found| found.path != request.path()));
+        targets.extend(resolved.map(|path| Target::of(request, &path)).filter(|found| found.path != request.path()));
     }
     targets.dedup();
     targets
+}
+
+/// What an unsafe method may have changed although nobody saw its answer: its client left, the connection broke, or the
+/// time was up.
+pub fn doubtful_target(request: &Request) -> Option<Target> {
+    is_unsafe(request.method()).then(|| Target::of(request, request.path()))
+}
+
+/// Whether an answer with this status that is not stored ends what is stored: a success that replaces it, or word that the
+/// resource is gone (RFC 9110 §15.5.5, §15.5.11).
+pub fn ends_what_is_stored(status: u16) -> bool {
+    (200..300).contains(&status) || matches!(status, 404 | 410)
+}
+
+/// When something became untrue, as the receiver takes it: not later than a second from now. A clock that is ahead would
+/// else keep everything out for as long as it is.
+pub fn no_later_than(time: Timestamp, now: Timestamp) -> Timestamp {
+    time.min(now.plus_millis(age::TOLERANCE_MS))
 }
 
 /// The path and query that `Content-Location` names, if it lies at the request's origin (RFC 9110 §8.7).
@@ -136,6 +169,31 @@ mod tests {
         for status in [400, 404, 500, 503] {
             assert!(paths("PUT", status, &[("location", "/x")]).is_empty(), "{status}");
         }
+    }
+
+    #[test]
+    fn a_gateway_that_lost_the_answer_leaves_the_target_in_doubt() {
+        for status in [502, 504] {
+            let pairs = [("location", "/x"), ("content-location", "/x")];
+            assert_eq!(paths("PUT", status, &pairs), ["/d/e?x=1"], "{status}");
+            assert!(paths("GET", status, &pairs).is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn location_counts_only_where_something_was_created() {
+        for status in [200, 202, 301, 302, 303, 307, 308] {
+            assert_eq!(paths("POST", status, &[("location", "/home")]), ["/d/e?x=1"], "{status}");
+            assert_eq!(paths("POST", status, &[("content-location", "/home")]), ["/d/e?x=1", "/home"], "{status}");
+        }
+    }
+
+    #[test]
+    fn an_invalidation_from_the_future_counts_from_now() {
+        let at = Timestamp::from_millis;
+        assert_eq!(no_later_than(at(86_400_000), at(5_000)), at(6_000));
+        assert_eq!(no_later_than(at(5_500), at(5_000)), at(5_500));
+        assert_eq!(no_later_than(at(1), at(5_000)), at(1));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod cache_control;
 pub mod cache_status;
 pub mod codec;
 pub mod collapse;
+pub mod crowding;
 pub mod exchange;
 pub mod field_names;
 pub mod fields;

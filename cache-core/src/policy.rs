@@ -3,6 +3,8 @@
 //! What this decides: the bounds of each choice and its safe default. What it leaves out: how a choice is written down;
 //! the filter's `config` reads JSON into this.
 
+use std::sync::Arc;
+
 use crate::field_names::FieldNames;
 use crate::http_time::DeltaSeconds;
 
@@ -78,11 +80,29 @@ pub struct Policy {
     pub allow_purge: bool,
     /// How long a key whose response was not storable is not collapsed.
     pub uncacheable_for: DeltaSeconds,
+    /// Who is told how an answer came about.
+    pub tell: Tell,
+    /// What a request's [`crate::cache_status::DEBUG_FIELD`] has to say to be told under [`Tell::Trusted`].
+    pub debug_token: Option<Arc<[u8]>>,
     /// Targeted fields that stand in for `Cache-Control`, most specific first, in lower case (RFC 9213).
     pub targeted_fields: Vec<String>,
 }
 
-/// Some statuses: one, or a class.
+/// Who is told how an answer came about: what is stored, and for how long, helps whoever wants to poison a cache or to learn
+/// what others asked for (RFC 9211 §6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tell {
+    /// Everybody.
+    #[default]
+    All,
+    /// Whoever presents the debug token.
+    Trusted,
+    /// Nobody.
+    None,
+}
+
+/// Some statuses: one, or a class. A class leaves out what speaks of one client's request, not of the resource: nobody else
+/// would get that. Such a status is named by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRange {
     /// The first.
@@ -104,8 +124,14 @@ impl StatusRange {
 
     /// Whether `status` is among them.
     pub fn contains(self, status: u16) -> bool {
-        (self.first..=self.last).contains(&status)
+        let by_itself = self.first == self.last;
+        (self.first..=self.last).contains(&status) && (by_itself || !speaks_of_the_request(status))
     }
+}
+
+/// The errors that a request's own form, size, fields or pace bring about (RFC 9110 §15.5, RFC 6585).
+pub fn speaks_of_the_request(status: u16) -> bool {
+    matches!(status, 400 | 405 | 408 | 411..=417 | 421..=431)
 }
 
 /// What a `Range` of something that is not stored leads to.
@@ -186,6 +212,8 @@ impl Default for Policy {
             strip_tag_fields: false,
             allow_purge: false,
             uncacheable_for: DeltaSeconds::new(10),
+            tell: Tell::All,
+            debug_token: None,
             targeted_fields: vec!["cdn-cache-control".to_owned()],
         }
     }

@@ -86,13 +86,84 @@ fn if_range_holds(request: &Request, stored: &StoredResponse) -> bool {
         && Timestamp::parse_http_date(condition).is_some()
 }
 
-/// The fields a `304` from a stored response carries (RFC 9110 §15.4.5).
+/// The fields a `304` from a stored response carries: those of the `200`, less what describes content that does not come
+/// (RFC 9110 §15.4.5). A browser takes over what a `304` says of access and security, and needs it to hand the response out
+/// (CORS).
 pub fn not_modified_fields(stored: &StoredResponse) -> Fields {
-    const CARRIED: [&str; 8] =
-        ["cache-control", "cdn-cache-control", "content-location", "date", "etag", "expires", "last-modified", "vary"];
     let mut fields = stored.fields.clone();
-    fields.retain(|name, _| CARRIED.iter().any(|carried| carried.as_bytes() == name));
+    fields.retain(|name, _| !describes_representation(name) && !describes_whole_content(name));
     fields
+}
+
+/// The fields of a `206` from a stored response: those of the `200`, less what is true of its whole content alone; a client
+/// would check the part against it (RFC 9110 §15.3.7, RFC 9530 §2). `Repr-Digest` is about the whole by definition, and stays.
+fn partial_fields(stored: &StoredResponse) -> Fields {
+    let mut fields = stored.fields.clone();
+    fields.retain(|name, _| !describes_whole_content(name));
+    fields
+}
+
+/// The fields of a `416` for a representation of `length` bytes: who may see it, and how long the representation is. What
+/// the stored response says of its own caching and validation is not true of an error, and a cache in front must not keep
+/// that for others (RFC 9110 §15.5.17).
+fn not_satisfiable_fields(stored: &StoredResponse, length: u64) -> Fields {
+    const CARRIED: [&str; 7] = [
+        "accept-ranges",
+        "alt-svc",
+        "date",
+        "strict-transport-security",
+        "timing-allow-origin",
+        "vary",
+        "x-content-type-options",
+    ];
+    let mut fields = stored.fields.clone();
+    fields.retain(|name, _| {
+        CARRIED.iter().any(|carried| carried.as_bytes() == name)
+            || name.starts_with(b"access-control-")
+            || name.starts_with(b"cross-origin-")
+    });
+    fields.append(b"cache-control", b"no-store");
+    fields.append(b"content-range", format!("bytes */{length}").as_bytes());
+    fields
+}
+
+/// Representation metadata that guides no cache (RFC 9110 §8, §15.4.5).
+fn describes_representation(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"content-disposition"
+            | b"content-encoding"
+            | b"content-language"
+            | b"content-length"
+            | b"content-range"
+            | b"content-type"
+            | b"repr-digest"
+    )
+}
+
+/// Whether a field (its name in lower case) gives a digest or a length of the whole content: the standard ones, and those of
+/// the object stores.
+pub fn describes_whole_content(name: &[u8]) -> bool {
+    const NAMES: [&str; 15] = [
+        "content-crc32",
+        "content-digest",
+        "content-md5",
+        "digest",
+        "x-bz-content-sha1",
+        "x-checksum",
+        "x-content-sha256",
+        "x-cos-hash-crc64ecma",
+        "x-goog-hash",
+        "x-goog-stored-content-length",
+        "x-ms-blob-content-md5",
+        "x-ms-content-crc64",
+        "x-ms-content-md5",
+        "x-oss-hash-crc64ecma",
+        "x-uncompressed-content-length",
+    ];
+    NAMES.iter().any(|known| known.as_bytes() == name)
+        || name.starts_with(b"x-amz-checksum-")
+        || name.starts_with(b"x-checksum-")
 }
 
 #[cfg(test)]
@@ -124,6 +195,93 @@ mod tests {
         assert_eq!(answer(&[since, ("if-none-match", "\"2\"")]), Answer::Full);
         assert_eq!(answer(&[("if-modified-since", "Sun, 06 Nov 1994 08:49:36 GMT")]), Answer::Full);
         assert_eq!(answer(&[("if-modified-since", "rubbish")]), Answer::Full);
+    }
+
+    fn with_all_kinds_of_fields() -> StoredResponse {
+        let pairs = [
+            ("content-type", "text/plain"),
+            ("content-encoding", "br"),
+            ("content-language", "en"),
+            ("content-md5", "x"),
+            ("content-digest", "x"),
+            ("digest", "x"),
+            ("repr-digest", "x"),
+            ("x-amz-checksum-crc32", "x"),
+            ("x-goog-hash", "x"),
+            ("x-goog-stored-content-length", "5"),
+            ("etag", "\"1\""),
+            ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("expires", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("cache-control", "max-age=60"),
+            ("cdn-cache-control", "max-age=60"),
+            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("vary", "origin"),
+            ("access-control-allow-origin", "http://b.example"),
+            ("access-control-expose-headers", "x-a"),
+            ("timing-allow-origin", "*"),
+            ("content-security-policy", "default-src 'self'"),
+            ("x-a", "1"),
+        ];
+        StoredResponse { fields: Fields::from_pairs(pairs), ..StoredResponse::example() }
+    }
+
+    fn names(fields: &Fields) -> Vec<&str> {
+        fields.iter().map(|(name, _)| std::str::from_utf8(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_304_has_the_fields_of_the_200_but_for_those_that_describe_content() {
+        let expected = [
+            "etag",
+            "last-modified",
+            "expires",
+            "cache-control",
+            "cdn-cache-control",
+            "date",
+            "vary",
+            "access-control-allow-origin",
+            "access-control-expose-headers",
+            "timing-allow-origin",
+            "content-security-policy",
+            "x-a",
+        ];
+        assert_eq!(names(&not_modified_fields(&with_all_kinds_of_fields())), expected);
+    }
+
+    #[test]
+    fn a_206_has_no_field_that_is_true_of_the_whole_alone() {
+        let stored = with_all_kinds_of_fields();
+        for ranges in ["bytes=0-1", "bytes=0-0,3-4"] {
+            let request = Request::new("GET", "a", "/").with("range", ranges);
+            let Answer::Partial(piece) = evaluate(&request, &stored, 8) else { panic!("not partial") };
+            let names = names(&piece.fields);
+            for gone in ["content-md5", "content-digest", "digest", "x-amz-checksum-crc32", "x-goog-hash"] {
+                assert!(!names.contains(&gone), "{ranges}: {gone}");
+            }
+            for kept in ["repr-digest", "etag", "content-encoding", "cache-control", "access-control-allow-origin"] {
+                assert!(names.contains(&kept), "{ranges}: {kept}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_416_says_nothing_of_the_objects_caching_and_may_not_be_stored() {
+        let request = Request::new("GET", "a", "/").with("range", "bytes=99-");
+        let Answer::RangeNotSatisfiable(fields) = evaluate(&request, &with_all_kinds_of_fields(), 8) else {
+            panic!("satisfiable");
+        };
+        let expected = [
+            "date",
+            "vary",
+            "access-control-allow-origin",
+            "access-control-expose-headers",
+            "timing-allow-origin",
+            "cache-control",
+            "content-range",
+        ];
+        assert_eq!(names(&fields), expected);
+        assert_eq!(fields.get("cache-control"), Some(&b"no-store"[..]));
+        assert_eq!(fields.get("content-range"), Some(&b"bytes */5"[..]));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! What this decides: which responses a purge concerns, and what several purges together mean for one. What it leaves
 //! out: how purges travel and where they are kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +17,11 @@ use crate::stored_response::StoredResponse;
 
 /// Tags longer than this, in bytes, are not purge tags.
 pub const MAX_TAG_BYTES: usize = 256;
-/// More tags than this in one response keep it from being stored: a purge could miss it.
-pub const MAX_TAGS: usize = 128;
+/// More bytes of tags than this in one response keep it from being stored: a purge could miss it. Pages with a tag for each
+/// thing they show have that many; whoever wants more is better served by a tag for the page.
+pub const MAX_BYTES_OF_TAGS: usize = 16 << 10;
+/// More tags than this do so, too.
+pub const MAX_TAGS: usize = 4096;
 
 /// Which responses a purge concerns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -179,19 +182,21 @@ impl Purge {
     }
 }
 
-/// The tags of a response: the members of `fields`, between commas or white space. `None` when there are more, or longer
-/// ones, than can be purged.
+/// The tags of a response: the members of `fields`, between commas or white space, each once. `None` when there are more, or
+/// longer ones, than can be purged.
 pub fn tags_of<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Vec<String>> {
-    let mut tags: Vec<String> = Vec::new();
+    let (mut tags, mut known): (Vec<String>, HashSet<&[u8]>) = (Vec::new(), HashSet::new());
+    let mut bytes = 0;
     let separates = |byte: &u8| matches!(byte, b',' | b' ' | b'\t');
     for tag in values.flat_map(|value| value.split(separates)).filter(|tag| !tag.is_empty()) {
-        let tag = String::from_utf8_lossy(tag).into_owned();
-        if tag.len() > MAX_TAG_BYTES || (tags.len() == MAX_TAGS && !tags.contains(&tag)) {
+        if !known.insert(tag) {
+            continue;
+        }
+        bytes += tag.len();
+        if tag.len() > MAX_TAG_BYTES || bytes > MAX_BYTES_OF_TAGS || known.len() > MAX_TAGS {
             return None;
         }
-        if !tags.contains(&tag) {
-            tags.push(tag);
-        }
+        tags.push(String::from_utf8_lossy(tag).into_owned());
     }
     Some(tags)
 }
@@ -249,8 +254,13 @@ mod tests {
         assert_eq!(tags("a, b c,,a").unwrap(), ["a", "b", "c"]);
         assert_eq!(tags("").unwrap(), Vec::<String>::new());
         assert!(tags(&"x".repeat(257)).is_none());
-        let many = (0..129).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
-        assert!(tags(&many).is_none());
+        let many = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        assert_eq!(tags(&many(2_000)).unwrap().len(), 2_000, "a long list is ordinary");
+        assert!(tags(&many(4_097)).is_none(), "too many");
+        let long = |count: usize| (0..count).map(|n| format!("{n:0>128}")).collect::<Vec<_>>().join(" ");
+        assert_eq!(tags(&long(128)).unwrap().len(), 128);
+        assert!(tags(&long(129)).is_none(), "too many bytes");
+        assert_eq!(tags(&"a,".repeat(20_000)).unwrap(), ["a"], "the same one counts once");
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use crate::exchange::storing::{self, Capture, Captured, Fetched, Purpose};
 use crate::exchange::{Effect, Effects, Outcome, StoreAnswer, StoreQuestion};
 use crate::fields::{Fields, is_hop_by_hop};
 use crate::http_time::Timestamp;
+use crate::invalidation;
 use crate::key::OVERRIDE_FIELD;
 use crate::message::{Request, ResponseHead};
 use crate::policy::{Handling, Policy};
@@ -161,7 +162,9 @@ impl Refresh {
         };
         let response = match storing::judge(&fetched, || self.order.url.clone(), &self.policy) {
             Ok(response) => response,
-            Err(why) if (200..300).contains(&head.status) && why.is_said_by_the_response() => return Verdict::Replaced,
+            Err(why) if invalidation::ends_what_is_stored(head.status) && why.is_said_by_the_response() => {
+                return Verdict::Replaced;
+            }
             Err(_) => return Verdict::Failed,
         };
         let declared = storing::declared_length(&head.fields);

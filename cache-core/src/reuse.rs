@@ -33,17 +33,22 @@ pub enum MustValidate {
     Request,
 }
 
-/// What `Cache-Status` says of it: whole seconds of freshness left, less than 0 once it is stale (RFC 9211 §2.5).
+/// What `Cache-Status` says of it: whole seconds of freshness left, less than 0 once it is stale (RFC 9211 §2.5). A second
+/// that has begun counts, so that `Age` and this make up the lifetime.
 pub fn ttl(stored: &StoredResponse, now: Timestamp) -> i64 {
-    remaining_millis(stored, now).div_euclid(1000)
+    let remaining = remaining_millis(stored, now);
+    if remaining > 0 { remaining.saturating_add(999) / 1000 } else { remaining.div_euclid(1000) }
 }
 
-/// Milliseconds of freshness left; negative when stale by so much.
+/// Milliseconds of freshness left; negative when stale by so much. What comes from the future is not young: it is stale by
+/// as much as a clock was ahead.
 pub fn remaining_millis(stored: &StoredResponse, now: Timestamp) -> i64 {
-    let age = stored.initial_age.as_millis().saturating_add(now.millis_since(stored.response_time));
+    let age = age::current_age_millis(stored, now);
     let lifetime = stored.terms.lifetime.as_millis();
     let signed = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
     let remaining = signed(lifetime).saturating_sub(signed(age));
+    let ahead = age::millis_ahead(stored.response_time, now);
+    let remaining = if ahead > 0 { remaining.min(-signed(ahead)) } else { remaining };
     match stored.stale_from {
         Some(time) => remaining.min(signed(time.as_millis()).saturating_sub(signed(now.as_millis()))),
         None => remaining,
@@ -52,7 +57,7 @@ pub fn remaining_millis(stored: &StoredResponse, now: Timestamp) -> i64 {
 
 /// When freshness ends (RFC 9111 §4.2), and when serving it while it is refreshed does.
 pub fn fresh_until(stored: &StoredResponse) -> Timestamp {
-    let lifetime = stored.terms.lifetime.as_millis().saturating_sub(stored.initial_age.as_millis());
+    let lifetime = stored.terms.lifetime.as_millis().saturating_sub(age::initial_age_millis(stored));
     let natural = stored.response_time.plus_millis(lifetime);
     stored.stale_from.map_or(natural, |time| natural.min(time))
 }
@@ -88,6 +93,17 @@ pub fn decide(stored: &StoredResponse, asked: Option<&RequestDirectives>, policy
     }
 }
 
+/// Whether only `must-revalidate`, `proxy-revalidate` or `s-maxage` keeps a response within its own
+/// `stale-while-revalidate` from being served: for a shared cache the two contradict each other, and the prohibition counts
+/// (RFC 9111 §4.2.4, §5.2.2.10; RFC 5861 §3).
+pub fn is_stale_use_forbidden(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> bool {
+    let remaining = remaining_millis(stored, now);
+    stored.terms.must_revalidate
+        && !stored.terms.no_cache
+        && remaining <= 0
+        && remaining.unsigned_abs() < capped(stored.terms.stale_while_revalidate, policy)
+}
+
 /// RFC 9111 §5.2.1.1 and §5.2.1.3: the request's own bounds on age and remaining freshness. `max-stale` loosens the
 /// former only as far as it says.
 fn satisfies_request(stored: &StoredResponse, asked: &RequestDirectives, remaining: i64, now: Timestamp) -> bool {
@@ -118,7 +134,30 @@ pub fn may_serve_on_error(
     failure: Failure,
     now: Timestamp,
 ) -> bool {
-    if stored.terms.must_revalidate || stored.terms.no_cache || asked.is_some_and(|asked| asked.no_cache) {
+    !stored.terms.must_revalidate && is_within_error_window(stored, asked, policy, failure, now)
+}
+
+/// Whether only `must-revalidate` or its kin keeps a response from standing in for the origin's failure.
+pub fn is_stale_on_error_forbidden(
+    stored: &StoredResponse,
+    asked: Option<&RequestDirectives>,
+    policy: &Policy,
+    failure: Failure,
+    now: Timestamp,
+) -> bool {
+    // The operator's grace is no word of the origin's that another one contradicts.
+    let names_window = stored.terms.stale_if_error > DeltaSeconds::ZERO;
+    stored.terms.must_revalidate && names_window && is_within_error_window(stored, asked, policy, failure, now)
+}
+
+fn is_within_error_window(
+    stored: &StoredResponse,
+    asked: Option<&RequestDirectives>,
+    policy: &Policy,
+    failure: Failure,
+    now: Timestamp,
+) -> bool {
+    if stored.terms.no_cache || asked.is_some_and(|asked| asked.no_cache) {
         return false;
     }
     let window = asked.and_then(|asked| asked.stale_if_error).unwrap_or_default().max(stored.terms.stale_if_error);
@@ -164,6 +203,45 @@ mod tests {
         assert_eq!(decide_plainly(&stored, 0), Reuse::Fresh);
         assert_eq!(decide_plainly(&stored, 4_999), Reuse::Fresh);
         assert_eq!(decide_plainly(&stored, 5_000), Reuse::Validate(MustValidate::Stale));
+    }
+
+    #[test]
+    fn a_slow_origin_takes_its_delay_from_the_lifetime() {
+        let slow = stored(terms(2, 0, 0));
+        let slow = StoredResponse { response_time: slow.request_time.plus_millis(900), ..slow };
+        assert_eq!(decide_plainly(&slow, 1_099), Reuse::Fresh);
+        assert_eq!(decide_plainly(&slow, 1_100), Reuse::Validate(MustValidate::Stale));
+        assert_eq!(fresh_until(&slow), slow.request_time.plus_millis(2_000));
+    }
+
+    #[test]
+    fn a_response_from_the_future_is_not_young() {
+        let ahead = stored(terms(60, 10, 10));
+        let before = |millis: u64| Timestamp::from_millis(ahead.response_time.as_millis() - millis);
+        let decide = |millis| decide(&ahead, None, &Policy::default(), before(millis));
+        assert_eq!(decide(1_000), Reuse::Fresh, "clocks differ by so much");
+        assert_eq!(decide(1_001), Reuse::StaleWhileRevalidate);
+        assert_eq!(decide(3_600_000), Reuse::Validate(MustValidate::Stale));
+        let on_error = may_serve_on_error(&ahead, None, &Policy::default(), Failure::ErrorStatus, before(3_600_000));
+        assert!(!on_error);
+    }
+
+    #[test]
+    fn what_forbids_a_stale_use_that_the_response_offers_is_told_apart() {
+        let forbidding = |swr, sie| stored(ReuseTerms { must_revalidate: true, ..terms(5, swr, sie) });
+        let forbidden =
+            |stored: &StoredResponse, millis| is_stale_use_forbidden(stored, &Policy::default(), after(stored, millis));
+        assert!(forbidden(&forbidding(15, 0), 5_000));
+        assert!(!forbidden(&forbidding(15, 0), 4_999), "it is fresh");
+        assert!(!forbidden(&forbidding(15, 0), 20_000), "its window is over");
+        assert!(!forbidden(&forbidding(0, 15), 5_000), "it offers none");
+        let on_error = |stored: &StoredResponse| {
+            let (policy, at) = (Policy { grace: DeltaSeconds::new(60), ..Policy::default() }, after(stored, 6_000));
+            is_stale_on_error_forbidden(stored, None, &policy, Failure::Disconnected, at)
+        };
+        assert!(on_error(&forbidding(0, 15)));
+        assert!(!on_error(&forbidding(0, 0)), "the operator's grace is not the origin's word");
+        assert!(!on_error(&stored(terms(5, 0, 15))));
     }
 
     #[test]
@@ -260,6 +338,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn age_and_ttl_make_up_the_lifetime(delay in 0u64..5_000, lifetime in 6u64..100, since in 0u64..1_000) {
+            let stored = stored(terms(lifetime, 0, 0));
+            let response_time = stored.request_time.plus_millis(delay);
+            let initial_age = DeltaSeconds::new(delay / 1000);
+            let stored = StoredResponse { response_time, initial_age, ..stored };
+            let now = after(&stored, since);
+            let sum = ttl(&stored, now) + i64::try_from(age::current_age(&stored, now).as_secs()).unwrap();
+            prop_assert_eq!(sum, i64::try_from(lifetime).unwrap());
+        }
+
         #[test]
         fn once_a_response_needs_validation_it_never_becomes_fresh_again(
             lifetime in 0u64..100, swr in 0u64..100, first in 0u64..300_000, later in 0u64..300_000,

@@ -115,6 +115,8 @@ pub fn storable(
     let refuse = |refused: bool, why| if refused { Err(why) } else { Ok(()) };
     refuse(request.method() != b"GET", NotStorable::Method)?;
     check_status(response, directives, policy)?;
+    // RFC 9110 §14.4: outside a 206 it says nothing that can be relied on; the content may be a part or the whole.
+    refuse(is_partial(response), NotStorable::Partial)?;
     // RFC 9111 §5.2.2.3: must-understand, where understood, silences no-store.
     refuse(directives.no_store && !directives.must_understand, NotStorable::NoStore)?;
     let asked = RequestDirectives::of(&request.fields, &policy.request_directives);
@@ -133,6 +135,14 @@ pub fn storable(
         source == LifetimeSource::None && !may_be_stored_stale(response, directives, policy),
         NotStorable::NoFreshness,
     )
+}
+
+/// Whether an answer that is no `206` carries, or claims to carry, parts.
+fn is_partial(response: &ResponseHead) -> bool {
+    let content_type = response.fields.get("content-type").unwrap_or_default();
+    let multipart = b"multipart/byteranges";
+    let parts = content_type.get(..multipart.len()).is_some_and(|start| start.eq_ignore_ascii_case(multipart));
+    response.fields.contains("content-range") || parts
 }
 
 fn check_status(response: &ResponseHead, directives: &ResponseDirectives, policy: &Policy) -> Result<(), NotStorable> {
@@ -298,6 +308,26 @@ mod tests {
     }
 
     #[test]
+    fn a_class_of_statuses_leaves_out_what_one_clients_request_brought_about() {
+        use crate::http_time::DeltaSeconds;
+        use crate::policy::StatusRange;
+        let policy = |names: &[&str]| {
+            let lifetime = |name: &&str| (StatusRange::parse(name).unwrap(), DeltaSeconds::new(9));
+            Policy { status_lifetimes: names.iter().map(lifetime).collect(), ..Policy::default() }
+        };
+        let own = [400, 405, 408, 421].into_iter().chain(411..=417).chain(422..=431);
+        for status in own {
+            assert!(judge(&policy(&["4xx"]), &get(), status, &[]).is_err(), "{status}");
+            let explicit = [("cache-control", "max-age=9")];
+            assert_eq!(judge(&policy(&["4xx"]), &get(), status, &explicit), Err(NotStorable::Status), "{status}");
+            assert_eq!(judge(&policy(&["4xx", &status.to_string()]), &get(), status, &[]), Ok(()), "{status}");
+        }
+        for status in [401, 403, 404, 406, 409, 410, 418, 451] {
+            assert_eq!(judge(&policy(&["4xx"]), &get(), status, &[]), Ok(()), "{status}");
+        }
+    }
+
+    #[test]
     fn cookies_are_not_shared_by_default() {
         let fresh = ("cache-control", "max-age=1");
         assert_eq!(by_default(&[fresh, ("set-cookie", "a=b")]), Err(NotStorable::SetCookie));
@@ -328,6 +358,19 @@ mod tests {
             assert_eq!(judge(&Policy::strict(), &get(), status, &[validator, ("cache-control", "no-cache")]), expected);
             assert_eq!(judge(&Policy::strict(), &get(), status, &[validator, ("cache-control", "public")]), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_content_range_outside_a_206_is_not_stored() {
+        let fresh = ("cache-control", "max-age=1");
+        for status in [200, 203, 404, 410, 416] {
+            for partial in [("content-range", "bytes 0-1/5"), ("content-range", "bytes */5"), ("content-range", "x")] {
+                let verdict = judge(&Policy::strict(), &get(), status, &[fresh, partial]);
+                assert_eq!(verdict, Err(NotStorable::Partial), "{status} {partial:?}");
+            }
+        }
+        let parts = ("content-type", "Multipart/byteranges; boundary=x");
+        assert_eq!(judge(&Policy::default(), &get(), 200, &[fresh, parts]), Err(NotStorable::Partial));
     }
 
     #[test]

@@ -45,7 +45,8 @@ impl StoredResponse {
     /// Bytes it takes, roughly, with what holding it costs.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 512;
-        self.body.len() + self.fields.text_len() + self.url.len() + OVERHEAD
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + size_of::<String>()).sum();
+        self.body.len() + self.fields.text_len() + self.url.len() + tags + OVERHEAD
     }
 }
 

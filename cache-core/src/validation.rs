@@ -4,7 +4,7 @@
 //! client's own request (`preconditions`).
 
 use crate::age;
-use crate::fields::{Fields, connection_options, is_hop_by_hop};
+use crate::fields::{Fields, connection_options, is_hop_by_hop, trim};
 use crate::http_time::Timestamp;
 use crate::message::ResponseHead;
 use crate::stored_response::StoredResponse;
@@ -40,6 +40,38 @@ pub fn add_conditionals(validators: &Validators, request: &mut Fields) {
     }
 }
 
+/// The content codings that servers put behind an entity tag where they encode a response on the fly.
+const CODING_SUFFIXES: [&str; 10] =
+    ["x-gzip", "gzip", "gz", "br", "zstd", "deflate", "compress", "identity", "dcb", "dcz"];
+
+/// Whether two entity tags are of the same representation but for weakness and for the mark of a content coding: `"x"`,
+/// `"x-gzip"`, `"x--gzip"`, `"x;br"`. Servers that encode on the fly mark the tag of the `200` and forget the mark in the
+/// `304`, or add it there. They have compared the one tag that was sent, so what they confirm is what has that tag; only a
+/// tag that is another's in more than this mark says otherwise (RFC 9111 §4.3.4).
+fn is_confirmed_by(sent: &[u8], answered: &[u8]) -> bool {
+    without_coding(sent) == without_coding(answered)
+}
+
+/// The opaque tag without its quotes and without the marks of content codings.
+fn without_coding(etag: &[u8]) -> &[u8] {
+    let tag = opaque_tag(trim(etag));
+    let tag = tag.strip_prefix(b"\"").unwrap_or(tag);
+    let mut tag = tag.strip_suffix(b"\"").unwrap_or(tag);
+    while let Some(base) = CODING_SUFFIXES.iter().find_map(|coding| without_mark(tag, coding.as_bytes())) {
+        tag = base;
+    }
+    tag
+}
+
+/// `tag` without `coding` and the separators before it, if it ends so.
+fn without_mark<'a>(tag: &'a [u8], coding: &[u8]) -> Option<&'a [u8]> {
+    let is_separator = |byte: &u8| b"-;:._+".contains(byte);
+    let (base, mark) = tag.split_at(tag.len().checked_sub(coding.len())?);
+    let marked = mark.eq_ignore_ascii_case(coding) && base.last().is_some_and(is_separator);
+    let end = base.iter().rposition(|byte| !is_separator(byte))?;
+    base.get(..=end).filter(|_| marked)
+}
+
 /// A `304` that is about some other representation than the stored one: it must not update it (RFC 9111 §4.3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnexpectedNotModified;
@@ -52,14 +84,17 @@ pub fn freshen(
     response_time: Timestamp,
 ) -> Result<StoredResponse, UnexpectedNotModified> {
     if let (Some(new), Some(old)) = (not_modified.fields.get("etag"), stored.fields.get("etag"))
-        && opaque_tag(new) != opaque_tag(old)
+        && !is_confirmed_by(old, new)
     {
         return Err(UnexpectedNotModified);
     }
     let mut fields = stored.fields.clone();
     let listed = connection_options(&not_modified.fields);
+    // The tag under which the stored bytes came goes on naming them.
+    let has_tag = stored.fields.contains("etag");
     let updates = |name: &[u8]| {
-        !name.starts_with(b":")
+        (name != b"etag" || !has_tag)
+            && !name.starts_with(b":")
             && !is_hop_by_hop(name)
             && !listed.iter().any(|option| option == name)
             && !describes_content(name)
@@ -98,7 +133,8 @@ pub fn freshen_by_head(
 fn describes_content(name: &[u8]) -> bool {
     matches!(
         name,
-        b"content-encoding"
+        b"content-digest"
+            | b"content-encoding"
             | b"content-length"
             | b"content-range"
             | b"age"
@@ -151,6 +187,36 @@ mod tests {
     fn a_304_about_another_representation_is_not_used() {
         assert_eq!(freshened(&[("etag", "\"2\"")]), Err(UnexpectedNotModified));
         assert!(freshened(&[("etag", "W/\"1\"")]).is_ok());
+    }
+
+    #[test]
+    fn a_304_whose_tag_has_lost_or_changed_its_coding_mark_confirms_what_was_sent() {
+        let at = Timestamp::from_millis(2_000_000_000);
+        let confirmed = |sent: &str, answered: &str| {
+            let mut stored = StoredResponse::example();
+            stored.fields.set(b"etag", sent.as_bytes());
+            let fresh = freshen(&stored, &ResponseHead::new(304, &[("etag", answered)]), at, at);
+            fresh.map(|fresh| String::from_utf8(fresh.fields.get("etag").unwrap().to_vec()).unwrap())
+        };
+        for (sent, answered) in [
+            ("\"x--gzip\"", "\"x\""),
+            ("\"x-gzip\"", "\"x\""),
+            ("\"x;gzip\"", "\"x\""),
+            ("\"x-br\"", "W/\"x\""),
+            ("W/\"x\"", "\"x-gzip\""),
+            ("\"x\"", "\"x--gzip\""),
+            ("\"x-gzip\"", "\"x-br\""),
+            ("\"x\"", "W/\"x\""),
+            ("\"x-gzip\"", "\"x-gzip-gzip\""),
+            ("\"x\"", "x"),
+        ] {
+            assert_eq!(confirmed(sent, answered).as_deref(), Ok(sent), "{sent} {answered}");
+        }
+        for (sent, answered) in
+            [("\"x-gzip\"", "\"y\""), ("\"x-gzip\"", "\"y-gzip\""), ("\"gzip\"", "\"br\""), ("\"xgzip\"", "\"x\"")]
+        {
+            assert_eq!(confirmed(sent, answered), Err(UnexpectedNotModified), "{sent} {answered}");
+        }
     }
 
     #[test]

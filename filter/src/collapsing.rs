@@ -143,11 +143,11 @@ impl<H: Host> Vm<H> {
 
     /// Another VM has refreshed what this one may still hold stale.
     pub(crate) fn take_refreshed(&mut self, key: &PrimaryKey, handoff: Handoff) {
-        if self.l1.look_up(key).variants.is_empty() {
+        if !self.l1.holds(key) {
             return;
         }
         if let Some(Outcome::Fetched(stored)) = self.read_handoff(handoff) {
-            self.l1.put(key, stored);
+            self.l1.put_fetched(key, stored, self.host.now());
         }
     }
 
@@ -185,6 +185,8 @@ impl<H: Host> Vm<H> {
         let stored: Arc<StoredResponse> = Arc::new(codec::from_entry(entry::decode(frame).ok()?).ok()?);
         let stored = self.l1.unpurged(stored)?;
         match kind {
+            // An invalidation since its request may be forgotten; what the store had is judged by the store.
+            b'F' if self.l1.is_too_late(&stored) => None,
             b'F' => Some(Outcome::Fetched(stored)),
             b'S' => Some(Outcome::Found(stored)),
             b'E' => Some(Outcome::StaleOnError(stored)),

@@ -90,6 +90,7 @@ mod tests {
     use larder_cache_core::policy::Handling;
 
     use super::*;
+    use larder_cache_core::policy::Tell;
 
     #[test]
     fn an_empty_document_is_the_safe_default_for_every_path() {
@@ -125,6 +126,21 @@ mod tests {
         assert_eq!((config.store_enabled, policy.shared_store), (false, false));
         let text = br#"{"store": {"enabled": false}, "rules": [{"policy": {"shared_store": true}}]}"#;
         assert!(Config::parse(text).unwrap_err().contains("rules[0].policy.shared_store"));
+    }
+
+    #[test]
+    fn who_is_trusted_needs_a_token_that_cannot_be_guessed() {
+        let rules = r#""rules": [{"policy": {"tell": "trusted"}}]"#;
+        let parse = |top: &str| Config::parse(format!("{{{top}{rules}}}").as_bytes());
+        let config = parse(r#""debug_token": "0123456789abcdef","#).unwrap();
+        let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
+        assert_eq!((policy.tell, policy.debug_token.as_deref()), (Tell::Trusted, Some(&b"0123456789abcdef"[..])));
+        assert!(parse("").unwrap_err().contains("rules[0].policy.tell"));
+        for short in ["0123456789abcde", "0123456789 abcdef"] {
+            assert!(parse(&format!("\"debug_token\": \"{short}\",")).unwrap_err().contains("debug_token"), "{short}");
+        }
+        let unknown = Config::parse(br#"{"rules": [{"policy": {"tell": "some"}}]}"#).unwrap_err();
+        assert!(unknown.contains("rules[0].policy.tell"));
     }
 
     #[test]

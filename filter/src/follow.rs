@@ -106,12 +106,12 @@ impl<H: Host> Vm<H> {
         };
         if events.reset {
             self.host.log(log::Level::Info, "larder: purges may have been missed; level 1 is emptied");
-            self.l1.clear(now);
+            self.l1.clear(now, now);
             self.tell_peers(&Message::Forget(now), now);
         }
         for purge in events.events {
             self.metrics.event(metrics::PURGES);
-            self.l1.purge(&purge);
+            self.l1.purge(&purge, now);
             self.tell_peers(&Message::Purge(purge), now);
         }
         self.following.cursor = Some(events.cursor);

@@ -1,36 +1,44 @@
 //! Level 1: stored responses in the VM's own memory, bounded in bytes.
 //!
-//! What this decides: what is dropped when the bound is reached (`quick_cache`'s scan-resistant S3-FIFO) and how many
-//! variants a key has. What it leaves out: which variant answers; it hands out all of a key.
+//! What this decides: what is dropped when the bound is reached (`quick_cache`'s scan-resistant S3-FIFO), how many variants
+//! a key has, and what was made untrue before it came ([`invalidations`]). What it leaves out: which variant answers; it
+//! hands out all of a key; and which variant leaves (`crowding`).
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
+use larder_cache_core::crowding::{self, Standing};
 use larder_cache_core::exchange::Local;
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::invalidation::no_later_than;
 use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::purge::{Marks, Purge, Scope, Verdict};
+use larder_cache_core::reuse;
 use larder_cache_core::stored_response::StoredResponse;
 use quick_cache::unsync::Cache;
 use quick_cache::{Lifecycle, Weighter};
 
-/// Variants kept per key; one more drops the oldest.
+mod invalidations;
+
+use invalidations::{BYTES_EACH, Invalidations};
+
+/// Variants kept per key.
 const MAX_VARIANTS: usize = 32;
+/// The variants of one key take at most this part of the bound: one key must not push out all the others.
+const KEY_SHARE: u64 = 4;
 /// Purges remembered, for what they concern and is yet to come.
 const MAX_PURGES: usize = 256;
-/// Invalidations remembered; beyond it the oldest half is forgotten.
-const MAX_INVALIDATIONS: usize = 8192;
-/// How long an invalidation is remembered: longer than any fetch that was under way can take to be stored.
-const INVALIDATION_MEMORY_MS: u64 = 60_000;
+/// Invalidations remembered at most; see [`invalidations`].
+const MAX_INVALIDATIONS: u64 = 8192;
+/// Invalidations remembered even where level 1 is off or small: what is on its way to the store is judged by them.
+const MIN_INVALIDATIONS: u64 = 512;
 /// What a key costs beside its bytes and its variants: its places in the cache's tables.
 const OVERHEAD: usize = 96;
 
 type Hasher = SeedableRandomState;
-type Variants = Rc<[Arc<StoredResponse>]>;
 
 /// What is held under a key.
 #[derive(Clone, Debug)]
@@ -40,11 +48,36 @@ enum Held {
     Uncacheable(Timestamp),
 }
 
+/// The variants of a key, and how many requests each has answered here.
+#[derive(Clone, Debug, Default)]
+struct Variants {
+    stored: Rc<[Arc<StoredResponse>]>,
+    uses: Rc<[Cell<u32>]>,
+}
+
+impl Variants {
+    fn of(all: Vec<(Arc<StoredResponse>, u32)>) -> Self {
+        let uses = all.iter().map(|(_, uses)| Cell::new(*uses)).collect();
+        Self { stored: all.into_iter().map(|(stored, _)| stored).collect(), uses }
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (Arc<StoredResponse>, u32)> {
+        self.stored.iter().cloned().zip(self.uses.iter().map(Cell::get))
+    }
+}
+
 impl Held {
     fn variants(&self) -> &[Arc<StoredResponse>] {
         match self {
-            Self::Stored(variants) => variants,
+            Self::Stored(variants) => &variants.stored,
             Self::Uncacheable(_) => &[],
+        }
+    }
+
+    fn pairs(&self) -> Vec<(Arc<StoredResponse>, u32)> {
+        match self {
+            Self::Stored(variants) => variants.pairs().collect(),
+            Self::Uncacheable(_) => Vec::new(),
         }
     }
 }
@@ -75,10 +108,17 @@ impl Lifecycle<PrimaryKey, Held> for Evictions {
 pub struct Level1 {
     cache: Cache<PrimaryKey, Held, Weight, Hasher, Evictions>,
     evictions: Evictions,
-    off: bool,
-    invalidated: HashMap<PrimaryKey, Timestamp>,
+    /// In bytes; 0 is off.
+    bound: u64,
+    invalidations: Invalidations,
     /// Purges that something requested before them may still come behind.
     purges: Marks,
+}
+
+/// How many invalidations are remembered within a bound, and what that leaves for responses.
+fn shares(bound: u64) -> (usize, u64) {
+    let most = (bound / 8 / BYTES_EACH).clamp(MIN_INVALIDATIONS, MAX_INVALIDATIONS);
+    (usize::try_from(most).unwrap_or(usize::MAX), bound.saturating_sub(most * BYTES_EACH))
 }
 
 impl Level1 {
@@ -88,85 +128,136 @@ impl Level1 {
         let purges = Marks::new(MAX_PURGES);
         let hasher = Hasher::with_seed(seed, SharedSeed::global_fixed());
         let evictions = Evictions::default();
-        let cache = Cache::with(items, bytes, Weight, hasher, evictions.clone());
-        Self { cache, evictions, off: false, invalidated: HashMap::new(), purges }
+        let (most, room) = shares(bytes);
+        let cache = Cache::with(items, room, Weight, hasher.clone(), evictions.clone());
+        Self { cache, evictions, bound: bytes, invalidations: Invalidations::new(hasher, most), purges }
     }
 
     /// Another bound; 0 holds nothing.
     pub fn set_bound(&mut self, bytes: u64) {
-        self.off = bytes == 0;
-        if self.off {
+        self.bound = bytes;
+        let (most, room) = shares(bytes);
+        self.invalidations.set_most(most);
+        if self.is_off() {
             self.cache.clear();
         } else {
-            self.cache.set_capacity(bytes);
+            self.cache.set_capacity(room);
         }
     }
 
     /// Whether it holds nothing, whatever it is given.
     pub fn is_off(&self) -> bool {
-        self.off
+        self.bound == 0
     }
 
     /// All that is held under `key`.
     pub fn look_up(&self, key: &PrimaryKey) -> Local<'_> {
-        let invalidated = if self.invalidated.is_empty() { None } else { self.invalidated.get(key).copied() };
+        let times = self.invalidations.of(key);
+        let local = Local { invalidated: times.hard, softened: times.soft, ..Local::default() };
         match self.cache.get(key) {
-            Some(Held::Stored(variants)) => Local { variants, invalidated, uncacheable_until: None },
-            Some(Held::Uncacheable(until)) => Local { variants: &[], invalidated, uncacheable_until: Some(*until) },
-            None => Local { variants: &[], invalidated, uncacheable_until: None },
+            Some(Held::Stored(variants)) => {
+                // Of a key's only variant every look-up counts as a use; among several, see `count_use`.
+                if let [only] = &*variants.uses {
+                    only.set(only.get().saturating_add(1));
+                }
+                Local { variants: &variants.stored, ..local }
+            }
+            Some(Held::Uncacheable(until)) => Local { uncacheable_until: Some(*until), ..local },
+            None => local,
+        }
+    }
+
+    /// Whether a stored response is held under `key`.
+    pub fn holds(&self, key: &PrimaryKey) -> bool {
+        self.cache.peek(key).is_some_and(|held| !held.variants().is_empty())
+    }
+
+    /// Remembers that `stored`, one of several variants, has answered a request.
+    pub fn count_use(&self, key: &PrimaryKey, stored: &Arc<StoredResponse>) {
+        if let Some(Held::Stored(variants)) = self.cache.peek(key)
+            && let Some(at) = variants.stored.iter().position(|held| Arc::ptr_eq(held, stored))
+            && let Some(uses) = variants.uses.get(at)
+        {
+            uses.set(uses.get().saturating_add(1));
         }
     }
 
     /// Whether a response requested at `request_time` was made untrue since.
     pub fn was_invalidated(&self, key: &PrimaryKey, request_time: Timestamp) -> bool {
-        self.invalidated.get(key).is_some_and(|time| request_time <= *time)
+        self.invalidations.of(key).hard.is_some_and(|time| request_time <= time)
     }
 
-    /// Keeps `stored`, in place of the same variant. Refused when the key was invalidated after it was requested.
-    pub fn put(&mut self, key: &PrimaryKey, stored: Arc<StoredResponse>) -> bool {
-        if self.was_invalidated(key, stored.request_time) {
+    /// Keeps what was fetched, in place of the same variant. Refused when it was made untrue after it was requested, or when
+    /// that may be and is forgotten.
+    pub fn put_fetched(&mut self, key: &PrimaryKey, stored: Arc<StoredResponse>, now: Timestamp) -> bool {
+        !self.is_too_late(&stored) && self.put(key, stored, now)
+    }
+
+    /// Keeps what the store has, which has its own memory of what was made untrue.
+    pub fn put(&mut self, key: &PrimaryKey, stored: Arc<StoredResponse>, now: Timestamp) -> bool {
+        let times = self.invalidations.of(key);
+        if times.hard.is_some_and(|time| stored.request_time <= time) {
             return false;
         }
-        let Some(stored) = self.unpurged(stored) else { return false };
-        if self.off {
+        let Some(mut stored) = self.unpurged(stored) else { return false };
+        if let Some(time) = times.soft.filter(|time| stored.request_time <= *time) {
+            stored = stale_since(&stored, time);
+        }
+        if self.is_off() {
             return true;
         }
-        let mut variants = self.cache.get(key).map(|held| held.variants().to_vec()).unwrap_or_default();
-        if variants.iter().any(|held| held.selecting == stored.selecting && held.response_time > stored.response_time) {
-            return true; // a newer one is there already
+        let mut variants = self.cache.get(key).map(Held::pairs).unwrap_or_default();
+        let mut uses = 0;
+        if let Some(at) = variants.iter().position(|(held, _)| held.selecting == stored.selecting) {
+            let (held, known) = variants.remove(at);
+            // What comes from the future is not newer than anything.
+            if held.response_time > stored.response_time && held.response_time <= no_later_than(held.response_time, now)
+            {
+                return true; // a newer one is there already
+            }
+            uses = known;
         }
-        variants.retain(|held| held.selecting != stored.selecting);
-        if variants.len() >= MAX_VARIANTS {
-            variants.remove(0);
-        }
-        variants.push(stored);
-        self.cache.insert(key.clone(), Held::Stored(variants.into()));
+        self.make_room(&mut variants, &stored, now);
+        variants.push((stored, uses));
+        self.cache.insert(key.clone(), Held::Stored(Variants::of(variants)));
         true
+    }
+
+    /// Drops variants until one more may be kept, by number and by bytes.
+    fn make_room(&self, variants: &mut Vec<(Arc<StoredResponse>, u32)>, more: &StoredResponse, now: Timestamp) {
+        loop {
+            let bytes: usize = variants.iter().map(|(stored, _)| stored.weight()).sum::<usize>() + more.weight();
+            if variants.len() < MAX_VARIANTS && bytes as u64 <= self.bound / KEY_SHARE {
+                return;
+            }
+            let standings: Vec<Standing> = variants.iter().map(|(stored, uses)| standing(stored, *uses, now)).collect();
+            let Some(goes) = crowding::first_to_go(&standings) else { return };
+            variants.remove(goes);
+        }
     }
 
     /// Remembers that answers under `key` are not storable, where nothing is stored.
     pub fn mark_uncacheable(&mut self, key: &PrimaryKey, until: Timestamp) {
-        if !self.off && self.cache.peek(key).is_none_or(|held| held.variants().is_empty()) {
+        if !self.is_off() && self.cache.peek(key).is_none_or(|held| held.variants().is_empty()) {
             self.cache.insert(key.clone(), Held::Uncacheable(until));
         }
     }
 
     /// Drops what a purge concerns, or softly ends its freshness; what is yet to come of it, too. Costs a look at
     /// everything held, unless it concerns one key.
-    pub fn purge(&mut self, purge: &Purge) {
+    pub fn purge(&mut self, purge: &Purge, now: Timestamp) {
+        let purge = &Purge { at_ms: no_later_than(purge.at_ms, now), ..purge.clone() };
         match &purge.scope {
-            Scope::Key(key) if !purge.soft => self.invalidate(key, purge.at_ms),
+            Scope::Key(key) if !purge.soft => self.invalidate(key, purge.at_ms, now),
             Scope::Key(key) => {
-                if let Some(variants) = self.cache.peek(key).and_then(|held| changed(key, held.variants(), purge)) {
+                if let Some(variants) = self.cache.peek(key).and_then(|held| changed(key, held, purge)) {
                     self.replace(key.clone(), variants);
                 }
+                self.invalidations.add(key, purge.at_ms, true, now);
             }
             _ => {
                 self.purges.add(purge);
-                let all = self
-                    .cache
-                    .iter()
-                    .filter_map(|(key, held)| Some((key.clone(), changed(key, held.variants(), purge)?)));
+                let all = self.cache.iter().filter_map(|(key, held)| Some((key.clone(), changed(key, held, purge)?)));
                 for (key, variants) in all.collect::<Vec<_>>() {
                     self.replace(key, variants);
                 }
@@ -174,18 +265,19 @@ impl Level1 {
         }
     }
 
-    fn replace(&mut self, key: PrimaryKey, variants: Vec<Arc<StoredResponse>>) {
+    fn replace(&mut self, key: PrimaryKey, variants: Vec<(Arc<StoredResponse>, u32)>) {
         if variants.is_empty() {
             self.cache.remove(&key);
         } else {
-            self.cache.insert(key, Held::Stored(variants.into()));
+            self.cache.insert(key, Held::Stored(Variants::of(variants)));
         }
     }
 
-    /// Drops everything held, and what was requested until `now` and is yet to come.
-    pub fn clear(&mut self, now: Timestamp) {
+    /// Drops everything held, and what was requested until `time` and is yet to come.
+    pub fn clear(&mut self, time: Timestamp, now: Timestamp) {
         self.cache.clear();
-        self.purges.add(&Purge { scope: Scope::Everything, soft: false, at_ms: now });
+        let at_ms = no_later_than(time, now);
+        self.purges.add(&Purge { scope: Scope::Everything, soft: false, at_ms });
     }
 
     /// What the purges heard of leave of a response that comes from elsewhere.
@@ -197,25 +289,26 @@ impl Level1 {
         }
     }
 
-    /// Drops what was requested under a key up to `time`, and whatever of that is yet to come.
-    pub fn invalidate(&mut self, key: &PrimaryKey, time: Timestamp) {
-        if let Some(Held::Stored(variants)) = self.cache.peek(key) {
-            let newer: Vec<_> = variants.iter().filter(|stored| stored.request_time > time).cloned().collect();
-            self.replace(key.clone(), newer);
-        }
-        if self.invalidated.len() >= MAX_INVALIDATIONS {
-            let mut times: Vec<_> = self.invalidated.values().copied().collect();
-            times.sort_unstable();
-            let middle = times.get(times.len() / 2).copied().unwrap_or_default();
-            self.invalidated.retain(|_, time| *time > middle);
-        }
-        let known = self.invalidated.entry(key.clone()).or_default();
-        *known = time.max(*known);
+    /// Whether what was fetched comes so late that an invalidation since its request may be forgotten.
+    pub fn is_too_late(&self, stored: &StoredResponse) -> bool {
+        self.invalidations.is_too_late(stored.request_time)
     }
 
-    /// Forgets invalidations that no fetch can be older than.
+    /// Drops what was requested under a key up to `time`, and whatever of that is yet to come.
+    pub fn invalidate(&mut self, key: &PrimaryKey, time: Timestamp, now: Timestamp) {
+        let time = no_later_than(time, now);
+        if let Some(held @ Held::Stored(_)) = self.cache.peek(key) {
+            // What seems to come from the future may be older all the same.
+            let is_newer = |at: Timestamp| at > time && at == no_later_than(at, now);
+            let newer: Vec<_> = held.pairs().into_iter().filter(|(stored, _)| is_newer(stored.request_time)).collect();
+            self.replace(key.clone(), newer);
+        }
+        self.invalidations.add(key, time, false, now);
+    }
+
+    /// Forgets invalidations that hardly a fetch can be older than; what is, is refused from then on.
     pub fn forget_old_invalidations(&mut self, now: Timestamp) {
-        self.invalidated.retain(|_, time| now.millis_since(*time) < INVALIDATION_MEMORY_MS);
+        self.invalidations.forget_old(now);
     }
 
     /// Keys dropped for want of room since this was asked last.
@@ -229,16 +322,24 @@ impl Level1 {
     }
 }
 
+/// What speaks for keeping a variant.
+fn standing(stored: &StoredResponse, uses: u32, now: Timestamp) -> Standing {
+    let terms = &stored.terms;
+    let usable = terms.lifetime.plus(terms.stale_while_revalidate.max(terms.stale_if_error)).as_millis();
+    let remaining = reuse::remaining_millis(stored, now);
+    let spent = remaining < 0 && remaining.unsigned_abs() > usable;
+    Standing { uses, received: stored.response_time, spent }
+}
+
 /// The variants a purge leaves; `None` when it concerns none.
-fn changed(key: &PrimaryKey, variants: &[Arc<StoredResponse>], purge: &Purge) -> Option<Vec<Arc<StoredResponse>>> {
-    let verdicts: Vec<Verdict> = variants.iter().map(|stored| purge.verdict(key, stored)).collect();
-    if verdicts.iter().all(|verdict| *verdict == Verdict::Kept) {
+fn changed(key: &PrimaryKey, held: &Held, purge: &Purge) -> Option<Vec<(Arc<StoredResponse>, u32)>> {
+    if held.variants().iter().all(|stored| purge.verdict(key, stored) == Verdict::Kept) {
         return None;
     }
-    let kept = variants.iter().zip(verdicts).filter_map(|(stored, verdict)| match verdict {
-        Verdict::Kept => Some(stored.clone()),
+    let kept = held.pairs().into_iter().filter_map(|(stored, uses)| match purge.verdict(key, &stored) {
+        Verdict::Kept => Some((stored, uses)),
         Verdict::Gone(_) => None,
-        Verdict::StaleSince(time) => Some(stale_since(stored, time)),
+        Verdict::StaleSince(time) => Some((stale_since(&stored, time), uses)),
     });
     Some(kept.collect())
 }
@@ -249,120 +350,4 @@ fn stale_since(stored: &Arc<StoredResponse>, time: Timestamp) -> Arc<StoredRespo
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use larder_cache_core::fields::Fields;
-    use larder_cache_core::http_time::DeltaSeconds;
-    use larder_cache_core::stored_response::ReuseTerms;
-    use larder_cache_core::vary::SelectingFields;
-
-    fn key(path: &str) -> PrimaryKey {
-        PrimaryKey::new(b"n", b"http", b"a", path.as_bytes())
-    }
-
-    fn stored(at: u64, body: usize) -> Arc<StoredResponse> {
-        Arc::new(StoredResponse {
-            url: String::new(),
-            status: 200,
-            fields: Fields::default(),
-            body: vec![0; body].into(),
-            part: None,
-            request_time: Timestamp::from_millis(at),
-            response_time: Timestamp::from_millis(at),
-            initial_age: DeltaSeconds::ZERO,
-            terms: ReuseTerms::default(),
-            explicitly_public: false,
-            stale_from: None,
-            selecting: SelectingFields::default(),
-            tags: Vec::new(),
-        })
-    }
-
-    #[test]
-    fn a_purge_takes_what_is_held_and_what_comes_late() {
-        let mut l1 = Level1::new(1 << 20, 7);
-        let tagged = |at: u64| Arc::new(StoredResponse { tags: vec!["news".into()], ..(*stored(at, 10)).clone() });
-        l1.put(&key("/a"), tagged(5));
-        l1.put(&key("/b"), stored(5, 10));
-        let purge = |soft, at| Purge { scope: Scope::Tag("news".into()), soft, at_ms: Timestamp::from_millis(at) };
-        l1.purge(&purge(true, 6));
-        assert_eq!(l1.look_up(&key("/a")).variants[0].stale_from, Some(Timestamp::from_millis(6)));
-        l1.put(&key("/c"), tagged(6));
-        assert_eq!(l1.look_up(&key("/c")).variants[0].stale_from, Some(Timestamp::from_millis(6)));
-        l1.purge(&purge(false, 7));
-        assert!(l1.look_up(&key("/a")).variants.is_empty());
-        assert_eq!(l1.look_up(&key("/b")).variants.len(), 1);
-        assert!(!l1.put(&key("/a"), tagged(7)));
-        assert!(l1.put(&key("/a"), tagged(8)));
-    }
-
-    #[test]
-    fn a_mark_gives_way_to_what_is_stored_and_never_takes_its_place() {
-        let mut l1 = Level1::new(1 << 20, 7);
-        let until = Timestamp::from_millis(9);
-        l1.mark_uncacheable(&key("/a"), until);
-        assert_eq!(l1.look_up(&key("/a")).uncacheable_until, Some(until));
-        assert!(l1.bytes() > 0, "it counts against the bound");
-        l1.put(&key("/a"), stored(1, 10));
-        l1.mark_uncacheable(&key("/a"), until);
-        let found = l1.look_up(&key("/a"));
-        assert_eq!((found.variants.len(), found.uncacheable_until), (1, None));
-    }
-
-    #[test]
-    fn an_invalidation_heard_late_leaves_what_is_newer() {
-        let mut l1 = Level1::new(1 << 20, 7);
-        l1.put(&key("/a"), stored(9, 10));
-        l1.invalidate(&key("/a"), Timestamp::from_millis(8));
-        assert_eq!(l1.look_up(&key("/a")).variants.len(), 1);
-    }
-
-    #[test]
-    fn its_bound_follows_the_configuration() {
-        let mut level1 = Level1::new(1 << 20, 7);
-        for n in 0..100 {
-            level1.put(&key(&format!("/{n}")), stored(1, 1000));
-        }
-        level1.set_bound(65_536);
-        assert!((30_000..=65_536).contains(&level1.bytes()), "{}", level1.bytes());
-        level1.set_bound(0);
-        assert!(level1.put(&key("/"), stored(1, 1)), "the store gets it all the same");
-        assert_eq!(level1.bytes(), 0);
-        level1.set_bound(1 << 20);
-        level1.put(&key("/"), stored(1, 1));
-        assert_eq!(level1.look_up(&key("/")).variants.len(), 1);
-    }
-
-    #[test]
-    fn what_was_put_is_found_and_a_newer_one_replaces_it() {
-        let mut level1 = Level1::new(1 << 20, 7);
-        level1.put(&key("/"), stored(1, 10));
-        level1.put(&key("/"), stored(2, 20));
-        level1.put(&key("/"), stored(1, 10));
-        let found = level1.look_up(&key("/"));
-        assert_eq!(found.variants.iter().map(|stored| stored.body.len()).collect::<Vec<_>>(), [20]);
-    }
-
-    #[test]
-    fn it_never_holds_more_bytes_than_its_bound() {
-        let mut level1 = Level1::new(100_000, 7);
-        for n in 0..1000 {
-            level1.put(&key(&format!("/{n}")), stored(1, 1000));
-            assert!(level1.bytes() <= 100_000);
-        }
-        assert!(level1.bytes() > 50_000);
-        assert!(level1.take_evictions() > 800);
-        assert_eq!(level1.take_evictions(), 0);
-    }
-
-    #[test]
-    fn an_invalidation_beats_what_was_requested_before_it_and_arrives_later() {
-        let mut level1 = Level1::new(1 << 20, 7);
-        level1.put(&key("/"), stored(1, 1));
-        level1.invalidate(&key("/"), Timestamp::from_millis(5));
-        assert!(level1.look_up(&key("/")).variants.is_empty());
-        assert!(!level1.put(&key("/"), stored(5, 1)));
-        assert!(level1.put(&key("/"), stored(6, 1)));
-        assert_eq!(level1.look_up(&key("/")).variants.len(), 1);
-    }
-}
+mod tests;

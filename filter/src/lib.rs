@@ -22,6 +22,7 @@ pub mod answer;
 pub mod breaker;
 pub mod collapsing;
 pub mod config;
+mod doubt;
 #[cfg(target_arch = "wasm32")]
 mod envoy;
 mod follow;

@@ -123,7 +123,7 @@ impl<H: Host> Vm<H> {
                 Effect::ReleaseLease { key, fence, uncacheable_ms } => {
                     self.tell_store(&config, StoreCall::Release { key, fence, uncacheable_ms });
                 }
-                Effect::Invalidate(keys) => self.invalidate(&config, &keys, now),
+                Effect::Invalidate(keys) | Effect::InvalidateDoubtful(keys) => self.invalidate(&config, &keys, now),
                 _ => {}
             }
         }

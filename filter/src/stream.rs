@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use larder_cache_core::cache_status::CacheStatus;
+use larder_cache_core::cache_status::{CacheStatus, DEBUG_FIELD};
 use larder_cache_core::collapse::Terms;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::at_once;
@@ -66,14 +66,23 @@ impl<H: Host> Vm<H> {
         }
         let Ok(fields) = self.host.headers(Map::Request) else { return Action::Continue };
         let mut request = Request { fields, has_content: !end, is_identified: false };
+        if request.fields.contains(DEBUG_FIELD) {
+            // A secret between the client and this cache, wherever the request goes.
+            let _ = self.host.remove_header(Map::Request, DEBUG_FIELD.as_bytes());
+        }
         let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else { return Action::Continue };
         let now = self.host.now();
         at_once::prepare(&mut request, policy);
         if at_once::is_plain(&request, policy) {
             let key = at_once::key_of(&config.namespace, &request, None);
-            if let Some((reply, status)) = at_once::answer(&request, policy, self.l1.look_up(&key), now)
+            let local = self.l1.look_up(&key);
+            let is_chosen = local.variants.len() > 1;
+            if let Some((reply, status)) = at_once::answer(&request, policy, local, now)
                 && self.may_answer_unasked(policy, &reply)
             {
+                if let (true, Some(stored)) = (is_chosen, &reply.stored) {
+                    self.l1.count_use(&key, stored);
+                }
                 self.reply(id, reply, true);
                 self.metrics.request(&status);
                 return Action::Pause;
@@ -155,7 +164,11 @@ impl<H: Host> Vm<H> {
             let mut more = match effect {
                 Effect::LookUpLocal => {
                     let local = stream.exchange.key().map(|key| self.l1.look_up(key)).unwrap_or_default();
-                    stream.exchange.handle(Event::Local(local), now)
+                    let effects = stream.exchange.handle(Event::Local(local), now);
+                    if let (2.., Some((key, stored))) = (local.variants.len(), stream.exchange.answered_by()) {
+                        self.l1.count_use(key, stored);
+                    }
+                    effects
                 }
                 Effect::Arrive { key, accept_handed_over, wait_for_refresh } => {
                     let until = now.plus_millis(stream.config.lease_ms);
@@ -217,6 +230,7 @@ impl<H: Host> Vm<H> {
                 }
             }
             Effect::Invalidate(keys) => self.invalidate(&stream.config, &keys, now),
+            Effect::InvalidateDoubtful(keys) => self.doubt(&stream.config, keys, now),
             Effect::Report(status) => self.report(&status),
             Effect::LookUpLocal | Effect::Arrive { .. } | Effect::AskStore(_) => {}
         }
@@ -232,7 +246,12 @@ impl<H: Host> Vm<H> {
         fence: Option<Fence>,
         local_only: bool,
     ) {
-        let kept = self.l1.put(key, stored.clone());
+        let now = self.host.now();
+        let from_store = local_only && policy.shared_store;
+        let kept = match from_store {
+            true => self.l1.put(key, stored.clone(), now),
+            false => self.l1.put_fetched(key, stored.clone(), now),
+        };
         match fence {
             // The lease has to end even where the entry is refused.
             Some(fence) if !kept => {
@@ -280,7 +299,7 @@ impl<H: Host> Vm<H> {
     /// store soon. What is on its way from the store meanwhile is known to be older.
     pub(crate) fn invalidate(&mut self, config: &Rc<Config>, keys: &[PrimaryKey], now: Timestamp) {
         for key in keys {
-            self.l1.invalidate(key, now);
+            self.l1.invalidate(key, now, now);
             self.tell_peers(&Message::Invalidate(key.clone(), now), now);
         }
         self.tell_store(config, StoreCall::Invalidate { keys: keys.to_vec(), time: now });

@@ -20,6 +20,7 @@ use rustc_hash::FxHashMap;
 
 use crate::breaker::Breaker;
 use crate::config::Config;
+use crate::doubt::Doubts;
 use crate::follow::Following;
 use crate::host::Host;
 use crate::identity::Identity;
@@ -93,6 +94,7 @@ pub struct Vm<H> {
     /// The latest configuration: its store is the one whose purges are followed.
     pub(crate) config: Option<Rc<Config>>,
     pub(crate) following: Following,
+    pub(crate) doubts: Doubts,
     ticks: u64,
     /// The entry that was encoded last: what is handed over is written to the store next.
     pub(crate) encoded: Option<(Arc<StoredResponse>, Rc<Vec<u8>>)>,
@@ -141,6 +143,7 @@ impl<H: Host> Vm<H> {
             metrics: Metrics::default(),
             config: None,
             following: Following::default(),
+            doubts: Doubts::default(),
             ticks: 0,
             encoded: None,
             alone: false,
@@ -200,9 +203,9 @@ impl<H: Host> Vm<H> {
                     let outcome = self.outcome_of(wake);
                     self.wake_local(&key, &outcome);
                 }
-                Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time),
-                Some(Message::Purge(purge)) => self.l1.purge(&purge),
-                Some(Message::Forget(time)) => self.l1.clear(time),
+                Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time, self.host.now()),
+                Some(Message::Purge(purge)) => self.l1.purge(&purge, self.host.now()),
+                Some(Message::Forget(time)) => self.l1.clear(time, self.host.now()),
                 Some(Message::Refreshed(key, handoff)) => self.take_refreshed(&key, handoff),
                 Some(Message::Continue) | None => {}
             }
@@ -252,6 +255,7 @@ impl<H: Host> Vm<H> {
                 self.beat(now);
             }
             self.clear_old_handoffs(now);
+            self.settle_doubts(now);
             self.l1.forget_old_invalidations(now);
             self.metrics.flush(&self.host, &self.l1);
         }

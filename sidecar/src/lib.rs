@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod clock;
 pub mod purging;
 pub mod routes;
 pub mod store;

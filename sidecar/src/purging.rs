@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::invalidation::no_later_than;
 use larder_cache_core::purge::{Marks, Purge, Scope, Verdict};
 use larder_cache_core::store_api::entry::{self, Entry};
 use larder_cache_core::store_api::{Events, Fence, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::store::{Fault, Found, Store};
 
 /// Marks remembered; the oldest become one of everything older.
@@ -75,8 +77,9 @@ impl Purges {
         self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a mark.
+    /// Remembers a mark, dated now where it comes from the future.
     pub fn mark(&self, purge: &Purge) {
+        let purge = &dated(purge.clone());
         self.0.marks.write().unwrap_or_else(PoisonError::into_inner).add(purge);
     }
 
@@ -106,6 +109,7 @@ impl Purges {
 
     /// One more in the log.
     pub fn push(&self, cursor: String, purge: Purge) {
+        let purge = dated(purge);
         self.mark(&purge);
         let mut log = self.log();
         log.purges.push_back((cursor, purge));
@@ -136,6 +140,11 @@ impl Purges {
     }
 }
 
+/// The purge as this machine takes it: whoever made it may have a clock that is ahead.
+fn dated(purge: Purge) -> Purge {
+    Purge { at_ms: no_later_than(purge.at_ms, clock::now()), ..purge }
+}
+
 /// A store whose purged entries cannot be seen.
 pub struct Purged<S> {
     store: S,
@@ -155,6 +164,7 @@ impl<S: Store> Purged<S> {
 
     /// Purges, here and for all who share the store.
     pub async fn purge(&self, purge: Purge) -> Result<(), Fault> {
+        let purge = dated(purge);
         if let Scope::Key(key) = &purge.scope {
             self.store.invalidate(&[key.digest()], purge.at_ms, purge.soft).await?;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::invalidation::no_later_than;
 use larder_cache_core::purge::{Purge, Scope};
 use larder_cache_core::store_api::{
     ENTRIES_PATH, EVENTS_PATH, Events, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH,
@@ -19,8 +19,9 @@ use larder_cache_core::store_api::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::clock::now;
 use crate::purging::Purged;
-use crate::store::{Fault, Store};
+use crate::store::{Fault, Store, is_timely};
 use crate::waiting::Waiting;
 
 mod order;
@@ -151,7 +152,15 @@ async fn write<S: Store>(
         }
     };
     let entry = entry::decode(&body).map_err(|fault| Refusal::Malformed(fault.to_string()))?;
-    let answer = sidecar.store.write(key, fence.as_ref(), entry).await.map_err(|fault| sidecar.fault(fault))?;
+    let answer = if is_timely(entry.meta.request_time_ms, now()) {
+        sidecar.store.write(key, fence.as_ref(), entry).await
+    } else if let Some(fence) = fence {
+        let release = Release { key, fence, uncacheable_ms: 0 };
+        sidecar.store.release(&release).await.map(|()| WriteAnswer::Fenced)
+    } else {
+        Ok(WriteAnswer::Fenced)
+    };
+    let answer = answer.map_err(|fault| sidecar.fault(fault))?;
     let counter = if answer == WriteAnswer::Stored { &sidecar.counters.stored } else { &sidecar.counters.fenced };
     counter.fetch_add(1, Ordering::Relaxed);
     sidecar.waiting.wake(&key);
@@ -172,9 +181,10 @@ async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<
         return Err(Refusal::Malformed(format!("at most {} keys at once", Invalidate::MAX_KEYS)));
     }
     sidecar.counters.invalidations.fetch_add(invalidate.keys.len() as u64, Ordering::Relaxed);
+    let at_ms = no_later_than(invalidate.now_ms, now());
     for key in invalidate.keys {
         let digest = key.digest();
-        let purge = Purge { scope: Scope::Key(key), soft: false, at_ms: invalidate.now_ms };
+        let purge = Purge { scope: Scope::Key(key), soft: false, at_ms };
         sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
         sidecar.waiting.wake(&digest);
     }
@@ -216,11 +226,6 @@ async fn purge<S: Store>(
     sidecar.waiting.wake_all();
     tracing::info!(soft, scopes = ?purges.iter().map(|purge| &purge.scope).collect::<Vec<_>>(), "purged");
     Ok(axum::Json(order::told(&purges)))
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn health<S: Store>(State(sidecar): Shared<S>) -> Result<Response, Refusal> {

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::invalidation::no_later_than;
 use larder_cache_core::purge::Purge;
 use larder_cache_core::store_api::entry::Entry;
 use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer};
@@ -66,6 +67,18 @@ pub trait Store: Send + Sync + 'static {
 /// How long an invalidation is remembered, so that a fetch begun before it is not stored after it.
 pub const INVALIDATION_MEMORY_MS: u64 = 600_000;
 
+/// Whether what was requested then may be written now: not when that is longer ago than an invalidation is remembered, for
+/// nobody knows whether it was made untrue since; and not when it lies in the future, for its writer's clock is wrong, and no
+/// invalidation would ever be later.
+pub(crate) fn is_timely(requested: Timestamp, now: Timestamp) -> bool {
+    now.millis_since(requested) < INVALIDATION_MEMORY_MS && requested == no_later_than(requested, now)
+}
+
+/// Whether an invalidation that became true at `time` leaves what was requested then: later, but not in the future.
+pub(crate) fn is_left(requested: Timestamp, time: Timestamp, now: Timestamp) -> bool {
+    requested > time && requested == no_later_than(requested, now)
+}
+
 /// A variant matches when each of its selectors has the same token in `presented`, or none where it is empty.
 pub(crate) fn matches(selectors: &Selectors, presented: &Selectors) -> bool {
     selectors.iter().all(|(name, token)| presented.get(name).map_or("", String::as_str) == token)
@@ -74,4 +87,24 @@ pub(crate) fn matches(selectors: &Selectors, presented: &Selectors) -> bool {
 /// What an entry that matches means for a look-up at `now`.
 pub(crate) fn is_fresh(fresh_until: Timestamp, now: Timestamp) -> bool {
     now < fresh_until
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_nobody_can_vouch_for_is_refused() {
+        let at = |millis: u64| Timestamp::from_millis(10_000_000 + millis);
+        let now = at(INVALIDATION_MEMORY_MS);
+        for (requested, timely) in [
+            (at(0), false),
+            (at(1), true),
+            (now, true),
+            (now.plus_millis(1_000), true),
+            (now.plus_millis(1_001), false),
+        ] {
+            assert_eq!(is_timely(requested, now), timely, "{requested:?}");
+        }
+    }
 }

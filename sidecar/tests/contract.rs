@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::purge::{Purge, Scope};
 use larder_cache_core::store_api::entry::{Entry, EntryMeta, VERSION, digest};
 use larder_cache_core::store_api::{
@@ -172,13 +173,67 @@ async fn another_variant_has_a_lease_of_its_own(store: &impl Store) {
     assert!(!taken(&[("x", "3"), ("unrelated", "1")]).await);
 }
 
-async fn variants_are_bounded_and_the_oldest_goes(store: &impl Store) {
-    for n in 0..6 {
+async fn variants_are_bounded_and_who_floods_evicts_his_own(store: &impl Store) {
+    let write = async |n: u64| {
+        let token = n.to_string();
+        store.write(KEY, None, entry_of(&token, &[("x", &token)], NOW + n)).await.unwrap();
+    };
+    let held = async |n: u64| {
+        let token = n.to_string();
+        body_of(&ask(store, NOW, &[("x", &token)], false).await) == Some(token)
+    };
+    // 1 is wanted, 2 was there before the flood; there is room for four.
+    for n in 0..3 {
+        write(n).await;
+    }
+    assert!(held(1).await && held(1).await);
+    for n in 3..40 {
+        write(n).await;
+        assert!(held(1).await, "{n}");
+    }
+    assert!(held(39).await, "the newcomer itself is kept");
+    let mut left = 0;
+    for n in 0..40 {
+        left += u64::from(held(n).await);
+    }
+    assert_eq!(left, 4);
+}
+
+async fn a_variant_that_is_written_again_and_again_is_wanted(store: &impl Store) {
+    for n in 0..4 {
+        store.write(KEY, None, entry_of("wanted", &[("x", "w")], NOW + n)).await.unwrap();
+    }
+    for n in 10..40 {
         let token = n.to_string();
         store.write(KEY, None, entry_of(&token, &[("x", &token)], NOW + n)).await.unwrap();
     }
-    assert_eq!(body_of(&ask(store, NOW, &[("x", "0")], false).await), None);
-    assert_eq!(body_of(&ask(store, NOW, &[("x", "5")], false).await).as_deref(), Some("5"));
+    assert_eq!(body_of(&ask(store, NOW, &[("x", "w")], false).await).as_deref(), Some("wanted"));
+}
+
+async fn an_invalidation_from_the_future_keeps_nothing_out_and_leaves_nothing_in(store: &Purged<impl Store>) {
+    let now = now();
+    let day = 86_400_000;
+    let key = PrimaryKey::from_bytes(b"k");
+    let entry = |requested: u64| {
+        let mut entry = entry_of("later", &[], requested);
+        entry.meta.fresh_until_ms = at(requested + day);
+        entry
+    };
+    let ask = async || {
+        let asked = LookUp { key: key.digest(), ..asking(now, &[], None) };
+        body_of(&store.look_up(&asked).await.unwrap().answer)
+    };
+    store.write(key.digest(), None, entry(now + day)).await.unwrap();
+    store.purge(purge(Scope::Key(key.clone()), false, now + day)).await.unwrap();
+    assert_eq!(ask().await, None, "what a wrong clock dated may be older");
+    assert_eq!(store.write(key.digest(), None, entry(now)).await.unwrap(), WriteAnswer::Fenced);
+    assert_eq!(store.write(key.digest(), None, entry(now + 60_000)).await.unwrap(), WriteAnswer::Stored);
+    assert_eq!(ask().await.as_deref(), Some("later"));
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_millis()).unwrap()
 }
 
 async fn an_invalidation_drops_all_variants_and_beats_a_late_write(store: &impl Store) {
@@ -395,6 +450,7 @@ purge_contract! {
     a_soft_purge_makes_stale_and_lets_nothing_live_longer
     what_was_requested_before_a_purge_is_refused_after_it_and_its_lease_ends
     a_purge_of_a_key_takes_all_its_variants
+    an_invalidation_from_the_future_keeps_nothing_out_and_leaves_nothing_in
 }
 
 /// A second sidecar on the same Redis, and the purges it has heard of.
@@ -447,7 +503,8 @@ contract! {
     a_lapsed_lease_is_free_and_its_holder_is_refused
     variants_are_told_apart_and_the_latest_match_counts
     another_variant_has_a_lease_of_its_own
-    variants_are_bounded_and_the_oldest_goes
+    variants_are_bounded_and_who_floods_evicts_his_own
+    a_variant_that_is_written_again_and_again_is_wanted
     an_invalidation_drops_all_variants_and_beats_a_late_write
     an_invalidation_leaves_what_was_requested_after_it
     an_entry_ends_with_its_ttl

@@ -4,7 +4,7 @@ use super::effect::{Effect, Effects, ForwardedRequest};
 use super::event::{Local, SlotAnswer};
 use super::{Exchange, Mark, State};
 use crate::cache_control::RequestDirectives;
-use crate::cache_status::{CacheStatus, Detail, Forward};
+use crate::cache_status::{self, CacheStatus, DEBUG_FIELD, Detail, Forward};
 use crate::http_time::Timestamp;
 use crate::key::{OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
 use crate::message::Request;
@@ -29,6 +29,8 @@ impl Exchange {
             return;
         }
         self.request = request;
+        self.told = cache_status::is_told(&self.request, &self.policy);
+        self.request.fields.remove(DEBUG_FIELD.as_bytes());
         self.arrived = now;
         if !self.policy.cache || is_tunnel(&self.request) {
             self.mark = Mark::Untouched;
@@ -116,6 +118,7 @@ impl Exchange {
             return;
         }
         self.invalidated = local.invalidated;
+        self.softened = local.softened;
         if !local.variants.is_empty() {
             self.why = Forward::VaryMiss;
         }

@@ -9,7 +9,7 @@ use super::effect::Reply;
 use super::event::Local;
 use super::look_up::HIT_DETAILS;
 use super::reply::whole;
-use crate::cache_status::CacheStatus;
+use crate::cache_status::{self, CacheStatus};
 use crate::fields::NameSet;
 use crate::http_time::Timestamp;
 use crate::message::Request;
@@ -62,5 +62,6 @@ pub fn answer(request: &Request, policy: &Policy, local: Local<'_>, now: Timesta
         return None;
     }
     let status = CacheStatus { hit: true, ttl: Some(reuse::ttl(stored, now)), ..CacheStatus::default() };
-    Some((whole(stored, &status, HIT_DETAILS, now), status))
+    let told = cache_status::is_told(request, policy);
+    Some((whole(stored, &status, told, HIT_DETAILS, now), status))
 }

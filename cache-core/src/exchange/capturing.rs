@@ -45,8 +45,9 @@ impl Exchange {
             }
             Err(why) => {
                 effects.extend(self.pass(&head.fields, None, self.not_stored(head.status, why)));
-                if (200..300).contains(&head.status) && self.candidate.is_some() && self.is_said_to_all(why) {
-                    // What is stored has been replaced by something that must not be: it is no longer true.
+                let ends = invalidation::ends_what_is_stored(head.status) && self.is_said_to_all(why);
+                if ends && self.candidate.is_some() {
+                    // What is stored is gone, or replaced by something that must not be: it is no longer true.
                     effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
                 }
                 self.finish(Outcome::Uncacheable, now, effects);

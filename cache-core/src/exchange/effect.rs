@@ -84,6 +84,9 @@ pub enum Effect {
     Refresh(Box<RefreshOrder>),
     /// Drop all that is stored under these keys, everywhere (RFC 9111 §4.4).
     Invalidate(Vec<PrimaryKey>),
+    /// The same for what an unsafe request may have changed that nobody saw the answer to: the origin may still be at it, so
+    /// once more after [`super::SETTLED_AFTER_MS`].
+    InvalidateDoubtful(Vec<PrimaryKey>),
     /// How it ended, for metrics and log. Once per exchange.
     Report(CacheStatus),
 }

@@ -53,6 +53,8 @@ pub struct Local<'a> {
     pub variants: &'a [Arc<StoredResponse>],
     /// When the key was last invalidated, if that is remembered: what was requested until then counts no more.
     pub invalidated: Option<Timestamp>,
+    /// When the key was last purged softly, if that is remembered: what was requested until then is stale since.
+    pub softened: Option<Timestamp>,
     /// Up to when answers under the key are known not to be storable. Never together with variants.
     pub uncacheable_until: Option<Timestamp>,
 }
@@ -119,8 +121,10 @@ impl StoreFault {
 pub enum ResponseSource {
     /// The origin.
     Origin,
-    /// The proxy, because it reached no origin.
+    /// The proxy, because it reached no origin: the request has not gone out.
     NoOrigin,
+    /// The proxy, because the origin's answer was lost: the request had gone out.
+    Lost,
     /// The proxy, because the origin did not answer in time.
     Timeout,
     /// The proxy, for a reason that is none of the cache's business (a redirect of a route, a limit).

@@ -24,6 +24,7 @@ pub(super) const HIT_DETAILS: &str = "larder_hit";
 impl Exchange {
     /// Answers with `stored` if it may be reused; else remembers it for validation. Says whether it answered.
     pub(super) fn try_hit(&mut self, stored: Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) -> bool {
+        let stored = self.softened(stored);
         if self.is_credentialed() && !self.policy.reuse_with_authorization && !stored.explicitly_public {
             self.why = Forward::Request;
             self.detail = Some(Detail::Authorization);
@@ -49,6 +50,9 @@ impl Exchange {
             Reuse::MaxStale => (hit.with_detail(Detail::MaxStale), false),
             Reuse::Validate(why) => {
                 self.why = if why == MustValidate::Request { Forward::Request } else { Forward::Stale };
+                if why == MustValidate::Stale && reuse::is_stale_use_forbidden(&stored, &self.policy, now) {
+                    self.detail = Some(Detail::StaleForbidden);
+                }
                 self.candidate = Some(stored);
                 return false;
             }
@@ -58,9 +62,21 @@ impl Exchange {
         if refreshes {
             self.refresh(&stored, effects);
         }
+        self.answered_by = Some(stored.clone());
         self.finish(Outcome::Found(stored), now, effects);
         self.state = State::Over;
         true
+    }
+
+    /// `stored`, stale since the last soft purge if it was requested before: a copy that was handed over or is on its way
+    /// has not met the purge yet.
+    fn softened(&self, stored: Arc<StoredResponse>) -> Arc<StoredResponse> {
+        match self.softened.filter(|time| stored.request_time <= *time) {
+            Some(time) if stored.stale_from.is_none_or(|known| known > time) => {
+                Arc::new(StoredResponse { stale_from: Some(time), ..(*stored).clone() })
+            }
+            _ => stored,
+        }
     }
 
     fn refresh(&mut self, stored: &Arc<StoredResponse>, effects: &mut Effects) {

@@ -23,13 +23,15 @@ impl Exchange {
     ) -> [Effect; 2] {
         status.ttl = Some(reuse::ttl(stored, now));
         let (code, mut fields, body) = match preconditions::evaluate(&self.request, stored, self.policy.max_ranges) {
-            Answer::Full => return [Effect::Reply(whole(stored, &status, details, now)), Effect::Report(status)],
+            Answer::Full => {
+                return [Effect::Reply(whole(stored, &status, self.told, details, now)), Effect::Report(status)];
+            }
             Answer::NotModified => (304, preconditions::not_modified_fields(stored), Arc::from([])),
             Answer::Partial(piece) => (206, piece.fields, piece.body),
             Answer::RangeNotSatisfiable(fields) => (416, fields, Arc::from([])),
         };
         add_age(&mut fields, stored, now);
-        mark(&mut fields, &status);
+        mark(&mut fields, &status, self.told);
         let range = 0..body.len();
         let reply = Reply { status: code, stored: None, fields, body, range, details };
         [Effect::Reply(reply), Effect::Report(status)]
@@ -38,7 +40,7 @@ impl Exchange {
     /// Answers with a status and one line of JSON that says why.
     pub(super) fn reply_made(&self, code: u16, error: &str, status: CacheStatus, details: &'static str) -> [Effect; 2] {
         let mut json = serde_json::json!({ "error": error });
-        if let (Some(members), Some(detail)) = (json.as_object_mut(), status.detail) {
+        if let (Some(members), Some(detail)) = (json.as_object_mut(), status.detail.filter(|_| self.told)) {
             members.insert("detail".to_owned(), detail.token().into());
         }
         self.reply_json(code, &json, status, details)
@@ -68,7 +70,7 @@ impl Exchange {
     ) -> [Effect; 2] {
         let body: Arc<[u8]> = Arc::from(format!("{json}\n").into_bytes());
         let mut fields = Fields::from_pairs([("content-type", "application/json"), ("cache-control", "no-store")]);
-        mark(&mut fields, &status);
+        mark(&mut fields, &status, self.told);
         let range = 0..body.len();
         let reply = Reply { status: code, stored: None, fields, body, range, details };
         [Effect::Reply(reply), Effect::Report(status)]
@@ -77,18 +79,19 @@ impl Exchange {
     /// Lets the origin's response pass, with this cache's own fields on it.
     pub(super) fn pass(&self, upstream: &Fields, code: Option<u16>, status: CacheStatus) -> [Effect; 2] {
         let mut set = Fields::with_capacity(3, 160);
-        if self.mark == Mark::Told {
+        if self.mark == Mark::Told
+            && status.stored
+            && let Some(spaced) = upstream.get("cache-control").and_then(respaced)
+        {
+            set.append(b"cache-control", &spaced);
+        }
+        if self.mark == Mark::Told && self.told {
             // RFC 9211 §2: each cache adds its member behind those of the caches before it.
             let mut list = upstream.combined("cache-status").unwrap_or_else(|| Vec::with_capacity(80));
             if !list.is_empty() {
                 list.extend_from_slice(b", ");
             }
             status.write(&mut list);
-            if status.stored
-                && let Some(spaced) = upstream.get("cache-control").and_then(respaced)
-            {
-                set.append(b"cache-control", &spaced);
-            }
             set.append(b"cache-status", &list);
             set.append(X_CACHE_STATUS.as_bytes(), status.hit_or_miss().as_bytes());
         }
@@ -103,13 +106,14 @@ impl Exchange {
 pub(super) fn whole(
     stored: &Arc<StoredResponse>,
     status: &CacheStatus,
+    told: bool,
     details: &'static str,
     now: Timestamp,
 ) -> Reply {
     // Room for these and for what the shell may add, so that nothing grows.
     let mut fields = Fields::with_capacity(5, 160);
     add_age(&mut fields, stored, now);
-    mark(&mut fields, status);
+    mark(&mut fields, status, told);
     let (body, range) = (stored.body.clone(), 0..stored.body.len());
     Reply { status: stored.status, stored: Some(stored.clone()), fields, body, range, details }
 }
@@ -120,8 +124,11 @@ fn add_age(fields: &mut Fields, stored: &StoredResponse, now: Timestamp) {
     fields.append_with("age", |text| text.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes()));
 }
 
-/// Says in an answer of the cache's own how it came about.
-fn mark(fields: &mut Fields, status: &CacheStatus) {
+/// Says in an answer of the cache's own how it came about, to whom it is told.
+fn mark(fields: &mut Fields, status: &CacheStatus, told: bool) {
+    if !told {
+        return;
+    }
     fields.append_with("cache-status", |text| status.write(text));
     fields.append_with(X_CACHE_STATUS, |text| text.extend_from_slice(status.hit_or_miss().as_bytes()));
 }

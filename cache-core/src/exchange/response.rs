@@ -27,11 +27,12 @@ impl Exchange {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Forwarded(fetch) => self.on_answer(fetch, head, source, end, now, effects),
             State::Passing { invalidates } => {
-                if invalidates && source == ResponseSource::Origin {
-                    self.invalidate(head, effects);
-                    if self.store_post(head, end, now, effects) {
-                        return;
-                    }
+                if invalidates {
+                    self.invalidate(head, source, effects);
+                }
+                let origin_told = source == ResponseSource::Origin && self.mark == Mark::Told;
+                if invalidates && origin_told && self.store_post(head, end, now, effects) {
+                    return;
                 }
                 if self.mark == Mark::Told {
                     effects.extend(self.pass_on(head, source));
@@ -89,7 +90,11 @@ impl Exchange {
         let covers =
             |stored: &Arc<StoredResponse>| partial::covers(stored, ranges(stored).as_deref(), self.policy.max_ranges);
         let Some(stale) = stale.filter(covers) else { return false };
-        if !reuse::may_serve_on_error(&stale, self.asked.as_ref(), &self.policy, failure, now) {
+        let asked = self.asked.as_ref();
+        if !reuse::may_serve_on_error(&stale, asked, &self.policy, failure, now) {
+            if reuse::is_stale_on_error_forbidden(&stale, asked, &self.policy, failure, now) {
+                self.detail = Some(Detail::StaleForbidden);
+            }
             return false;
         }
         self.finish(Outcome::StaleOnError(stale.clone()), now, effects);
@@ -132,7 +137,7 @@ impl Exchange {
     pub(super) fn pass_on(&self, head: &ResponseHead, source: ResponseSource) -> [Effect; 2] {
         let mut status = self.forwarded(head.status);
         let code = match source {
-            ResponseSource::NoOrigin => {
+            ResponseSource::NoOrigin | ResponseSource::Lost => {
                 status.detail = Some(Detail::NoOrigin);
                 Some(502)
             }
@@ -148,16 +153,35 @@ impl Exchange {
         self.pass(&head.fields, code, status)
     }
 
-    /// RFC 9111 §4.4: what an unsafe method changed is not served from before.
-    fn invalidate(&self, head: &ResponseHead, effects: &mut Effects) {
-        let mut keys: Vec<PrimaryKey> = invalidation::targets(&self.request, head)
-            .iter()
-            .map(|target| PrimaryKey::new(&self.namespace, &target.scheme, &target.authority, &target.path))
-            .collect();
+    /// RFC 9111 §4.4: what an unsafe method changed is not served from before. An answer that was lost says nothing, so
+    /// what it may have said counts.
+    fn invalidate(&self, head: &ResponseHead, source: ResponseSource, effects: &mut Effects) {
+        match source {
+            ResponseSource::Origin => {
+                let keys = self.keys_of(&invalidation::targets(&self.request, head));
+                effects.extend((!keys.is_empty()).then_some(Effect::Invalidate(keys)));
+            }
+            ResponseSource::Lost | ResponseSource::Timeout => self.doubt(effects),
+            // It has not reached the origin.
+            ResponseSource::NoOrigin | ResponseSource::Proxy => {}
+        }
+    }
+
+    /// What was asked for may have happened, or may yet.
+    pub(super) fn doubt(&self, effects: &mut Effects) {
+        let keys = self.keys_of(invalidation::doubtful_target(&self.request).as_slice());
+        effects.extend((!keys.is_empty()).then_some(Effect::InvalidateDoubtful(keys)));
+    }
+
+    fn keys_of(&self, targets: &[invalidation::Target]) -> Vec<PrimaryKey> {
+        let key = |target: &invalidation::Target| {
+            PrimaryKey::new(&self.namespace, &target.scheme, &target.authority, &target.path)
+        };
+        let mut keys: Vec<PrimaryKey> = targets.iter().map(key).collect();
         if !keys.is_empty() {
             keys.extend(self.key.clone().filter(|own| !keys.contains(own)));
-            effects.push(Effect::Invalidate(keys));
         }
+        keys
     }
 }
 
@@ -167,5 +191,5 @@ pub(crate) fn is_server_error(status: u16) -> bool {
 }
 
 fn gateway_code(status: u16, source: ResponseSource) -> u16 {
-    if source == ResponseSource::NoOrigin { 502 } else { status }
+    if matches!(source, ResponseSource::NoOrigin | ResponseSource::Lost) { 502 } else { status }
 }

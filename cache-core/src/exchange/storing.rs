@@ -13,6 +13,7 @@ use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::message::{Request, ResponseHead};
 use crate::partial::{ContentRange, Part};
 use crate::policy::Policy;
+use crate::preconditions;
 use crate::purge::tags_of;
 use crate::query_override::QueryOverride;
 use crate::storability::{self, NotStorable};
@@ -101,10 +102,11 @@ pub fn judge_part(
     url: impl FnOnce() -> String,
     policy: &Policy,
 ) -> Result<StoredResponse, NotStorable> {
-    let whole = ResponseHead { status: 200, fields: fetched.response.fields.clone() };
+    let mut whole = ResponseHead { status: 200, fields: fetched.response.fields.clone() };
+    // The length and the digests are those of this part; the next may be joined to it.
+    whole.fields.retain(|name, _| name != b"content-range" && !preconditions::describes_whole_content(name));
     let mut part = judge(&Fetched { response: &whole, ..*fetched }, url, policy)?;
     part.status = 206;
-    part.fields.remove(b"content-range");
     Ok(part)
 }
 

@@ -5,6 +5,7 @@ mod rules;
 mod whose;
 mod world;
 
+use larder_cache_core::exchange::ResponseSource;
 use larder_cache_core::http_time::DeltaSeconds;
 use larder_cache_core::policy::Policy;
 use world::{Sim, override_policy};
@@ -105,6 +106,63 @@ fn a_successful_unsafe_request_makes_what_is_stored_untrue() {
     sim.request("PUT", "/");
     sim.origin(200, &[("cache-control", "max-age=60")], "two");
     assert_eq!(sim.get("/").1, "two");
+}
+
+#[test]
+fn a_grpc_post_passes_untouched_and_invalidates_all_the_same() {
+    for content_type in ["application/grpc", "application/grpc-web+proto", "application/grpc+json"] {
+        let mut sim = Sim::new(Policy::strict());
+        sim.origin(200, &[("cache-control", "max-age=60"), ("content-location", "/")], "one");
+        sim.get("/");
+        let said = sim.request_with("POST", "/", &[("content-type", content_type)]).2;
+        assert_eq!(said, "", "{content_type}: untouched");
+        assert!(sim.get("/").2.contains("fwd=uri-miss"), "{content_type}");
+    }
+}
+
+#[test]
+fn an_unsafe_request_whose_answer_is_lost_or_whose_client_leaves_may_have_happened() {
+    let stored = || {
+        let mut sim = Sim::new(Policy { grace: DeltaSeconds::new(60), ..Policy::default() });
+        sim.origin(200, &[("cache-control", "max-age=60")], "one");
+        sim.get("/");
+        sim
+    };
+    for source in [ResponseSource::Lost, ResponseSource::Timeout] {
+        let mut sim = stored();
+        sim.lose(source);
+        sim.request("PUT", "/");
+        assert_ne!(sim.get("/").1, "one", "{source:?}");
+    }
+    for fields in [&[][..], &[("content-type", "application/grpc")], &[("upgrade", "x")]] {
+        let mut sim = stored();
+        sim.leave("PUT", "/", fields);
+        sim.origin(200, &[], "two");
+        assert_eq!(sim.get("/").1, "two", "{fields:?}");
+    }
+    let mut sim = stored();
+    sim.leave("GET", "/other", &[]);
+    sim.disconnect();
+    sim.request("PUT", "/");
+    assert!(sim.get("/").2.contains("hit"), "it has not gone out");
+}
+
+#[test]
+fn a_gone_resource_ends_the_old_copy_in_the_background_and_in_the_foreground() {
+    for status in [404, 410] {
+        for background in [true, false] {
+            let mut sim = Sim::new(Policy::default());
+            let terms = "max-age=5, stale-while-revalidate=60, stale-if-error=600";
+            sim.origin(200, &[("cache-control", terms)], "one");
+            sim.get("/");
+            sim.pass_secs(if background { 6 } else { 100 });
+            sim.origin(status, &[], "gone");
+            sim.get("/");
+            sim.run_refreshes();
+            sim.origin(503, &[], "down");
+            assert_eq!(sim.get("/").0, 503, "{status} {background}");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,12 @@
 //! Single requirements that show only in a whole exchange; `docs/rfc-coverage.md` names them.
 
-use larder_cache_core::policy::Policy;
+use std::sync::Arc;
+
+use larder_cache_core::exchange::{Effect, Event, Exchange, Local, Outcome, SlotAnswer};
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::message::Request;
+use larder_cache_core::policy::{Policy, Tell};
+use larder_cache_core::stored_response::StoredResponse;
 
 use crate::world::Sim;
 
@@ -35,6 +41,90 @@ fn a_cache_before_this_one_keeps_its_member() {
     sim.origin(200, &[("cache-control", "max-age=60"), ("cache-status", "edge; hit; ttl=3")], "one");
     assert_eq!(sim.get("/").2, "edge; hit; ttl=3, larder; fwd=uri-miss; fwd-status=200; stored; ttl=60");
     assert_eq!(sim.get("/").2, "larder; hit; ttl=60", "that one has not seen this request");
+}
+
+#[test]
+fn a_stale_window_that_a_shared_cache_must_not_use_is_told() {
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "s-maxage=5, stale-while-revalidate=60, stale-if-error=60")], "one");
+    sim.get("/");
+    sim.pass_secs(6);
+    assert_eq!(sim.get("/").2, "larder; fwd=stale; fwd-status=200; stored; ttl=5; detail=stale-forbidden");
+    sim.origin(200, &[("cache-control", "must-revalidate, max-age=5, stale-if-error=60")], "one");
+    sim.get("/b");
+    sim.pass_secs(6);
+    assert!(sim.get("/b").2.ends_with("stored; ttl=5"), "nothing stale was wanted");
+    sim.pass_secs(6);
+    sim.origin(503, &[], "down");
+    assert!(sim.get("/b").2.ends_with("fwd-status=503; detail=stale-forbidden"));
+}
+
+#[test]
+fn a_304_without_the_coding_mark_is_worth_as_much_as_one_with_it() {
+    let mut sim = Sim::new(Policy::default());
+    let lifetimes = ("cache-control", "max-age=5, stale-while-revalidate=60");
+    let coded = [lifetimes, ("etag", "\"x--gzip\""), ("content-encoding", "gzip"), ("vary", "accept-encoding")];
+    sim.origin(200, &coded, "one");
+    sim.get("/");
+    for round in 0..3 {
+        sim.pass_secs(6);
+        sim.origin(304, &[lifetimes, ("etag", "\"x\"")], "");
+        assert!(sim.get("/").2.contains("detail=stale-while-revalidate"), "{round}");
+        sim.run_refreshes();
+        assert_eq!(sim.last_request_field("if-none-match").as_deref(), Some("\"x--gzip\""));
+        assert_eq!(sim.get("/"), (200, "one".into(), "larder; hit; ttl=5".into()), "{round}");
+    }
+    sim.pass_secs(66);
+    assert!(sim.get("/").2.contains("fwd=stale; fwd-status=304; stored"));
+    assert!(sim.get("/").2.contains("hit"));
+}
+
+#[test]
+fn a_soft_purge_reaches_a_copy_that_is_handed_over_after_it() {
+    let fetched = |request_time: u64| {
+        let mut sim = Sim::new(Policy::default());
+        sim.origin(200, &[("cache-control", "max-age=60")], "one");
+        sim.get("/");
+        let at = Timestamp::from_millis(request_time);
+        StoredResponse { request_time: at, response_time: at, ..(*sim.stored()[0]).clone() }
+    };
+    for (request_time, hit) in [(5_000, false), (5_001, true)] {
+        let now = Timestamp::from_millis(6_000);
+        let mut exchange = Exchange::new(Arc::new(Policy::default()), Arc::from(b"sim".as_slice()));
+        exchange.handle(Event::Request(Request::new("GET", "a.example", "/")), now);
+        let local = Local { softened: Some(Timestamp::from_millis(5_000)), ..Local::default() };
+        exchange.handle(Event::Local(local), now);
+        let copy = Outcome::Fetched(Arc::new(fetched(request_time)));
+        let effects = exchange.handle(Event::Slot(SlotAnswer::HandedOver(copy)), now);
+        assert_eq!(effects.iter().any(|effect| matches!(effect, Effect::Reply(_))), hit, "{request_time}");
+    }
+}
+
+#[test]
+fn who_may_not_know_is_told_nothing_and_gets_the_same_answer() {
+    let token = "0123456789abcdef";
+    let policy = |tell| Policy { tell, debug_token: Some(Arc::from(token.as_bytes())), ..Policy::strict() };
+    let debug = ("x-larder-debug", token);
+    for (tell, fields, told) in [
+        (Tell::None, vec![debug], false),
+        (Tell::Trusted, vec![], false),
+        (Tell::Trusted, vec![("x-larder-debug", "0123456789abcdee")], false),
+        (Tell::Trusted, vec![debug], true),
+        (Tell::All, vec![], true),
+    ] {
+        let mut sim = Sim::new(policy(tell));
+        sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"1\"")], "one");
+        for extra in
+            [None, None, Some(("range", "bytes=0-0")), Some(("if-none-match", "\"1\"")), Some(("range", "bytes=9-"))]
+        {
+            let fields: Vec<_> = fields.iter().copied().chain(extra).collect();
+            assert_eq!(!sim.get_with("/", &fields).2.is_empty(), told, "{tell:?} {fields:?}");
+            assert_eq!(sim.last_reply_field("x-cache-status").is_some(), told && sim.last_reply_field("age").is_some());
+        }
+        let only = ("cache-control", "only-if-cached");
+        let body = sim.get_with("/nothing", &fields.iter().copied().chain([only]).collect::<Vec<_>>()).1;
+        assert_eq!(body.contains("detail"), told, "{body}");
+    }
 }
 
 #[test]
@@ -87,7 +177,7 @@ fn tags_are_kept_for_the_purge_and_from_the_client_where_asked() {
 #[test]
 fn what_has_more_tags_than_can_be_purged_is_not_stored() {
     let mut sim = Sim::new(Policy::default());
-    let many = (0..129).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let many = (0..5_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     sim.origin(200, &[("cache-control", "max-age=5"), ("cache-tag", &many)], "one");
     assert!(sim.get("/").2.contains("detail=tags"));
 }

@@ -62,6 +62,23 @@ impl Sim {
         self.source = ResponseSource::NoOrigin;
     }
 
+    /// From now on the proxy answers, for this reason.
+    pub(crate) fn lose(&mut self, source: ResponseSource) {
+        self.origin(503, &[], "no answer");
+        self.source = source;
+    }
+
+    /// A request whose client leaves once it has gone to the origin.
+    pub(crate) fn leave(&mut self, method: &str, path: &str, fields: &[(&str, &str)]) {
+        let request = Request::new(method, "a.example", path);
+        let request = fields.iter().fold(request, |request, (name, value)| request.with(name, value));
+        let mut exchange = Exchange::new(self.policy.clone(), Arc::from(b"sim".as_slice()));
+        exchange.handle(Event::Request(request), self.now);
+        for effect in exchange.handle(Event::Gone { origin_broke: false }, self.now) {
+            self.carry_out(effect, &mut Got::default());
+        }
+    }
+
     pub(crate) fn pass_secs(&mut self, secs: u64) {
         self.now = self.now.plus_millis(secs * 1000);
     }
@@ -114,12 +131,16 @@ impl Sim {
     }
 
     pub(crate) fn get_with(&mut self, path: &str, fields: &[(&str, &str)]) -> Got {
-        let request = Request::new("GET", "a.example", path);
-        self.run(fields.iter().fold(request, |request, (name, value)| request.with(name, value)))
+        self.request_with("GET", path, fields)
     }
 
     pub(crate) fn request(&mut self, method: &str, path: &str) -> Got {
-        self.run(Request::new(method, "a.example", path))
+        self.request_with(method, path, &[])
+    }
+
+    pub(crate) fn request_with(&mut self, method: &str, path: &str, fields: &[(&str, &str)]) -> Got {
+        let request = Request::new(method, "a.example", path);
+        self.run(fields.iter().fold(request, |request, (name, value)| request.with(name, value)))
     }
 
     /// A request of any kind.
@@ -193,7 +214,9 @@ impl Sim {
                 self.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
                 self.level1.push((key, stored));
             }
-            Effect::Invalidate(keys) => self.level1.retain(|(held, _)| !keys.contains(held)),
+            Effect::Invalidate(keys) | Effect::InvalidateDoubtful(keys) => {
+                self.level1.retain(|(held, _)| !keys.contains(held))
+            }
             Effect::MarkUncacheable { .. } => self.marks += 1,
             Effect::Refresh(order) => {
                 self.begun_refreshes += 1;

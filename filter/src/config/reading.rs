@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use larder_cache_core::fields::is_token;
 use larder_cache_core::http_time::DeltaSeconds;
-use larder_cache_core::policy::{Policy, RangeOnMiss, StatusRange};
+use larder_cache_core::policy::{Policy, RangeOnMiss, StatusRange, Tell};
 use serde_json::{Map, Value};
 
 use super::{Config, DEFAULT_L1_BYTES, Rule};
@@ -12,7 +12,7 @@ use super::{Config, DEFAULT_L1_BYTES, Rule};
 mod request_fields;
 
 /// Every member of a policy.
-const POLICY_MEMBERS: [&str; 30] = [
+const POLICY_MEMBERS: [&str; 31] = [
     "profile",
     "cache",
     "query_override",
@@ -42,26 +42,32 @@ const POLICY_MEMBERS: [&str; 30] = [
     "tag_fields",
     "strip_tag_fields",
     "allow_purge",
+    "tell",
     "comment",
 ];
+
+/// A shorter debug token could be guessed.
+const MIN_TOKEN_BYTES: usize = 16;
 
 /// Reads values and collects mistakes; a mistaken value becomes its default, so that reading goes on.
 #[derive(Default)]
 pub(super) struct Reader {
     /// There is no store, so no rule can have one.
     storeless: bool,
+    debug_token: Option<Arc<[u8]>>,
     pub(super) mistakes: Vec<String>,
 }
 
 impl Reader {
     pub(super) fn config(&mut self, value: &Value) -> Config {
-        let top = self.object(value, "", &["store", "limits", "rules", "namespace", "refresh_cluster"]);
+        let top = self.object(value, "", &["store", "limits", "rules", "namespace", "refresh_cluster", "debug_token"]);
         let store = self.object(member(&top, "store"), "store", &["enabled", "cluster", "timeout_ms", "wait_ms"]);
         let store_enabled = self.flag(&store, "store", "enabled", true);
         self.storeless = !store_enabled;
         let limits_names = ["l1_bytes", "collapse_wait_ms", "lease_ms"];
         let limits = self.object(member(&top, "limits"), "limits", &limits_names);
         let cluster = self.text(&store, "store", "cluster").unwrap_or_else(|| "larder-sidecar".to_owned());
+        self.debug_token = self.debug_token(&top);
         let namespace = self.text(&top, "", "namespace").unwrap_or_else(|| "default".to_owned());
         Config {
             store_enabled,
@@ -142,6 +148,8 @@ impl Reader {
             max_stale: self.seconds(&policy, path, "max_stale_s", base.max_stale),
             max_object_bytes: self.number(&policy, path, "max_object_bytes", base.max_object_bytes, 1024, 16 << 20),
             uncacheable_for: self.seconds(&policy, path, "uncacheable_for_s", base.uncacheable_for),
+            tell: self.tell(&policy, path, base.tell),
+            debug_token: self.debug_token.clone(),
             tag_fields: self.names(&policy, path, "tag_fields", base.tag_fields),
             targeted_fields: self.names(&policy, path, "targeted_fields", base.targeted_fields),
         }
@@ -202,6 +210,34 @@ impl Reader {
             Some("pass") => RangeOnMiss::Pass,
             Some(_) => {
                 self.mistake(&joined(path, "range_on_miss"), "must be \"whole\", \"part\" or \"pass\"");
+                default
+            }
+        }
+    }
+
+    fn debug_token(&mut self, top: &Map<String, Value>) -> Option<Arc<[u8]>> {
+        let token = self.text(top, "", "debug_token")?;
+        let is_printable = token.bytes().all(|byte| byte.is_ascii_graphic());
+        if token.len() < MIN_TOKEN_BYTES || !is_printable {
+            let problem = format!("must be {MIN_TOKEN_BYTES} or more printable ASCII characters without spaces");
+            self.mistake("debug_token", &problem);
+        }
+        Some(Arc::from(token.into_bytes()))
+    }
+
+    fn tell(&mut self, policy: &Map<String, Value>, path: &str, default: Tell) -> Tell {
+        match self.text(policy, path, "tell").as_deref() {
+            None => default,
+            Some("all") => Tell::All,
+            Some("none") => Tell::None,
+            Some("trusted") => {
+                if self.debug_token.is_none() {
+                    self.mistake(&joined(path, "tell"), "cannot be \"trusted\" without debug_token");
+                }
+                Tell::Trusted
+            }
+            Some(_) => {
+                self.mistake(&joined(path, "tell"), "must be \"all\", \"trusted\" or \"none\"");
                 default
             }
         }

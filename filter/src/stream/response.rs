@@ -8,7 +8,10 @@ use crate::host::{Host, Map};
 use crate::vm::Vm;
 
 /// How Envoy's details begin when it reached no origin.
-const NO_ORIGIN: [&[u8]; 3] = [b"no_healthy_upstream", b"upstream_reset", b"cluster_not_found"];
+const NO_ORIGIN: [&[u8]; 2] = [b"no_healthy_upstream", b"cluster_not_found"];
+/// How they begin when a connection to it broke, and what they name in braces when there was none to send the request on.
+const RESET: &[u8] = b"upstream_reset";
+const NOT_SENT: [&[u8]; 3] = [b"connection_failure", b"connection_timeout", b"{overflow"];
 
 impl<H: Host> Vm<H> {
     /// A response's head: the origin's, Envoy's own, or ours again.
@@ -91,8 +94,11 @@ impl<H: Host> Vm<H> {
             ResponseSource::Origin
         } else if status == 504 {
             ResponseSource::Timeout
-        } else if status == 502 || NO_ORIGIN.iter().any(|start| details.starts_with(start)) {
+        } else if NO_ORIGIN.iter().any(|start| details.starts_with(start)) {
             ResponseSource::NoOrigin
+        } else if status == 502 || details.starts_with(RESET) {
+            let names = |reason: &&[u8]| details.windows(reason.len()).any(|part| part == *reason);
+            if NOT_SENT.iter().any(names) { ResponseSource::NoOrigin } else { ResponseSource::Lost }
         } else {
             ResponseSource::Proxy
         }

@@ -1,6 +1,9 @@
 -- Remember a purge and tell every sidecar. KEYS[1] marks, KEYS[2] log; ARGV: mark or '' for none, '1' for soft, time,
 -- the purge as JSON, most marks, log length, marks' and log's life in ms, wake channel, wake message.
-local marks, log, mark, soft, time = KEYS[1], KEYS[2], ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
+local marks, log, mark, soft = KEYS[1], KEYS[2], ARGV[1], ARGV[2] == '1'
+-- A clock that is ahead must not make untrue what is yet to come.
+local clock = redis.call('TIME')
+local time = math.min(tonumber(ARGV[3]), clock[1] * 1000 + math.floor(clock[2] / 1000) + 1000)
 local number = function(n) return string.format('%.0f', n) end
 
 local function read(name)

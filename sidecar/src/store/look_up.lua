@@ -25,6 +25,15 @@ for _, candidate in ipairs(candidates) do
   local fields = redis.pcall('HGETALL', base .. ':v:' .. candidate.id)
   if not fields.err and #fields > 0 then
     found = fields
+    -- Which variant leaves when there are too many is decided by this (write.lua). A few tell enough, and spare writes; a
+    -- full Redis refuses to count.
+    local uses = redis.pcall('HGET', base .. ':n', candidate.id)
+    if type(uses) ~= 'table' and (tonumber(uses or '0') or 0) < 8 then
+      local counted = redis.pcall('HINCRBY', base .. ':n', candidate.id, 1)
+      if type(counted) == 'number' then
+        redis.call('PEXPIRE', base .. ':n', math.max(1, redis.call('PTTL', base .. ':i')))
+      end
+    end
     break
   end
 end

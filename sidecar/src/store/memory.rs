@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use larder_cache_core::crowding::{self, Standing};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::ALWAYS_SELECTING;
 use larder_cache_core::purge::Purge;
@@ -17,7 +18,8 @@ use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Relea
 use moka::Expiry;
 use moka::sync::Cache;
 
-use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store, is_fresh, matches};
+use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store, is_fresh, is_left, matches};
+use crate::clock;
 use crate::purging::Purges;
 
 /// Leases and marks kept; beyond it those that have ended are swept, and if none has, the newcomer is refused.
@@ -42,9 +44,16 @@ struct Variant {
     meta: Arc<EntryMeta>,
     encoded: Arc<[u8]>,
     ends: Instant,
+    /// Look-ups it has answered, and writes that renewed it.
+    uses: Arc<AtomicU32>,
 }
 
 impl Variant {
+    fn standing(&self) -> Standing {
+        let uses = self.uses.load(Ordering::Relaxed);
+        Standing { uses, received: self.meta.response_time_ms, spent: false }
+    }
+
     /// Fresh until `time` at most; its stale window moves along, so it never lives longer.
     fn end_freshness(&mut self, time: Timestamp) {
         let meta = Arc::make_mut(&mut self.meta);
@@ -163,6 +172,9 @@ impl Store for Memory {
         let matching = variants.iter().filter(|variant| matches(&variant.meta.selectors, &asked.presented));
         let found = matching.max_by_key(|variant| variant.meta.response_time_ms);
         let bytes = found.map(|variant| variant.encoded.to_vec());
+        if let Some(variant) = found {
+            variant.uses.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(variant) = found
             && (asked.lease.is_none() || is_fresh(variant.meta.fresh_until_ms, asked.now_ms))
         {
@@ -211,14 +223,17 @@ impl Store for Memory {
         }
         marks.uncacheable.remove(&key);
         let mut variants = self.variants(&key, now);
-        variants.retain(|variant| variant.meta.selectors != entry.meta.selectors);
-        variants.sort_by_key(|variant| variant.meta.response_time_ms);
+        let renewed = variants.iter().position(|variant| variant.meta.selectors == entry.meta.selectors);
+        let uses = renewed.map(|at| variants.remove(at).uses).unwrap_or_default();
+        uses.fetch_add(u32::from(renewed.is_some()), Ordering::Relaxed);
         while variants.len() >= self.max_variants.max(1) {
-            variants.remove(0);
+            let standings: Vec<Standing> = variants.iter().map(Variant::standing).collect();
+            let Some(goes) = crowding::first_to_go(&standings) else { break };
+            variants.remove(goes);
         }
         let ends = now + Duration::from_millis(entry.meta.ttl_ms);
         let encoded = entry::encode(&entry.meta, &entry.body).into();
-        variants.push(Variant { meta: Arc::new(entry.meta), encoded, ends });
+        variants.push(Variant { meta: Arc::new(entry.meta), encoded, ends, uses });
         self.entries.insert(key, variants.into());
         Ok(WriteAnswer::Stored)
     }
@@ -245,7 +260,7 @@ impl Store for Memory {
             if soft {
                 variants.iter_mut().for_each(|variant| variant.end_freshness(time));
             } else {
-                variants.retain(|variant| variant.meta.request_time_ms > time);
+                variants.retain(|variant| is_left(variant.meta.request_time_ms, time, clock::now()));
             }
             if variants.is_empty() {
                 self.entries.invalidate(key);
@@ -254,7 +269,8 @@ impl Store for Memory {
             }
             marks.uncacheable.remove(key);
             let ends = now + Duration::from_millis(INVALIDATION_MEMORY_MS);
-            marks.invalidated.insert(*key, (time, ends));
+            let known = marks.invalidated.entry(*key).or_insert((time, ends));
+            *known = (time.max(known.0), ends);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! larder:{<key hex>}:v:<variant>   hash: the entry, readable with HGETALL      TTL: freshness + stale window + keep
 //! larder:{<key hex>}:i             hash: variant → selectors, time received    TTL: that of the longest variant
+//! larder:{<key hex>}:n             hash: variant → look-ups it has answered    TTL: that of the longest variant
 //! larder:{<key hex>}:l             hash: lease → fence and its end             TTL: that of the longest lease
 //! larder:{<key hex>}:u             string: responses are not storable          TTL: as told
 //! larder:{<key hex>}:x             string: when it was invalidated             TTL: 10 minutes

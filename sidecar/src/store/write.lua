@@ -40,20 +40,42 @@ if fence == '' then redis.call('DEL', base .. ':l') end
 local fields = {}
 for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
 redis.call('HSET', variant, unpack(fields))
+-- What is written again is wanted.
+local counts = base .. ':n'
+if redis.call('TYPE', counts).ok ~= 'hash' then redis.call('DEL', counts) end
+if redis.call('HEXISTS', index, ARGV[3]) == 1 then redis.call('HINCRBY', counts, ARGV[3], 1) end
 redis.call('PEXPIRE', variant, ttl)
 redis.call('HSET', index, ARGV[3], ARGV[4])
 redis.call('PEXPIRE', index, math.max(ttl, redis.call('PTTL', index)))
 
-while redis.call('HLEN', index) > tonumber(ARGV[6]) do
-  local all, oldest, received = redis.call('HGETALL', index), nil, nil
+redis.call('PEXPIRE', counts, math.max(1, redis.call('PTTL', index)))
+
+-- Which of the other variants leaves first: the rule of cache-core/src/crowding.rs. What is not there any more; then, of
+-- those that have answered one request at most, the oldest of the newer half; else the least used, of equals the oldest.
+local function first_to_go()
+  local all, unproven, least = redis.call('HGETALL', index), {}, nil
   for i = 1, #all, 2 do
-    local read, record = pcall(cjson.decode, all[i + 1])
-    local at = read and type(record) == 'table' and tonumber(record.received) or 0
-    if all[i] ~= ARGV[3] and (not received or at < received) then oldest, received = all[i], at end
+    local id = all[i]
+    if id ~= ARGV[3] then
+      if redis.call('EXISTS', base .. ':v:' .. id) == 0 then return id end
+      local read, record = pcall(cjson.decode, all[i + 1])
+      local received = read and type(record) == 'table' and tonumber(record.received) or 0
+      local one = { id = id, received = received, uses = tonumber(redis.call('HGET', counts, id) or '0') or 0 }
+      if one.uses <= 1 then table.insert(unproven, one) end
+      if not least or one.uses < least.uses or (one.uses == least.uses and received < least.received) then least = one end
+    end
   end
-  if not oldest then break end
-  redis.call('HDEL', index, oldest)
-  redis.call('DEL', base .. ':v:' .. oldest)
+  table.sort(unproven, function(a, b) return a.received < b.received end)
+  local goes = unproven[math.floor(#unproven / 2) + 1] or least
+  return goes and goes.id
+end
+
+while redis.call('HLEN', index) > tonumber(ARGV[6]) do
+  local goes = first_to_go()
+  if not goes then break end
+  redis.call('HDEL', index, goes)
+  redis.call('HDEL', counts, goes)
+  redis.call('DEL', base .. ':v:' .. goes)
 end
 redis.call('PUBLISH', ARGV[7], ARGV[8])
 return 1

@@ -7,5 +7,6 @@ mod fleet;
 mod overrides;
 mod passing;
 mod rfc;
+mod rules;
 mod support;
 mod whose;

@@ -99,6 +99,14 @@ impl World {
         assert!(seen.await.is_some(), "{path}: {} requests instead of {count}", self.fetches(path).await);
     }
 
+    /// Polls until the origins have seen a request with this method under a path.
+    pub(crate) async fn sees_method(&self, path: &str, method: &str) {
+        let seen = eventually(Duration::from_secs(5), || async {
+            self.journal(path).await.iter().any(|request| request["method"] == method).then_some(())
+        });
+        assert!(seen.await.is_some(), "no {method} {path}: {:?}", self.journal(path).await);
+    }
+
     /// Has both origins behave so under a path.
     pub(crate) async fn behave(&self, path: &str, json: &str) {
         for index in 0..2 {
