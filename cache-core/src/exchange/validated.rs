@@ -35,9 +35,9 @@ impl Exchange {
             Err(why) => {
                 let status = status.with_detail(Detail::NotStored(why));
                 effects.extend(self.reply_with(&Arc::new(fresh), status, "larder_validated", now));
-                if matches!(why, NotStorable::Authorization | NotStorable::Cookie) {
+                if self.is_refused_for_the_request(why, head) {
                     // Confirmed to this client; for the others it stays what it was.
-                    self.finish(Outcome::Again, now, effects);
+                    self.finish(Outcome::NotForOthers { counts: false }, now, effects);
                 } else {
                     // Confirmed, and from now on not to be stored.
                     effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
