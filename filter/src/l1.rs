@@ -122,6 +122,21 @@ impl Level1 {
         self.invalidated.get(key).is_some_and(|time| request_time <= *time)
     }
 
+    /// When a response to a request under `key` was made untrue, by an invalidation or a purge, hard or soft.
+    pub fn untrue_since(&self, key: &PrimaryKey, stored: &StoredResponse) -> Option<Timestamp> {
+        let invalidated = self.invalidated_at(key).filter(|time| stored.request_time <= *time);
+        let purged = match self.purges.verdict(&stored.url, &stored.tags, stored.request_time) {
+            Verdict::Kept => None,
+            Verdict::Gone(time) | Verdict::StaleSince(time) => Some(time),
+        };
+        invalidated.max(purged)
+    }
+
+    /// When `key` was last invalidated, if that is remembered.
+    pub fn invalidated_at(&self, key: &PrimaryKey) -> Option<Timestamp> {
+        self.invalidated.get(key).copied()
+    }
+
     /// Keeps `stored`, in place of the same variant. Refused when the key was invalidated after it was requested.
     pub fn put(&mut self, key: &PrimaryKey, stored: Arc<StoredResponse>) -> bool {
         if self.was_invalidated(key, stored.request_time) {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_cache_core::collapse::message::Message;
+use larder_cache_core::collapse::pace;
 use larder_cache_core::exchange::{Effect, Effects, StoreAnswer};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
@@ -38,7 +39,7 @@ impl<H: Host> Vm<H> {
         while let Some(Ordered { config, policy, cluster, order }) = self.refresh_orders.pop_front() {
             let now = self.host.now();
             let id = self.next_refresh_id();
-            if !self.lead_refresh(&config, &order.collapse, id, now) {
+            if !self.lead_refresh(&config, &order, policy.max_object_bytes, id, now) {
                 if let Some(fence) = order.fence.clone() {
                     self.tell_store(&config, StoreCall::Release { key: order.key.digest(), fence, uncacheable_ms: 0 });
                 }
@@ -57,6 +58,14 @@ impl<H: Host> Vm<H> {
                 }
             }
         }
+    }
+
+    /// How many wholes behind parts are being fetched, and how many bytes all refreshes may come to hold.
+    pub(crate) fn refreshes_under_way(&self) -> (usize, u64) {
+        self.refreshes.values().fold((0, 0), |(wholes, held), Refreshing { refresh, policy, .. }| {
+            let stored = refresh.stored().map(|stored| stored.body.len());
+            (wholes + usize::from(stored.is_none()), held + pace::reserve(stored, policy.max_object_bytes))
+        })
     }
 
     pub(crate) fn on_refresh_look_up(&mut self, id: u32, answer: StoreAnswer, now: Timestamp) {
