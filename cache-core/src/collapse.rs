@@ -220,7 +220,10 @@ pub fn arrive(
                 Arrival::Occupied
             } else {
                 inboxes.push(inbox);
-                Arrival::Wait(leader, Some(Slot::Leading { key: held, leader, began, until, setbacks, inboxes }.encode()))
+                Arrival::Wait(
+                    leader,
+                    Some(Slot::Leading { key: held, leader, began, until, setbacks, inboxes }.encode()),
+                )
             }
         }
         slot if !slot.is_about(key) || !slot.is_live(now) => Arrival::Lead(lead(0, Vec::new())),
@@ -232,13 +235,7 @@ pub fn arrive(
 }
 
 /// Decides for a background refresh. It never waits: another's fetch brings what it wants.
-fn refresh(
-    slot: &Slot,
-    key: &CollapseKey,
-    now: Timestamp,
-    terms: Terms,
-    lead: impl FnOnce(u8) -> Vec<u8>,
-) -> Arrival {
+fn refresh(slot: &Slot, key: &CollapseKey, now: Timestamp, terms: Terms, lead: impl FnOnce(u8) -> Vec<u8>) -> Arrival {
     let is_own = slot.is_about(key);
     match slot {
         Slot::Leading { until, .. } if now < *until => Arrival::Occupied,
@@ -361,13 +358,15 @@ mod tests {
 
     #[test]
     fn where_a_key_lies_depends_on_the_salt_and_fills_all_slots() {
-        let key = |n: u64| CollapseKey::new(&KeyDigest([u8::try_from(n % 251).unwrap(); 32]), &SelectingFields::default());
+        let key =
+            |n: u64| CollapseKey::new(&KeyDigest([u8::try_from(n % 251).unwrap(); 32]), &SelectingFields::default());
         let of = |salt| (0..250).map(|n| key(n).places(4096, salt)).collect::<Vec<_>>();
         assert_ne!(of(1), of(3));
         let all: std::collections::HashSet<u32> = of(0x9e37_79b9_7f4a_7c15).into_iter().flatten().collect();
         assert!(all.len() > 850 && all.iter().all(|place| *place < 4096), "{}", all.len());
         // Keys that meet under one salt do not under most others.
-        let (one, meets) = (key(0), |salt: u64| (1..250).filter(|n| key(*n).places(16, salt) == key(0).places(16, salt)).count());
+        let (one, meets) =
+            (key(0), |salt: u64| (1..250).filter(|n| key(*n).places(16, salt) == key(0).places(16, salt)).count());
         assert!((0..8).map(meets).sum::<usize>() < 8, "{one:?}");
     }
 

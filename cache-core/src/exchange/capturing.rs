@@ -63,9 +63,10 @@ impl Exchange {
         let outcome = match for_others {
             ForOthers::Nothing => Outcome::NotForOthers { counts: false },
             ForOthers::Error(_) | ForOthers::NotThis => Outcome::NotForOthers { counts: true },
-            ForOthers::NeverAny => Outcome::Uncacheable,
+            ForOthers::NeverItsLike | ForOthers::NeverAny => Outcome::Uncacheable,
         };
-        if outcome == Outcome::Uncacheable && (200..300).contains(&status) && self.candidate.is_some() {
+        let speaks_of_key = matches!(for_others, ForOthers::NeverAny);
+        if speaks_of_key && (200..300).contains(&status) && self.candidate.is_some() {
             // What is stored has been replaced by something that must not be: it is no longer true.
             effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
         }

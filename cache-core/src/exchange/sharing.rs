@@ -20,6 +20,8 @@ pub(super) enum ForOthers {
     Nothing,
     /// It is not for them; the next one's answer may be.
     NotThis,
+    /// The request is at fault, and only its like wait for it: their answers will be the same.
+    NeverItsLike,
     /// By its own words it is not for them, and the next one's will hardly be.
     NeverAny,
 }
@@ -30,8 +32,7 @@ impl Exchange {
         if speaks_of_its_request(status) {
             ForOthers::Nothing
         } else if self.is_refused_for_the_request(why, fetched.response) {
-            // Where only its like wait for it, their answers will be the same.
-            if self.has_own_slot && status < 400 { ForOthers::NeverAny } else { ForOthers::Nothing }
+            if self.has_own_slot && status < 400 { ForOthers::NeverItsLike } else { ForOthers::Nothing }
         } else if (500..600).contains(&status) {
             let error = storing::error_response(fetched, &self.policy).filter(|_| !self.is_credentialed());
             error.map_or(ForOthers::NotThis, |error| ForOthers::Error(Box::new(error)))
