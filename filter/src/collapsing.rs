@@ -346,9 +346,9 @@ impl<H: Host> Vm<H> {
         now: Timestamp,
     ) -> bool {
         let Some(inbox) = self.inbox else { return false };
-        let (under_way, held) = self.refreshes_under_way();
+        let (under_way, held) = self.refreshes_under_way(now);
         let fetches_whole = order.stored.is_none();
-        let reserve = pace::reserve(order.stored.as_ref().map(|stored| stored.body.len()), max_object_bytes);
+        let reserve = self.pace.reserve(order.stored.as_ref().map(|stored| stored.body.len()), max_object_bytes, now);
         if !pace::has_room(held, reserve) {
             return false;
         }

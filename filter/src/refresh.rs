@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::collapse::pace;
 use larder_cache_core::exchange::{Effect, Effects, StoreAnswer};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
@@ -61,10 +60,10 @@ impl<H: Host> Vm<H> {
     }
 
     /// How many wholes behind parts are being fetched, and how many bytes all refreshes may come to hold.
-    pub(crate) fn refreshes_under_way(&self) -> (usize, u64) {
+    pub(crate) fn refreshes_under_way(&self, now: Timestamp) -> (usize, u64) {
         self.refreshes.values().fold((0, 0), |(wholes, held), Refreshing { refresh, policy, .. }| {
             let stored = refresh.stored().map(|stored| stored.body.len());
-            (wholes + usize::from(stored.is_none()), held + pace::reserve(stored, policy.max_object_bytes))
+            (wholes + usize::from(stored.is_none()), held + self.pace.reserve(stored, policy.max_object_bytes, now))
         })
     }
 
@@ -90,6 +89,11 @@ impl<H: Host> Vm<H> {
     }
 
     pub(crate) fn on_refresh_fetched(&mut self, id: u32, num_headers: usize, body_length: usize, now: Timestamp) {
+        let most = self.refreshes.get(&id).map_or(u64::MAX, |refreshing| refreshing.policy.max_object_bytes);
+        // Without a head, Envoy had gathered as much as it may.
+        if num_headers == 0 || body_length as u64 > most {
+            self.pace.note_large(now);
+        }
         let fields = if num_headers == 0 { None } else { self.host.headers(Map::CallResponse).ok() };
         // Without this field Envoy made the answer up: there was none.
         let Some(mut fields) = fields.filter(|fields| fields.contains("x-envoy-upstream-service-time")) else {

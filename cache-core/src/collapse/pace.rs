@@ -14,12 +14,18 @@ const MAX_WHOLES_A_SECOND: u32 = 4;
 pub const MAX_HELD: u64 = 64 << 20;
 /// What a fetch counts at least, in bytes.
 const LEAST: u64 = 64 << 10;
+/// What each counts at least for a while after one has come out larger than may be stored, in bytes: as much as Envoy
+/// gathers of an answer (`envoy.yaml`).
+const LEAST_AFTER_LARGE: u64 = 17 << 20;
+/// That while, in milliseconds.
+const LARGE_MEMORY_MS: u64 = 60_000;
 
 /// The pace of one VM.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     second: Timestamp,
     begun: u32,
+    wary_until: Timestamp,
 }
 
 impl Pace {
@@ -27,18 +33,24 @@ impl Pace {
     pub fn begin_whole(&mut self, under_way: usize, now: Timestamp) -> bool {
         // A clock that was set back begins a new second, too.
         if now < self.second || now.millis_since(self.second) >= 1_000 {
-            *self = Self { second: now, begun: 0 };
+            (self.second, self.begun) = (now, 0);
         }
         let allowed = under_way < MAX_WHOLES && self.begun < MAX_WHOLES_A_SECOND;
         self.begun += u32::from(allowed);
         allowed
     }
-}
 
-/// What a background fetch counts while it is under way, in bytes: twice what is stored now, for it may have grown; of
-/// something not stored, as much as may be stored.
-pub fn reserve(stored: Option<usize>, max_object_bytes: u64) -> u64 {
-    stored.map_or(max_object_bytes, |length| (length as u64).saturating_mul(2)).max(LEAST)
+    /// A background fetch has brought more than may be stored: where one thing has grown, others may have.
+    pub fn note_large(&mut self, now: Timestamp) {
+        self.wary_until = now.plus_millis(LARGE_MEMORY_MS);
+    }
+
+    /// What a background fetch counts while it is under way, in bytes: twice what is stored now, for it may have grown; of
+    /// something not stored, as much as may be stored.
+    pub fn reserve(&self, stored: Option<usize>, max_object_bytes: u64, now: Timestamp) -> u64 {
+        let least = if now < self.wary_until { LEAST_AFTER_LARGE } else { LEAST };
+        stored.map_or(max_object_bytes, |length| (length as u64).saturating_mul(2)).max(least)
+    }
 }
 
 /// Whether a fetch that counts `reserve` may begin while others hold `held`. One always may.
@@ -63,9 +75,14 @@ mod tests {
 
     #[test]
     fn what_the_background_holds_is_bounded_and_one_fetch_always_has_room() {
-        assert_eq!(reserve(Some(10), 1 << 20), LEAST);
-        assert_eq!(reserve(Some(1 << 20), 1 << 20), 2 << 20);
-        assert_eq!(reserve(None, 1 << 20), 1 << 20);
+        let now = Timestamp::from_millis(5_000);
+        let mut pace = Pace::default();
+        assert_eq!(pace.reserve(Some(10), 1 << 20, now), LEAST);
+        assert_eq!(pace.reserve(Some(1 << 20), 1 << 20, now), 2 << 20);
+        assert_eq!(pace.reserve(None, 1 << 20, now), 1 << 20);
+        pace.note_large(now);
+        assert_eq!(pace.reserve(Some(10), 1 << 20, now), 17 << 20, "three at once");
+        assert_eq!(pace.reserve(Some(10), 1 << 20, now.plus_millis(60_000)), LEAST);
         assert!(has_room(0, u64::MAX));
         let mut held = 0;
         let mut begun = 0;

@@ -258,3 +258,22 @@ async fn a_refresh_that_fails_is_not_tried_again_by_the_next_hit() {
     world.becomes(path, stale).await;
     world.until(path, |answer| answer.is_hit() && !answer.says("stale")).await;
 }
+
+#[tokio::test]
+async fn a_refresh_that_has_outgrown_everything_breaks_off_and_is_not_tried_again_at_once() {
+    let world = World::with(On::Memory, safe()).await;
+    let path = "/anything/grown";
+    let stale = r#""headers": [["cache-control", "max-age=1, stale-while-revalidate=60"]]"#;
+    world.behave(path, &format!("{{{stale}}}")).await;
+    world.herd(path, 40).await;
+    world.becomes(path, &format!(r#"{{"body_size": 24000000, {stale}}}"#)).await;
+    world.until(path, |answer| answer.says("stale-while-revalidate")).await;
+    let before = world.fetches(path).await;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        // Read whole, it would have taken the place of what is served meanwhile.
+        assert!(world.herd(path, 20).await.iter().all(|answer| answer.is_hit() && answer.body.len() < 1000));
+    }
+    let read = world.fetches(path).await - before;
+    assert!(read <= 4, "{read}");
+}
