@@ -129,7 +129,7 @@ pub enum Finish {
     Published(Handoff, Timestamp),
     /// The answer was not storable: until the given time nobody waits under this key.
     Uncacheable(Timestamp),
-    /// The answer was for the leader alone: the next request leads. After [`MAX_REFUSED`] in a row, nobody waits until the
+    /// The answer was for the leader alone: the next request leads. After two in a row, nobody waits until the
     /// given time.
     Refused(Timestamp),
     /// A background refresh failed: the next one waits a while.

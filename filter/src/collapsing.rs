@@ -1,21 +1,16 @@
 //! Leaders and waiters across the worker VMs of one Envoy: slots and handoff in shared data, wakes through inboxes.
 //!
 //! What this decides: where the bytes lie. Who leads is decided by the core (`collapse`), with which this file shares its
-//! subject. Shared data never forgets a key, so the keys are fixed: [`SLOTS`] leader slots, [`HANDOFFS`] places for
-//! answers, one registry of inboxes, one secret that says which slots are a key's.
+//! subject. Shared data never forgets a key, so the keys are fixed: [`SLOTS`] leader slots, places for answers
+//! (`handoff`), one registry of inboxes, one secret that says which slots are a key's.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use larder_cache_core::codec;
 use larder_cache_core::collapse::message::{Message, Wake};
 use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Handoff, Identity, Terms, pace};
 use larder_cache_core::exchange::{Outcome, RefreshOrder, SlotAnswer};
 use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::store_api::entry;
-use larder_cache_core::stored_response::StoredResponse;
 
 use crate::config::Config;
 use crate::host::{Host, Swap};
@@ -24,12 +19,8 @@ use crate::vm::{Vm, Waiter};
 
 /// Leader slots in one Envoy.
 pub const SLOTS: u32 = 4096;
-/// Places for handed-over answers.
-pub const HANDOFFS: u32 = 256;
 /// How long a handed-over answer counts.
-const HANDOFF_MS: u64 = 2_000;
-/// Without anybody waiting elsewhere, only answers up to this size are handed over.
-const SMALL: usize = 64 << 10;
+pub(crate) const HANDOFF_MS: u64 = 2_000;
 /// An inbox whose VM has not been heard of for so long is dead: nobody writes to it.
 const DEAD_AFTER_MS: u64 = 5_000;
 /// Attempts at a contended slot before a request goes alone.
@@ -214,91 +205,6 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// Another VM has refreshed what this one may still hold stale.
-    pub(crate) fn take_refreshed(&mut self, key: &PrimaryKey, handoff: Handoff) {
-        if self.l1.look_up(key).variants.is_empty() {
-            return;
-        }
-        if let Some(Outcome::Fetched(stored)) = self.read_handoff(handoff) {
-            self.l1.put(key, stored);
-        }
-    }
-
-    /// Puts an answer where the other VMs find it.
-    fn hand_over(&mut self, outcome: &Outcome, policy: &Policy, awaited: bool, now: Timestamp) -> Option<Handoff> {
-        let (kind, stored) = match outcome {
-            Outcome::Fetched(stored) => (b'F', stored),
-            Outcome::Found(stored) => (b'S', stored),
-            Outcome::StaleOnError(stored) if awaited => (b'E', stored),
-            Outcome::OriginError(stored) if awaited => (b'O', stored),
-            _ => return None,
-        };
-        // Where there is no other worker level 1 does the same for less.
-        if !awaited && (stored.body.len() > SMALL || (self.alone && !self.l1.is_off())) {
-            return None;
-        }
-        let sequence = self.host.random();
-        let index = u32::try_from(sequence % u64::from(HANDOFFS)).unwrap_or(0);
-        let mut bytes = sequence.to_be_bytes().to_vec();
-        bytes.push(kind);
-        bytes.extend_from_slice(&self.encode(stored, policy, now));
-        self.host.set_shared(&handoff_name(index), &bytes);
-        self.handed_over.push_back((now, index, sequence));
-        Some(Handoff { index, sequence })
-    }
-
-    fn read_handoff(&self, handoff: Handoff) -> Option<Outcome> {
-        let (bytes, _) = self.host.shared(&handoff_name(handoff.index));
-        let bytes = bytes?;
-        let (sequence, rest) = bytes.split_first_chunk::<8>()?;
-        let (kind, frame) = rest.split_first()?;
-        if u64::from_be_bytes(*sequence) != handoff.sequence {
-            return None;
-        }
-        let stored: Arc<StoredResponse> = Arc::new(codec::from_entry(entry::decode(frame).ok()?).ok()?);
-        match kind {
-            b'F' => Some(Outcome::Fetched(stored)),
-            b'S' => Some(Outcome::Found(stored)),
-            b'E' => Some(Outcome::StaleOnError(stored)),
-            b'O' => Some(Outcome::OriginError(stored)),
-            _ => None,
-        }
-    }
-
-    /// What the purges heard of leave of an answer that a leader left for whoever comes later.
-    fn unpurged(&self, outcome: Outcome) -> Option<Outcome> {
-        match outcome {
-            Outcome::Fetched(stored) => self.l1.unpurged(stored).map(Outcome::Fetched),
-            Outcome::Found(stored) => self.l1.unpurged(stored).map(Outcome::Found),
-            outcome => Some(outcome),
-        }
-    }
-
-    pub(crate) fn outcome_of(&self, wake: Wake) -> Outcome {
-        match wake {
-            Wake::HandedOver(handoff) => self.read_handoff(handoff).unwrap_or(Outcome::Again),
-            Wake::Uncacheable => Outcome::Uncacheable,
-            Wake::Again => Outcome::Again,
-            Wake::NotForOthers => Outcome::NotForOthers { counts: true },
-            Wake::Failed(status) => Outcome::Failed(status),
-        }
-    }
-
-    /// Frees the places of answers that no longer count; the keys themselves stay.
-    pub(crate) fn clear_old_handoffs(&mut self, now: Timestamp) {
-        while let Some((since, index, sequence)) = self.handed_over.front().copied() {
-            if now.millis_since(since) < HANDOFF_MS + 1_000 {
-                return;
-            }
-            self.handed_over.pop_front();
-            let name = handoff_name(index);
-            let (held, version) = self.host.shared(&name);
-            if held.is_some_and(|held| held.starts_with(&sequence.to_be_bytes())) {
-                let _ = self.host.swap_shared(&name, &[], version);
-            }
-        }
-    }
-
     /// Writes this VM's heartbeat into the registry, and drops dead inboxes from it.
     pub(crate) fn beat(&mut self, now: Timestamp) {
         let Some(inbox) = self.inbox else { return };
@@ -385,8 +291,4 @@ fn living(registry: &[u8], now: Timestamp) -> Vec<(u32, Timestamp)> {
         Some((u32::from_be_bytes(*queue), beat))
     };
     registry.chunks_exact(12).filter_map(record).filter(|(_, beat)| now.millis_since(*beat) < DEAD_AFTER_MS).collect()
-}
-
-fn handoff_name(index: u32) -> String {
-    format!("larder/h/{index}")
 }

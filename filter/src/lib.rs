@@ -25,6 +25,7 @@ pub mod config;
 #[cfg(target_arch = "wasm32")]
 mod envoy;
 mod follow;
+mod handoff;
 pub mod host;
 pub mod l1;
 pub mod metrics;
