@@ -28,7 +28,7 @@ pub mod message;
 pub mod pace;
 pub mod slot;
 
-use slot::Slot;
+use slot::{Pause, Slot};
 
 /// How many slots a key may use.
 pub const PLACES: usize = 4;
@@ -123,10 +123,14 @@ pub struct Handoff {
 /// What became of a leader's fetch, as its slot remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// Nothing to remember: the next request leads.
+    /// Nothing new: the next request leads.
     Free,
-    /// The answer lies in the handoff until the given time.
+    /// The origin answered well.
+    Fetched,
+    /// The origin answered well, and its answer lies in the handoff until the given time.
     Published(Handoff, Timestamp),
+    /// What was stored already lies in the handoff until the given time.
+    Found(Handoff, Timestamp),
     /// The answer was not storable: until the given time nobody waits under this key.
     Uncacheable(Timestamp),
     /// The answer was for the leader alone: the next request leads. After two in a row, nobody waits until the
@@ -192,26 +196,29 @@ pub fn arrive(
     now: Timestamp,
     terms: Terms,
 ) -> Arrival {
-    let lead = |setbacks, inboxes| {
-        Slot::Leading { key: *key, leader: me, began: now, until: terms.until, setbacks, inboxes }.encode()
+    let lead = |setbacks, pause, inboxes| {
+        let (key, leader) = (*key, me);
+        Slot::Leading { key, leader, began: now, until: terms.until, setbacks, pause, inboxes }.encode()
     };
     let slot = slot.map_or(Slot::Free, Slot::decode);
     if me.is_refresh() {
-        return refresh(&slot, key, now, terms, |setbacks| lead(setbacks, Vec::new()));
+        return refresh(&slot, key, now, terms, |pause: Pause| lead(pause.failures, pause, Vec::new()));
     }
+    let none = Pause::default();
     match slot {
         Slot::Leading { key: held, until, .. } if held != *key && now < until => Arrival::Occupied,
         // Whoever waited for the one before waits for this one.
-        Slot::Leading { key: held, until, inboxes, .. } if held == *key && until <= now => {
-            Arrival::Lead(lead(0, inboxes))
+        Slot::Leading { key: held, until, pause, inboxes, .. } if held == *key && until <= now => {
+            Arrival::Lead(lead(0, pause, inboxes))
         }
-        Slot::Leading { key: held, leader, began, setbacks, inboxes, .. }
+        Slot::Leading { key: held, leader, began, setbacks, pause, inboxes, .. }
             if held == *key
                 && (terms.given_up == Some(leader) || terms.invalidated.is_some_and(|time| began <= time)) =>
         {
-            Arrival::Succeed(lead(setbacks, inboxes))
+            let setbacks = if leader.is_refresh() { 0 } else { setbacks };
+            Arrival::Succeed(lead(setbacks, pause, inboxes))
         }
-        Slot::Leading { key: held, leader, began, until, setbacks, mut inboxes } if held == *key => {
+        Slot::Leading { key: held, leader, began, until, setbacks, pause, mut inboxes } if held == *key => {
             if leader.is_refresh() && !terms.wait_for_refresh {
                 Arrival::Refreshing
             } else if inboxes.contains(&inbox) {
@@ -220,35 +227,52 @@ pub fn arrive(
                 Arrival::Occupied
             } else {
                 inboxes.push(inbox);
-                Arrival::Wait(
-                    leader,
-                    Some(Slot::Leading { key: held, leader, began, until, setbacks, inboxes }.encode()),
-                )
+                let slot = Slot::Leading { key: held, leader, began, until, setbacks, pause, inboxes };
+                Arrival::Wait(leader, Some(slot.encode()))
             }
         }
-        slot if !slot.is_about(key) || !slot.is_live(now) => Arrival::Lead(lead(0, Vec::new())),
+        Slot::Paused { key: held, pause } if held == *key && pause.is_remembered(now) => {
+            Arrival::Lead(lead(0, pause, Vec::new()))
+        }
+        slot if !slot.is_about(key) || !slot.is_live(now) => Arrival::Lead(lead(0, none, Vec::new())),
         Slot::Published { handoff, .. } if terms.accept_handed_over => Arrival::HandedOver(handoff),
         Slot::Uncacheable { until, .. } => Arrival::Uncacheable(until),
-        Slot::Refused { setbacks, .. } => Arrival::Lead(lead(setbacks, Vec::new())),
-        _ => Arrival::Lead(lead(0, Vec::new())),
+        Slot::Refused { setbacks, .. } => Arrival::Lead(lead(setbacks, none, Vec::new())),
+        _ => Arrival::Lead(lead(0, none, Vec::new())),
     }
 }
 
 /// Decides for a background refresh. It never waits: another's fetch brings what it wants.
-fn refresh(slot: &Slot, key: &CollapseKey, now: Timestamp, terms: Terms, lead: impl FnOnce(u8) -> Vec<u8>) -> Arrival {
+fn refresh(
+    slot: &Slot,
+    key: &CollapseKey,
+    now: Timestamp,
+    terms: Terms,
+    lead: impl FnOnce(Pause) -> Vec<u8>,
+) -> Arrival {
     let is_own = slot.is_about(key);
     match slot {
         Slot::Leading { until, .. } if now < *until => Arrival::Occupied,
         Slot::Uncacheable { until, .. } if is_own && now < *until => Arrival::Uncacheable(*until),
-        Slot::Paused { until, .. } if is_own && now < *until => Arrival::NotYet(None),
-        Slot::Asked { until, .. } if is_own && now < *until => Arrival::Lead(lead(0)),
-        Slot::Paused { until, setbacks, .. } if is_own && now < until.plus_millis(PAUSE_MEMORY_MS) => {
-            Arrival::Lead(lead(*setbacks))
-        }
+        Slot::Paused { pause, .. } if is_own && now < pause.until => Arrival::NotYet(None),
+        Slot::Asked { until, .. } if is_own && now < *until => Arrival::Lead(lead(Pause::default())),
+        Slot::Paused { pause, .. } if is_own && pause.is_remembered(now) => Arrival::Lead(lead(*pause)),
         _ if terms.only_again => {
             Arrival::NotYet(Some(Slot::Asked { key: *key, until: now.plus_millis(ASKED_MEMORY_MS) }.encode()))
         }
-        _ => Arrival::Lead(lead(0)),
+        _ => Arrival::Lead(lead(Pause::default())),
+    }
+}
+
+impl Pause {
+    /// After so many failures in a row, the last one now.
+    fn after(failures: u8, now: Timestamp) -> Self {
+        let doubled = FIRST_PAUSE_MS << failures.saturating_sub(1).min(16);
+        Self { until: now.plus_millis(doubled.min(LONGEST_PAUSE_MS)), failures }
+    }
+
+    fn is_remembered(self, now: Timestamp) -> bool {
+        self.failures > 0 && now < self.until.plus_millis(PAUSE_MEMORY_MS)
     }
 }
 
@@ -261,25 +285,24 @@ pub fn finish(
     now: Timestamp,
 ) -> Option<(Vec<u8>, Vec<u32>)> {
     match slot.map(Slot::decode)? {
-        Slot::Leading { key: held, leader, setbacks, inboxes, .. } if held == *key && leader == me => {
-            let setbacks = setbacks.saturating_add(1);
+        Slot::Leading { key: held, leader, setbacks, pause, inboxes, .. } if held == *key && leader == me => {
+            let (key, setbacks) = (*key, setbacks.saturating_add(1));
             let next = match result {
-                Finish::Free => Slot::Free,
-                Finish::Published(handoff, until) => Slot::Published { key: *key, handoff, until },
-                Finish::Uncacheable(until) => Slot::Uncacheable { key: *key, until },
-                Finish::Refused(until) if setbacks >= MAX_REFUSED => Slot::Uncacheable { key: *key, until },
-                Finish::Refused(until) => Slot::Refused { key: *key, until, setbacks },
-                Finish::Failed => Slot::Paused { key: *key, until: now.plus_millis(pause_ms(setbacks)), setbacks },
+                // Only what the origin says anew ends a pause.
+                Finish::Free | Finish::Found(..) if pause.is_remembered(now) => Slot::Paused { key, pause },
+                Finish::Free | Finish::Fetched => Slot::Free,
+                Finish::Published(handoff, until) | Finish::Found(handoff, until) => {
+                    Slot::Published { key, handoff, until }
+                }
+                Finish::Uncacheable(until) => Slot::Uncacheable { key, until },
+                Finish::Refused(until) if setbacks >= MAX_REFUSED => Slot::Uncacheable { key, until },
+                Finish::Refused(until) => Slot::Refused { key, until, setbacks },
+                Finish::Failed => Slot::Paused { key, pause: Pause::after(setbacks, now) },
             };
             Some((next.encode(), inboxes))
         }
         _ => None,
     }
-}
-
-/// How long no refresh is tried after so many failures in a row.
-fn pause_ms(failures: u8) -> u64 {
-    (FIRST_PAUSE_MS << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE_MS)
 }
 
 /// Where those wait who could use an answer that comes from a leader that was replaced: the inboxes of the slot, if one
@@ -448,7 +471,7 @@ mod tests {
             slot = Some(failed);
         }
         let leading = lead(slot.as_deref(), REFRESH, now);
-        let done = end(&leading, REFRESH, Finish::Free, now);
+        let done = end(&leading, REFRESH, Finish::Fetched, now);
         let failed = end(&lead(Some(&done), REFRESH, now), REFRESH, Finish::Failed, now);
         assert!(matches!(arriving(Some(&failed), &KEY, REFRESH, 1, now + 1_000), Arrival::Lead(_)), "success forgets");
     }
@@ -460,6 +483,22 @@ mod tests {
         let later = lead(Some(&failed), REFRESH, 61_000);
         let failed = end(&later, REFRESH, Finish::Failed, 61_000);
         assert!(matches!(arriving(Some(&failed), &KEY, REFRESH, 1, 62_000), Arrival::Lead(_)), "counted anew");
+    }
+
+    #[test]
+    fn a_request_that_finds_what_is_stored_ends_no_pause() {
+        let failed = end(&lead(None, REFRESH, 0), REFRESH, Finish::Failed, 0);
+        let handoff = Handoff { index: 3, sequence: 9 };
+        for unchanged in [Finish::Free, Finish::Found(handoff, at(50))] {
+            let slot = end(&lead(Some(&failed), ME, 10), ME, unchanged, 11);
+            assert_eq!(arriving(Some(&slot), &KEY, REFRESH, 1, 999), Arrival::NotYet(None), "{unchanged:?}");
+            let again = end(&lead(Some(&slot), REFRESH, 1_000), REFRESH, Finish::Failed, 1_000);
+            assert_eq!(arriving(Some(&again), &KEY, REFRESH, 1, 2_999), Arrival::NotYet(None), "it has grown");
+        }
+        for fetched in [Finish::Fetched, Finish::Published(handoff, at(50))] {
+            let slot = end(&lead(Some(&failed), ME, 10), ME, fetched, 11);
+            assert!(matches!(arriving(Some(&slot), &KEY, REFRESH, 1, 12), Arrival::Lead(_)), "{fetched:?}");
+        }
     }
 
     #[test]

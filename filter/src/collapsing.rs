@@ -157,9 +157,9 @@ impl<H: Host> Vm<H> {
                 (Outcome::Uncacheable | Outcome::Unfinished, _) => Finish::Uncacheable(uncacheable_until),
                 (Outcome::NotForOthers { counts: true }, _) => Finish::Refused(uncacheable_until),
                 (Outcome::NotRefreshed, _) => Finish::Failed,
-                (Outcome::Fetched(_) | Outcome::Found(_), Some(handoff)) => {
-                    Finish::Published(handoff, now.plus_millis(HANDOFF_MS))
-                }
+                (Outcome::Fetched(_), Some(handoff)) => Finish::Published(handoff, now.plus_millis(HANDOFF_MS)),
+                (Outcome::Fetched(_), None) => Finish::Fetched,
+                (Outcome::Found(_), Some(handoff)) => Finish::Found(handoff, now.plus_millis(HANDOFF_MS)),
                 _ => Finish::Free,
             };
             let Some((bytes, _)) = leaves(&place, result) else { continue };

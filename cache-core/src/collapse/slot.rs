@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! version 1 | kind 1 | key 32 | until 8 | rest by kind
-//! Leading:     vm 8, stream 4, began 8, setbacks 1, inboxes n × 4
+//! Leading:     vm 8, stream 4, began 8, setbacks 1, pause 9, inboxes n × 4
 //! Published:   index 4, sequence 8
 //! Uncacheable: -
 //! Refused:     setbacks 1
@@ -25,6 +25,15 @@ const ASKED: u8 = 6;
 /// More worker VMs than this are not woken; their requests go alone.
 pub const MAX_INBOXES: usize = 512;
 
+/// Background refreshes that failed in a row, and when the next one may begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// When.
+    pub until: Timestamp,
+    /// How many; none, and there is no pause.
+    pub failures: u8,
+}
+
 /// A slot's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slot {
@@ -42,6 +51,8 @@ pub enum Slot {
         until: Timestamp,
         /// How many fetches of its kind in a row ended badly before it.
         setbacks: u8,
+        /// What the slot remembered of refreshes that failed.
+        pause: Pause,
         /// Queues of the VMs in which requests wait.
         inboxes: Vec<u32>,
     },
@@ -74,10 +85,8 @@ pub enum Slot {
     Paused {
         /// What was to be refreshed.
         key: CollapseKey,
-        /// When the next one may begin.
-        until: Timestamp,
-        /// How many failed in a row.
-        setbacks: u8,
+        /// How long.
+        pause: Pause,
     },
     /// A part was asked for; the second time brings the whole.
     Asked {
@@ -97,7 +106,7 @@ impl Slot {
             Self::Published { key, until, .. } => Some((PUBLISHED, key, *until)),
             Self::Uncacheable { key, until } => Some((UNCACHEABLE, key, *until)),
             Self::Refused { key, until, .. } => Some((REFUSED, key, *until)),
-            Self::Paused { key, until, .. } => Some((PAUSED, key, *until)),
+            Self::Paused { key, pause } => Some((PAUSED, key, pause.until)),
             Self::Asked { key, until } => Some((ASKED, key, *until)),
         }
     }
@@ -119,11 +128,13 @@ impl Slot {
         bytes.extend_from_slice(&key.0);
         bytes.extend_from_slice(&until.as_millis().to_be_bytes());
         match self {
-            Self::Leading { leader, began, setbacks, inboxes, .. } => {
+            Self::Leading { leader, began, setbacks, pause, inboxes, .. } => {
                 bytes.extend_from_slice(&leader.vm.to_be_bytes());
                 bytes.extend_from_slice(&leader.stream.to_be_bytes());
                 bytes.extend_from_slice(&began.as_millis().to_be_bytes());
                 bytes.push(*setbacks);
+                bytes.extend_from_slice(&pause.until.as_millis().to_be_bytes());
+                bytes.push(pause.failures);
                 for inbox in inboxes {
                     bytes.extend_from_slice(&inbox.to_be_bytes());
                 }
@@ -132,7 +143,8 @@ impl Slot {
                 bytes.extend_from_slice(&handoff.index.to_be_bytes());
                 bytes.extend_from_slice(&handoff.sequence.to_be_bytes());
             }
-            Self::Refused { setbacks, .. } | Self::Paused { setbacks, .. } => bytes.push(*setbacks),
+            Self::Refused { setbacks, .. } => bytes.push(*setbacks),
+            Self::Paused { pause, .. } => bytes.push(pause.failures),
             Self::Free | Self::Uncacheable { .. } | Self::Asked { .. } => {}
         }
         bytes
@@ -179,15 +191,16 @@ impl Reader<'_> {
                 let leader = Identity { vm: self.u64()?, stream: self.u32()? };
                 let began = Timestamp::from_millis(self.u64()?);
                 let setbacks = self.u8()?;
+                let pause = Pause { until: Timestamp::from_millis(self.u64()?), failures: self.u8()? };
                 let inboxes = std::iter::from_fn(|| self.u32()).take(MAX_INBOXES).collect();
-                Some(Slot::Leading { key, leader, began, until, setbacks, inboxes })
+                Some(Slot::Leading { key, leader, began, until, setbacks, pause, inboxes })
             }
             PUBLISHED => {
                 let handoff = Handoff { index: self.u32()?, sequence: self.u64()? };
                 Some(Slot::Published { key, handoff, until })
             }
             REFUSED => Some(Slot::Refused { key, until, setbacks: self.u8()? }),
-            PAUSED => Some(Slot::Paused { key, until, setbacks: self.u8()? }),
+            PAUSED => Some(Slot::Paused { key, pause: Pause { until, failures: self.u8()? } }),
             ASKED => Some(Slot::Asked { key, until }),
             _ => Some(Slot::Uncacheable { key, until }),
         }
@@ -206,14 +219,15 @@ mod tests {
             inboxes in proptest::collection::vec(any::<u32>(), 0..9),
         ) {
             let [began, until] = times.map(Timestamp::from_millis);
+            let pause = Pause { until: began, failures: setbacks };
             let (key, leader) = (CollapseKey(key), Identity { vm, stream });
             for slot in [
                 Slot::Free,
-                Slot::Leading { key, leader, began, until, setbacks, inboxes: inboxes.clone() },
+                Slot::Leading { key, leader, began, until, setbacks, pause, inboxes: inboxes.clone() },
                 Slot::Published { key, handoff: Handoff { index: stream, sequence: vm }, until },
                 Slot::Uncacheable { key, until },
                 Slot::Refused { key, until, setbacks },
-                Slot::Paused { key, until, setbacks },
+                Slot::Paused { key, pause },
                 Slot::Asked { key, until },
             ] {
                 prop_assert_eq!(Slot::decode(&slot.encode()), slot);
