@@ -5,7 +5,7 @@
 //! | `New` | the request | `Local`, `Passing`, `Over` |
 //! | `Local` | level 1 | `Over` (hit), `Arriving`, `Asking`, `Forwarded` |
 //! | `Arriving` | the leader slot | `Asking` (leads), `Waiting`, `Forwarded` (alone) |
-//! | `Waiting` | the leader's end | `Over`, `Arriving` (again), `Forwarded` (alone) |
+//! | `Waiting` | the leader's end, or its own | `Over`, `Arriving` (again), `Forwarded` (alone) |
 //! | `Asking` | the store | `Over` (hit), `Forwarded` |
 //! | `Forwarded` | the origin's answer | `Capturing`, `Holding`, `Over` |
 //! | `Capturing` | the answer's content, on its way to the client | `Over` (stored) |
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::cache_control::RequestDirectives;
 use crate::cache_status::{Detail, Forward};
-use crate::collapse::CollapseKey;
+use crate::collapse::{CollapseKey, Identity};
 use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::key::PrimaryKey;
 use crate::message::Request;
@@ -39,6 +39,7 @@ mod look_up;
 mod parts;
 mod reply;
 mod response;
+mod sharing;
 pub mod storing;
 mod validated;
 mod waiting;
@@ -75,7 +76,15 @@ pub struct Exchange {
     invalidated: Option<Timestamp>,
     softened: Option<Timestamp>,
     arrived: Timestamp,
+    /// Whom it waits for.
+    awaited: Option<Identity>,
     rounds: u8,
+    /// Fetches that it waited for and that failed.
+    failed_rounds: u8,
+    /// Fetches that it waited for and whose answer was for the leader alone.
+    refused_rounds: u8,
+    /// Its cookie alone may keep its answer from the others, so it leads only for its like.
+    has_own_slot: bool,
     store_waited: bool,
     /// The store was asked for something to serve while another refreshes.
     behind_refresh: bool,
@@ -164,7 +173,11 @@ impl Exchange {
             invalidated: None,
             softened: None,
             arrived: Timestamp::default(),
+            awaited: None,
             rounds: 0,
+            failed_rounds: 0,
+            refused_rounds: 0,
+            has_own_slot: false,
             store_waited: false,
             behind_refresh: false,
             mark: Mark::Told,
@@ -180,8 +193,9 @@ impl Exchange {
             Event::Local(local) => self.on_local(local, now, &mut effects),
             Event::Slot(answer) => self.on_slot(answer, now, &mut effects),
             Event::Store(answer) => self.on_store(answer, now, &mut effects),
-            Event::Woken(outcome) => self.on_woken(outcome, now, &mut effects),
-            Event::WaitEnded => self.on_wait_ended(now, &mut effects),
+            Event::Woken { outcome, untrue_since } => self.on_woken(outcome, untrue_since, now, &mut effects),
+            Event::WaitEnded => self.on_wait_ended(&mut effects),
+            Event::TimePassed => self.on_time_passed(now, &mut effects),
             Event::Response { head, source, end } => self.on_response(&head, source, end, now, &mut effects),
             Event::Body { chunk, end } => self.on_body(chunk, end, now, &mut effects),
             Event::Gone { origin_broke } => self.on_gone(origin_broke, now, &mut effects),
@@ -235,6 +249,7 @@ impl Exchange {
 
     /// Leaves the leader slot, if this request leads, and gives the lease back unless an entry will.
     fn finish(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
+        let outcome = self.as_seen_by_others(outcome);
         let uncacheable = matches!(outcome, Outcome::Uncacheable);
         if let Some(fence) = self.fence.take() {
             let speaks_for_all = uncacheable && !self.is_a_choice_of_the_client();

@@ -126,7 +126,7 @@ impl Refresh {
                 effects.push(Effect::Invalidate(vec![self.order.key.clone()]));
                 self.finish(Outcome::Uncacheable, now, &mut effects);
             }
-            Verdict::Failed => self.finish(Outcome::Again, now, &mut effects),
+            Verdict::Failed => self.finish(Outcome::NotRefreshed, now, &mut effects),
         }
         effects
     }
@@ -134,8 +134,13 @@ impl Refresh {
     /// No answer at all. The good object stays.
     pub fn on_failure(&mut self, now: Timestamp) -> Effects {
         let mut effects = Effects::new();
-        self.finish(Outcome::Again, now, &mut effects);
+        self.finish(Outcome::NotRefreshed, now, &mut effects);
         effects
+    }
+
+    /// What is stored so far; `None` where this fetches the whole behind a part.
+    pub fn stored(&self) -> Option<&StoredResponse> {
+        self.order.stored.as_deref()
     }
 
     fn fresh_response(&self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Verdict {
@@ -170,7 +175,7 @@ impl Refresh {
         let declared = storing::declared_length(&head.fields);
         match Capture::new(response, declared, self.policy.max_object_bytes, Purpose::Store).push(body, true) {
             Captured::Complete(response, _) => Verdict::Keep(response),
-            Captured::TooLarge => Verdict::Replaced,
+            Captured::TooLarge(_) => Verdict::Replaced,
             Captured::Truncated | Captured::More(_) => Verdict::Failed,
         }
     }

@@ -37,7 +37,7 @@ pub enum NotStorable {
     NoFreshness,
     /// `Content-Range` outside a 206.
     Partial,
-    /// An event stream, which has no end.
+    /// A stream of a type that need not have an end, without a declared length.
     EventStream,
     /// Larger than the policy stores.
     TooLarge,
@@ -128,8 +128,7 @@ pub fn storable(
     let cookie = !policy.store_with_cookie && request.fields.contains("cookie");
     refuse(cookie && !directives.is_explicitly_public(), NotStorable::Cookie)?;
     refuse(Vary::of(&response.fields) == Vary::Any, NotStorable::VaryStar)?;
-    let event_stream = response.fields.get("content-type").is_some_and(|t| t.starts_with(b"text/event-stream"));
-    refuse(event_stream, NotStorable::EventStream)?;
+    refuse(is_endless(&response.fields), NotStorable::EventStream)?;
     refuse(!are_safe_to_emit(&response.fields), NotStorable::UnsafeField)?;
     refuse(
         source == LifetimeSource::None && !may_be_stored_stale(response, directives, policy),
@@ -163,6 +162,25 @@ fn check_status(response: &ResponseHead, directives: &ResponseDirectives, policy
 /// The statuses whose caching behaviour is known here (RFC 9110 §15).
 fn is_understood(status: u16) -> bool {
     matches!(status, 200..=204 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
+}
+
+/// Whether the content is of a type that is sent bit by bit for as long as there is something to say, and no length
+/// promises an end.
+fn is_endless(fields: &Fields) -> bool {
+    const STREAMS: [&[u8]; 8] = [
+        b"text/event-stream",
+        b"application/x-ndjson",
+        b"application/ndjson",
+        b"application/jsonl",
+        b"application/stream+json",
+        b"application/json-seq",
+        b"application/x-json-stream",
+        b"multipart/x-mixed-replace",
+    ];
+    let Some(value) = fields.get("content-type") else { return false };
+    let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let streams = STREAMS.contains(&&*essence) || essence.starts_with(b"application/grpc");
+    streams && !fields.contains("content-length")
 }
 
 fn sets_cookie(response: &ResponseHead, directives: &ResponseDirectives) -> bool {
@@ -324,6 +342,28 @@ mod tests {
         }
         for status in [401, 403, 404, 406, 409, 410, 418, 451] {
             assert_eq!(judge(&policy(&["4xx"]), &get(), status, &[]), Ok(()), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_stream_without_a_declared_length_is_not_stored_whatever_its_lifetime() {
+        let policy = Policy { default_lifetime: Some(crate::http_time::DeltaSeconds::new(60)), ..Policy::default() };
+        for name in [
+            "text/event-stream",
+            "Text/Event-Stream; charset=utf-8",
+            "application/x-ndjson ;a=b",
+            "multipart/x-mixed-replace; boundary=x",
+            "application/json-seq",
+            "application/stream+json",
+            "application/grpc-web+proto",
+        ] {
+            let fields = [("content-type", name), ("cache-control", "max-age=9")];
+            assert_eq!(judge(&policy, &get(), 200, &fields[..1]), Err(NotStorable::EventStream), "{name}");
+            assert_eq!(by_default(&fields), Err(NotStorable::EventStream), "{name}");
+            assert_eq!(by_default(&[fields[0], fields[1], ("content-length", "9")]), Ok(()), "{name} has an end");
+        }
+        for name in ["application/json", "text/event-stream-not", "multipart/mixed"] {
+            assert_eq!(by_default(&[("content-type", name), ("cache-control", "max-age=9")]), Ok(()), "{name}");
         }
     }
 

@@ -1,21 +1,16 @@
 //! Leaders and waiters across the worker VMs of one Envoy: slots and handoff in shared data, wakes through inboxes.
 //!
 //! What this decides: where the bytes lie. Who leads is decided by the core (`collapse`), with which this file shares its
-//! subject. Shared data never forgets a key, so the keys are fixed: [`SLOTS`] leader slots, [`HANDOFFS`] places for
-//! answers, one registry of inboxes.
+//! subject. Shared data never forgets a key, so the keys are fixed: [`SLOTS`] leader slots, places for answers
+//! (`handoff`), one registry of inboxes, one secret that says which slots are a key's.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use larder_cache_core::codec;
 use larder_cache_core::collapse::message::{Message, Wake};
-use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Handoff, Identity, Terms};
-use larder_cache_core::exchange::{Outcome, SlotAnswer};
+use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Handoff, Identity, Terms, pace};
+use larder_cache_core::exchange::{Outcome, RefreshOrder, SlotAnswer};
 use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::store_api::entry;
-use larder_cache_core::stored_response::StoredResponse;
 
 use crate::config::Config;
 use crate::host::{Host, Swap};
@@ -24,18 +19,22 @@ use crate::vm::{Vm, Waiter};
 
 /// Leader slots in one Envoy.
 pub const SLOTS: u32 = 4096;
-/// Places for handed-over answers.
-pub const HANDOFFS: u32 = 256;
 /// How long a handed-over answer counts.
-const HANDOFF_MS: u64 = 2_000;
-/// Without anybody waiting elsewhere, only answers up to this size are handed over.
-const SMALL: usize = 64 << 10;
+pub(crate) const HANDOFF_MS: u64 = 2_000;
 /// An inbox whose VM has not been heard of for so long is dead: nobody writes to it.
 const DEAD_AFTER_MS: u64 = 5_000;
 /// Attempts at a contended slot before a request goes alone.
 const ATTEMPTS: usize = 16;
 
 const REGISTRY: &str = "larder/inboxes";
+const SALT: &str = "larder/salt";
+
+/// A slot as it was read: its name, its bytes, their version.
+struct Place {
+    name: String,
+    bytes: Option<Vec<u8>>,
+    version: Option<u32>,
+}
 
 impl<H: Host> Vm<H> {
     pub(crate) fn arrive_at_slot(
@@ -46,32 +45,64 @@ impl<H: Host> Vm<H> {
         now: Timestamp,
     ) -> SlotAnswer {
         let Some(inbox) = self.inbox else { return SlotAnswer::Occupied };
-        let slot = slot_name(key);
         let me = Identity { vm: self.id, stream };
         for _ in 0..ATTEMPTS {
-            let (held, version) = self.host.shared(&slot);
-            match collapse::arrive(held.as_deref(), key, me, inbox.queue, now, terms) {
-                Arrival::Lead(bytes) => {
-                    if self.host.swap_shared(&slot, &bytes, version) == Swap::Done {
-                        self.metrics.event(metrics::LEADERS);
-                        return SlotAnswer::Lead;
-                    }
-                }
-                Arrival::Wait(None) => return SlotAnswer::Wait,
-                Arrival::Wait(Some(bytes)) => {
-                    if self.host.swap_shared(&slot, &bytes, version) == Swap::Done {
-                        return SlotAnswer::Wait;
-                    }
-                }
+            let Some(place) = self.place_of(key, now) else { break };
+            let (bytes, answer) = match collapse::arrive(place.bytes.as_deref(), key, me, inbox.queue, now, terms) {
+                Arrival::Lead(bytes) => (Some(bytes), SlotAnswer::Lead),
+                Arrival::Succeed(bytes) => (Some(bytes), SlotAnswer::Succeed),
+                Arrival::Wait(leader, bytes) => (bytes, SlotAnswer::Wait(leader)),
                 Arrival::HandedOver(handoff) => {
-                    return SlotAnswer::HandedOver(self.read_handoff(handoff).unwrap_or(Outcome::Again));
+                    let outcome = self.read_handoff(handoff).and_then(|outcome| self.unpurged(outcome));
+                    (None, SlotAnswer::HandedOver(outcome.unwrap_or(Outcome::Again)))
                 }
-                Arrival::Refreshing => return SlotAnswer::Refreshing,
-                Arrival::Uncacheable(until) => return SlotAnswer::Uncacheable(until),
-                Arrival::Occupied => return SlotAnswer::Occupied,
+                Arrival::Refreshing => (None, SlotAnswer::Refreshing),
+                Arrival::Uncacheable(until) => (None, SlotAnswer::Uncacheable(until)),
+                Arrival::Occupied | Arrival::NotYet(_) => (None, SlotAnswer::Occupied),
+            };
+            if bytes.is_none_or(|bytes| self.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done) {
+                if matches!(answer, SlotAnswer::Lead | SlotAnswer::Succeed) {
+                    self.metrics.event(metrics::LEADERS);
+                }
+                return answer;
             }
         }
         SlotAnswer::Occupied
+    }
+
+    /// All slots that `key` may use, as they are now.
+    fn places_of(&mut self, key: &CollapseKey) -> Vec<Place> {
+        let salt = self.salt();
+        let read = |index: u32| {
+            let name = format!("larder/s/{index}");
+            let (bytes, version) = self.host.shared(&name);
+            Place { name, bytes, version }
+        };
+        key.places(SLOTS, salt).map(read).into()
+    }
+
+    /// The slot that `key` uses.
+    fn place_of(&mut self, key: &CollapseKey, now: Timestamp) -> Option<Place> {
+        let mut places = self.places_of(key);
+        let index = collapse::choose(places.iter().map(|place| place.bytes.as_deref()), key, now);
+        (index < places.len()).then(|| places.swap_remove(index))
+    }
+
+    /// This Envoy's secret, which whichever VM comes first draws for all.
+    fn salt(&mut self) -> u64 {
+        if let Some(salt) = self.salt {
+            return salt;
+        }
+        let read = |bytes: Option<Vec<u8>>| Some(u64::from_be_bytes(bytes?.try_into().ok()?));
+        let (held, version) = self.host.shared(SALT);
+        let salt = read(held).unwrap_or_else(|| {
+            let drawn = self.host.random();
+            match self.host.swap_shared(SALT, &drawn.to_be_bytes(), version) {
+                Swap::Done => drawn,
+                Swap::Lost => read(self.host.shared(SALT).0).unwrap_or(drawn),
+            }
+        });
+        *self.salt.insert(salt)
     }
 
     pub(crate) fn wait(&mut self, config: &Config, key: CollapseKey, stream: u32, now: Timestamp) {
@@ -107,115 +138,70 @@ impl<H: Host> Vm<H> {
         uncacheable_until: Timestamp,
         now: Timestamp,
     ) -> Option<Handoff> {
-        let slot = slot_name(key);
         let me = Identity { vm: self.id, stream };
         let own = self.inbox.map(|inbox| inbox.queue);
         let mut handoff = None;
         for _ in 0..ATTEMPTS {
-            let (held, version) = self.host.shared(&slot);
-            let Some((_, inboxes)) = collapse::finish(held.as_deref(), key, me, Finish::Free) else { break };
+            let leaves = |place: &Place, end| collapse::finish(place.bytes.as_deref(), key, me, end, now);
+            let mut places = self.places_of(key).into_iter();
+            let held = places.find_map(|place| leaves(&place, Finish::Free).map(|(_, inboxes)| (place, inboxes)));
+            let Some((place, inboxes)) = held else {
+                self.answer_late(key, outcome, policy, now);
+                return None;
+            };
             let awaited = inboxes.iter().any(|inbox| Some(*inbox) != own);
             if handoff.is_none() {
                 handoff = self.hand_over(outcome, policy, awaited, now);
             }
             let result = match (outcome, handoff) {
-                (Outcome::Uncacheable, _) => Finish::Uncacheable(uncacheable_until),
-                (Outcome::Fetched(_) | Outcome::Found(_), Some(handoff)) => {
-                    Finish::Published(handoff, now.plus_millis(HANDOFF_MS))
-                }
+                (Outcome::Uncacheable | Outcome::Unfinished, _) => Finish::Uncacheable(uncacheable_until),
+                (Outcome::NotForOthers { counts: true }, _) => Finish::Refused(uncacheable_until),
+                (Outcome::NotRefreshed, _) => Finish::Failed,
+                (Outcome::Fetched(_), Some(handoff)) => Finish::Published(handoff, now.plus_millis(HANDOFF_MS)),
+                (Outcome::Fetched(_), None) => Finish::Fetched,
+                (Outcome::Found(_), Some(handoff)) => Finish::Found(handoff, now.plus_millis(HANDOFF_MS)),
                 _ => Finish::Free,
             };
-            let Some((bytes, _)) = collapse::finish(held.as_deref(), key, me, result) else { break };
-            if self.host.swap_shared(&slot, &bytes, version) == Swap::Done {
-                let message = Message::Wake(*key, wake_for(outcome, handoff)).encode();
-                for inbox in inboxes.into_iter().filter(|inbox| Some(*inbox) != own) {
-                    let _ = self.host.enqueue(inbox, &message);
-                }
+            let Some((bytes, _)) = leaves(&place, result) else { continue };
+            if self.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done {
+                self.wake_peers(key, inboxes, outcome, handoff);
                 break;
             }
         }
         self.wake_local(key, outcome);
-        if !self.woken.is_empty() {
-            self.go_on_later();
-        }
+        self.go_on_if_woken();
         handoff
     }
 
-    /// Another VM has refreshed what this one may still hold stale.
-    pub(crate) fn take_refreshed(&mut self, key: &PrimaryKey, handoff: Handoff) {
-        if !self.l1.holds(key) {
+    /// A leader that was replaced has an answer after all: whoever waits for its successor may have it, and the slot stays
+    /// the successor's. Without an answer it has nothing to say any more.
+    fn answer_late(&mut self, key: &CollapseKey, outcome: &Outcome, policy: &Policy, now: Timestamp) {
+        if !matches!(outcome, Outcome::Fetched(_)) {
             return;
         }
-        if let Some(Outcome::Fetched(stored)) = self.read_handoff(handoff) {
-            self.l1.put_fetched(key, stored, self.host.now());
+        let inboxes: Vec<u32> =
+            self.places_of(key).iter().flat_map(|place| collapse::waiting(place.bytes.as_deref(), key)).collect();
+        let own = self.inbox.map(|inbox| inbox.queue);
+        if inboxes.iter().any(|inbox| Some(*inbox) != own)
+            && let Some(handoff) = self.hand_over(outcome, policy, true, now)
+        {
+            self.wake_peers(key, inboxes, outcome, Some(handoff));
+        }
+        self.wake_local(key, outcome);
+        self.go_on_if_woken();
+    }
+
+    fn wake_peers(&self, key: &CollapseKey, inboxes: Vec<u32>, outcome: &Outcome, handoff: Option<Handoff>) {
+        let own = self.inbox.map(|inbox| inbox.queue);
+        let message = Message::Wake(*key, wake_for(outcome, handoff)).encode();
+        for inbox in inboxes.into_iter().filter(|inbox| Some(*inbox) != own) {
+            let _ = self.host.enqueue(inbox, &message);
         }
     }
 
-    /// Puts an answer where the other VMs find it.
-    fn hand_over(&mut self, outcome: &Outcome, policy: &Policy, awaited: bool, now: Timestamp) -> Option<Handoff> {
-        let (kind, stored) = match outcome {
-            Outcome::Fetched(stored) => (b'F', stored),
-            Outcome::Found(stored) => (b'S', stored),
-            Outcome::StaleOnError(stored) if awaited => (b'E', stored),
-            Outcome::OriginError(stored) if awaited => (b'O', stored),
-            _ => return None,
-        };
-        // Where there is no other worker level 1 does the same for less.
-        if !awaited && (stored.body.len() > SMALL || (self.alone && !self.l1.is_off())) {
-            return None;
-        }
-        let sequence = self.host.random();
-        let index = u32::try_from(sequence % u64::from(HANDOFFS)).unwrap_or(0);
-        let mut bytes = sequence.to_be_bytes().to_vec();
-        bytes.push(kind);
-        bytes.extend_from_slice(&self.encode(stored, policy, now));
-        self.host.set_shared(&handoff_name(index), &bytes);
-        self.handed_over.push_back((now, index, sequence));
-        Some(Handoff { index, sequence })
-    }
-
-    fn read_handoff(&self, handoff: Handoff) -> Option<Outcome> {
-        let (bytes, _) = self.host.shared(&handoff_name(handoff.index));
-        let bytes = bytes?;
-        let (sequence, rest) = bytes.split_first_chunk::<8>()?;
-        let (kind, frame) = rest.split_first()?;
-        if u64::from_be_bytes(*sequence) != handoff.sequence {
-            return None;
-        }
-        let stored: Arc<StoredResponse> = Arc::new(codec::from_entry(entry::decode(frame).ok()?).ok()?);
-        let stored = self.l1.unpurged(stored)?;
-        match kind {
-            // An invalidation since its request may be forgotten; what the store had is judged by the store.
-            b'F' if self.l1.is_too_late(&stored) => None,
-            b'F' => Some(Outcome::Fetched(stored)),
-            b'S' => Some(Outcome::Found(stored)),
-            b'E' => Some(Outcome::StaleOnError(stored)),
-            b'O' => Some(Outcome::OriginError(stored)),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn outcome_of(&self, wake: Wake) -> Outcome {
-        match wake {
-            Wake::HandedOver(handoff) => self.read_handoff(handoff).unwrap_or(Outcome::Again),
-            Wake::Uncacheable => Outcome::Uncacheable,
-            Wake::Again => Outcome::Again,
-            Wake::Failed(status) => Outcome::Failed(status),
-        }
-    }
-
-    /// Frees the places of answers that no longer count; the keys themselves stay.
-    pub(crate) fn clear_old_handoffs(&mut self, now: Timestamp) {
-        while let Some((since, index, sequence)) = self.handed_over.front().copied() {
-            if now.millis_since(since) < HANDOFF_MS + 1_000 {
-                return;
-            }
-            self.handed_over.pop_front();
-            let name = handoff_name(index);
-            let (held, version) = self.host.shared(&name);
-            if held.is_some_and(|held| held.starts_with(&sequence.to_be_bytes())) {
-                let _ = self.host.swap_shared(&name, &[], version);
-            }
+    fn go_on_if_woken(&self) {
+        if !self.woken.is_empty() {
+            self.go_on_later();
         }
     }
 
@@ -256,15 +242,33 @@ impl<H: Host> Vm<H> {
         self.next_refresh | Identity::REFRESH
     }
 
-    pub(crate) fn lead_refresh(&mut self, config: &Rc<Config>, key: &CollapseKey, id: u32, now: Timestamp) -> bool {
+    /// Whether the refresh `id` may begin now. If so it leads its slot.
+    pub(crate) fn lead_refresh(
+        &mut self,
+        config: &Rc<Config>,
+        order: &RefreshOrder,
+        max_object_bytes: u64,
+        id: u32,
+        now: Timestamp,
+    ) -> bool {
         let Some(inbox) = self.inbox else { return false };
-        let slot = slot_name(key);
-        let terms =
-            Terms { until: now.plus_millis(config.lease_ms), accept_handed_over: false, wait_for_refresh: false };
-        let (held, version) = self.host.shared(&slot);
+        let (under_way, held) = self.refreshes_under_way(now);
+        let fetches_whole = order.stored.is_none();
+        let reserve = self.pace.reserve(order.stored.as_ref().map(|stored| stored.body.len()), max_object_bytes, now);
+        if !pace::has_room(held, reserve) {
+            return false;
+        }
+        let terms = Terms { only_again: fetches_whole, ..Terms::until(now.plus_millis(config.lease_ms)) };
         let me = Identity { vm: self.id, stream: id };
-        match collapse::arrive(held.as_deref(), key, me, inbox.queue, now, terms) {
-            Arrival::Lead(bytes) => self.host.swap_shared(&slot, &bytes, version) == Swap::Done,
+        let Some(place) = self.place_of(&order.collapse, now) else { return false };
+        match collapse::arrive(place.bytes.as_deref(), &order.collapse, me, inbox.queue, now, terms) {
+            Arrival::Lead(bytes) if !fetches_whole || self.pace.begin_whole(under_way, now) => {
+                self.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done
+            }
+            Arrival::NotYet(Some(bytes)) => {
+                let _ = self.host.swap_shared(&place.name, &bytes, place.version);
+                false
+            }
             _ => false,
         }
     }
@@ -272,7 +276,8 @@ impl<H: Host> Vm<H> {
 
 fn wake_for(outcome: &Outcome, handoff: Option<Handoff>) -> Wake {
     match (outcome, handoff) {
-        (Outcome::Uncacheable, _) => Wake::Uncacheable,
+        (Outcome::Uncacheable | Outcome::Unfinished, _) => Wake::Uncacheable,
+        (Outcome::NotForOthers { .. }, _) => Wake::NotForOthers,
         (Outcome::Failed(status), _) => Wake::Failed(*status),
         (_, Some(handoff)) => Wake::HandedOver(handoff),
         (_, None) => Wake::Again,
@@ -286,12 +291,4 @@ fn living(registry: &[u8], now: Timestamp) -> Vec<(u32, Timestamp)> {
         Some((u32::from_be_bytes(*queue), beat))
     };
     registry.chunks_exact(12).filter_map(record).filter(|(_, beat)| now.millis_since(*beat) < DEAD_AFTER_MS).collect()
-}
-
-fn slot_name(key: &CollapseKey) -> String {
-    format!("larder/s/{}", key.slot_index(SLOTS))
-}
-
-fn handoff_name(index: u32) -> String {
-    format!("larder/h/{index}")
 }

@@ -187,6 +187,22 @@ impl Level1 {
         self.invalidations.of(key).hard.is_some_and(|time| request_time <= time)
     }
 
+    /// When a response to a request under `key` was made untrue, by an invalidation or a purge, hard or soft.
+    pub fn untrue_since(&self, key: &PrimaryKey, stored: &StoredResponse) -> Option<Timestamp> {
+        let times = self.invalidations.of(key);
+        let invalidated = times.hard.max(times.soft).filter(|time| stored.request_time <= *time);
+        let purged = match self.purges.verdict(&stored.url, &stored.tags, stored.request_time) {
+            Verdict::Kept => None,
+            Verdict::Gone(time) | Verdict::StaleSince(time) => Some(time),
+        };
+        invalidated.max(purged)
+    }
+
+    /// When `key` was last invalidated, if that is remembered.
+    pub fn invalidated_at(&self, key: &PrimaryKey) -> Option<Timestamp> {
+        self.invalidations.of(key).hard
+    }
+
     /// Keeps what was fetched, in place of the same variant. Refused when it was made untrue after it was requested, or when
     /// that may be and is forgotten.
     pub fn put_fetched(&mut self, key: &PrimaryKey, stored: Arc<StoredResponse>, now: Timestamp) -> bool {

@@ -26,6 +26,7 @@ mod doubt;
 #[cfg(target_arch = "wasm32")]
 mod envoy;
 mod follow;
+mod handoff;
 pub mod host;
 mod identity;
 pub mod l1;

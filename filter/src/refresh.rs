@@ -38,7 +38,7 @@ impl<H: Host> Vm<H> {
         while let Some(Ordered { config, policy, cluster, order }) = self.refresh_orders.pop_front() {
             let now = self.host.now();
             let id = self.next_refresh_id();
-            if !self.lead_refresh(&config, &order.collapse, id, now) {
+            if !self.lead_refresh(&config, &order, policy.max_object_bytes, id, now) {
                 if let Some(fence) = order.fence.clone() {
                     self.tell_store(&config, StoreCall::Release { key: order.key.digest(), fence, uncacheable_ms: 0 });
                 }
@@ -57,6 +57,14 @@ impl<H: Host> Vm<H> {
                 }
             }
         }
+    }
+
+    /// How many wholes behind parts are being fetched, and how many bytes all refreshes may come to hold.
+    pub(crate) fn refreshes_under_way(&self, now: Timestamp) -> (usize, u64) {
+        self.refreshes.values().fold((0, 0), |(wholes, held), Refreshing { refresh, policy, .. }| {
+            let stored = refresh.stored().map(|stored| stored.body.len());
+            (wholes + usize::from(stored.is_none()), held + self.pace.reserve(stored, policy.max_object_bytes, now))
+        })
     }
 
     pub(crate) fn on_refresh_look_up(&mut self, id: u32, answer: StoreAnswer, now: Timestamp) {
@@ -81,6 +89,11 @@ impl<H: Host> Vm<H> {
     }
 
     pub(crate) fn on_refresh_fetched(&mut self, id: u32, num_headers: usize, body_length: usize, now: Timestamp) {
+        let most = self.refreshes.get(&id).map_or(u64::MAX, |refreshing| refreshing.policy.max_object_bytes);
+        // Without a head, Envoy had gathered as much as it may.
+        if num_headers == 0 || body_length as u64 > most {
+            self.pace.note_large(now);
+        }
         let fields = if num_headers == 0 { None } else { self.host.headers(Map::CallResponse).ok() };
         // Without this field Envoy made the answer up: there was none.
         let Some(mut fields) = fields.filter(|fields| fields.contains("x-envoy-upstream-service-time")) else {

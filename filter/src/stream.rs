@@ -57,6 +57,13 @@ enum Passage {
     Passed,
 }
 
+impl Stream {
+    /// What its request is about.
+    pub(crate) fn key(&self) -> Option<&PrimaryKey> {
+        self.exchange.key()
+    }
+}
+
 impl<H: Host> Vm<H> {
     /// A request's head.
     pub fn on_request_headers(&mut self, id: u32, config: &Rc<Config>, end: bool) -> Action {
@@ -170,11 +177,16 @@ impl<H: Host> Vm<H> {
                     }
                     effects
                 }
-                Effect::Arrive { key, accept_handed_over, wait_for_refresh } => {
-                    let until = now.plus_millis(stream.config.lease_ms);
-                    let answer =
-                        self.arrive_at_slot(&key, id, Terms { until, accept_handed_over, wait_for_refresh }, now);
-                    if matches!(answer, SlotAnswer::Wait) {
+                Effect::Arrive { key, accept_handed_over, wait_for_refresh, given_up } => {
+                    let terms = Terms {
+                        accept_handed_over,
+                        wait_for_refresh,
+                        given_up,
+                        invalidated: stream.exchange.key().and_then(|key| self.l1.invalidated_at(key)),
+                        ..Terms::until(now.plus_millis(stream.config.lease_ms))
+                    };
+                    let answer = self.arrive_at_slot(&key, id, terms, now);
+                    if matches!(answer, SlotAnswer::Wait(_)) {
                         self.wait(&stream.config, key, id, now);
                     }
                     stream.exchange.handle(Event::Slot(answer), now)
@@ -222,6 +234,7 @@ impl<H: Host> Vm<H> {
             Effect::ReleaseLease { key, fence, uncacheable_ms } => {
                 self.tell_store(&stream.config, StoreCall::Release { key, fence, uncacheable_ms });
             }
+            Effect::RemindAt(time) => self.reminders.push_back((time, id)),
             Effect::Refresh(order) => {
                 if let Some(cluster) = self.refresh_cluster(stream) {
                     let (config, policy) = (stream.config.clone(), stream.policy.clone());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
+use larder_cache_core::collapse::pace::Pace;
 use larder_cache_core::exchange::{Event, Outcome, RefreshOrder, Reply};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
@@ -86,6 +87,12 @@ pub struct Vm<H> {
     pub(crate) refresh_orders: VecDeque<Ordered>,
     pub(crate) refreshes: HashMap<u32, Refreshing>,
     pub(crate) next_refresh: u32,
+    /// How many wholes behind parts may be fetched.
+    pub(crate) pace: Pace,
+    /// What this Envoy's leader slots are found by.
+    pub(crate) salt: Option<u64>,
+    /// Streams that want to know how late it is, the earliest first.
+    pub(crate) reminders: VecDeque<(Timestamp, u32)>,
     pub(crate) calls: HashMap<u32, Call>,
     pub(crate) handed_over: VecDeque<(Timestamp, u32, u64)>,
     pub(crate) breaker: Breaker,
@@ -136,6 +143,9 @@ impl<H: Host> Vm<H> {
             refresh_orders: VecDeque::new(),
             refreshes: HashMap::new(),
             next_refresh: 0,
+            pace: Pace::default(),
+            salt: None,
+            reminders: VecDeque::new(),
             calls: HashMap::new(),
             handed_over: VecDeque::new(),
             breaker: Breaker::default(),
@@ -225,7 +235,10 @@ impl<H: Host> Vm<H> {
     fn answer_woken(&mut self) {
         for _ in 0..BATCH {
             let Some((stream, outcome)) = self.woken.pop_front() else { return };
-            self.drive_other(stream, Event::Woken(outcome));
+            // Judged as late as can be: it may have waited behind a purge.
+            let key = self.streams.get(&stream).and_then(Stream::key);
+            let untrue_since = key.zip(outcome.stored()).and_then(|(key, stored)| self.l1.untrue_since(key, stored));
+            self.drive_other(stream, Event::Woken { outcome, untrue_since });
         }
         if !self.woken.is_empty() {
             self.go_on_later();
@@ -249,6 +262,7 @@ impl<H: Host> Vm<H> {
         self.on_queue_ready();
         self.end_overdue_waits(now);
         self.learn_identity();
+        self.remind(now);
         self.follow(now);
         if self.ticks.is_multiple_of(10) {
             if self.inbox.is_some() {
@@ -258,6 +272,14 @@ impl<H: Host> Vm<H> {
             self.settle_doubts(now);
             self.l1.forget_old_invalidations(now);
             self.metrics.flush(&self.host, &self.l1);
+        }
+    }
+
+    fn remind(&mut self, now: Timestamp) {
+        while let Some((_, stream)) = self.reminders.pop_front_if(|(at, _)| *at <= now) {
+            if self.streams.contains_key(&stream) {
+                self.drive_other(stream, Event::TimePassed);
+            }
         }
     }
 

@@ -13,8 +13,8 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(Message::decode(&message.encode()), Some(message));
     }
     let key = CollapseKey::new(&KeyDigest([7; 32]), &SelectingFields::default());
-    let terms = Terms { until: Timestamp::from_millis(9), accept_handed_over: true, wait_for_refresh: false };
+    let terms = Terms { accept_handed_over: true, ..Terms::until(Timestamp::from_millis(9)) };
     let me = Identity { vm: 1, stream: 1 };
     let _ = collapse::arrive(Some(data), &key, me, 1, Timestamp::from_millis(1), terms);
-    let _ = collapse::finish(Some(data), &key, me, Finish::Free);
+    let _ = collapse::finish(Some(data), &key, me, Finish::Free, Timestamp::from_millis(2));
 });

@@ -166,7 +166,12 @@ fn add(response: &mut Response, behaviour: &Behaviour) {
     let pairs = behaviour.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in pairs.chain(behaviour.vary.as_deref().map(|vary| ("vary", vary))) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            response.headers_mut().append(name, value);
+            // There is one type only.
+            if name == header::CONTENT_TYPE {
+                response.headers_mut().insert(name, value);
+            } else {
+                response.headers_mut().append(name, value);
+            }
         }
     }
 }

@@ -35,6 +35,8 @@ pub enum Wake {
     Uncacheable,
     /// The leader is gone without an answer: arrive again.
     Again,
+    /// The answer was for the leader alone: arrive again, a few times.
+    NotForOthers,
     /// The origin gave no answer; this status stands for it.
     Failed(u16),
 }
@@ -57,6 +59,7 @@ impl Message {
                     }
                     Wake::Uncacheable => bytes.push(b'U'),
                     Wake::Again => bytes.push(b'A'),
+                    Wake::NotForOthers => bytes.push(b'N'),
                     Wake::Failed(status) => {
                         bytes.push(b'F');
                         bytes.extend_from_slice(&status.to_be_bytes());
@@ -97,6 +100,7 @@ impl Message {
                     [b'H'] => Wake::HandedOver(Handoff { index: reader.u32()?, sequence: reader.u64()? }),
                     [b'U'] => Wake::Uncacheable,
                     [b'A'] => Wake::Again,
+                    [b'N'] => Wake::NotForOthers,
                     [b'F'] => Wake::Failed(u16::from_be_bytes(reader.take()?)),
                     _ => return None,
                 };
@@ -131,6 +135,7 @@ mod tests {
             Message::Wake(key, Wake::HandedOver(Handoff { index: 1, sequence: 2 })),
             Message::Wake(key, Wake::Uncacheable),
             Message::Wake(key, Wake::Again),
+            Message::Wake(key, Wake::NotForOthers),
             Message::Wake(key, Wake::Failed(502)),
             Message::Invalidate(PrimaryKey::new(b"n", b"http", b"a", b"/"), Timestamp::from_millis(5)),
             Message::Refreshed(PrimaryKey::new(b"n", b"http", b"a", b"/"), Handoff { index: 1, sequence: 2 }),

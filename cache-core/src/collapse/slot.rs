@@ -2,22 +2,37 @@
 //!
 //! ```text
 //! version 1 | kind 1 | key 32 | until 8 | rest by kind
-//! Leading:     vm 8, stream 4, inboxes n × 4
+//! Leading:     vm 8, stream 4, began 8, setbacks 1, pause 9, inboxes n × 4
 //! Published:   index 4, sequence 8
 //! Uncacheable: -
+//! Refused:     setbacks 1
+//! Paused:      setbacks 1
+//! Asked:       -
 //! ```
 //! Numbers are big-endian. What cannot be read counts as [`Slot::Free`]: a slot outlives a change of code.
 
 use super::{CollapseKey, Handoff, Identity};
 use crate::http_time::Timestamp;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const LEADING: u8 = 1;
 const PUBLISHED: u8 = 2;
 const UNCACHEABLE: u8 = 3;
+const REFUSED: u8 = 4;
+const PAUSED: u8 = 5;
+const ASKED: u8 = 6;
 
 /// More worker VMs than this are not woken; their requests go alone.
 pub const MAX_INBOXES: usize = 512;
+
+/// Background refreshes that failed in a row, and when the next one may begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// When.
+    pub until: Timestamp,
+    /// How many; none, and there is no pause.
+    pub failures: u8,
+}
 
 /// A slot's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +45,14 @@ pub enum Slot {
         key: CollapseKey,
         /// Who fetches.
         leader: Identity,
+        /// When it took the slot: its fetch did not begin before.
+        began: Timestamp,
         /// When the leader is given up.
         until: Timestamp,
+        /// How many fetches of its kind in a row ended badly before it.
+        setbacks: u8,
+        /// What the slot remembered of refreshes that failed.
+        pause: Pause,
         /// Queues of the VMs in which requests wait.
         inboxes: Vec<u32>,
     },
@@ -51,24 +72,69 @@ pub enum Slot {
         /// How long that is remembered.
         until: Timestamp,
     },
+    /// The last answers were for nobody but their own client; the next request leads all the same.
+    Refused {
+        /// What was fetched.
+        key: CollapseKey,
+        /// How long that is remembered.
+        until: Timestamp,
+        /// How many in a row.
+        setbacks: u8,
+    },
+    /// The last background refreshes failed; the next one has to wait, a request has not.
+    Paused {
+        /// What was to be refreshed.
+        key: CollapseKey,
+        /// How long.
+        pause: Pause,
+    },
+    /// A part was asked for; the second time brings the whole.
+    Asked {
+        /// Of what.
+        key: CollapseKey,
+        /// How long that is remembered.
+        until: Timestamp,
+    },
 }
 
 impl Slot {
+    /// Its kind, what it is about, and until when it counts.
+    fn front(&self) -> Option<(u8, &CollapseKey, Timestamp)> {
+        match self {
+            Self::Free => None,
+            Self::Leading { key, until, .. } => Some((LEADING, key, *until)),
+            Self::Published { key, until, .. } => Some((PUBLISHED, key, *until)),
+            Self::Uncacheable { key, until } => Some((UNCACHEABLE, key, *until)),
+            Self::Refused { key, until, .. } => Some((REFUSED, key, *until)),
+            Self::Paused { key, pause } => Some((PAUSED, key, pause.until)),
+            Self::Asked { key, until } => Some((ASKED, key, *until)),
+        }
+    }
+
+    /// Whether it is about `key`.
+    pub(super) fn is_about(&self, key: &CollapseKey) -> bool {
+        self.front().is_some_and(|(_, held, _)| held == key)
+    }
+
+    /// Whether it still counts.
+    pub(super) fn is_live(&self, now: Timestamp) -> bool {
+        self.front().is_some_and(|(.., until)| now < until)
+    }
+
     /// The bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let (kind, key, until) = match self {
-            Self::Free => return vec![VERSION, 0],
-            Self::Leading { key, until, .. } => (LEADING, key, until),
-            Self::Published { key, until, .. } => (PUBLISHED, key, until),
-            Self::Uncacheable { key, until } => (UNCACHEABLE, key, until),
-        };
+        let Some((kind, key, until)) = self.front() else { return vec![VERSION, 0] };
         let mut bytes = vec![VERSION, kind];
         bytes.extend_from_slice(&key.0);
         bytes.extend_from_slice(&until.as_millis().to_be_bytes());
         match self {
-            Self::Leading { leader, inboxes, .. } => {
+            Self::Leading { leader, began, setbacks, pause, inboxes, .. } => {
                 bytes.extend_from_slice(&leader.vm.to_be_bytes());
                 bytes.extend_from_slice(&leader.stream.to_be_bytes());
+                bytes.extend_from_slice(&began.as_millis().to_be_bytes());
+                bytes.push(*setbacks);
+                bytes.extend_from_slice(&pause.until.as_millis().to_be_bytes());
+                bytes.push(pause.failures);
                 for inbox in inboxes {
                     bytes.extend_from_slice(&inbox.to_be_bytes());
                 }
@@ -77,7 +143,9 @@ impl Slot {
                 bytes.extend_from_slice(&handoff.index.to_be_bytes());
                 bytes.extend_from_slice(&handoff.sequence.to_be_bytes());
             }
-            Self::Free | Self::Uncacheable { .. } => {}
+            Self::Refused { setbacks, .. } => bytes.push(*setbacks),
+            Self::Paused { pause, .. } => bytes.push(pause.failures),
+            Self::Free | Self::Uncacheable { .. } | Self::Asked { .. } => {}
         }
         bytes
     }
@@ -107,9 +175,13 @@ impl Reader<'_> {
         self.take().map(u64::from_be_bytes)
     }
 
+    fn u8(&mut self) -> Option<u8> {
+        self.take().map(|[byte]| byte)
+    }
+
     fn slot(&mut self) -> Option<Slot> {
         let [version, kind] = self.take()?;
-        if version != VERSION || !(LEADING..=UNCACHEABLE).contains(&kind) {
+        if version != VERSION || !(LEADING..=ASKED).contains(&kind) {
             return None;
         }
         let key = CollapseKey(self.take()?);
@@ -117,13 +189,19 @@ impl Reader<'_> {
         match kind {
             LEADING => {
                 let leader = Identity { vm: self.u64()?, stream: self.u32()? };
+                let began = Timestamp::from_millis(self.u64()?);
+                let setbacks = self.u8()?;
+                let pause = Pause { until: Timestamp::from_millis(self.u64()?), failures: self.u8()? };
                 let inboxes = std::iter::from_fn(|| self.u32()).take(MAX_INBOXES).collect();
-                Some(Slot::Leading { key, leader, until, inboxes })
+                Some(Slot::Leading { key, leader, began, until, setbacks, pause, inboxes })
             }
             PUBLISHED => {
                 let handoff = Handoff { index: self.u32()?, sequence: self.u64()? };
                 Some(Slot::Published { key, handoff, until })
             }
+            REFUSED => Some(Slot::Refused { key, until, setbacks: self.u8()? }),
+            PAUSED => Some(Slot::Paused { key, pause: Pause { until, failures: self.u8()? } }),
+            ASKED => Some(Slot::Asked { key, until }),
             _ => Some(Slot::Uncacheable { key, until }),
         }
     }
@@ -136,13 +214,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_slot_survives_its_bytes(key: [u8; 32], vm: u64, stream: u32, until: u64, inboxes in proptest::collection::vec(any::<u32>(), 0..9)) {
-            let (key, until) = (CollapseKey(key), Timestamp::from_millis(until));
+        fn a_slot_survives_its_bytes(
+            key: [u8; 32], vm: u64, stream: u32, times: [u64; 2], setbacks: u8,
+            inboxes in proptest::collection::vec(any::<u32>(), 0..9),
+        ) {
+            let [began, until] = times.map(Timestamp::from_millis);
+            let pause = Pause { until: began, failures: setbacks };
+            let (key, leader) = (CollapseKey(key), Identity { vm, stream });
             for slot in [
                 Slot::Free,
-                Slot::Leading { key, leader: Identity { vm, stream }, until, inboxes: inboxes.clone() },
+                Slot::Leading { key, leader, began, until, setbacks, pause, inboxes: inboxes.clone() },
                 Slot::Published { key, handoff: Handoff { index: stream, sequence: vm }, until },
                 Slot::Uncacheable { key, until },
+                Slot::Refused { key, until, setbacks },
+                Slot::Paused { key, pause },
+                Slot::Asked { key, until },
             ] {
                 prop_assert_eq!(Slot::decode(&slot.encode()), slot);
             }

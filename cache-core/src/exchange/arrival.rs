@@ -1,5 +1,7 @@
 //! The request arrives: does the cache concern it, and what is looked up?
 
+use std::sync::Arc;
+
 use super::effect::{Effect, Effects, ForwardedRequest};
 use super::event::{Local, SlotAnswer};
 use super::{Exchange, Mark, State};
@@ -10,6 +12,7 @@ use crate::key::{OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
 use crate::message::Request;
 use crate::policy::Handling;
 use crate::query_override::{self, MalformedOverride};
+use crate::stored_response::StoredResponse;
 use crate::{invalidation, vary};
 
 /// Fields that make an origin act as if the request had another method (field of attack "fat GET").
@@ -136,9 +139,11 @@ impl Exchange {
         self.forward(true, now, effects);
     }
 
-    /// For level 1 only where it can say all that the slot would: what the client chose has a slot of its own.
+    /// For level 1 only where it can say all that the slot would: what the client chose has a slot of its own, as has a
+    /// cookie.
     pub(super) fn mark_uncacheable(&self, until: Timestamp, effects: &mut Effects) {
-        if let (false, Some(key)) = (self.is_a_choice_of_the_client(), &self.key) {
+        let says_all = !self.is_a_choice_of_the_client() && !self.has_own_slot;
+        if let (true, Some(key)) = (says_all, &self.key) {
             effects.push(Effect::MarkUncacheable { key: key.clone(), until });
         }
     }
@@ -148,13 +153,17 @@ impl Exchange {
         let asked_no_cache = self.asked.as_ref().is_some_and(|asked| asked.no_cache);
         let only_if_cached = self.asked.as_ref().is_some_and(|asked| asked.only_if_cached);
         let wants_whole = !(self.is_head() || only_if_cached || self.has_ranges());
-        let shares = self.policy.collapse && !asked_no_cache && wants_whole && !self.is_credentialed();
+        // What must not be stored for its own reasons brings nothing to those who would wait for it.
+        let asked_no_store = self.asked.as_ref().is_some_and(|asked| asked.no_store);
+        let alone = asked_no_cache || asked_no_store || self.is_credentialed();
+        let shares = self.policy.collapse && wants_whole && !alone;
         let is_marked = !self.is_a_choice_of_the_client() && local.uncacheable_until.is_some_and(|until| now < until);
         if shares && is_marked {
             // As the leader slot would say, without the digests that it takes to get there.
             self.forward_uncacheable(now, effects);
             return;
         }
+        self.has_own_slot = shares && self.may_be_refused_for_its_cookie(local.variants);
         self.set_collapse_key(local.variants.last().map(|variant| &variant.selecting));
         if shares {
             self.arrive(true, effects);
@@ -162,7 +171,7 @@ impl Exchange {
             // An answer from before this request would not do, so neither the store nor a leader can help.
             self.forward(true, now, effects);
         } else {
-            if wants_whole && !self.is_credentialed() {
+            if wants_whole && !alone {
                 self.detail = Some(Detail::NotCollapsed);
             }
             self.ask_store(false, wants_whole, now, effects);
@@ -172,7 +181,8 @@ impl Exchange {
     pub(super) fn arrive(&mut self, accept_handed_over: bool, effects: &mut Effects) {
         if let Some(key) = self.collapse_key {
             self.state = State::Arriving;
-            effects.push(Effect::Arrive { key, accept_handed_over, wait_for_refresh: self.behind_refresh });
+            let (wait_for_refresh, given_up) = (self.behind_refresh, None);
+            effects.push(Effect::Arrive { key, accept_handed_over, wait_for_refresh, given_up });
         }
     }
 
@@ -187,10 +197,18 @@ impl Exchange {
                     // The store could only bring what is to be validated all the same (RFC 9111 §5.2.2.4).
                     self.forward(true, now, effects);
                 } else {
-                    self.ask_store(true, true, now, effects);
+                    self.ask_store(!self.has_own_slot, true, now, effects);
                 }
             }
-            SlotAnswer::Wait => self.state = State::Waiting,
+            SlotAnswer::Succeed => {
+                // The one before has asked the store, and may still hold its lease.
+                self.leads = true;
+                self.forward(true, now, effects);
+            }
+            SlotAnswer::Wait(leader) => {
+                self.awaited = Some(leader);
+                self.state = State::Waiting;
+            }
             SlotAnswer::HandedOver(outcome) => self.on_handed_over(outcome, now, effects),
             SlotAnswer::Refreshing => {
                 self.behind_refresh = true;
@@ -203,9 +221,17 @@ impl Exchange {
             SlotAnswer::Occupied => {
                 // Not collapsed in this Envoy; the store's lease still is one for the fleet.
                 self.detail = Some(Detail::NotCollapsed);
-                self.ask_store(true, true, now, effects);
+                self.ask_store(!self.has_own_slot, true, now, effects);
             }
         }
+    }
+
+    /// Whether the answer may turn out not to be for others because of this request's cookie, and of nothing else. What is
+    /// stored under the key tells that it will not.
+    fn may_be_refused_for_its_cookie(&self, known: &[Arc<StoredResponse>]) -> bool {
+        !self.policy.store_with_cookie
+            && self.request.fields.contains("cookie")
+            && !known.iter().any(|stored| stored.explicitly_public)
     }
 
     /// A request with credentials shares nobody's fetch: whether its answer is for others is known only afterwards.

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use super::effect::{Effect, Effects};
 use super::event::Outcome;
-use super::response::is_server_error;
+use super::sharing::ForOthers;
 use super::storing::{self, Capture, Captured, Fetched, Purpose};
 use super::{Exchange, Fetch, State};
 use crate::cache_status::CacheStatus;
 use crate::http_time::Timestamp;
 use crate::message::ResponseHead;
+use crate::storability::NotStorable;
 use crate::stored_response::StoredResponse;
 use crate::{freshness, invalidation, reuse};
+
+/// Content whose length was not declared and that has no end so long after its head keeps nobody waiting, in milliseconds.
+const UNFINISHED_AFTER_MS: u64 = 2_000;
 
 impl Exchange {
     pub(super) fn store_or_pass(
@@ -38,23 +42,51 @@ impl Exchange {
                 effects.extend(self.pass(&head.fields, None, status));
                 self.state = State::Capturing(Capture::new(response, declared, limit, Purpose::Store));
             }
-            Err(why) if is_server_error(head.status) && self.leads => {
-                let error = storing::error_response(&fetched, &self.policy);
-                effects.extend(self.pass(&head.fields, None, self.not_stored(head.status, why)));
-                self.state = State::Capturing(Capture::new(error, declared, limit, Purpose::ShareError));
-            }
             Err(why) => {
+                let for_others = self.for_others(&fetched, why);
                 effects.extend(self.pass(&head.fields, None, self.not_stored(head.status, why)));
-                let ends = invalidation::ends_what_is_stored(head.status) && self.is_said_to_all(why);
-                if ends && self.candidate.is_some() {
-                    // What is stored is gone, or replaced by something that must not be: it is no longer true.
-                    effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+                match for_others {
+                    ForOthers::Error(error) if self.leads => {
+                        self.state = State::Capturing(Capture::new(*error, declared, limit, Purpose::ShareError));
+                    }
+                    for_others => self.end_unstored(head.status, why, &for_others, now, effects),
                 }
-                self.finish(Outcome::Uncacheable, now, effects);
             }
         }
         if end {
             self.on_body(&[], true, now, effects);
+        } else if self.leads && declared.is_none() {
+            effects.push(Effect::RemindAt(now.plus_millis(UNFINISHED_AFTER_MS)));
+        }
+    }
+
+    fn end_unstored(
+        &mut self,
+        status: u16,
+        why: NotStorable,
+        for_others: &ForOthers,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let outcome = match for_others {
+            ForOthers::Nothing => Outcome::NotForOthers { counts: false },
+            ForOthers::Error(_) | ForOthers::NotThis => Outcome::NotForOthers { counts: true },
+            ForOthers::NeverItsLike | ForOthers::NeverAny => Outcome::Uncacheable,
+        };
+        let speaks_of_key = matches!(for_others, ForOthers::NeverAny);
+        let ends = invalidation::ends_what_is_stored(status) && self.is_said_to_all(why);
+        if speaks_of_key && ends && self.candidate.is_some() {
+            // What is stored is gone, or replaced by something that must not be: it is no longer true.
+            effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+        }
+        self.finish(outcome, now, effects);
+    }
+
+    /// So long after the head.
+    pub(super) fn on_time_passed(&mut self, now: Timestamp, effects: &mut Effects) {
+        if self.leads && matches!(self.state, State::Capturing(_)) {
+            // The capture goes on: should there be an end, what came is stored all the same.
+            self.finish(Outcome::Unfinished, now, effects);
         }
     }
 
@@ -95,7 +127,10 @@ impl Exchange {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Capturing(capture) => match capture.push(chunk, end) {
                 Captured::More(capture) => self.state = State::Capturing(capture),
-                Captured::TooLarge => self.finish(Outcome::Uncacheable, now, effects),
+                Captured::TooLarge(Purpose::ShareError) => {
+                    self.finish(Outcome::NotForOthers { counts: true }, now, effects);
+                }
+                Captured::TooLarge(_) => self.finish(Outcome::Uncacheable, now, effects),
                 Captured::Truncated => self.finish(Outcome::Failed(502), now, effects),
                 Captured::Complete(response, Purpose::Store) => self.keep(Arc::new(*response), now, effects),
                 Captured::Complete(part, Purpose::StorePart(_)) => self.keep_part(*part, effects),

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::event::Outcome;
 use crate::cache_status::CacheStatus;
-use crate::collapse::CollapseKey;
+use crate::collapse::{CollapseKey, Identity};
 use crate::fields::Fields;
 use crate::http_time::Timestamp;
 use crate::key::PrimaryKey;
@@ -33,6 +33,8 @@ pub enum Effect {
         accept_handed_over: bool,
         /// Whether to wait for a background refresh: nothing may be served stale meanwhile.
         wait_for_refresh: bool,
+        /// The leader that was waited for as long as one may.
+        given_up: Option<Identity>,
     },
     /// Ask the store; comes back as `Event::Store`.
     AskStore(StoreQuestion),
@@ -80,6 +82,8 @@ pub enum Effect {
         /// For how many milliseconds the key is marked as not storable.
         uncacheable_ms: u64,
     },
+    /// Say so when it is that late, as `Event::TimePassed`, if the exchange is not over.
+    RemindAt(Timestamp),
     /// Refresh in the background.
     Refresh(Box<RefreshOrder>),
     /// Drop all that is stored under these keys, everywhere (RFC 9111 §4.4).

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::cache_status::Detail;
+use crate::collapse::Identity;
 use crate::http_time::Timestamp;
 use crate::message::{Request, ResponseHead};
 use crate::store_api::Fence;
@@ -20,9 +21,16 @@ pub enum Event<'a> {
     /// Answers [`super::Effect::AskStore`].
     Store(StoreAnswer),
     /// While waiting: the leader has finished.
-    Woken(Outcome),
+    Woken {
+        /// How.
+        outcome: Outcome,
+        /// When what it brought was made untrue, as far as is known here: by an invalidation or a purge.
+        untrue_since: Option<Timestamp>,
+    },
     /// While waiting: the time is up.
     WaitEnded,
+    /// Answers [`super::Effect::RemindAt`].
+    TimePassed,
     /// The head of the answer to the forwarded request.
     Response {
         /// Status and fields.
@@ -64,15 +72,17 @@ pub struct Local<'a> {
 pub enum SlotAnswer {
     /// This request fetches for all.
     Lead,
-    /// Another fetches; its end comes as [`Event::Woken`].
-    Wait,
+    /// This request fetches for all in place of a leader who may still come back.
+    Succeed,
+    /// This one fetches; its end comes as [`Event::Woken`].
+    Wait(Identity),
     /// Another has just fetched.
     HandedOver(Outcome),
     /// A background refresh is under way: what it refreshes may be served stale, if the store has it.
     Refreshing,
     /// Answers under this key are not storable until then.
     Uncacheable(Timestamp),
-    /// Another key uses the slot.
+    /// Other keys use the slots.
     Occupied,
 }
 
@@ -144,8 +154,29 @@ pub enum Outcome {
     OriginError(Arc<StoredResponse>),
     /// No answer at all; this status stands for it.
     Failed(u16),
-    /// The answer is not for others.
+    /// The answer is not for others, and by its own words no next one will be.
     Uncacheable,
+    /// The answer has no end yet and may have none: the others go alone.
+    Unfinished,
+    /// The answer is for the leader alone; the next one's may be for all.
+    NotForOthers {
+        /// Whether it says anything about the next one's. It does not where the request itself was at fault.
+        counts: bool,
+    },
+    /// A background refresh got nothing.
+    NotRefreshed,
     /// The leader is gone.
     Again,
+}
+
+impl Outcome {
+    /// What it brought.
+    pub fn stored(&self) -> Option<&Arc<StoredResponse>> {
+        match self {
+            Self::Fetched(stored) | Self::Found(stored) | Self::StaleOnError(stored) | Self::OriginError(stored) => {
+                Some(stored)
+            }
+            _ => None,
+        }
+    }
 }

@@ -81,8 +81,9 @@ impl Exchange {
 
     fn refresh(&mut self, stored: &Arc<StoredResponse>, effects: &mut Effects) {
         let Some(key) = self.key.clone() else { return };
-        self.set_collapse_key_unless_leading(stored);
-        let Some(collapse) = self.collapse_key else { return };
+        // A refresh carries no cookie, so it is everybody's.
+        let led = self.collapse_key.filter(|_| self.leads && !self.has_own_slot);
+        let collapse = led.unwrap_or_else(|| self.shared_key(Some(&stored.selecting)));
         effects.push(Effect::Refresh(Box::new(RefreshOrder {
             key,
             collapse,
@@ -95,14 +96,14 @@ impl Exchange {
         })));
     }
 
-    fn set_collapse_key_unless_leading(&mut self, stored: &StoredResponse) {
-        if !self.leads {
-            self.set_collapse_key(Some(&stored.selecting));
-        }
+    /// Requests collapse by resource, override, and the selecting fields known so far; those with a cookie of their own
+    /// among themselves.
+    pub(super) fn set_collapse_key(&mut self, known: Option<&SelectingFields>) {
+        let shared = self.shared_key(known);
+        self.collapse_key = Some(if self.has_own_slot { shared.with_cookie() } else { shared });
     }
 
-    /// Requests collapse by resource, override, and the selecting fields known so far.
-    pub(super) fn set_collapse_key(&mut self, known: Option<&SelectingFields>) {
+    fn shared_key(&mut self, known: Option<&SelectingFields>) -> CollapseKey {
         let mut names: Vec<Vec<u8>> =
             known.map(|known| known.names().map(<[u8]>::to_vec).collect()).unwrap_or_default();
         for always in ALWAYS_SELECTING.map(str::as_bytes) {
@@ -111,7 +112,7 @@ impl Exchange {
             }
         }
         let selecting = SelectingFields::of(&names, &self.request).unwrap_or_default();
-        self.collapse_key = Some(CollapseKey::new(&self.digest(), &selecting));
+        CollapseKey::new(&self.digest(), &selecting)
     }
 
     pub(super) fn ask_store(&mut self, lease: bool, storable: bool, now: Timestamp, effects: &mut Effects) {

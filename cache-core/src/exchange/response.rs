@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::effect::{Effect, Effects};
 use super::event::{Outcome, ResponseSource};
-use super::{Exchange, Fetch, Mark, State};
+use super::{Exchange, Fetch, Mark, State, sharing};
 use crate::cache_status::{CacheStatus, Detail};
 use crate::http_time::Timestamp;
 use crate::invalidation;
@@ -58,7 +58,7 @@ impl Exchange {
         }
         if source != ResponseSource::Origin {
             effects.extend(self.pass_on(head, source));
-            self.finish(Outcome::Failed(gateway_code(head.status, source)), now, effects);
+            self.finish(sharing::outcome_of_no_answer(head.status, source), now, effects);
         } else if head.status == 304 && fetch.validates {
             self.on_not_modified(fetch, head, now, effects);
         } else if fetch.completes && matches!(head.status, 206 | 416) {
@@ -188,8 +188,4 @@ impl Exchange {
 /// RFC 5861 §4: the statuses that count as an error.
 pub(crate) fn is_server_error(status: u16) -> bool {
     matches!(status, 500 | 502 | 503 | 504)
-}
-
-fn gateway_code(status: u16, source: ResponseSource) -> u16 {
-    if matches!(source, ResponseSource::NoOrigin | ResponseSource::Lost) { 502 } else { status }
 }

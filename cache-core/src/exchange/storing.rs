@@ -130,10 +130,17 @@ pub fn renewed(
     Ok(StoredResponse { fields, terms, selecting, explicitly_public, tags, stale_from: None, ..freshened.clone() })
 }
 
-/// The origin's own error, for those who waited for it and for nobody else. Never goes into a store.
-pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> StoredResponse {
+/// The origin's own error, for those who waited for it and for nobody else, if but for its status and lifetime it could be
+/// stored. Never goes into a store, and never sets a cookie, whatever the policy stores.
+pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> Option<StoredResponse> {
     let directives = ResponseDirectives::of(&fetched.response.fields, policy);
-    StoredResponse {
+    let as_success = ResponseHead { status: 200, fields: fetched.response.fields.clone() };
+    storability::storable(fetched.request, &as_success, &directives, LifetimeSource::Override, policy).ok()?;
+    let own = ["cookie", "authorization"].iter().any(|name| fetched.request.fields.contains(name));
+    if own || fetched.response.fields.contains("set-cookie") {
+        return None;
+    }
+    Some(StoredResponse {
         url: String::new(),
         status: fetched.response.status,
         fields: storability::storable_fields(fetched.response, &directives),
@@ -145,9 +152,9 @@ pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> StoredResponse 
         terms: ReuseTerms::default(),
         explicitly_public: false,
         stale_from: None,
-        selecting: SelectingFields::default(),
+        selecting: SelectingFields::of_response(fetched.request, &fetched.response.fields)?,
         tags: Vec::new(),
-    }
+    })
 }
 
 /// `Content-Length`, when it is one number.
@@ -184,7 +191,7 @@ pub enum Captured {
     /// Go on.
     More(Box<Capture>),
     /// It is larger than what is stored.
-    TooLarge,
+    TooLarge(Purpose),
     /// It ended short of what was declared.
     Truncated,
     /// It is complete.
@@ -201,7 +208,7 @@ impl Capture {
     pub fn push(mut self: Box<Self>, chunk: &[u8], end: bool) -> Captured {
         let length = (self.body.len() + chunk.len()) as u64;
         if length > self.limit {
-            return Captured::TooLarge;
+            return Captured::TooLarge(self.purpose);
         }
         self.body.push(chunk);
         if !end {

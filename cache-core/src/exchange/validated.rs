@@ -35,13 +35,16 @@ impl Exchange {
             Err(why) => {
                 let status = status.with_detail(Detail::NotStored(why));
                 effects.extend(self.reply_with(&Arc::new(fresh), status, "larder_validated", now));
+                if why.lies_in_the_request() || self.request.is_one_clients(&self.policy) {
+                    // Confirmed to this client; for the others it stays what it was.
+                    self.finish(Outcome::NotForOthers { counts: false }, now, effects);
+                    return;
+                }
                 if self.is_said_to_all(why) {
                     // Confirmed, and from now on not to be stored.
                     effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
                 }
-                let is_mine = why.lies_in_the_request() || self.request.is_one_clients(&self.policy);
-                // Confirmed to this client; for the others it stays what it was.
-                self.finish(if is_mine { Outcome::Again } else { Outcome::Uncacheable }, now, effects);
+                self.finish(Outcome::Uncacheable, now, effects);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::effect::Effects;
+use super::effect::{Effect, Effects};
 use super::event::Outcome;
 use super::{Exchange, MAX_ROUNDS, State};
 use crate::cache_status::{CacheStatus, Detail, Forward};
@@ -10,9 +10,26 @@ use crate::http_time::Timestamp;
 use crate::reuse::{self, Failure};
 use crate::stored_response::StoredResponse;
 
+/// So many fetches that failed are waited for; then the failure is everybody's.
+const MAX_FAILED_ROUNDS: u8 = 2;
+/// So many fetches whose answer was for the leader alone are waited for; then a request goes alone.
+const MAX_REFUSED_ROUNDS: u8 = 3;
+
 impl Exchange {
-    pub(super) fn on_woken(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
+    /// `untrue_since`: when what the fetch brought was made untrue, if it was.
+    pub(super) fn on_woken(
+        &mut self,
+        outcome: Outcome,
+        untrue_since: Option<Timestamp>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         if !matches!(self.state, State::Waiting) {
+            return;
+        }
+        if untrue_since.is_some_and(|time| time <= self.arrived) {
+            // Who came after the change must not get what was fetched before it.
+            self.arrive_again(now, effects);
             return;
         }
         match outcome {
@@ -23,14 +40,35 @@ impl Exchange {
                 }
             }
             Outcome::StaleOnError(stored) => self.share_stale(&stored, now, effects),
-            Outcome::OriginError(error) => {
+            Outcome::OriginError(_) | Outcome::Failed(_) => self.share_failure(&outcome, now, effects),
+            Outcome::NotForOthers { .. } => {
+                self.refused_rounds += 1;
+                if self.refused_rounds >= MAX_REFUSED_ROUNDS {
+                    self.forward(true, now, effects);
+                } else {
+                    self.arrive_again(now, effects);
+                }
+            }
+            Outcome::Uncacheable | Outcome::Unfinished => self.forward_uncacheable(now, effects),
+            Outcome::NotRefreshed | Outcome::Again => self.arrive_again(now, effects),
+        }
+    }
+
+    /// A failure may have been the leader's own. So the next one tries, and only what fails twice is everybody's.
+    fn share_failure(&mut self, outcome: &Outcome, now: Timestamp, effects: &mut Effects) {
+        self.failed_rounds += 1;
+        if self.failed_rounds < MAX_FAILED_ROUNDS {
+            self.arrive_again(now, effects);
+            return;
+        }
+        match outcome {
+            Outcome::OriginError(error) if error.selecting.matches(&self.request) => {
                 let status = self.collapsed(error.status).with_detail(Detail::LeaderFailed);
-                effects.extend(self.reply_with(&error, status, "larder_leader_failed", now));
+                effects.extend(self.reply_with(error, status, "larder_leader_failed", now));
                 self.state = State::Over;
             }
-            Outcome::Failed(code) => self.fail(code, effects),
-            Outcome::Uncacheable => self.forward_uncacheable(now, effects),
-            Outcome::Again => self.arrive_again(now, effects),
+            Outcome::Failed(code) => self.fail(*code, effects),
+            _ => self.arrive_again(now, effects),
         }
     }
 
@@ -54,7 +92,7 @@ impl Exchange {
             effects.extend(self.reply_with(stored, status, "larder_stale_if_error", now));
             self.state = State::Over;
         } else {
-            self.fail(502, effects);
+            self.share_failure(&Outcome::Failed(502), now, effects);
         }
     }
 
@@ -85,10 +123,13 @@ impl Exchange {
         }
     }
 
-    pub(super) fn on_wait_ended(&mut self, now: Timestamp, effects: &mut Effects) {
-        if matches!(self.state, State::Waiting) {
+    /// The first one whose wait ends takes the leader's place; the others find that one there and wait on.
+    pub(super) fn on_wait_ended(&mut self, effects: &mut Effects) {
+        if let (State::Waiting, Some(key)) = (&self.state, self.collapse_key) {
             self.detail = Some(Detail::WaitTimeout);
-            self.forward(true, now, effects);
+            self.state = State::Arriving;
+            let (wait_for_refresh, given_up) = (self.behind_refresh, self.awaited);
+            effects.push(Effect::Arrive { key, accept_handed_over: true, wait_for_refresh, given_up });
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Whole stories of requests over a virtual clock: an exchange, a scripted origin, level 1, and the background.
 
+mod herd;
 mod parts;
 mod rules;
+mod waiting;
 mod whose;
 mod world;
 

@@ -371,6 +371,99 @@ fn a_waiter_goes_alone_when_its_time_is_up() {
 }
 
 #[test]
+fn a_waiter_takes_the_place_of_a_leader_that_hangs_in_another_worker() {
+    let envoy = envoy();
+    let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+    one.request(1, "GET", "/");
+    one.store_has_nothing();
+    one.request(2, "GET", "/");
+    for id in 1..4 {
+        two.request(id, "GET", "/");
+    }
+    envoy.borrow_mut().now += 10_001;
+    two.vm.on_tick();
+    assert_eq!(two.host.told.borrow().resumed, [1], "one of those who wait there");
+    one.vm.on_tick();
+    assert_eq!(one.host.told.borrow().resumed, [1], "only the leader, long ago");
+    two.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
+    one.vm.on_queue_ready();
+    two.vm.on_queue_ready();
+    assert_eq!((one.answers(), two.answers()), (1, 2));
+    // The old leader's answer comes after all: nobody is answered twice.
+    one.respond(1, "200", &[("cache-control", "max-age=60")], b"late");
+    one.vm.on_queue_ready();
+    two.vm.on_queue_ready();
+    assert_eq!((one.answers(), two.answers()), (1, 2));
+}
+
+#[test]
+fn slow_requests_to_hundreds_of_urls_leave_every_other_key_a_slot() {
+    let mut worker = Worker::new(&envoy(), 1);
+    for id in 1..801 {
+        worker.request(id, "GET", &format!("/slow/{id}"));
+    }
+    for id in 1001..1051 {
+        let path = format!("/victim/{id}");
+        worker.request(id, "GET", &path);
+        let sent = worker.host.told.borrow().sent.len();
+        worker.request(id + 1000, "GET", &path);
+        assert_eq!(worker.host.told.borrow().sent.len(), sent, "{path}: it waits");
+    }
+}
+
+#[test]
+fn a_request_after_an_unsafe_one_does_not_join_a_fetch_from_before_it_in_another_worker() {
+    let envoy = envoy();
+    let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+    one.request(1, "GET", "/");
+    one.store_has_nothing();
+    two.request(1, "GET", "/");
+    envoy.borrow_mut().now += 10;
+    two.request(2, "PUT", "/");
+    two.respond(2, "204", &[], b"");
+    envoy.borrow_mut().now += 10;
+    two.request(3, "GET", "/");
+    two.request(4, "GET", "/");
+    assert_eq!(two.host.told.borrow().resumed, [] as [u32; 0]);
+    envoy.borrow_mut().now += 10;
+    one.respond(1, "200", &[("cache-control", "max-age=60")], b"old");
+    two.vm.on_queue_ready();
+    let given = two.host.told.borrow().given.clone();
+    assert_eq!(given.iter().map(|(id, _, body, _)| (*id, &**body)).collect::<Vec<_>>(), [(1, "old")], "it came before");
+    two.respond(3, "200", &[("cache-control", "max-age=60")], b"new");
+    two.vm.on_queue_ready();
+    let given = two.host.told.borrow().given.clone();
+    assert_eq!(given.iter().map(|(id, _, body, _)| (*id, &**body)).collect::<Vec<_>>(), [(1, "old"), (4, "new")]);
+}
+
+#[test]
+fn no_worker_tries_a_refresh_again_right_after_another_ones_failed() {
+    let envoy = envoy();
+    let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+    let fetches =
+        |worker: &Worker| worker.host.told.borrow().sent.iter().filter(|(_, cluster, ..)| cluster == "origin").count();
+    for worker in [&mut one, &mut two] {
+        worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
+    }
+    one.request(1, "GET", "/");
+    one.respond(1, "200", &[("cache-control", "max-age=1, stale-while-revalidate=60")], b"hello");
+    two.request(1, "GET", "/");
+    two.respond(1, "200", &[("cache-control", "max-age=1, stale-while-revalidate=60")], b"hello");
+    envoy.borrow_mut().now += 2_000;
+    assert!(one.is_hit(2, "/"));
+    one.vm.on_queue_ready();
+    assert_eq!(fetches(&one), 1);
+    let token = one.host.told.borrow().sent.last().unwrap().0;
+    one.vm.on_call_response(token, 0, 0);
+    for (id, wait, expected) in [(3, 0, 0), (4, 999, 0), (5, 1, 1)] {
+        envoy.borrow_mut().now += wait;
+        assert!(two.is_hit(id, "/"));
+        two.vm.on_queue_ready();
+        assert_eq!(fetches(&two), expected, "{wait}");
+    }
+}
+
+#[test]
 fn a_store_that_cannot_be_called_costs_nothing_but_the_hit() {
     let mut worker = Worker::new(&envoy(), 1);
     worker.host.told.borrow_mut().cluster_down = true;

@@ -69,12 +69,13 @@ async fn the_next_one_leads_when_the_leaders_client_leaves() {
 }
 
 #[tokio::test]
-async fn an_origins_error_is_shared_once_with_those_who_waited() {
+async fn an_origins_error_that_meets_a_second_one_is_shared_with_those_who_waited() {
     let world = World::on(On::Memory).await;
     world.behave("/data", r#"{"status": 500, "delay_ms": 300}"#).await;
     let answers = world.herd("/data?cache-control=max-age=60", 100).await;
     assert!(answers.iter().all(|answer| answer.status == 500), "{answers:?}");
-    assert_eq!(world.fetches("/data").await, 1);
+    let fetches = world.fetches("/data").await;
+    assert!((2..=4).contains(&fetches), "the leader, its successor, and who came between: {fetches}");
     world.behave_plainly().await;
     assert_eq!(world.get("/data?cache-control=max-age=60").await.status, 200, "it was not stored");
 }
@@ -91,7 +92,7 @@ async fn a_body_that_breaks_off_ends_all_who_waited_and_is_not_stored() {
     });
     let ends = futures_util::future::join_all(requests).await;
     assert!(ends.iter().all(|end| end.is_none_or(|status| status == 502)), "{ends:?}");
-    assert!(world.fetches("/data").await <= 2, "nobody stampedes");
+    assert!(world.fetches("/data").await <= 4, "nobody stampedes");
     world.behave_plainly().await;
     let whole = world.get("/data?cache-control=max-age=60").await;
     assert!(whole.status == 200 && !whole.is_hit());

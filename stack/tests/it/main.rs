@@ -4,6 +4,7 @@ mod collapsing;
 mod configuration;
 mod faults;
 mod fleet;
+mod herds;
 mod overrides;
 mod passing;
 mod rfc;
