@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use larder_sidecar::store::memory::Memory;
-use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
+use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Limits, Purged, Purges, Store, Token, Waiting, app};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -99,6 +99,7 @@ async fn run(options: Options) -> Result<(), String> {
                     Some(secret) => Seal::new(secret)?,
                     None => Seal::default(),
                 },
+                tls: Tls::default(),
             };
             let store = Redis::connect(settings).await.map_err(|fault| fault.0)?;
             waiting.set_followed(false);

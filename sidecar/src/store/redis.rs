@@ -14,27 +14,34 @@
 //! by itself, and each operation is one script and one round trip. What is read back is checked; what is damaged was
 //! never there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::purge::Purge;
 use larder_cache_core::store_api::entry::{self, BODY_FIELD, Entry};
 use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
-use redis::{RedisError, Script, ScriptInvocation, Value};
+use redis::{Script, ScriptInvocation, Value};
 use serde_json::json;
 
 use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store};
 use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
 
+mod dial;
 mod follow;
 mod link;
+mod pause;
+mod place;
 mod purges;
+mod reach;
 mod seal;
+mod tls;
 
 pub use follow::follow;
-pub use link::{Link, Place};
+pub use link::Link;
+pub use place::Place;
 use seal::SEAL_FIELD;
 pub use seal::Seal;
+pub use tls::Tls;
 
 /// The store.
 pub struct Redis {
@@ -63,6 +70,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Seals entries, where there is a secret.
     pub seal: Seal,
+    /// For `rediss://…`.
+    pub tls: Tls,
 }
 
 impl Redis {
@@ -71,21 +80,13 @@ impl Redis {
         self.link.clone()
     }
 
-    /// Connects. The error is one line that names the URL without its password.
-    pub async fn connect(settings: Settings) -> Result<Self, Fault> {
+    /// The store, whether or not Redis can be reached: the link connects by itself, and again whenever it has to. The
+    /// error names a setting.
+    pub fn open(settings: Settings) -> Result<Self, Fault> {
         let shown = masked(&settings.url);
-        let fail = |error: RedisError| {
-            Fault(format!(
-                "cannot reach Redis at {shown}: {error}; check REDIS_URL, or unset it to keep entries in memory"
-            ))
-        };
         let place = Place::parse(&settings.url).map_err(Fault)?;
-        let link = tokio::time::timeout(Duration::from_secs(4), Link::connect(&place, settings.timeout));
-        let slow = format!(
-            "cannot reach Redis at {shown}: no answer within 4 s; check REDIS_URL, or unset it to keep entries in memory"
-        );
-        let link = link.await.map_err(|_| Fault(slow))?.map_err(fail)?;
-        let store = Self {
+        let link = Link::open(&place, settings.tls, shown.clone(), settings.timeout).map_err(Fault)?;
+        Ok(Self {
             link,
             description: format!("redis {shown}"),
             namespace: settings.namespace,
@@ -96,9 +97,25 @@ impl Redis {
             release: Script::new(include_str!("release.lua")),
             invalidate: Script::new(include_str!("invalidate.lua")),
             announce: Script::new(include_str!("announce.lua")),
-        };
-        store.ping().await?;
+        })
+    }
+
+    /// The store, once Redis has answered. The error is one line that names the URL without its password.
+    pub async fn connect(settings: Settings) -> Result<Self, Fault> {
+        let store = Self::open(settings)?;
+        store.answers().await?;
         Ok(store)
+    }
+
+    /// Waits for the first answer, or the first reason why there is none.
+    pub async fn answers(&self) -> Result<(), Fault> {
+        let deadline = Instant::now() + Duration::from_secs(4);
+        loop {
+            match self.ping().await {
+                Err(fault) if self.link.is_undecided() && Instant::now() < deadline => drop(fault),
+                answer => return answer,
+            }
+        }
     }
 
     fn base(&self, key: &KeyDigest) -> String {
@@ -110,7 +127,7 @@ impl Redis {
     }
 
     async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<Value, Fault> {
-        self.link.run(invocation).await.map_err(|error: RedisError| Fault(error.to_string()))
+        self.link.run(invocation).await
     }
 }
 
@@ -209,8 +226,7 @@ impl Store for Redis {
     async fn ping(&self) -> Result<(), Fault> {
         // In a cluster this asks a node for a key of ours, not any node whether it lives.
         let key = purges::log_key(&self.namespace);
-        let asked: Result<i64, RedisError> = self.link.query(redis::cmd("EXISTS").arg(key)).await;
-        asked.map(drop).map_err(|error| Fault(error.to_string()))
+        self.link.query::<i64>(redis::cmd("EXISTS").arg(key)).await.map(drop)
     }
 
     fn describe(&self) -> String {
