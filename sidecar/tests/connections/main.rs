@@ -8,8 +8,10 @@ use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Purges, Store, Waiting};
 use larder_stack::{RedisServer, eventually};
 
+mod launched;
 mod proxy;
 
+use launched::{Certificates, Launched};
 use proxy::Proxy;
 
 const KEY: KeyDigest = KeyDigest([7; 32]);
@@ -188,4 +190,114 @@ async fn each_kind_of_trouble_is_one_line_that_names_the_setting_and_the_way_out
     assert!(refused.contains("does not accept"), "{refused}");
     assert!(trouble(&format!("redis+cluster://{address}")).await.contains("user:password@"));
     assert!(trouble(&format!("redis+sentinel://{address}/main")).await.contains("sentinel"));
+}
+
+#[tokio::test]
+async fn a_cluster_connection_that_fell_silent_is_given_up_too() {
+    let proxy = Proxy::to(1).await;
+    let announced = proxy.port.to_string();
+    let node = Launched::with(|port| {
+        let port = port.to_string();
+        ["--port", &port, "--cluster-enabled", "yes", "--cluster-announce-port", &announced].map(str::to_owned).into()
+    })
+    .await;
+    proxy.lead_to(node.port);
+    node.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    let whole = || async { node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(()) };
+    eventually(Duration::from_secs(10), whole).await.unwrap();
+    let url = format!("redis+cluster://127.0.0.1:{}", proxy.port);
+    let store = Redis::connect(settings(&url)).await.unwrap();
+    proxy.silence();
+    heals(&store).await;
+    proxy.reset_new(true);
+    proxy.cut();
+    assert!(eventually(SECONDS, || async { store.ping().await.err() }).await.is_some());
+    proxy.reset_new(false);
+    heals(&store).await;
+}
+
+/// A sentinel that names a port of this machine as the master, whatever it is asked for.
+async fn sentinel_that_names(port: u16) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut bytes = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+                    let asked = String::from_utf8_lossy(&bytes[..count]).into_owned();
+                    for command in asked.split('*').filter(|command| !command.is_empty()) {
+                        let port = port.to_string();
+                        let answer = if command.contains("SENTINEL") {
+                            format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
+                        } else {
+                            "+OK\r\n".to_owned()
+                        };
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                    }
+                }
+            });
+        }
+    });
+    own
+}
+
+#[tokio::test]
+async fn a_master_that_fell_silent_is_asked_for_anew() {
+    let server = RedisServer::start().await.unwrap();
+    let proxy = Proxy::to(port_of(&server)).await;
+    let sentinel = sentinel_that_names(proxy.port).await;
+    let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel}/main");
+    let store = Redis::connect(settings(&url)).await.unwrap();
+    proxy.silence();
+    heals(&store).await;
+    proxy.reset_new(true);
+    proxy.cut();
+    assert!(eventually(SECONDS, || async { store.ping().await.err() }).await.is_some());
+    proxy.reset_new(false);
+    heals(&store).await;
+}
+
+#[tokio::test]
+async fn tls_with_an_authority_a_certificate_and_a_name_of_ones_own() {
+    let certificates = Certificates::new();
+    let server = certificates.server().await;
+    let url = format!("rediss://127.0.0.1:{}", server.port);
+    let with = |change: fn(&mut Tls)| {
+        let mut tls = certificates.tls();
+        change(&mut tls);
+        Redis::connect(Settings { tls, ..settings(&url) })
+    };
+    let store = with(|_| {}).await.unwrap();
+    store.invalidate(&[KEY], at(1), false).await.unwrap();
+    let refused = async |change: fn(&mut Tls), setting: &str| {
+        let problem = with(change).await.err().unwrap().0;
+        assert!(problem.contains(setting) && !problem.contains('\n'), "{setting}: {problem}");
+    };
+    refused(|tls| tls.ca_file = None, "LARDER_REDIS_CA_FILE").await;
+    refused(|tls| tls.server_name = None, "LARDER_REDIS_SERVER_NAME").await;
+    let without = |tls: &mut Tls| (tls.cert_file, tls.key_file) = (None, None);
+    refused(without, "LARDER_REDIS_CERT_FILE").await;
+    let plain = settings(&url.replace("rediss", "redis"));
+    assert!(Redis::connect(plain).await.err().unwrap().0.contains("rediss://"));
+    // The channel is reached in the same way.
+    tokio::spawn(follow(store.link(), "t".to_owned(), Waiting::default(), Purges::default()));
+    eventually(SECONDS, || async { (store.link().pubsub().await.is_ok()).then_some(()) }).await.unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_the_files_is_said_at_the_start() {
+    let certificates = Certificates::new();
+    assert_eq!(certificates.tls().mistakes(), Vec::<String>::new());
+    let tls = Tls {
+        ca_file: Some(certificates.path("server.key")),
+        cert_file: Some(certificates.path("client.pem")),
+        key_file: None,
+        server_name: Some("a b".to_owned()),
+    };
+    let mistakes = tls.mistakes();
+    assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+    let missing = Tls { ca_file: Some("/nowhere".into()), ..Tls::default() };
+    assert!(missing.mistakes()[0].contains("/nowhere cannot be read"));
 }
