@@ -57,6 +57,9 @@ pub struct Redis {
     announce: Script,
 }
 
+/// What lies under a key beside its variants: index, leases, mark, time of the last invalidation, probe of room.
+const PARTS: [&str; 5] = ["i", "l", "u", "x", "o"];
+
 /// How Redis is reached.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -122,6 +125,14 @@ impl Redis {
         format!("{}:{{{key}}}", self.namespace)
     }
 
+    /// The names that scripts make of the base: all are declared, the base itself first. Only which variants there are
+    /// is not known before the script has looked.
+    fn names(&self, key: &KeyDigest) -> Vec<String> {
+        let base = self.base(key);
+        let parts = PARTS.iter().map(|part| format!("{base}:{part}")).collect::<Vec<_>>();
+        std::iter::once(base).chain(parts).collect()
+    }
+
     fn channel(&self) -> String {
         wake_channel(&self.namespace)
     }
@@ -140,7 +151,7 @@ impl Store for Redis {
     async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
         let mut invocation = self.look_up.prepare_invoke();
         invocation
-            .key(self.base(&asked.key))
+            .key(self.names(&asked.key))
             .arg(serde_json::to_string(&asked.presented).unwrap_or_else(|_| "{}".to_owned()))
             .arg(asked.now_ms.as_millis())
             .arg(asked.lease.map_or(0, |terms| terms.lease_ms))
@@ -154,7 +165,8 @@ impl Store for Redis {
         let record = json!({ "selectors": meta.selectors, "received": meta.response_time_ms.as_millis() });
         let mut invocation = self.write.prepare_invoke();
         invocation
-            .key(self.base(&key))
+            .key(self.names(&key))
+            .key(format!("{}:v:{}", self.base(&key), meta.variant_id()))
             .arg(fence.map_or("", |fence| fence.0.as_str()))
             .arg(meta.request_time_ms.as_millis())
             .arg(meta.variant_id())
@@ -181,7 +193,7 @@ impl Store for Redis {
     async fn release(&self, release: &Release) -> Result<(), Fault> {
         let mut invocation = self.release.prepare_invoke();
         invocation
-            .key(self.base(&release.key))
+            .key(self.names(&release.key))
             .arg(&release.fence.0)
             .arg(release.uncacheable_ms)
             .arg(self.channel())
@@ -193,7 +205,7 @@ impl Store for Redis {
         for key in keys {
             let mut invocation = self.invalidate.prepare_invoke();
             invocation
-                .key(self.base(key))
+                .key(self.names(key))
                 .arg(time.as_millis())
                 .arg(INVALIDATION_MEMORY_MS)
                 .arg(self.channel())
@@ -303,6 +315,24 @@ pub fn masked(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_name_that_a_script_makes_is_declared_but_the_variants() {
+        for script in [
+            include_str!("look_up.lua"),
+            include_str!("write.lua"),
+            include_str!("release.lua"),
+            include_str!("invalidate.lua"),
+        ] {
+            let made = script.replace("KEYS[1] .. ':", "base .. ':");
+            let mut parts =
+                made.split("base .. ':").skip(1).filter_map(|rest| rest.split(['\'', ':']).next()).peekable();
+            assert!(parts.peek().is_some());
+            for part in parts {
+                assert!(PARTS.contains(&part) || part == "v", "{part}");
+            }
+        }
+    }
 
     #[test]
     fn a_password_is_never_shown() {

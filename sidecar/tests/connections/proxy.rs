@@ -89,9 +89,8 @@ impl Proxy {
 
 async fn serve(mut client: TcpStream, orders: Arc<Orders>) {
     let number = orders.made.fetch_add(1, Ordering::SeqCst);
-    let silent = || {
-        number < orders.silent_below.load(Ordering::SeqCst) || number + 1 == orders.silent.load(Ordering::SeqCst)
-    };
+    let silent =
+        || number < orders.silent_below.load(Ordering::SeqCst) || number + 1 == orders.silent.load(Ordering::SeqCst);
     let (mut to_server, mut to_client) = (vec![0; 65_536], vec![0; 65_536]);
     if orders.reset.load(Ordering::SeqCst) {
         let _ = client.read(&mut to_server).await;

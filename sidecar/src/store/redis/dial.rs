@@ -89,21 +89,22 @@ async fn let_in<T>(made: impl Future<Output = Result<T, RedisError>>) -> Result<
 }
 
 async fn open(info: &ConnectionInfo, tls: &Tls) -> Result<Box<dyn Bytes>, String> {
-    let mut stream: Box<dyn Bytes> = match info.addr() {
-        ConnectionAddr::Tcp(host, port) => Box::new(reach(host, *port).await?),
-        ConnectionAddr::TcpTls { host, port, .. } => {
-            let (config, name) = (tls.client_config()?, tls.name_for(host)?);
-            let socket = reach(host, *port).await?;
-            let connecting = tokio_rustls::TlsConnector::from(config).connect(name, socket);
-            let agreed = timeout(STEP, connecting).await.map_err(|_| {
-                "nothing there answers to TLS; without TLS the URL begins with redis://".to_owned()
-            })?;
-            Box::new(agreed.map_err(|error| {
-                tls::advice(&error).unwrap_or_else(|| format!("TLS cannot be agreed on: {error}"))
-            })?)
-        }
-        _ => return Err("only TCP leads to Redis".to_owned()),
-    };
+    let mut stream: Box<dyn Bytes> =
+        match info.addr() {
+            ConnectionAddr::Tcp(host, port) => Box::new(reach(host, *port).await?),
+            ConnectionAddr::TcpTls { host, port, .. } => {
+                let (config, name) = (tls.client_config()?, tls.name_for(host)?);
+                let socket = reach(host, *port).await?;
+                let connecting = tokio_rustls::TlsConnector::from(config).connect(name, socket);
+                let agreed = timeout(STEP, connecting)
+                    .await
+                    .map_err(|_| "nothing there answers to TLS; without TLS the URL begins with redis://".to_owned())?;
+                Box::new(agreed.map_err(|error| {
+                    tls::advice(&error).unwrap_or_else(|| format!("TLS cannot be agreed on: {error}"))
+                })?)
+            }
+            _ => return Err("only TCP leads to Redis".to_owned()),
+        };
     let has_tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     who_is_there(&mut stream, info.redis_settings(), has_tls).await?;
     Ok(stream)

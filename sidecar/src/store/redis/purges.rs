@@ -1,10 +1,10 @@
 //! Where purges lie in Redis, and how they are read back.
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::purge::{Purge, Scope};
 use super::Link;
 use crate::purging::{LOG_LENGTH, Purges};
 use crate::store::Fault;
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::purge::{Purge, Scope};
 
 /// On the wake channel: there is a new purge in the log. Anything else there is a key.
 pub(super) const NEWS: &str = "purge";

@@ -57,9 +57,7 @@ impl Reach {
     /// A connection for commands. `ended` is told when a connection to one server is over.
     pub(super) async fn commands(&self, ended: impl FnOnce() + Send + 'static) -> Result<Connection, String> {
         match &self.target {
-            Target::Server(info) => {
-                dial::commands(info, &self.tls, self.timeout, ended).await.map(Connection::Plain)
-            }
+            Target::Server(info) => dial::commands(info, &self.tls, self.timeout, ended).await.map(Connection::Plain),
             Target::Sentinel { .. } => {
                 let master = self.master().await?;
                 dial::commands(&master, &self.tls, self.timeout, ended).await.map(Connection::Plain)

@@ -68,9 +68,9 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| error.to_string())?.with_root_certificates(roots);
         let config = match self.identity()? {
-            Some((chain, key)) => {
-                builder.with_client_auth_cert(chain, key).map_err(|error| format!("{CERT_FILE}, {KEY_FILE}: {error}"))?
-            }
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| format!("{CERT_FILE}, {KEY_FILE}: {error}"))?,
             None => builder.with_no_client_auth(),
         };
         Ok(Arc::new(config))
@@ -79,10 +79,9 @@ impl Tls {
     /// The same for the library's cluster client.
     pub(super) fn certificates(&self) -> Result<TlsCertificates, String> {
         let client_tls = match (&self.cert_file, &self.key_file) {
-            (Some(certificate), Some(key)) => Some(ClientTlsConfig {
-                client_cert: bytes(CERT_FILE, certificate)?,
-                client_key: bytes(KEY_FILE, key)?,
-            }),
+            (Some(certificate), Some(key)) => {
+                Some(ClientTlsConfig { client_cert: bytes(CERT_FILE, certificate)?, client_key: bytes(KEY_FILE, key)? })
+            }
             _ => None,
         };
         let root_cert = self.ca_file.as_deref().map(|path| bytes(CA_FILE, path)).transpose()?;
@@ -126,7 +125,9 @@ pub(super) fn advice(error: &std::io::Error) -> Option<String> {
             "what answers there speaks no TLS; without TLS the URL begins with redis://".to_owned()
         }
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            format!("its certificate is signed by nobody that this system believes; name the signer's file in {CA_FILE}")
+            format!(
+                "its certificate is signed by nobody that this system believes; name the signer's file in {CA_FILE}"
+            )
         }
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -135,9 +136,9 @@ pub(super) fn advice(error: &std::io::Error) -> Option<String> {
             "its certificate has expired; renew it".to_owned()
         }
         rustls::Error::InvalidCertificate(problem) => format!("its certificate is refused: {problem}"),
-        rustls::Error::AlertReceived(
-            AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure,
-        ) => format!("it asks for a client's certificate; give one in {CERT_FILE} and {KEY_FILE}"),
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure) => {
+            format!("it asks for a client's certificate; give one in {CERT_FILE} and {KEY_FILE}")
+        }
         rustls::Error::AlertReceived(
             AlertDescription::BadCertificate | AlertDescription::UnknownCA | AlertDescription::CertificateUnknown,
         ) => format!("it does not accept the certificate in {CERT_FILE}"),
