@@ -230,7 +230,9 @@ impl<H: Host> Vm<H> {
                 Ok(token) => {
                     self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config, sent: now });
                 }
-                Err(refused) => self.store_failed(StoreFault::Error, now, &format!("call refused with status {}", refused.0)),
+                Err(refused) => {
+                    self.store_failed(StoreFault::Error, now, &format!("call refused with status {}", refused.0))
+                }
             }
         }
         self.encoded = None;

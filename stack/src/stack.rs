@@ -321,9 +321,21 @@ fn start_envoy(binary: &Path, run_dir: &Path, settings: &Settings) -> Result<Pro
     let address_file = run_dir.join("admin.address");
     let _ = std::fs::remove_file(&address_file);
     command.arg("-c").arg(run_dir.join("envoy.yaml")).arg("--admin-address-path").arg(&address_file);
-    command.args(["--concurrency", &settings.workers.to_string(), "--use-dynamic-base-id", "-l", "info", "--drain-time-s", "1"]);
+    command.args([
+        "--concurrency",
+        &settings.workers.to_string(),
+        "--use-dynamic-base-id",
+        "-l",
+        "info",
+        "--drain-time-s",
+        "1",
+    ]);
     // The filter reads it from there, so that no file holds it and a swapped configuration needs none.
-    match settings.token.as_deref().and_then(|token| token.split([',', '\n']).map(str::trim).find(|one| !one.is_empty())) {
+    match settings
+        .token
+        .as_deref()
+        .and_then(|token| token.split([',', '\n']).map(str::trim).find(|one| !one.is_empty()))
+    {
         Some(token) => command.env("LARDER_TOKEN", token),
         None => command.env_remove("LARDER_TOKEN"),
     };
