@@ -11,6 +11,9 @@ use super::Sidecar;
 use crate::listening::Peer;
 use crate::store::Store;
 
+/// Bytes of a path that are logged.
+const MAX_LOGGED: usize = 100;
+
 /// Lets a request pass that presents a token, or needs none.
 pub(super) async fn guard<S: Store>(State(sidecar): State<Arc<Sidecar<S>>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
@@ -20,5 +23,7 @@ pub(super) async fn guard<S: Store>(State(sidecar): State<Arc<Sidecar<S>>>, requ
         return next.run(request).await;
     }
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map_or(Peer(None), |ConnectInfo(peer)| *peer);
+    // What is logged of a stranger's path is bounded.
+    let path = &path[..path.floor_char_boundary(MAX_LOGGED)];
     sidecar.refusal(peer, path, "LARDER_TOKEN").into_response()
 }

@@ -202,7 +202,8 @@ async fn a_cluster_connection_that_fell_silent_is_given_up_too() {
     })
     .await;
     proxy.lead_to(node.port);
-    node.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
+    node.cli(&["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect::<Vec<_>>());
     let whole = || async { node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(()) };
     eventually(Duration::from_secs(10), whole).await.unwrap();
     let url = format!("redis+cluster://127.0.0.1:{}", proxy.port);

@@ -143,12 +143,15 @@ impl Link {
 /// Judges the connection by a command that failed on it. `heard` says whether anything was heard since it was sent.
 fn verdict(error: &RedisError, is_cluster: bool, heard: bool) -> Verdict {
     let code = error.code().unwrap_or_default();
+    // Before Redis 7 a script's failure is an ERR that quotes the reason.
+    let quoted = error.detail().unwrap_or_default();
+    let says = |words: &[&str]| words.iter().any(|word| code == *word || quoted.contains(&format!("-{word} ")));
     let verdict = if error.is_timeout() {
         // Slow is not gone: while answers come, the connection is kept.
         if heard && !is_cluster { Verdict::Sound } else { Verdict::Broken }
-    } else if matches!(code, "READONLY" | "MASTERDOWN" | "CLUSTERDOWN") {
+    } else if says(&["READONLY", "MASTERDOWN", "CLUSTERDOWN"]) {
         Verdict::Doubtful
-    } else if matches!(code, "NOAUTH" | "WRONGPASS") || error.kind() == redis::ErrorKind::AuthenticationFailed {
+    } else if says(&["NOAUTH", "WRONGPASS"]) || error.kind() == redis::ErrorKind::AuthenticationFailed {
         Verdict::Broken
     } else if code.is_empty() && error.kind() != redis::ErrorKind::UnexpectedReturnType {
         // Not the server's words: the connection's.
@@ -287,9 +290,19 @@ mod tests {
         assert_eq!(verdict(&reset, false, true), Verdict::Broken);
         assert_eq!(verdict(&of(redis::ErrorKind::Parse), false, true), Verdict::Broken);
         assert_eq!(verdict(&of(redis::ErrorKind::AuthenticationFailed), false, true), Verdict::Broken);
-        let server = redis::ServerErrorKind::ReadOnly;
-        assert_eq!(verdict(&of(redis::ErrorKind::Server(server)), false, true), Verdict::Doubtful);
-        let server = redis::ServerErrorKind::ResponseError;
-        assert_eq!(verdict(&of(redis::ErrorKind::Server(server)), false, true), Verdict::Sound);
+        for (words, meant) in [
+            ("READONLY You can't write against a read only replica.", Verdict::Doubtful),
+            (
+                "ERR Error running script (call to f_1): @user_script:27: @user_script: 27: -READONLY You",
+                Verdict::Doubtful,
+            ),
+            ("NOAUTH Authentication required.", Verdict::Broken),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Verdict::Sound),
+            ("ERR unknown command", Verdict::Sound),
+        ] {
+            let said =
+                redis::parse_redis_value(format!("-{words}\r\n").as_bytes()).and_then(redis::Value::extract_error);
+            assert_eq!(verdict(&said.unwrap_err(), false, true), meant, "{words}");
+        }
     }
 }
