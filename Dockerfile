@@ -18,6 +18,8 @@ RUN mkdir -p /out/run && target/release/larder-stack render --port 10000 --origi
       --sidecar sidecar:7480 --run-dir /etc/larder/run --wasm /etc/larder/larder_filter.wasm --out /out/run
 
 FROM debian:bookworm-slim AS sidecar
+# The roots that rediss://… is checked against.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /larder/target/release/larder-sidecar /larder/target/release/larder /usr/local/bin/
 EXPOSE 7480
 CMD ["larder-sidecar", "--listen", "0.0.0.0:7480"]
@@ -32,4 +34,6 @@ COPY --from=build /larder/target/wasm32-wasip1/wasm/larder_filter.wasm /etc/lard
 COPY --from=build /out/run /etc/larder/run
 RUN chmod -R a+rX /etc/larder
 EXPOSE 10000
-CMD ["envoy", "-c", "/etc/larder/run/envoy.yaml", "--concurrency", "2"]
+# The filter reads its token from Envoy's environment; of two in the file it presents the first.
+CMD ["sh", "-c", "[ -z \"$LARDER_TOKEN_FILE\" ] || export LARDER_TOKEN=\"$(head -n1 \"$LARDER_TOKEN_FILE\" | cut -d, -f1)\"; \
+  start=/docker-entrypoint.sh; [ -x $start ] || start=; exec $start envoy -c /etc/larder/run/envoy.yaml --concurrency 2"]

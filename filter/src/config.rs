@@ -11,8 +11,10 @@ use larder_cache_core::policy::Policy;
 use serde_json::Value;
 
 mod reading;
+mod secret;
 
 use reading::Reader;
+pub use secret::Secret;
 
 /// Bound of level 1 where the configuration names none.
 pub const DEFAULT_L1_BYTES: u64 = 64 << 20;
@@ -24,6 +26,8 @@ pub struct Config {
     pub store_enabled: bool,
     /// Envoy cluster of the sidecar.
     pub store_cluster: String,
+    /// What is presented to the sidecar, if anything is.
+    pub store_token: Option<Secret>,
     /// How long a look-up may take before the request goes on without the store, in milliseconds.
     pub store_timeout_ms: u64,
     /// How long a leader waits for another Envoy's fetch, in milliseconds.
@@ -59,6 +63,17 @@ impl Config {
         let mut reader = Reader::default();
         let config = reader.config(&value);
         if reader.mistakes.is_empty() { Ok(config) } else { Err(reader.mistakes.join("; ")) }
+    }
+
+    /// With the token of the environment, where the document gives none. The error names the variable and does not show it.
+    pub fn with_token(mut self, token: Option<&str>) -> Result<Self, String> {
+        if let Some(token) = token.map(str::trim).filter(|token| !token.is_empty())
+            && self.store_token.is_none()
+        {
+            let secret = Secret::new(token);
+            self.store_token = Some(secret.ok_or_else(|| format!("{} {}", Secret::VARIABLE, reading::TOKEN_FORM))?);
+        }
+        Ok(self)
     }
 
     /// The policy of the first rule that matches; without one the request is left alone.
@@ -207,6 +222,26 @@ mod tests {
         for bad in [r#""identity_fields": ["x*"]"#, r#""identity_metadata": [""]"#, r#""identity_metadata": "a""#] {
             let message = Config::parse(format!(r#"{{"rules": [{{"policy": {{{bad}}}}}]}}"#).as_bytes()).unwrap_err();
             assert!(message.contains("rules[0].policy.identity_"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_token_comes_from_the_document_or_the_environment_and_is_never_shown() {
+        let config = |token: &str| Config::parse(format!("{{\"store\": {{\"token\": \"{token}\"}}}}").as_bytes());
+        let given = config("a-token-of-some-length").unwrap();
+        assert_eq!(given.store_token.as_ref().unwrap().authorization(), "Bearer a-token-of-some-length");
+        assert!(!format!("{given:?}").contains("a-token"));
+        let kept = given.with_token(Some("another-token-of-length")).unwrap();
+        assert_eq!(kept.store_token, Secret::new("a-token-of-some-length"));
+        let plain = || Config::parse(b"").unwrap();
+        assert_eq!(plain().with_token(None).unwrap().store_token, None);
+        assert_eq!(plain().with_token(Some(" \n")).unwrap().store_token, None);
+        let read = plain().with_token(Some("another-token-of-length\n")).unwrap();
+        assert_eq!(read.store_token, Secret::new("another-token-of-length"));
+        for wrong in ["short", "one-of-two-tokens,another-of-them", "a token with spaces in it"] {
+            for problem in [config(wrong).unwrap_err(), plain().with_token(Some(wrong)).unwrap_err()] {
+                assert!(problem.contains("16") && !problem.contains(wrong), "{problem}");
+            }
         }
     }
 

@@ -80,7 +80,7 @@ impl<H: Host> Vm<H> {
             Some(cursor) => format!("{EVENTS_PATH}?wait_ms={WAIT_MS}&after={cursor}"),
             None => EVENTS_PATH.to_owned(),
         };
-        match self.host.call(&config.store_cluster, &head("GET", &path), &[], WAIT_MS + SLACK_MS) {
+        match self.host.call(&config.store_cluster, &head(&config, "GET", &path), &[], WAIT_MS + SLACK_MS) {
             Ok(token) => {
                 self.following.token = Some(token);
                 self.calls.insert(token, Call { purpose: Purpose::Follow, holds: None, config, sent: now });
@@ -101,6 +101,9 @@ impl<H: Host> Vm<H> {
             return; // another VM follows by now
         }
         let Some(events) = self.read_events(num_headers, body_length) else {
+            if let Some((status, false)) = self.call_status() {
+                self.is_refused(status, now);
+            }
             self.try_again_later(now);
             return;
         };

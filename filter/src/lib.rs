@@ -33,6 +33,7 @@ pub mod l1;
 pub mod metrics;
 pub mod pairs;
 pub mod refresh;
+mod refused;
 pub mod store_client;
 pub mod stream;
 pub mod vm;

@@ -36,6 +36,8 @@ pub const LEVEL_1_BYTES: &str = "larder.level1_bytes";
 pub const LEVEL_1_EVICTIONS: &str = "larder.level1_evictions";
 /// Calls to the store that brought no usable answer.
 pub const STORE_FAULTS: &str = "larder.store_faults";
+/// Calls that the sidecar refused for want of the right token.
+pub const STORE_REFUSED: &str = "larder.store_refused";
 /// Entries from the store that were damaged.
 pub const STORE_DAMAGED: &str = "larder.store_damaged_entries";
 

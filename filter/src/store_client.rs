@@ -77,7 +77,7 @@ impl<H: Host> Vm<H> {
         let lease = question.lease.then_some(LeaseTerms { holder, lease_ms: config.lease_ms, wait_ms });
         let look_up = LookUp { key: question.key, presented: question.presented.clone(), now_ms: now, lease };
         let body = serde_json::to_vec(&look_up).unwrap_or_default();
-        let head = head("POST", LOOK_UP_PATH);
+        let head = head(config, "POST", LOOK_UP_PATH);
         match self.host.call(&config.store_cluster, &head, &body, config.store_timeout_ms + wait_ms) {
             Ok(token) => {
                 let holds = lease.map(|terms| (question.key, terms.holder));
@@ -85,15 +85,15 @@ impl<H: Host> Vm<H> {
                 Ok(())
             }
             Err(refused) => {
-                self.store_failed(now, &format!("call refused with status {}", refused.0));
+                self.store_failed(StoreFault::Error, now, &format!("call refused with status {}", refused.0));
                 Err(StoreFault::Error)
             }
         }
     }
 
-    fn store_failed(&mut self, now: Timestamp, why: &str) {
+    fn store_failed(&mut self, fault: StoreFault, now: Timestamp, why: &str) {
         self.metrics.event(metrics::STORE_FAULTS);
-        if self.breaker.failed(now) {
+        if self.breaker.failed(fault, now) {
             self.host.log(log::Level::Warn, &format!("larder: store left alone after repeated faults, last: {why}"));
         }
     }
@@ -117,8 +117,11 @@ impl<H: Host> Vm<H> {
             Purpose::Follow => self.on_events(token, num_headers, body_length, now),
             Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
             Purpose::Tell => {
-                if num_headers == 0 || self.call_status().is_none_or(|(status, own)| own || status >= 500) {
+                let status = if num_headers == 0 { None } else { self.call_status() };
+                if status.is_none_or(|(status, own)| own || status >= 500) {
                     self.metrics.event(metrics::STORE_FAULTS);
+                } else if let Some((status, false)) = status {
+                    self.is_refused(status, now);
                 }
             }
         }
@@ -144,9 +147,14 @@ impl<H: Host> Vm<H> {
             if num_headers == 0 { Fields::default() } else { self.host.headers(Map::CallResponse).unwrap_or_default() };
         let status = fields.get(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
         if !fields.contains("x-envoy-upstream-service-time") {
-            let timeout = status == 504;
-            self.store_failed(now, if timeout { "no answer in time" } else { "no connection or a broken answer" });
-            return StoreAnswer::Fault(if timeout { StoreFault::Timeout } else { StoreFault::Error });
+            let fault = if status == 504 { StoreFault::Timeout } else { StoreFault::Error };
+            let slow = fault == StoreFault::Timeout;
+            self.store_failed(fault, now, if slow { "no answer in time" } else { "no connection or a broken answer" });
+            return StoreAnswer::Fault(fault);
+        }
+        if self.is_refused(status, now) {
+            self.breaker.refused(now);
+            return StoreAnswer::Fault(StoreFault::Error);
         }
         let body = if body_length == 0 { Vec::new() } else { self.host.call_body(body_length).unwrap_or_default() };
         let parts = AnswerParts {
@@ -156,7 +164,7 @@ impl<H: Host> Vm<H> {
             body,
         };
         let Some(answer) = LookUpAnswer::from_parts(parts) else {
-            self.store_failed(now, &format!("answered with status {status}"));
+            self.store_failed(StoreFault::Error, now, &format!("answered with status {status}"));
             return StoreAnswer::Fault(StoreFault::Error);
         };
         if self.breaker.succeeded(now) {
@@ -207,22 +215,24 @@ impl<H: Host> Vm<H> {
             }
             let (head, body) = match &call {
                 StoreCall::Write { key, stored, fence, policy } => {
-                    (write_head(key, fence.as_ref()), self.encode(stored, policy, now))
+                    (write_head(&config, key, fence.as_ref()), self.encode(stored, policy, now))
                 }
                 StoreCall::Release { key, fence, uncacheable_ms } => {
                     let release = Release { key: *key, fence: fence.clone(), uncacheable_ms: *uncacheable_ms };
-                    (head("POST", RELEASE_PATH), json(&release))
+                    (head(&config, "POST", RELEASE_PATH), json(&release))
                 }
                 StoreCall::Invalidate { keys, time } => {
                     let keys = keys.iter().take(Invalidate::MAX_KEYS).cloned().collect();
-                    (head("POST", INVALIDATE_PATH), json(&Invalidate { keys, now_ms: *time }))
+                    (head(&config, "POST", INVALIDATE_PATH), json(&Invalidate { keys, now_ms: *time }))
                 }
             };
             match self.host.call(&config.store_cluster, &head, &body, WRITE_TIMEOUT_MS) {
                 Ok(token) => {
                     self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config, sent: now });
                 }
-                Err(refused) => self.store_failed(now, &format!("call refused with status {}", refused.0)),
+                Err(refused) => {
+                    self.store_failed(StoreFault::Error, now, &format!("call refused with status {}", refused.0))
+                }
             }
         }
         self.encoded = None;
@@ -241,8 +251,8 @@ impl<H: Host> Vm<H> {
     }
 }
 
-fn write_head(key: &KeyDigest, fence: Option<&Fence>) -> Fields {
-    let mut head = head("PUT", &format!("{ENTRIES_PATH}{key}"));
+fn write_head(config: &Config, key: &KeyDigest, fence: Option<&Fence>) -> Fields {
+    let mut head = head(config, "PUT", &format!("{ENTRIES_PATH}{key}"));
     if let Some(fence) = fence {
         head.append(FENCE_FIELD.as_bytes(), fence.0.as_bytes());
     }
@@ -253,13 +263,17 @@ fn json(message: &impl Serialize) -> Rc<Vec<u8>> {
     Rc::new(serde_json::to_vec(message).unwrap_or_default())
 }
 
-pub(crate) fn head(method: &str, path: &str) -> Fields {
+pub(crate) fn head(config: &Config, method: &str, path: &str) -> Fields {
     let content_type = if method == "PUT" { "application/octet-stream" } else { "application/json" };
-    Fields::from_pairs([
+    let mut head = Fields::from_pairs([
         (":method", method),
         (":scheme", "http"),
         (":authority", "larder-sidecar"),
         (":path", path),
         ("content-type", content_type),
-    ])
+    ]);
+    if let Some(token) = &config.store_token {
+        head.append(b"authorization", token.authorization().as_bytes());
+    }
+    head
 }

@@ -20,7 +20,7 @@ use larder_cache_core::stored_response::StoredResponse;
 use rustc_hash::FxHashMap;
 
 use crate::breaker::Breaker;
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::doubt::Doubts;
 use crate::follow::Following;
 use crate::host::Host;
@@ -163,7 +163,8 @@ impl<H: Host> Vm<H> {
 
     /// A new configuration. Level 1 keeps what it holds, as far as its new bound allows.
     pub fn on_configure(&mut self, text: &[u8]) -> Option<Rc<Config>> {
-        match Config::parse(text) {
+        let token = std::env::var(Secret::VARIABLE).ok();
+        match Config::parse(text).and_then(|config| config.with_token(token.as_deref())) {
             Ok(config) => {
                 let config = Rc::new(config);
                 self.l1.set_bound(config.l1_bytes);

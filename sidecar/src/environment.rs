@@ -1,5 +1,6 @@
 //! The environment's mistakes, all at once: a deployment is mended in one edit, not one restart for each.
 
+use larder_sidecar::Tokens;
 use larder_sidecar::store::redis::{Place, Seal};
 
 /// Settings that are whole numbers.
@@ -29,6 +30,9 @@ pub(crate) fn mistakes(get: impl Fn(&str) -> Option<String>) -> Vec<String> {
     if let Some(Err(problem)) = given("LARDER_STORE_SECRET").map(|secret| Seal::new(&secret)) {
         mistakes.push(problem);
     }
+    if let Some(Err(problem)) = given("LARDER_TOKEN").map(|token| Tokens::parse("LARDER_TOKEN", &token)) {
+        mistakes.push(problem);
+    }
     mistakes
 }
 
@@ -44,13 +48,13 @@ mod tests {
                 "LARDER_MAX_WAITERS" => "-1",
                 "LARDER_LOG_FORMAT" => "xml",
                 "REDIS_URL" => "http://h",
-                "LARDER_STORE_SECRET" => "short",
+                "LARDER_STORE_SECRET" | "LARDER_TOKEN" => "short",
                 _ => return None,
             };
             Some(value.to_owned())
         };
         let mistakes = mistakes(get);
-        assert_eq!(mistakes.len(), 5, "{mistakes:?}");
+        assert_eq!(mistakes.len(), 6, "{mistakes:?}");
         assert!(!mistakes.join(" ").contains("short"));
         assert!(super::mistakes(|_| None).is_empty());
         assert!(super::mistakes(|_| Some(String::new())).is_empty());

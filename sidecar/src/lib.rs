@@ -6,12 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+pub mod listening;
 pub mod purging;
 pub mod routes;
 pub mod store;
+pub mod token;
 pub mod waiting;
 
 pub use purging::{Purged, Purges};
-pub use routes::{Limits, Token, app};
+pub use routes::{Access, Limits, app};
 pub use store::Store;
+pub use token::{Token, Tokens};
 pub use waiting::Waiting;

@@ -1,14 +1,16 @@
 //! The sidecar as a program: settings, start, graceful end.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use larder_sidecar::listening::{self, Peer, Place};
 use larder_sidecar::store::memory::Memory;
-use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
-use larder_sidecar::{Limits, Purged, Purges, Store, Token, Waiting, app};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
+use larder_sidecar::{Access, Limits, Purged, Purges, Store, Token, Tokens, Waiting, app};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 mod environment;
 
@@ -41,12 +43,31 @@ struct Options {
     /// Who presents this token may purge (POST /v1/purge); unset: nobody may
     #[arg(long, env = "LARDER_PURGE_TOKEN", hide_env_values = true)]
     purge_token: Option<String>,
+    /// Who presents this token may look up, write, invalidate and follow; two with a comma between them are both valid.
+    /// Needed unless only this machine can connect
+    #[arg(long, env = "LARDER_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A file with the token, or with two on a line each; a change takes effect within seconds
+    #[arg(long, env = "LARDER_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// Entries in Redis count only with a seal made with this secret, at least 16 characters; the same for all sidecars
     #[arg(long, env = "LARDER_STORE_SECRET", hide_env_values = true)]
     store_secret: Option<String>,
     /// Longest time for one Redis command, in milliseconds
     #[arg(long, env = "LARDER_REDIS_TIMEOUT_MS", default_value_t = 200)]
     redis_timeout_ms: u64,
+    /// For rediss://…: PEM file of the certificates that sign Redis's, in place of the system's roots
+    #[arg(long, env = "LARDER_REDIS_CA_FILE")]
+    redis_ca_file: Option<PathBuf>,
+    /// For rediss://…: PEM file of our own certificate
+    #[arg(long, env = "LARDER_REDIS_CERT_FILE")]
+    redis_cert_file: Option<PathBuf>,
+    /// For rediss://…: PEM file of our own certificate's key
+    #[arg(long, env = "LARDER_REDIS_KEY_FILE")]
+    redis_key_file: Option<PathBuf>,
+    /// For rediss://…: the name in Redis's certificate, where it is not the URL's host
+    #[arg(long, env = "LARDER_REDIS_SERVER_NAME")]
+    redis_server_name: Option<String>,
     /// How it is logged: text, or json for machines
     #[arg(long, env = "LARDER_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
     log_format: String,
@@ -90,17 +111,10 @@ async fn run(options: Options) -> Result<(), String> {
         Some(url) => {
             // Only one TLS provider is compiled in; installing it twice cannot happen here.
             let _ = rustls::crypto::ring::default_provider().install_default();
-            let settings = Settings {
-                url,
-                namespace: options.namespace.clone(),
-                max_variants: options.max_variants,
-                timeout: Duration::from_millis(options.redis_timeout_ms),
-                seal: match options.store_secret.as_deref().filter(|secret| !secret.is_empty()) {
-                    Some(secret) => Seal::new(secret)?,
-                    None => Seal::default(),
-                },
-            };
-            let store = Redis::connect(settings).await.map_err(|fault| fault.0)?;
+            let store = Redis::open(redis_settings(&options, url)?).map_err(|fault| fault.0)?;
+            if let Err(fault) = store.answers().await {
+                tracing::warn!("begins degraded, without its store: {fault}; it will be tried again");
+            }
             waiting.set_followed(false);
             let purges = Purges::default();
             tokio::spawn(follow(store.link(), options.namespace.clone(), waiting.clone(), purges.clone()));
@@ -109,56 +123,96 @@ async fn run(options: Options) -> Result<(), String> {
     }
 }
 
-async fn serve<S: Store>(store: Purged<S>, options: &Options, waiting: Waiting) -> Result<(), String> {
-    let cannot =
-        |error: std::io::Error| format!("cannot listen on {}: {error}; choose another with --listen", options.listen);
-    let described = store.describe();
-    let limits = Limits { max_entry_bytes: options.max_entry_bytes, max_waiters: options.max_waiters };
-    let token = options.purge_token.as_deref().filter(|token| !token.is_empty()).map(Token::new);
-    let app = app(store, waiting.clone(), limits, token);
-    if let Some(path) = options.listen.strip_prefix("unix:") {
-        // A socket that a dead process left behind is in the way; one that answers is not ours to take.
-        if UnixStream::connect(path).await.is_err() {
-            let _ = std::fs::remove_file(path);
-        }
-        let listener = UnixListener::bind(path).map_err(cannot)?;
-        println!("larder-sidecar listening on unix:{path} (store: {described})");
-        let ended = until_told(axum::serve(listener, app), waiting).await;
-        let _ = std::fs::remove_file(path);
-        return ended;
+fn redis_settings(options: &Options, url: String) -> Result<Settings, String> {
+    let path = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+    let tls = Tls {
+        ca_file: path(&options.redis_ca_file),
+        cert_file: path(&options.redis_cert_file),
+        key_file: path(&options.redis_key_file),
+        server_name: options.redis_server_name.clone().filter(|name| !name.is_empty()),
+    };
+    let mistakes = tls.mistakes();
+    if !mistakes.is_empty() {
+        return Err(mistakes.join("\nlarder-sidecar: "));
     }
-    let listener = TcpListener::bind(&options.listen).await.map_err(cannot)?;
-    let address = listener.local_addr().map_err(cannot)?;
-    println!("larder-sidecar listening on http://{address} (store: {described})");
-    until_told(axum::serve(listener, app), waiting).await
+    Ok(Settings {
+        url,
+        namespace: options.namespace.clone(),
+        max_variants: options.max_variants,
+        timeout: Duration::from_millis(options.redis_timeout_ms),
+        seal: match options.store_secret.as_deref().filter(|secret| !secret.is_empty()) {
+            Some(secret) => Seal::new(secret)?,
+            None => Seal::default(),
+        },
+        tls,
+    })
 }
 
-/// Serves until a signal comes; then held look-ups are answered and what is under way is finished.
-async fn until_told<L>(
-    server: axum::serve::Serve<L, axum::Router, axum::Router>,
-    waiting: Waiting,
-) -> Result<(), String>
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let (ended, wait) = tokio::sync::oneshot::channel::<()>();
-    let server = server.with_graceful_shutdown(async move {
-        told_to_stop().await;
-        waiting.close();
-        drop(ended);
-    });
+/// The tokens of the setting or of its file, which is followed.
+fn tokens(options: &Options) -> Result<Tokens, String> {
+    const FILE: &str = "LARDER_TOKEN_FILE";
+    let token = options.token.as_deref().filter(|token| !token.is_empty());
+    match options.token_file.clone().filter(|path| !path.as_os_str().is_empty()) {
+        Some(_) if token.is_some() => Err(format!("LARDER_TOKEN and {FILE} are both set; keep one")),
+        Some(path) => {
+            let tokens = Tokens::from_file(FILE, &path)?;
+            tokio::spawn(tokens.clone().follow_file(FILE, path));
+            Ok(tokens)
+        }
+        None => Tokens::parse("LARDER_TOKEN", token.unwrap_or_default()),
+    }
+}
+
+async fn serve<S: Store>(store: Purged<S>, options: &Options, waiting: Waiting) -> Result<(), String> {
+    let described = store.describe();
+    let limits = Limits { max_entry_bytes: options.max_entry_bytes, max_waiters: options.max_waiters };
+    let purge = options.purge_token.as_deref().filter(|token| !token.is_empty()).map(Token::new);
+    let access = Access { tokens: tokens(options)?, purge };
+    let place = listening::bind(&options.listen, !access.tokens.is_empty()).await?;
+    let app = app(store, waiting.clone(), limits, access).into_make_service_with_connect_info::<Peer>();
+    let stop = told_to_stop(waiting);
+    match place {
+        Place::Unix(listener, path) => {
+            println!("larder-sidecar listening on unix:{path} (store: {described})");
+            let ended =
+                until_told(axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())), stop).await;
+            let _ = std::fs::remove_file(path);
+            ended
+        }
+        Place::Tcp(listener, address) => {
+            println!("larder-sidecar listening on http://{address} (store: {described})");
+            until_told(axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())), stop).await
+        }
+    }
+}
+/// Serves until it is told to stop; then what is under way is finished.
+async fn until_told(
+    server: impl IntoFuture<Output = std::io::Result<()>>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), String> {
     tokio::select! {
         result = server.into_future() => result.map_err(|error| error.to_string()),
         // Envoy keeps its connections open; they are not waited for.
-        () = async { let _ = wait.await; tokio::time::sleep(Duration::from_millis(500)).await; } => Ok(()),
+        () = async { stopped(stop).await; tokio::time::sleep(Duration::from_millis(500)).await; } => Ok(()),
     }
 }
 
-async fn told_to_stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Becomes true when a signal comes; then held look-ups are answered.
+fn told_to_stop(waiting: Waiting) -> watch::Receiver<bool> {
+    let (tell, told) = watch::channel(false);
+    tokio::spawn(async move {
+        if let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            waiting.close();
+            let _ = tell.send(true);
+        }
+        std::future::pending::<()>().await;
+    });
+    told
 }

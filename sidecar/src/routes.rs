@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use axum::{Extension, Router};
 use larder_cache_core::invalidation::no_later_than;
 use larder_cache_core::purge::{Purge, Scope};
 use larder_cache_core::store_api::{
@@ -20,14 +20,26 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::clock::now;
+use crate::listening::Peer;
 use crate::purging::Purged;
 use crate::store::{Fault, Store, is_timely};
+use crate::token::{Attempts, Refused, Token, Tokens};
 use crate::waiting::Waiting;
 
+mod guard;
+mod health;
 mod order;
 
 use order::Order;
-pub use order::Token;
+
+/// Who may do what.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// What Envoys present; empty where only this machine connects and nothing is asked of it.
+    pub tokens: Tokens,
+    /// What an operator presents to purge; without it nobody may.
+    pub purge: Option<Token>,
+}
 
 /// Bounds of what is accepted.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +61,7 @@ struct Counters {
     invalidations: AtomicU64,
     purges: AtomicU64,
     faults: AtomicU64,
+    refused: AtomicU64,
 }
 
 struct Sidecar<S> {
@@ -56,14 +69,17 @@ struct Sidecar<S> {
     waiting: Waiting,
     limits: Limits,
     counters: Counters,
-    token: Option<Token>,
+    access: Access,
+    attempts: Attempts,
 }
 
 type Shared<S> = State<Arc<Sidecar<S>>>;
 
-/// The routes over a store.
-pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, token: Option<Token>) -> Router {
-    let sidecar = Sidecar { store, waiting, limits, counters: Counters::default(), token };
+/// The routes over a store. What is under `/v1/` asks for a token, whatever it is; purging asks for the operator's.
+pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, access: Access) -> Router {
+    let sidecar =
+        Sidecar { store, waiting, limits, counters: Counters::default(), access, attempts: Attempts::default() };
+    let sidecar = Arc::new(sidecar);
     Router::new()
         .route(LOOK_UP_PATH, post(look_up::<S>))
         .route(&format!("{ENTRIES_PATH}{{key}}"), put(write::<S>))
@@ -71,17 +87,20 @@ pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, token: 
         .route(INVALIDATE_PATH, post(invalidate::<S>))
         .route(EVENTS_PATH, get(events::<S>))
         .route(PURGE_PATH, post(purge::<S>))
-        .route("/healthz", get(health::<S>))
+        .route("/healthz", get(health::health::<S>))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready::<S>))
         .route("/metrics", get(metrics::<S>))
         .layer(DefaultBodyLimit::max(limits.max_entry_bytes))
-        .with_state(Arc::new(sidecar))
+        .layer(axum::middleware::from_fn_with_state(sidecar.clone(), guard::guard::<S>))
+        .with_state(sidecar)
 }
 
 /// Why a request was not carried out.
 enum Refusal {
     /// `400`: the request is not what the contract says.
     Malformed(String),
-    /// `401` or `403`: not the operator.
+    /// `401`, `403` or `429`: without the token that is asked for.
     NotAllowed(StatusCode, &'static str),
     /// `503`: the store is in trouble.
     Store(Fault),
@@ -107,6 +126,23 @@ impl<S> Sidecar<S> {
         self.counters.faults.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(fault = %fault, "store");
         Refusal::Store(fault)
+    }
+
+    /// Someone came without the token that is asked for.
+    fn refusal(&self, peer: Peer, path: &str, setting: &str) -> Refusal {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let (refused, line) = self.attempts.refuse(peer, path, setting, Instant::now());
+        if let Some(line) = line {
+            tracing::warn!("{line}");
+        }
+        match refused {
+            Refused::Unauthorised => {
+                Refusal::NotAllowed(StatusCode::UNAUTHORIZED, "present the token: Authorization: Bearer …")
+            }
+            Refused::TooOften => {
+                Refusal::NotAllowed(StatusCode::TOO_MANY_REQUESTS, "too many attempts without the token; wait a minute")
+            }
+        }
     }
 }
 
@@ -205,16 +241,17 @@ async fn events<S: Store>(State(sidecar): Shared<S>, Query(following): Query<Fol
 
 async fn purge<S: Store>(
     State(sidecar): Shared<S>,
+    peer: Option<Extension<ConnectInfo<Peer>>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<axum::Json<serde_json::Value>, Refusal> {
-    let Some(token) = &sidecar.token else {
+    let Some(token) = &sidecar.access.purge else {
         let how = "purging is off; start the sidecar with LARDER_PURGE_TOKEN";
         return Err(Refusal::NotAllowed(StatusCode::FORBIDDEN, how));
     };
     if !token.is_presented(&headers) {
-        let how = "present the token: Authorization: Bearer …";
-        return Err(Refusal::NotAllowed(StatusCode::UNAUTHORIZED, how));
+        let peer = peer.map_or(Peer(None), |Extension(ConnectInfo(peer))| peer);
+        return Err(sidecar.refusal(peer, PURGE_PATH, "LARDER_PURGE_TOKEN"));
     }
     let order: Order = parsed(&body)?;
     let soft = order.soft;
@@ -226,11 +263,6 @@ async fn purge<S: Store>(
     sidecar.waiting.wake_all();
     tracing::info!(soft, scopes = ?purges.iter().map(|purge| &purge.scope).collect::<Vec<_>>(), "purged");
     Ok(axum::Json(order::told(&purges)))
-}
-
-async fn health<S: Store>(State(sidecar): Shared<S>) -> Result<Response, Refusal> {
-    sidecar.store.ping().await.map_err(Refusal::Store)?;
-    Ok(axum::Json(json!({ "status": "ok", "store": sidecar.store.describe() })).into_response())
 }
 
 /// Prometheus text.
@@ -249,6 +281,7 @@ async fn metrics<S: Store>(State(sidecar): Shared<S>) -> String {
     line("larder_sidecar_invalidated_keys_total", &counters.invalidations);
     line("larder_sidecar_purges_total", &counters.purges);
     line("larder_sidecar_store_faults_total", &counters.faults);
+    line("larder_sidecar_refused_attempts_total", &counters.refused);
     text.push_str(&format!("larder_sidecar_waiting_lookups {}\n", sidecar.waiting.len()));
     text
 }

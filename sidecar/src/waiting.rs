@@ -64,6 +64,11 @@ impl Waiting {
         self.wake_all();
     }
 
+    /// Whether [`Waiting::close`] was called.
+    pub fn is_closing(&self) -> bool {
+        self.0.closing.load(Ordering::Relaxed)
+    }
+
     /// How many look-ups are held back.
     pub fn len(&self) -> usize {
         self.keys().values().map(|(_, count)| count).sum()

@@ -11,7 +11,7 @@ use larder_cache_core::store_api::{
     Fence, Holder, KeyDigest, LeaseTerms, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer, entry,
 };
 use larder_sidecar::store::memory::Memory;
-use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
+use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Purged, Purges, Store, Waiting};
 use larder_stack::{RedisCluster, RedisSentinels, RedisServer};
 
@@ -383,6 +383,7 @@ async fn redis(server: &RedisServer) -> Redis {
         max_variants: 4,
         timeout: Duration::from_secs(1),
         seal: Seal::default(),
+        tls: Tls::default(),
     };
     Redis::connect(settings).await.unwrap()
 }
@@ -416,6 +417,7 @@ async fn on(url: &str, namespace: &str) -> Redis {
         max_variants: 4,
         timeout: Duration::from_secs(2),
         seal: Seal::default(),
+        tls: Tls::default(),
     };
     Redis::connect(settings).await.unwrap()
 }
@@ -567,6 +569,7 @@ async fn a_redis_that_cannot_be_reached_is_named_without_its_password() {
         max_variants: 4,
         timeout: Duration::from_secs(1),
         seal: Seal::default(),
+        tls: Tls::default(),
     };
     let problem = Redis::connect(settings).await.err().unwrap().0;
     assert!(problem.contains("127.0.0.1:1") && !problem.contains("secret"), "{problem}");
@@ -633,6 +636,7 @@ async fn whoever_writes_to_redis_without_the_secret_puts_nothing_into_the_cache(
             max_variants: 4,
             timeout: Duration::from_secs(1),
             seal,
+            tls: Tls::default(),
         };
         Redis::connect(settings)
     };

@@ -1,5 +1,6 @@
 //! `larder-stack`: runs the system, swaps the filter's configuration, renders Envoy's.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -124,6 +125,7 @@ async fn run(options: Run) -> Result<(), StackError> {
         filter_config: read(&options.config)?,
         workers: options.workers,
         custom_methods: options.custom_methods,
+        token: Some(token()?),
         run_dir: Some(run_dir(options.port)),
         ..Settings::default()
     };
@@ -205,6 +207,22 @@ fn render(options: &Render) -> Result<(), StackError> {
 
 fn read(path: &Path) -> Result<String, StackError> {
     std::fs::read_to_string(path).map_err(|error| StackError(format!("{}: {error}", path.display())))
+}
+
+/// The token between the filter and the sidecar: what the environment gives, else one for this run alone.
+fn token() -> Result<String, StackError> {
+    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    if let Some(token) = given("LARDER_TOKEN") {
+        return Ok(token);
+    }
+    if let Some(path) = given("LARDER_TOKEN_FILE") {
+        return read(Path::new(&path));
+    }
+    let mut random = [0; 32];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut random))
+        .map_err(|error| StackError(format!("no random numbers: {error}; set LARDER_TOKEN")))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn run_dir(port: u16) -> PathBuf {

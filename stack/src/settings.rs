@@ -45,6 +45,8 @@ pub struct Settings {
     pub custom_methods: bool,
     /// Whether Envoy writes a line for each request.
     pub access_log: bool,
+    /// The token between the filter and the sidecar; of two, with a comma between them, the filter presents the first.
+    pub token: Option<String>,
     /// Settings for the sidecar.
     pub sidecar_env: Vec<(String, String)>,
     /// Changes to the text of Envoy's configuration: each first text, which has to occur, is replaced by the second.
@@ -90,6 +92,7 @@ impl Default for Settings {
             sidecar: None,
             custom_methods: false,
             access_log: true,
+            token: None,
             sidecar_env: Vec::new(),
             envoy_edits: Vec::new(),
         }

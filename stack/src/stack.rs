@@ -76,7 +76,7 @@ impl Stack {
         let rendered = render::edited(rendered, &settings.envoy_edits).map_err(StackError)?;
         std::fs::write(run_dir.join("envoy.yaml"), rendered).map_err(io)?;
         write_filter_config(&run_dir, &wasm, &settings.filter_config)?;
-        let envoy = start_envoy(&envoy_binary, &run_dir, settings.workers)?;
+        let envoy = start_envoy(&envoy_binary, &run_dir, &settings)?;
         let mut stack = Self {
             settings,
             envoy,
@@ -317,12 +317,29 @@ fn write_filter_config(run_dir: &Path, wasm: &Path, config: &str) -> Result<()> 
     std::fs::rename(part, path).map_err(io)
 }
 
-fn start_envoy(binary: &Path, run_dir: &Path, workers: usize) -> Result<Process> {
+fn start_envoy(binary: &Path, run_dir: &Path, settings: &Settings) -> Result<Process> {
     let mut command = Command::new(binary);
     let address_file = run_dir.join("admin.address");
     let _ = std::fs::remove_file(&address_file);
     command.arg("-c").arg(run_dir.join("envoy.yaml")).arg("--admin-address-path").arg(&address_file);
-    command.args(["--concurrency", &workers.to_string(), "--use-dynamic-base-id", "-l", "info", "--drain-time-s", "1"]);
+    command.args([
+        "--concurrency",
+        &settings.workers.to_string(),
+        "--use-dynamic-base-id",
+        "-l",
+        "info",
+        "--drain-time-s",
+        "1",
+    ]);
+    // The filter reads it from there, so that no file holds it and a swapped configuration needs none.
+    match settings
+        .token
+        .as_deref()
+        .and_then(|token| token.split([',', '\n']).map(str::trim).find(|one| !one.is_empty()))
+    {
+        Some(token) => command.env("LARDER_TOKEN", token),
+        None => command.env_remove("LARDER_TOKEN"),
+    };
     command.args(["--component-log-level", "upstream:warning,main:warning"]);
     Process::start("envoy", command, &run_dir.join("envoy.log")).map_err(|error| {
         StackError(format!("cannot start {}: {error}; run make envoy, or set ENVOY", binary.display()))
@@ -370,7 +387,12 @@ async fn start_sidecar(
 
 async fn launch_sidecar(settings: &Settings, root: &Path, run_dir: &Path, listen: &str) -> Result<(Process, String)> {
     let mut command = Command::new(built(root, "target/release/larder-sidecar", "make build")?);
-    command.args(["--listen", listen]).envs(settings.sidecar_env.iter().cloned());
+    command.args(["--listen", listen]).env_remove("LARDER_TOKEN_FILE");
+    match &settings.token {
+        Some(token) => command.env("LARDER_TOKEN", token),
+        None => command.env_remove("LARDER_TOKEN"),
+    };
+    command.envs(settings.sidecar_env.iter().cloned());
     match &settings.store {
         StoreKind::Memory => command.env_remove("REDIS_URL"),
         StoreKind::Redis(url) => command.env("REDIS_URL", url),

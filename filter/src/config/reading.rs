@@ -7,7 +7,7 @@ use larder_cache_core::http_time::DeltaSeconds;
 use larder_cache_core::policy::{Policy, RangeOnMiss, StatusRange, Tell};
 use serde_json::{Map, Value};
 
-use super::{Config, DEFAULT_L1_BYTES, Rule};
+use super::{Config, DEFAULT_L1_BYTES, Rule, Secret};
 
 mod request_fields;
 
@@ -48,6 +48,10 @@ const POLICY_MEMBERS: [&str; 31] = [
 
 /// A shorter debug token could be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
+/// Every member of `store`.
+const STORE_MEMBERS: [&str; 5] = ["enabled", "cluster", "token", "timeout_ms", "wait_ms"];
+/// How a token looks.
+pub(super) const TOKEN_FORM: &str = "must be one token of at least 16 visible ASCII characters without a comma";
 
 /// Reads values and collects mistakes; a mistaken value becomes its default, so that reading goes on.
 #[derive(Default)]
@@ -61,7 +65,7 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn config(&mut self, value: &Value) -> Config {
         let top = self.object(value, "", &["store", "limits", "rules", "namespace", "refresh_cluster", "debug_token"]);
-        let store = self.object(member(&top, "store"), "store", &["enabled", "cluster", "timeout_ms", "wait_ms"]);
+        let store = self.object(member(&top, "store"), "store", &STORE_MEMBERS);
         let store_enabled = self.flag(&store, "store", "enabled", true);
         self.storeless = !store_enabled;
         let limits_names = ["l1_bytes", "collapse_wait_ms", "lease_ms"];
@@ -72,6 +76,7 @@ impl Reader {
         Config {
             store_enabled,
             store_cluster: cluster,
+            store_token: self.token(&store),
             store_timeout_ms: self.number(&store, "store", "timeout_ms", 50, 1, 10_000),
             store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, 30_000),
             namespace: Arc::from(namespace.into_bytes()),
@@ -81,6 +86,15 @@ impl Reader {
             refresh_cluster: self.text(&top, "", "refresh_cluster"),
             rules: self.rules(top.get("rules")),
         }
+    }
+
+    fn token(&mut self, store: &Map<String, Value>) -> Option<Secret> {
+        let value = store.get("token").filter(|value| !value.is_null())?;
+        let secret = value.as_str().and_then(Secret::new);
+        if secret.is_none() {
+            self.mistake("store.token", TOKEN_FORM);
+        }
+        secret
     }
 
     fn rules(&mut self, value: Option<&Value>) -> Vec<Rule> {

@@ -1,31 +1,10 @@
-//! An operator's order to purge: who may give it, and how it reads.
+//! An operator's order to purge, as it reads.
 
-use axum::http::{HeaderMap, header};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::{PrimaryKey, canonical_authority, canonical_scheme};
 use larder_cache_core::purge::{MAX_TAG_BYTES, Purge, Scope};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
-
-/// The operator's token. Only its digest is kept.
-#[derive(Clone, Debug)]
-pub struct Token([u8; 32]);
-
-impl Token {
-    /// From the setting.
-    pub fn new(token: &str) -> Self {
-        Self(Sha256::digest(token).into())
-    }
-
-    /// Whether `Authorization: Bearer` carries it; in the same time whatever differs.
-    pub(super) fn is_presented(&self, headers: &HeaderMap) -> bool {
-        let value = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
-        let presented = value.strip_prefix(b"Bearer ").unwrap_or_default();
-        self.0.ct_eq(&Sha256::digest(presented)).into()
-    }
-}
 
 /// `{"url": …}`, `{"tag": …}`, `{"tags": […]}`, `{"prefix": …}` or `{"everything": true}`, each with `"soft": true` if so
 /// wished.
@@ -198,21 +177,5 @@ mod tests {
         ] {
             assert!(purges(json).unwrap_err().contains(part), "{json}");
         }
-    }
-
-    #[test]
-    fn only_the_token_itself_opens() {
-        let token = Token::new("secret");
-        for (value, opens) in [
-            ("Bearer secret", true),
-            ("Bearer secre", false),
-            ("Bearer ", false),
-            ("secret", false),
-            ("bearer secret", false),
-        ] {
-            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())]);
-            assert_eq!(token.is_presented(&headers), opens, "{value}");
-        }
-        assert!(!token.is_presented(&HeaderMap::new()));
     }
 }

@@ -15,27 +15,34 @@
 //! by itself, and each operation is one script and one round trip. What is read back is checked; what is damaged was
 //! never there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::purge::Purge;
 use larder_cache_core::store_api::entry::{self, BODY_FIELD, Entry};
 use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
-use redis::{RedisError, Script, ScriptInvocation, Value};
+use redis::{Script, ScriptInvocation, Value};
 use serde_json::json;
 
 use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store};
 use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
 
+mod dial;
 mod follow;
 mod link;
+mod pause;
+mod place;
 mod purges;
+mod reach;
 mod seal;
+mod tls;
 
 pub use follow::follow;
-pub use link::{Link, Place};
+pub use link::Link;
+pub use place::Place;
 use seal::SEAL_FIELD;
 pub use seal::Seal;
+pub use tls::Tls;
 
 /// The store.
 pub struct Redis {
@@ -51,6 +58,9 @@ pub struct Redis {
     announce: Script,
 }
 
+/// What lies under a key beside its variants: index, leases, mark, time of the last invalidation, probe of room.
+const PARTS: [&str; 5] = ["i", "l", "u", "x", "o"];
+
 /// How Redis is reached.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -64,6 +74,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Seals entries, where there is a secret.
     pub seal: Seal,
+    /// For `rediss://…`.
+    pub tls: Tls,
 }
 
 impl Redis {
@@ -72,21 +84,13 @@ impl Redis {
         self.link.clone()
     }
 
-    /// Connects. The error is one line that names the URL without its password.
-    pub async fn connect(settings: Settings) -> Result<Self, Fault> {
+    /// The store, whether or not Redis can be reached: the link connects by itself, and again whenever it has to. The
+    /// error names a setting.
+    pub fn open(settings: Settings) -> Result<Self, Fault> {
         let shown = masked(&settings.url);
-        let fail = |error: RedisError| {
-            Fault(format!(
-                "cannot reach Redis at {shown}: {error}; check REDIS_URL, or unset it to keep entries in memory"
-            ))
-        };
         let place = Place::parse(&settings.url).map_err(Fault)?;
-        let link = tokio::time::timeout(Duration::from_secs(4), Link::connect(&place, settings.timeout));
-        let slow = format!(
-            "cannot reach Redis at {shown}: no answer within 4 s; check REDIS_URL, or unset it to keep entries in memory"
-        );
-        let link = link.await.map_err(|_| Fault(slow))?.map_err(fail)?;
-        let store = Self {
+        let link = Link::open(&place, settings.tls, shown.clone(), settings.timeout).map_err(Fault)?;
+        Ok(Self {
             link,
             description: format!("redis {shown}"),
             namespace: settings.namespace,
@@ -97,13 +101,37 @@ impl Redis {
             release: Script::new(include_str!("release.lua")),
             invalidate: Script::new(include_str!("invalidate.lua")),
             announce: Script::new(include_str!("announce.lua")),
-        };
-        store.ping().await?;
+        })
+    }
+
+    /// The store, once Redis has answered. The error is one line that names the URL without its password.
+    pub async fn connect(settings: Settings) -> Result<Self, Fault> {
+        let store = Self::open(settings)?;
+        store.answers().await?;
         Ok(store)
+    }
+
+    /// Waits for the first answer, or the first reason why there is none.
+    pub async fn answers(&self) -> Result<(), Fault> {
+        let deadline = Instant::now() + Duration::from_secs(4);
+        loop {
+            match self.ping().await {
+                Err(fault) if self.link.is_undecided() && Instant::now() < deadline => drop(fault),
+                answer => return answer,
+            }
+        }
     }
 
     fn base(&self, key: &KeyDigest) -> String {
         format!("{}:{{{key}}}", self.namespace)
+    }
+
+    /// The names that scripts make of the base: all are declared, the base itself first. Only which variants there are
+    /// is not known before the script has looked.
+    fn names(&self, key: &KeyDigest) -> Vec<String> {
+        let base = self.base(key);
+        let parts = PARTS.iter().map(|part| format!("{base}:{part}")).collect::<Vec<_>>();
+        std::iter::once(base).chain(parts).collect()
     }
 
     fn channel(&self) -> String {
@@ -111,7 +139,7 @@ impl Redis {
     }
 
     async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<Value, Fault> {
-        self.link.run(invocation).await.map_err(|error: RedisError| Fault(error.to_string()))
+        self.link.run(invocation).await
     }
 }
 
@@ -124,7 +152,7 @@ impl Store for Redis {
     async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
         let mut invocation = self.look_up.prepare_invoke();
         invocation
-            .key(self.base(&asked.key))
+            .key(self.names(&asked.key))
             .arg(serde_json::to_string(&asked.presented).unwrap_or_else(|_| "{}".to_owned()))
             .arg(asked.now_ms.as_millis())
             .arg(asked.lease.map_or(0, |terms| terms.lease_ms))
@@ -138,7 +166,8 @@ impl Store for Redis {
         let record = json!({ "selectors": meta.selectors, "received": meta.response_time_ms.as_millis() });
         let mut invocation = self.write.prepare_invoke();
         invocation
-            .key(self.base(&key))
+            .key(self.names(&key))
+            .key(format!("{}:v:{}", self.base(&key), meta.variant_id()))
             .arg(fence.map_or("", |fence| fence.0.as_str()))
             .arg(meta.request_time_ms.as_millis())
             .arg(meta.variant_id())
@@ -165,7 +194,7 @@ impl Store for Redis {
     async fn release(&self, release: &Release) -> Result<(), Fault> {
         let mut invocation = self.release.prepare_invoke();
         invocation
-            .key(self.base(&release.key))
+            .key(self.names(&release.key))
             .arg(&release.fence.0)
             .arg(release.uncacheable_ms)
             .arg(self.channel())
@@ -177,7 +206,7 @@ impl Store for Redis {
         for key in keys {
             let mut invocation = self.invalidate.prepare_invoke();
             invocation
-                .key(self.base(key))
+                .key(self.names(key))
                 .arg(time.as_millis())
                 .arg(INVALIDATION_MEMORY_MS)
                 .arg(self.channel())
@@ -210,8 +239,7 @@ impl Store for Redis {
     async fn ping(&self) -> Result<(), Fault> {
         // In a cluster this asks a node for a key of ours, not any node whether it lives.
         let key = purges::log_key(&self.namespace);
-        let asked: Result<i64, RedisError> = self.link.query(redis::cmd("EXISTS").arg(key)).await;
-        asked.map(drop).map_err(|error| Fault(error.to_string()))
+        self.link.query::<i64>(redis::cmd("EXISTS").arg(key)).await.map(drop)
     }
 
     fn describe(&self) -> String {
@@ -288,6 +316,24 @@ pub fn masked(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_name_that_a_script_makes_is_declared_but_the_variants() {
+        for script in [
+            include_str!("look_up.lua"),
+            include_str!("write.lua"),
+            include_str!("release.lua"),
+            include_str!("invalidate.lua"),
+        ] {
+            let made = script.replace("KEYS[1] .. ':", "base .. ':");
+            let mut parts =
+                made.split("base .. ':").skip(1).filter_map(|rest| rest.split(['\'', ':']).next()).peekable();
+            assert!(parts.peek().is_some());
+            for part in parts {
+                assert!(PARTS.contains(&part) || part == "v", "{part}");
+            }
+        }
+    }
 
     #[test]
     fn a_password_is_never_shown() {

@@ -9,5 +9,6 @@ mod overrides;
 mod passing;
 mod rfc;
 mod rules;
+mod sidecar;
 mod support;
 mod whose;

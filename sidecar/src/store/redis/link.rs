@@ -1,200 +1,274 @@
-//! How Redis is reached: one server, a cluster, or the master that sentinels name.
+//! The way to Redis: one server, a cluster, or the master that sentinels name.
 //!
-//! What this decides: what `REDIS_URL` means, and when a connection is given up. Redirections, reconnection and pipelining
-//! are the library's.
+//! What this decides: when a connection is made anew. One that ends, that no longer answers, or that leads to a server
+//! which may not write, is replaced; so is one that cannot be made, for as long as that takes. No command has to come
+//! for it. Redirections within a cluster and pipelining are the library's.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection, PubSub};
-use redis::cluster::ClusterClient;
+use redis::aio::PubSub;
 use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo, RedisError, RedisResult,
-    ScriptInvocation, Value,
-};
-use tokio::sync::Mutex;
+use redis::{Cmd, FromRedisValue, RedisError, RedisResult, ScriptInvocation, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
-/// Longest time to connect.
-const CONNECT: Duration = Duration::from_secs(1);
-
-/// Where Redis is, as `REDIS_URL` says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// `redis://…`, `rediss://…`
-    Server(String),
-    /// `redis+cluster://[user:password@]host:port,host:port`: each as a URL of its own.
-    Cluster(Vec<String>),
-    /// `redis+sentinel://[user:password@]host:port,host:port/MASTER[/database]`
-    Sentinel {
-        /// Each sentinel as a URL.
-        sentinels: Vec<String>,
-        /// The master's name.
-        master: String,
-        /// The master's user, password and database, as a URL without a host.
-        credentials: String,
-    },
-}
-
-impl Place {
-    /// Reads `REDIS_URL`. The error says what it may look like.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        const FORMS: &str = "REDIS_URL is redis://host, rediss://host, redis+cluster://host:port,host:port or \
-                             redis+sentinel://host:port,host:port/master";
-        let (scheme, rest) = url.split_once("://").ok_or(FORMS)?;
-        let plain = if scheme.starts_with("rediss") { "rediss" } else { "redis" };
-        let (credentials, rest) = match rest.rsplit_once('@') {
-            Some((credentials, rest)) => (format!("{credentials}@"), rest),
-            None => (String::new(), rest),
-        };
-        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let hosts: Vec<&str> = hosts.split(',').filter(|host| !host.is_empty()).collect();
-        if hosts.is_empty() {
-            return Err(FORMS.to_owned());
-        }
-        match scheme {
-            "redis" | "rediss" if hosts.len() == 1 => Ok(Self::Server(url.to_owned())),
-            "redis+cluster" | "rediss+cluster" => {
-                Ok(Self::Cluster(hosts.iter().map(|host| format!("{plain}://{credentials}{host}")).collect()))
-            }
-            "redis+sentinel" | "rediss+sentinel" => {
-                let (master, database) = path.split_once('/').unwrap_or((path, ""));
-                if master.is_empty() {
-                    return Err(format!("the master's name is missing; {FORMS}"));
-                }
-                Ok(Self::Sentinel {
-                    sentinels: hosts.iter().map(|host| format!("{plain}://{host}")).collect(),
-                    master: master.to_owned(),
-                    credentials: format!("{plain}://{credentials}master/{database}"),
-                })
-            }
-            _ => Err(FORMS.to_owned()),
-        }
-    }
-}
+use super::dial::{Plain, meaning};
+use super::pause::Pause;
+use super::reach::Reach;
+use super::{Fault, Place, Tls};
 
 /// A way to Redis. Cheap to clone; all clones share one pipelined connection.
 #[derive(Clone)]
-pub struct Link(Way);
+pub struct Link(Arc<Shared>);
 
+/// A connection, of whatever kind.
 #[derive(Clone)]
-enum Way {
-    Server(Box<Client>, ConnectionManager),
-    Cluster(Vec<Client>, ClusterConnection),
-    Sentinel(Arc<Mutex<Master>>),
+pub(super) enum Connection {
+    /// To one server.
+    Plain(Plain),
+    /// To all nodes of a cluster.
+    Cluster(ClusterConnection),
 }
 
-/// The master as the sentinels last named it.
-struct Master {
-    sentinels: SentinelClient,
-    connection: Option<MultiplexedConnection>,
+struct Shared {
+    reach: Reach,
+    /// For people: the URL without its password.
+    shown: String,
     timeout: Duration,
+    begun: Instant,
+    /// When Redis was heard last, in milliseconds since `begun`.
+    heard: AtomicU64,
+    state: watch::Sender<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Connection>,
+    /// Which connection this is, counted from 1.
+    number: u64,
+    made: Option<Instant>,
+    /// Another is being made.
+    renewing: bool,
+    pause: Pause,
+    /// Why there is none. While this is unknown, commands wait for the attempt under way.
+    why: Option<String>,
+    /// What was last logged, so that it is said once.
+    said: Option<String>,
+}
+
+/// What a command's failure says about the connection it was sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing.
+    Sound,
+    /// Another should be made; this one may serve until then.
+    Doubtful,
+    /// It is over.
+    Broken,
 }
 
 impl Link {
-    /// Connects; each command may then take `timeout`.
-    pub async fn connect(place: &Place, timeout: Duration) -> RedisResult<Self> {
-        Ok(Self(match place {
-            Place::Server(url) => {
-                let client = Client::open(url.as_str())?;
-                let config = ConnectionManagerConfig::new()
-                    .set_connection_timeout(Some(CONNECT))
-                    .set_response_timeout(Some(timeout))
-                    .set_number_of_retries(1);
-                let manager = ConnectionManager::new_with_config(client.clone(), config).await?;
-                Way::Server(Box::new(client), manager)
-            }
-            Place::Cluster(nodes) => {
-                let clients = nodes.iter().map(|node| Client::open(node.as_str())).collect::<RedisResult<Vec<_>>>()?;
-                let cluster = ClusterClient::builder(nodes.iter().map(String::as_str))
-                    .connection_timeout(CONNECT)
-                    .response_timeout(timeout)
-                    .retries(3)
-                    .min_retry_wait(10)
-                    .max_retry_wait(100)
-                    .build()?;
-                Way::Cluster(clients, cluster.get_async_connection().await?)
-            }
-            Place::Sentinel { sentinels, master, credentials } => {
-                let info: ConnectionInfo = credentials.as_str().into_connection_info()?;
-                let node =
-                    SentinelNodeConnectionInfo::default().set_redis_connection_info(info.redis_settings().clone());
-                let urls: Vec<&str> = sentinels.iter().map(String::as_str).collect();
-                let client = SentinelClient::build(urls, master.clone(), Some(node), SentinelServerType::Master)?;
-                let master = Master { sentinels: client, connection: None, timeout };
-                Way::Sentinel(Arc::new(Mutex::new(master)))
-            }
-        }))
+    /// Begins to connect and goes on until that succeeds; each command may take `timeout`. The error names a setting.
+    pub fn open(place: &Place, tls: Tls, shown: String, timeout: Duration) -> Result<Self, String> {
+        let shared = Shared {
+            reach: Reach::new(place, tls, timeout)?,
+            shown,
+            timeout,
+            begun: Instant::now(),
+            heard: AtomicU64::new(0),
+            state: watch::Sender::default(),
+        };
+        let link = Self(Arc::new(shared));
+        renew(&link.0, 0, Verdict::Broken, "");
+        Ok(link)
     }
 
     /// Runs a script.
-    pub async fn run(&self, invocation: &ScriptInvocation<'_>) -> RedisResult<Value> {
-        match &self.0 {
-            Way::Server(_, manager) => invocation.invoke_async(&mut manager.clone()).await,
-            Way::Cluster(_, cluster) => invocation.invoke_async(&mut cluster.clone()).await,
-            Way::Sentinel(master) => {
-                let mut connection = master.lock().await.connection().await?;
-                let result = invocation.invoke_async(&mut connection).await;
-                lost(master, &result).await;
-                result
-            }
-        }
+    pub async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<Value, Fault> {
+        self.ask(async |connection| match connection {
+            Connection::Plain(mut plain) => invocation.invoke_async(&mut plain.connection).await,
+            Connection::Cluster(mut cluster) => invocation.invoke_async(&mut cluster).await,
+        })
+        .await
     }
 
     /// Runs a command.
-    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        match &self.0 {
-            Way::Server(_, manager) => command.query_async(&mut manager.clone()).await,
-            Way::Cluster(_, cluster) => command.query_async(&mut cluster.clone()).await,
-            Way::Sentinel(master) => {
-                let mut connection = master.lock().await.connection().await?;
-                let result = command.query_async(&mut connection).await;
-                lost(master, &result).await;
-                result
-            }
-        }
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+        self.ask(async |connection| match connection {
+            Connection::Plain(mut plain) => command.query_async(&mut plain.connection).await,
+            Connection::Cluster(mut cluster) => command.query_async(&mut cluster).await,
+        })
+        .await
     }
 
     /// A connection to listen on. In a cluster any node will do: messages reach all.
-    pub async fn pubsub(&self) -> RedisResult<PubSub> {
-        match &self.0 {
-            Way::Server(client, _) => client.get_async_pubsub().await,
-            Way::Cluster(clients, _) => {
-                let mut last = Err(RedisError::from((redis::ErrorKind::Client, "no node of the cluster answers")));
-                for client in clients {
-                    last = client.get_async_pubsub().await;
-                    if last.is_ok() {
-                        break;
-                    }
+    pub async fn pubsub(&self) -> Result<PubSub, Fault> {
+        self.0.reach.listening().await.map_err(|why| self.0.fault(&why))
+    }
+
+    /// Whether the first attempt to connect is still under way.
+    pub(super) fn is_undecided(&self) -> bool {
+        let state = self.0.state.borrow();
+        state.connection.is_none() && state.why.is_none()
+    }
+
+    /// Which connection commands go to: it changes when another is made.
+    pub fn number(&self) -> u64 {
+        self.0.state.borrow().number
+    }
+
+    async fn ask<T>(&self, send: impl AsyncFnOnce(Connection) -> RedisResult<T>) -> Result<T, Fault> {
+        let (connection, number) = self.0.connection().await?;
+        let kind = matches!(connection, Connection::Cluster(_));
+        let sent = self.0.now();
+        let result = send(connection).await;
+        let verdict = match &result {
+            Ok(_) => Verdict::Sound,
+            Err(error) => verdict(error, kind, self.0.heard.load(Ordering::Relaxed) > sent),
+        };
+        // A server that says no has answered.
+        if result.as_ref().err().is_none_or(|error| error.code().is_some()) {
+            self.0.heard.fetch_max(self.0.now(), Ordering::Relaxed);
+        }
+        result.map_err(|error| {
+            let why = if error.is_timeout() { "it does not answer in time".to_owned() } else { meaning(&error) };
+            renew(&self.0, number, verdict, &why);
+            self.0.fault(&why)
+        })
+    }
+}
+
+/// Judges the connection by a command that failed on it. `heard` says whether anything was heard since it was sent.
+fn verdict(error: &RedisError, is_cluster: bool, heard: bool) -> Verdict {
+    let code = error.code().unwrap_or_default();
+    // Before Redis 7 a script's failure is an ERR that quotes the reason.
+    let quoted = error.detail().unwrap_or_default();
+    let says = |words: &[&str]| words.iter().any(|word| code == *word || quoted.contains(&format!("-{word} ")));
+    let verdict = if error.is_timeout() {
+        // Slow is not gone: while answers come, the connection is kept.
+        if heard && !is_cluster { Verdict::Sound } else { Verdict::Broken }
+    } else if says(&["READONLY", "MASTERDOWN", "CLUSTERDOWN"]) {
+        Verdict::Doubtful
+    } else if says(&["NOAUTH", "WRONGPASS"]) || error.kind() == redis::ErrorKind::AuthenticationFailed {
+        Verdict::Broken
+    } else if code.is_empty() && error.kind() != redis::ErrorKind::UnexpectedReturnType {
+        // Not the server's words: the connection's.
+        Verdict::Broken
+    } else {
+        Verdict::Sound
+    };
+    // The other nodes of a cluster are reached meanwhile.
+    if is_cluster && verdict == Verdict::Broken { Verdict::Doubtful } else { verdict }
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn fault(&self, why: &str) -> Fault {
+        Fault(format!("Redis at {} (REDIS_URL): {why}", self.shown))
+    }
+
+    /// The connection, if need be after the first attempt to make one.
+    async fn connection(&self) -> Result<(Connection, u64), Fault> {
+        let mut state = self.state.subscribe();
+        let decided = state.wait_for(|state| state.connection.is_some() || state.why.is_some());
+        match timeout(self.timeout, decided).await {
+            Ok(Ok(state)) => match (&state.connection, &state.why) {
+                (Some(connection), _) => Ok((connection.clone(), state.number)),
+                (None, why) => Err(self.fault(why.as_deref().unwrap_or_default())),
+            },
+            _ => Err(self.fault("the connection is not made yet")),
+        }
+    }
+}
+
+/// Has another connection made in place of the one with this number, unless that is being done.
+fn renew(shared: &Arc<Shared>, number: u64, verdict: Verdict, why: &str) {
+    let mut pause = None;
+    shared.state.send_if_modified(|state| {
+        if verdict == Verdict::Sound || state.number != number {
+            return false;
+        }
+        if verdict == Verdict::Broken && state.connection.take().is_some() {
+            state.why = None;
+        }
+        if !std::mem::replace(&mut state.renewing, true) {
+            pause = Some(state.pause.next(state.made.map(|made| made.elapsed())));
+        }
+        true
+    });
+    if let Some(pause) = pause {
+        if !why.is_empty() {
+            say(shared, why);
+        }
+        tokio::spawn(make(Arc::downgrade(shared), pause));
+    }
+}
+
+/// Logs what is wrong, once.
+fn say(shared: &Shared, why: &str) {
+    let mut new = false;
+    shared.state.send_if_modified(|state| {
+        new = state.said.as_deref() != Some(why);
+        state.said = Some(why.to_owned());
+        false
+    });
+    if new {
+        tracing::warn!("{}; a connection is made anew", shared.fault(why));
+    }
+}
+
+/// Tries until there is a connection, or nobody wants one.
+async fn make(shared: Weak<Shared>, mut pause: Duration) {
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(strong) = shared.upgrade() else { return };
+        let number = strong.state.borrow().number + 1;
+        let ended = {
+            let shared = shared.clone();
+            move || {
+                if let Some(shared) = shared.upgrade() {
+                    renew(&shared, number, Verdict::Broken, "it ended the connection");
                 }
-                last
             }
-            Way::Sentinel(master) => {
-                let client = master.lock().await.sentinels.async_get_client().await?;
-                client.get_async_pubsub().await
+        };
+        match strong.reach.commands(ended).await {
+            Ok(connection) => return take_up(&strong, connection),
+            Err(why) => {
+                say(&strong, &why);
+                strong.state.send_modify(|state| {
+                    state.why = Some(why);
+                    pause = state.pause.next(None);
+                });
             }
         }
     }
 }
 
-impl Master {
-    async fn connection(&mut self) -> RedisResult<MultiplexedConnection> {
-        if let Some(connection) = &self.connection {
-            return Ok(connection.clone());
+fn take_up(shared: &Shared, connection: Connection) {
+    let mut healed = None;
+    shared.state.send_modify(|state| {
+        *state = State {
+            connection: Some(connection),
+            number: state.number + 1,
+            made: Some(Instant::now()),
+            renewing: false,
+            pause: std::mem::take(&mut state.pause),
+            why: None,
+            said: state.said.take(),
+        };
+        // What is said again and again, such as that it may not write, is not over with a new connection.
+        if state.pause.is_short() {
+            healed = state.said.take();
         }
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(self.timeout));
-        let connection = self.sentinels.get_async_connection_with_config(&config).await?;
-        self.connection = Some(connection.clone());
-        Ok(connection)
-    }
-}
-
-/// After a fault the sentinels are asked anew: there may be another master.
-async fn lost<T>(master: &Mutex<Master>, result: &RedisResult<T>) {
-    if result.is_err() {
-        master.lock().await.connection = None;
+    });
+    match healed {
+        Some(_) => tracing::info!("Redis at {} is reached again", shared.shown),
+        None => tracing::debug!("Redis at {} is reached", shared.shown),
     }
 }
 
@@ -202,23 +276,33 @@ async fn lost<T>(master: &Mutex<Master>, result: &RedisResult<T>) {
 mod tests {
     use super::*;
 
+    fn of(kind: redis::ErrorKind) -> RedisError {
+        RedisError::from((kind, "x"))
+    }
+
     #[test]
-    fn a_url_names_a_server_a_cluster_or_sentinels() {
-        let server = |url: &str| Ok(Place::Server(url.to_owned()));
-        assert_eq!(Place::parse("redis://u:p@h:1/2"), server("redis://u:p@h:1/2"));
-        assert_eq!(Place::parse("rediss://h"), server("rediss://h"));
-        let nodes = ["rediss://u:p@a:1", "rediss://u:p@b:2"].map(str::to_owned).to_vec();
-        assert_eq!(Place::parse("rediss+cluster://u:p@a:1,b:2"), Ok(Place::Cluster(nodes)));
-        assert_eq!(
-            Place::parse("redis+sentinel://:p@a:1,b:2/main/3"),
-            Ok(Place::Sentinel {
-                sentinels: vec!["redis://a:1".to_owned(), "redis://b:2".to_owned()],
-                master: "main".to_owned(),
-                credentials: "redis://:p@master/3".to_owned(),
-            })
-        );
-        for wrong in ["", "h:1", "http://h", "redis://", "redis://a,b", "redis+sentinel://a:1"] {
-            assert!(Place::parse(wrong).unwrap_err().contains("redis+cluster"), "{wrong}");
+    fn silence_and_broken_bytes_end_a_connection_and_a_no_does_not() {
+        let timed_out = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        assert_eq!(verdict(&timed_out, false, false), Verdict::Broken);
+        assert_eq!(verdict(&timed_out, false, true), Verdict::Sound, "it is slow");
+        assert_eq!(verdict(&timed_out, true, true), Verdict::Doubtful, "other nodes answer");
+        let reset = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        assert_eq!(verdict(&reset, false, true), Verdict::Broken);
+        assert_eq!(verdict(&of(redis::ErrorKind::Parse), false, true), Verdict::Broken);
+        assert_eq!(verdict(&of(redis::ErrorKind::AuthenticationFailed), false, true), Verdict::Broken);
+        for (words, meant) in [
+            ("READONLY You can't write against a read only replica.", Verdict::Doubtful),
+            (
+                "ERR Error running script (call to f_1): @user_script:27: @user_script: 27: -READONLY You",
+                Verdict::Doubtful,
+            ),
+            ("NOAUTH Authentication required.", Verdict::Broken),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Verdict::Sound),
+            ("ERR unknown command", Verdict::Sound),
+        ] {
+            let said =
+                redis::parse_redis_value(format!("-{words}\r\n").as_bytes()).and_then(redis::Value::extract_error);
+            assert_eq!(verdict(&said.unwrap_err(), false, true), meant, "{words}");
         }
     }
 }

@@ -1,11 +1,10 @@
 //! Where purges lie in Redis, and how they are read back.
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::purge::{Purge, Scope};
-use redis::RedisError;
-
 use super::Link;
 use crate::purging::{LOG_LENGTH, Purges};
+use crate::store::Fault;
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::purge::{Purge, Scope};
 
 /// On the wake channel: there is a new purge in the log. Anything else there is a key.
 pub(super) const NEWS: &str = "purge";
@@ -47,7 +46,7 @@ fn purges_of(name: &str, times: &str) -> Option<[Purge; 2]> {
 }
 
 /// Reads all marks.
-pub(super) async fn load_marks(link: &Link, namespace: &str, purges: &Purges) -> Result<(), RedisError> {
+pub(super) async fn load_marks(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let marks: Vec<(String, String)> = link.query(redis::cmd("HGETALL").arg(marks_key(namespace))).await?;
     let read = marks.iter().filter_map(|(name, times)| purges_of(name, times)).flatten();
     for purge in read.filter(|purge| purge.at_ms > Timestamp::default()) {
@@ -59,7 +58,7 @@ pub(super) async fn load_marks(link: &Link, namespace: &str, purges: &Purges) ->
 type Record = (String, Vec<(String, String)>);
 
 /// Appends what is new in the log. Where the place in it is lost, the log begins anew at its end.
-pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> Result<(), RedisError> {
+pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let log = log_key(namespace);
     loop {
         let last = purges.cursor();

@@ -1,0 +1,89 @@
+//! Where the sidecar listens, and what it knows of who connects.
+//!
+//! What this decides: that it listens beyond this machine only where a token is asked for, and that small answers go out
+//! at once.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host};
+
+/// A listener whose connections send at once: an answer is not held back until the one before it is acknowledged.
+#[derive(Debug)]
+pub struct Prompt(pub TcpListener);
+
+impl Listener for Prompt {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let (stream, peer) = Listener::accept(&mut self.0).await;
+        // Without the option it is slow, not wrong.
+        let _ = stream.set_nodelay(true);
+        (stream, peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+/// Who is at the other end: an address, or a process of this machine behind a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer(pub Option<IpAddr>);
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("a process of this machine"),
+        }
+    }
+}
+
+impl Connected<IncomingStream<'_, Prompt>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Prompt>) -> Self {
+        Self(Some(stream.remote_addr().ip().to_canonical()))
+    }
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(_: IncomingStream<'_, UnixListener>) -> Self {
+        Self(None)
+    }
+}
+
+/// Where to listen.
+#[derive(Debug)]
+pub enum Place {
+    /// A TCP socket, bound.
+    Tcp(Prompt, SocketAddr),
+    /// A Unix socket, bound, and its path.
+    Unix(UnixListener, String),
+}
+
+/// Binds `listen`: `host:port`, or `unix:/path`. Without a token only this machine may connect. The error is one line
+/// with the way out.
+pub async fn bind(listen: &str, has_token: bool) -> Result<Place, String> {
+    let cannot = |error: io::Error| format!("cannot listen on {listen}: {error}; choose another with --listen");
+    if let Some(path) = listen.strip_prefix("unix:") {
+        // A socket that a dead process left behind is in the way; one that answers is not ours to take.
+        if UnixStream::connect(path).await.is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        return Ok(Place::Unix(UnixListener::bind(path).map_err(cannot)?, path.to_owned()));
+    }
+    let addresses: Vec<SocketAddr> = lookup_host(listen).await.map_err(cannot)?.collect();
+    if !has_token && addresses.iter().any(|address| !address.ip().to_canonical().is_loopback()) {
+        return Err(format!(
+            "refuses to listen on {listen} without a token: whoever reaches it could read and write what clients get; \
+             set LARDER_TOKEN or LARDER_TOKEN_FILE (openssl rand -hex 32 makes one) here and in Envoy's environment, \
+             or listen on 127.0.0.1 or unix:/path"
+        ));
+    }
+    let listener = TcpListener::bind(addresses.as_slice()).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    Ok(Place::Tcp(Prompt(listener), address))
+}
