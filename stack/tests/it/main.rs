@@ -2,9 +2,11 @@
 
 mod collapsing;
 mod configuration;
+mod edge;
 mod faults;
 mod fleet;
 mod overrides;
 mod passing;
 mod rfc;
+mod start;
 mod support;
