@@ -4,10 +4,19 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 port ?= 3000
+bind ?= 127.0.0.1
+host ?=
 workers ?= 2
 config ?= envoy/filters/demo.json
 origins ?=
 health_path ?= /health-check
+
+# What may be given on the command line; a misspelt setting would else be ignored.
+SETTINGS := port bind host workers config origins health_path suite seconds target
+VARIABLES := ENVOY REDIS_URL SHELL LARDER_% CARGO_% RUST%
+given := $(strip $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name))))
+unknown := $(filter-out $(SETTINGS) $(VARIABLES),$(given))
+$(if $(unknown),$(error $(firstword $(unknown))= is no setting of make; there are: $(SETTINGS)))
 
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
 STACK := target/release/larder-stack
@@ -17,7 +26,9 @@ STACK := target/release/larder-stack
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
-	@echo 'Settings: port=3000 workers=2 config=envoy/filters/NAME.json origins=host:port,… health_path=/…; ENVOY=/path/to/envoy suite=FOLDER (another version of the conformance suite)'
+	@echo 'Settings: port=3000 workers=2 config=envoy/filters/NAME.json origins=host:port,… health_path=/…'
+	@echo '  bind=0.0.0.0 (reachable from other machines) host=NAME (what all requests count as sent to)'
+	@echo '  ENVOY=/path/to/envoy suite=FOLDER (another version of the conformance suite)'
 
 setup: envoy ## Install what building and running needs (Rust target, Envoy)
 	@command -v rustup >/dev/null || { echo 'rustup is missing; see rustup.rs for how to install it' >&2; exit 1; }
@@ -54,12 +65,12 @@ build: wasm ## Build the filter and the programs
 	@echo '· building the programs (the first time takes about two minutes)'
 	@cargo build -q --release -p larder-stack -p larder-sidecar -p larder-mock-origin
 
-run: build ## Run the cache: make run port=3000 [origins=…] [config=…] [workers=…] [health_path=…]
-	@exec $(STACK) run --port '$(port)' --workers '$(workers)' --config '$(config)' --health-path '$(health_path)' \
-	  $(if $(origins),--origins '$(origins)')
+run: build ## Run the cache: make run port=3000 [origins=…] [config=…] [workers=…] [health_path=…] [bind=…] [host=…]
+	@exec $(STACK) run --port='$(port)' --bind='$(bind)' --workers='$(workers)' --config='$(config)' \
+	  --health-path='$(health_path)' $(if $(host),--host='$(host)') $(if $(origins),--origins='$(origins)')
 
 filter: build ## Swap the filter configuration of a running cache: make filter config=… [port=3000]
-	@$(STACK) filter --port '$(port)' --config '$(config)'
+	@$(STACK) filter --port='$(port)' --config='$(config)'
 
 test: build setup-redis lint unit e2e conformance-check ## Everything that has to pass: lint, unit, contract, end-to-end and conformance tests
 
@@ -77,10 +88,13 @@ unit: setup-redis ## Unit, property and contract tests (with a real Redis)
 	cargo test --workspace --exclude larder-stack
 	cargo test -p larder-stack --lib
 
+# How it starts, and what Envoy does before the filter, is the same with every level 1.
+WITHOUT_LEVEL_1 := --skip start:: --skip edge::
+
 e2e: build setup-redis ## End-to-end tests: real Envoy, real wasm, real sidecar, memory and Redis; level 1 on, off, small
 	cargo test -p larder-stack --test '*' -- --test-threads=2
-	LARDER_L1_BYTES=0 cargo test -p larder-stack --test '*' -- --test-threads=2
-	LARDER_L1_BYTES=65536 cargo test -p larder-stack --test '*' -- --test-threads=2
+	LARDER_L1_BYTES=0 cargo test -p larder-stack --test '*' -- --test-threads=2 $(WITHOUT_LEVEL_1)
+	LARDER_L1_BYTES=65536 cargo test -p larder-stack --test '*' -- --test-threads=2 $(WITHOUT_LEVEL_1)
 
 conformance: build setup-conformance ## Run the public HTTP cache test suite on memory and Redis; write docs/conformance.md
 	@node conformance/conformance.mjs --verbose $(if $(suite),--suite '$(suite)')

@@ -27,7 +27,9 @@ pub(crate) fn envoy(kind: Kind, origin: &str, folder: &Path, model: Option<&Answ
     let (origins, sidecars) = ([origin.to_owned()], ["127.0.0.1:1".to_owned()]);
     let config = EnvoyConfig {
         listen: ("127.0.0.1", 0),
-        admin: ("127.0.0.1", 0),
+        admin_port: 0,
+        metrics: None,
+        host: None,
         run_dir: folder,
         access_log: "",
         origins: &origins,

@@ -18,7 +18,8 @@ fn every_detail_is_in_the_table_and_nothing_else_is() {
 
 #[test]
 fn every_module_and_test_that_the_rfc_coverage_names_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    // Cargo runs tests in the package's folder, in whatever checkout this is.
+    let root = Path::new("..");
     let tests = test_names(root);
     let mut rows = 0;
     for line in include_str!("../../docs/rfc-coverage.md").lines().filter(|line| line.matches(" | ").count() >= 5) {

@@ -2,7 +2,9 @@
 //!
 //! One set of names serves both. An unknown name or an unreadable value is refused and named.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 /// How one answer departs from the plain one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,14 +35,25 @@ pub struct Behaviour {
 }
 
 /// A behaviour set ahead of time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Queued {
     /// What to do.
     #[serde(flatten)]
     pub behaviour: Behaviour,
     /// For how many requests; absent for all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
+}
+
+/// By hand: a flattened part cannot refuse unknown members, and a misspelt one would be a test that tests nothing.
+impl<'de> Deserialize<'de> for Queued {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut members = Map::<String, Value>::deserialize(deserializer)?;
+        let times = members.remove("times").unwrap_or_default();
+        let times = Option::deserialize(times).map_err(|error| D::Error::custom(format!("times: {error}")))?;
+        let behaviour = Behaviour::deserialize(Value::Object(members)).map_err(D::Error::custom)?;
+        Ok(Self { behaviour, times })
+    }
 }
 
 const MAX_BODY: usize = 64 << 20;
@@ -137,6 +150,22 @@ mod tests {
         let headers = [("A", "1"), ("a", "2"), ("cache-control", "max-age=5")];
         assert_eq!(behaviour.headers, headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert!(behaviour.chunked);
+    }
+
+    #[test]
+    fn an_unknown_member_is_refused_and_the_known_ones_are_listed() {
+        let queued: Queued = serde_json::from_str(r#"{"status": 503, "times": 2}"#).unwrap();
+        assert_eq!((queued.behaviour.status, queued.times), (Some(503), Some(2)));
+        for (json, part) in [
+            (r#"{"delay": 300}"#, "unknown field `delay`, expected one of `status`, `delay_ms`"),
+            (r#"{"time": 1}"#, "unknown field `time`"),
+            (r#"{"times": "often"}"#, "times: invalid type"),
+            (r#"{"times": -1}"#, "times: invalid value"),
+            ("[]", "invalid type"),
+        ] {
+            let error = serde_json::from_str::<Queued>(json).unwrap_err().to_string();
+            assert!(error.contains(part), "{json}: {error}");
+        }
     }
 
     #[test]

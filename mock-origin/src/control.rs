@@ -14,11 +14,13 @@ use crate::journal::Journal;
 const NO_STORE: [(&str, &str); 1] = [("cache-control", "no-store")];
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PathQuery {
     path: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct StatusQuery {
     status: u16,
 }

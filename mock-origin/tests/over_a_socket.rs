@@ -82,3 +82,19 @@ async fn an_unknown_behaviour_is_refused_and_named() {
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert!(response.text().await.unwrap().contains("mock-bogus"));
 }
+
+#[tokio::test]
+async fn an_unknown_member_of_a_behaviour_or_of_its_query_is_refused_and_named() {
+    let url = start().await;
+    let put = |query: &str, json: &'static str| {
+        Client::new().put(format!("{url}/_control/behaviour?{query}")).body(json).send()
+    };
+    let response = put("path=/data", r#"{"statuss": 503}"#).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let told = response.text().await.unwrap();
+    assert!(told.contains("unknown field `statuss`") && told.contains("`status`"), "{told}");
+    let response = put("pth=/data", r#"{"status": 503}"#).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert!(response.text().await.unwrap().contains("pth"));
+    assert_eq!(get(format!("{url}/data")).await.status(), StatusCode::OK, "nothing was queued");
+}

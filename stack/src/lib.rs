@@ -3,15 +3,20 @@
 //! Three users: `make run`, the end-to-end tests, and the benchmarks. What it leaves out: building; it says which command
 //! builds what is missing.
 
+mod checkout;
 pub mod eventually;
+mod logs;
 pub mod process;
+mod readiness;
 pub mod redis_cluster;
 mod redis_server;
 pub mod render;
 pub mod settings;
 pub mod stack;
+pub mod swap;
 
 pub use eventually::eventually;
+pub use readiness::OriginsInTrouble;
 pub use redis_cluster::{RedisCluster, RedisSentinels};
 pub use redis_server::RedisServer;
 pub use settings::{Origins, Settings, StoreKind};

@@ -5,97 +5,30 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 use larder_stack::render::EnvoyConfig;
-use larder_stack::stack::{built, project_root, swap};
-use larder_stack::{Origins, Settings, Stack, StackError, StoreKind};
+use larder_stack::stack::{built, project_root};
+use larder_stack::{Origins, Settings, Stack, StackError, StoreKind, swap};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs Larder: Envoy with the cache filter, the sidecar, and mock origins or your own.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Verb,
-}
+mod options;
 
-#[derive(Subcommand)]
-enum Verb {
-    /// Run everything until Ctrl-C
-    Run(Run),
-    /// Give a running stack another filter configuration
-    Filter(Filter),
-    /// Print Envoy's configuration
-    Render(Render),
-}
+use options::{Cli, Filter, Render, Run, Verb};
 
-#[derive(Args)]
-struct Run {
-    /// Port of the cache
-    #[arg(long, default_value_t = 3000)]
-    port: u16,
-    /// Your own services as host:port,host:port; without it two mock origins
-    #[arg(long, value_delimiter = ',')]
-    origins: Vec<String>,
-    /// Path of the health checks; empty for none
-    #[arg(long, default_value = "/health-check")]
-    health_path: String,
-    /// Time between health checks
-    #[arg(long, default_value = "10s")]
-    health_interval: String,
-    /// The filter's configuration
-    #[arg(long, default_value = "envoy/filters/demo.json")]
-    config: PathBuf,
-    /// Envoy's worker threads
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
-    /// Let methods pass that Envoy does not know (Envoy calls this work in progress)
-    #[arg(long)]
-    custom_methods: bool,
-}
-
-#[derive(Args)]
-struct Filter {
-    /// Port of the running stack
-    #[arg(long, default_value_t = 3000)]
-    port: u16,
-    /// The filter's configuration
-    #[arg(long)]
-    config: PathBuf,
-}
-
-#[derive(Args)]
-struct Render {
-    /// Port of the listener
-    #[arg(long, default_value_t = 3000)]
-    port: u16,
-    /// Origins as host:port
-    #[arg(long, value_delimiter = ',', required = true)]
-    origins: Vec<String>,
-    /// Sidecar as host:port
-    #[arg(long)]
-    sidecar: String,
-    /// Folder of the configuration in the place where Envoy runs
-    #[arg(long)]
-    run_dir: PathBuf,
-    /// Path of the health checks; empty for none
-    #[arg(long, default_value = "/health-check")]
-    health_path: String,
-    /// The filter's configuration, to be rendered too
-    #[arg(long, default_value = "envoy/filters/demo.json")]
-    config: PathBuf,
-    /// Where the module lies in the place where Envoy runs
-    #[arg(long)]
-    wasm: PathBuf,
-    /// Folder to write both files to
-    #[arg(long)]
-    out: PathBuf,
-}
+/// How long each log of a run may grow; as much again is kept of what was before.
+const LOG_BYTES: u64 = 64 << 20;
+/// Time between looks at the children and their logs.
+const WATCH: Duration = Duration::from_millis(500);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let _ = dotenvy::from_path(project_root().join(".env"));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => match options::mistake(&error) {
+            Some(mistake) => return failed(&mistake),
+            None => error.exit(),
+        },
+    };
     let result = match cli.command {
         Verb::Run(options) => run(options).await,
         Verb::Filter(options) => filter(options).await,
@@ -103,14 +36,18 @@ async fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("larder: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error.to_string()),
     }
 }
 
+fn failed(problem: &str) -> ExitCode {
+    eprintln!("larder: {problem}");
+    ExitCode::FAILURE
+}
+
 async fn run(options: Run) -> Result<(), StackError> {
+    let token_of_shell = purge_token();
+    larder_project::env_file::load(&project_root()).map_err(|mistake| StackError(mistake.to_string()))?;
     let store = match std::env::var("REDIS_URL") {
         Ok(url) if !url.is_empty() => StoreKind::Redis(url),
         _ => StoreKind::Memory,
@@ -118,11 +55,13 @@ async fn run(options: Run) -> Result<(), StackError> {
     let own = !options.origins.is_empty();
     let settings = Settings {
         port: options.port,
+        bind: options.bind,
+        host: options.host,
         origins: if own { Origins::Addresses(options.origins) } else { Origins::Mock(2) },
         health_path: options.health_path,
         health_interval: options.health_interval,
         store,
-        filter_config: read(&options.config)?,
+        filter_config: read(Path::new(&options.config))?,
         workers: options.workers,
         custom_methods: options.custom_methods,
         token: Some(token()?),
@@ -135,58 +74,97 @@ async fn run(options: Run) -> Result<(), StackError> {
         started = starting => started?,
         () = stop.told() => return Ok(()),
     };
-    introduce(&stack, options.port, own);
-    loop {
-        tokio::select! {
-            () = stop.told() => break,
-            () = tokio::time::sleep(Duration::from_millis(500)) => {
-                if let Some(ended) = stack.ended_child() {
-                    stack.stop().await;
-                    return Err(StackError(ended));
-                }
-            }
-        }
+    introduce(&stack, own, token_of_shell.is_some());
+    let served = tokio::select! {
+        served = serve(&mut stack) => served,
+        () = stop.told() => Ok(()),
+    };
+    if served.is_ok() {
+        println!("· stopping");
     }
-    println!("· stopping");
     stack.stop().await;
-    Ok(())
+    served
 }
 
-fn introduce(stack: &Stack, port: u16, own: bool) {
+/// Says that Larder is ready as soon as an origin is asked, and returns when a child has ended.
+async fn serve(stack: &mut Stack) -> Result<(), StackError> {
+    let mut told = Vec::new();
+    let mut waiting = true;
+    loop {
+        if waiting {
+            let trouble = stack.origins_in_trouble().await;
+            for line in trouble.lines.iter().filter(|line| !told.contains(*line)) {
+                println!(
+                    "· {}: {line}",
+                    if trouble.all { "not ready, no origin is well" } else { "an origin gets no requests" }
+                );
+            }
+            told = trouble.lines;
+            waiting = trouble.all;
+            if !waiting {
+                println!("Larder is ready: {}", stack.url());
+            }
+        }
+        if let Some(ended) = stack.ended_child() {
+            return Err(StackError(ended));
+        }
+        stack.keep_logs_within(LOG_BYTES).await;
+        tokio::time::sleep(WATCH).await;
+    }
+}
+
+fn purge_token() -> Option<String> {
+    std::env::var("LARDER_PURGE_TOKEN").ok().filter(|token| !token.is_empty())
+}
+
+fn introduce(stack: &Stack, own: bool, token_of_shell: bool) {
+    let url = stack.url();
     if !own {
         println!("· try:");
-        println!("    curl -i 'http://127.0.0.1:{port}/data?id=1&cache-control=stale-while-revalidate=15,max-age=5'");
-        println!("    curl -i 'http://127.0.0.1:{port}/data?id=1&cache-control=must-revalidate,max-age=10'");
-        println!("    curl -i 'http://127.0.0.1:{port}/data?id=1&cache-control=stale-if-error=10,max-age=5'");
+        println!("    curl -i '{url}/data?id=1&cache-control=stale-while-revalidate=15,max-age=5'");
+        println!("    curl -i '{url}/data?id=1&cache-control=must-revalidate,max-age=10'");
+        println!("    curl -i '{url}/data?id=1&cache-control=stale-if-error=10,max-age=5'");
         println!("· origins, past the cache: {} {}", stack.origin_url(0), stack.origin_url(1));
     }
     if let Some(sidecar) = stack.sidecar_address() {
-        let purge = match std::env::var("LARDER_PURGE_TOKEN") {
-            Ok(token) if !token.is_empty() => {
-                format!("target/release/larder purge --sidecar http://{sidecar} --everything")
+        println!("· sidecar: http://{sidecar}");
+        match purge_token() {
+            None => println!("· to purge, set LARDER_PURGE_TOKEN in .env and start again"),
+            // The command reads .env, but knows nothing of this shell.
+            Some(_) if token_of_shell => {
+                println!("· to purge, with LARDER_PURGE_TOKEN as it is here: {}", purge(sidecar))
             }
-            _ => "set LARDER_PURGE_TOKEN in .env".to_owned(),
-        };
-        println!("· sidecar: http://{sidecar}  to purge: {purge}");
+            Some(_) => println!("· to purge: {}", purge(sidecar)),
+        }
     }
     println!("· Envoy's admin: {}  logs: {}", stack.admin_url(), stack.run_dir().display());
-    println!("Larder is ready: http://127.0.0.1:{port}");
+}
+
+/// The command that purges, as it works from any folder.
+fn purge(sidecar: &str) -> String {
+    let beside = std::env::current_exe().ok().map(|program| program.with_file_name("larder"));
+    let program = beside.unwrap_or_else(|| project_root().join("target/release/larder"));
+    format!("{} purge --sidecar http://{sidecar} --everything", program.display())
 }
 
 async fn filter(options: Filter) -> Result<(), StackError> {
     let folder = run_dir(options.port);
-    let admin = std::fs::read_to_string(folder.join("admin.address"))
-        .map_err(|_| StackError(format!("nothing runs on port {0}; start it: make run port={0}", options.port)))?;
+    let admin = swap::running(&folder).await;
+    let admin = admin
+        .ok_or_else(|| StackError(format!("nothing runs on port {0}; start it: make run port={0}", options.port)))?;
     let wasm = built(&project_root(), "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
-    swap(&folder, &wasm, &format!("http://{}", admin.trim()), &read(&options.config)?).await?;
-    println!("Envoy on port {} now uses {}", options.port, options.config.display());
+    swap::swap(&folder, &wasm, &admin, &read(Path::new(&options.config))?).await?;
+    println!("Envoy on port {} now uses {}", options.port, options.config);
     Ok(())
 }
 
 fn render(options: &Render) -> Result<(), StackError> {
+    let bind = options.bind.to_string();
     let config = EnvoyConfig {
-        listen: ("0.0.0.0", options.port),
-        admin: ("0.0.0.0", 9901),
+        listen: (&bind, options.port),
+        admin_port: options.admin_port,
+        metrics: options.metrics_port.map(|port| (bind.as_str(), port)),
+        host: options.host.as_deref(),
         run_dir: &options.run_dir,
         access_log: "/dev/stdout",
         origins: &options.origins,
@@ -197,7 +175,7 @@ fn render(options: &Render) -> Result<(), StackError> {
     };
     let envoy = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
     let template = include_str!("../../envoy/filter.ecds.json");
-    let filter = larder_stack::render::filter_config(template, &options.wasm, &read(&options.config)?);
+    let filter = larder_stack::render::filter_config(template, &options.wasm, &read(Path::new(&options.config))?);
     let write = |name: &str, text: String| {
         std::fs::write(options.out.join(name), text).map_err(|error| StackError(format!("{name}: {error}")))
     };

@@ -1,6 +1,6 @@
 //! One child process with its log, gone when its owner is gone, whatever became of the owner.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::eventually;
+use crate::{eventually, logs};
 
 /// A running child. Dropping it kills it.
 #[derive(Debug)]
@@ -24,7 +24,9 @@ impl Process {
     /// Starts a program with its output going to `log`. In a process group of its own, so that Ctrl-C reaches only the
     /// owner, who stops its children in order.
     pub fn start(name: &str, mut command: Command, log: &Path) -> io::Result<Self> {
-        let file = File::create(log)?;
+        // What is appended goes on at the end of a log that was emptied.
+        let file = OpenOptions::new().create(true).append(true).open(log)?;
+        file.set_len(0)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         die_with_parent(&mut command);
         let child = command.spawn()?;
@@ -51,6 +53,11 @@ impl Process {
         let output = self.output();
         let lines: Vec<&str> = output.lines().collect();
         lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+
+    /// Empties its log when that is longer than `bytes`; what was in it stays in a file ending in `.1`.
+    pub fn keep_log_within(&self, bytes: u64) {
+        logs::empty(&self.log, bytes);
     }
 
     /// Whether it still runs.

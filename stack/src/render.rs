@@ -10,8 +10,12 @@ use std::path::Path;
 pub struct EnvoyConfig<'a> {
     /// Address and port of the listener.
     pub listen: (&'a str, u16),
-    /// Address and port of the admin interface.
-    pub admin: (&'a str, u16),
+    /// Port of the admin interface, which listens on loopback only.
+    pub admin_port: u16,
+    /// Address and port of the listener for a monitoring system; needs an admin port that is known, not 0.
+    pub metrics: Option<(&'a str, u16)>,
+    /// The name that all requests count as sent to, whatever their `Host`; `None` for their own.
+    pub host: Option<&'a str>,
     /// Where the filter's configuration is watched.
     pub run_dir: &'a Path,
     /// Access log; `/dev/stdout` for the console, empty for none.
@@ -44,22 +48,31 @@ impl EnvoyConfig<'_> {
                  http_health_check: {{ path: {path} }} }}]"
             )
         };
-        fill(
-            template,
-            &[
-                ("LISTEN_ADDRESS", self.listen.0.to_owned()),
-                ("PORT", self.listen.1.to_string()),
-                ("ADMIN_ADDRESS", self.admin.0.to_owned()),
-                ("ADMIN_PORT", self.admin.1.to_string()),
-                ("ACCESS_LOG", access_log(self.access_log)),
-                ("FILTER_ECDS", self.run_dir.join(FILTER_FILE).display().to_string()),
-                ("RUN_DIR", self.run_dir.display().to_string()),
-                ("HEALTH_CHECKS", health),
-                ("CUSTOM_METHODS", self.custom_methods.to_string()),
-                ("ORIGINS", endpoints(self.origins)?),
-                ("SIDECARS", endpoints(self.sidecars)?),
-            ],
-        )
+        let mut values = vec![
+            ("LISTEN_ADDRESS", self.listen.0.to_owned()),
+            ("PORT", self.listen.1.to_string()),
+            ("ADMIN_PORT", self.admin_port.to_string()),
+            ("ACCESS_LOG", access_log(self.access_log)),
+            ("FILTER_ECDS", self.run_dir.join(FILTER_FILE).display().to_string()),
+            ("RUN_DIR", self.run_dir.display().to_string()),
+            ("HEALTH_CHECKS", health),
+            ("CUSTOM_METHODS", self.custom_methods.to_string()),
+            ("ORIGINS", endpoints(self.origins)?),
+            ("SIDECARS", endpoints(self.sidecars)?),
+        ];
+        let mut template = template.to_owned();
+        match self.metrics {
+            Some((address, port)) => {
+                values.push(("METRICS_ADDRESS", address.to_owned()));
+                values.push(("METRICS_PORT", port.to_string()));
+            }
+            None => template = without(&template, "metrics"),
+        }
+        match self.host {
+            Some(host) => values.push(("HOST", host_name(host)?)),
+            None => template = without(&template, "host"),
+        }
+        fill(&template, &values)
     }
 }
 
@@ -107,18 +120,55 @@ fn json(text: &str) -> String {
 
 fn endpoints(addresses: &[String]) -> Result<String, String> {
     let endpoint = |address: &String| {
-        let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("{address:?} is not host:port"))?;
-        let port: u16 = port.parse().map_err(|_| format!("{address:?} has no port number"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() || port == 0 {
-            return Err(format!("{address:?} is not host:port"));
-        }
+        let (host, port) = host_and_port(address)?;
+        // Health checks name the service that they ask, as clients would; Envoy would name the cluster.
         Ok(format!(
-            "{{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {port} }} }} }} }}",
-            json(host)
+            "{{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {port} }} }}, \
+             health_check_config: {{ hostname: {} }} }} }}",
+            json(&host),
+            json(address)
         ))
     };
     Ok(format!("[{}]", addresses.iter().map(endpoint).collect::<Result<Vec<_>, String>>()?.join(", ")))
+}
+
+/// Takes `host:port` apart; an IPv6 address stands in brackets.
+pub fn host_and_port(address: &str) -> Result<(String, u16), String> {
+    if let Some((scheme, rest)) = address.split_once("://") {
+        let rest = rest.trim_end_matches('/');
+        return Err(format!("give host:port without {scheme}://, as in {rest} (origins are asked over plain HTTP)"));
+    }
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("{address:?} has no port: host:port"))?;
+    let port: u16 = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("{port:?} is no port number"))?;
+    let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => {
+            inner.parse::<std::net::Ipv6Addr>().map_err(|_| format!("{inner:?} is no IPv6 address"))?.to_string()
+        }
+        None => host_name(host)?,
+    };
+    Ok((host, port))
+}
+
+/// A host's name or IPv4 address (RFC 3986 §3.2.2, of which only what DNS knows).
+pub fn host_name(host: &str) -> Result<String, String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if host.is_empty() || !host.bytes().all(is_allowed) {
+        return Err(format!("{host:?} is no host name"));
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+/// The template without its lines from `begin section` to `end section`, wherever such stand.
+fn without(template: &str, section: &str) -> String {
+    let (begin, end) = (format!("# begin {section}"), format!("# end {section}"));
+    let mut dropping = false;
+    let keeps = |line: &&str| {
+        let (begins, ends) = (line.trim() == begin, line.trim() == end);
+        let dropped = dropping || begins;
+        dropping = dropped && !ends;
+        !dropped
+    };
+    template.lines().filter(keeps).map(|line| format!("{line}\n")).collect()
 }
 
 /// Puts each value into its place, in one pass, so that no value is taken for a place.
@@ -175,9 +225,57 @@ mod tests {
     #[test]
     fn an_address_needs_host_and_port() {
         assert!(endpoints(&["a:1".to_owned(), "[::1]:2".to_owned()]).is_ok());
-        for bad in ["a", "a:", ":1", "a:0", "a:99999", "http://a"] {
+        for bad in
+            ["a", "a:", ":1", "a:0", "a:99999", "http://a", "http://a:1", "a/b:1", "a b:1", "[a]:1", "::1:2", "u@a:1"]
+        {
             assert!(endpoints(&[bad.to_owned()]).is_err(), "{bad}");
         }
+        let told = host_and_port("http://127.0.0.1:9001/").unwrap_err();
+        assert!(told.contains("without http://, as in 127.0.0.1:9001"), "{told}");
+    }
+
+    fn rendered(metrics: Option<(&str, u16)>, host: Option<&str>) -> Result<String, String> {
+        let (origins, sidecars) = (["a:1".to_owned()], ["b:2".to_owned()]);
+        let config = EnvoyConfig {
+            listen: ("0.0.0.0", 3000),
+            admin_port: 9901,
+            metrics,
+            host,
+            run_dir: Path::new("/run"),
+            access_log: "",
+            origins: &origins,
+            sidecars: &sidecars,
+            health_path: "",
+            health_interval: "1s",
+            custom_methods: false,
+        };
+        config.render(include_str!("../../envoy/envoy.yaml"))
+    }
+
+    #[test]
+    fn the_admin_interface_is_on_loopback_in_every_rendering() {
+        for metrics in [None, Some(("0.0.0.0", 9902))] {
+            let config = rendered(metrics, None).unwrap();
+            let admin: Vec<&str> = config.lines().filter(|line| line.contains("port_value: 9901")).collect();
+            assert!(!admin.is_empty() && admin.iter().all(|line| line.contains("address: 127.0.0.1")), "{admin:?}");
+            assert_eq!(config.contains("/stats/prometheus"), metrics.is_some());
+            assert_eq!(config.contains("cluster: admin"), metrics.is_some());
+        }
+    }
+
+    #[test]
+    fn a_host_is_set_where_one_is_given_and_has_to_be_a_name() {
+        assert!(!rendered(None, None).unwrap().contains("lua"));
+        assert!(rendered(None, Some("Shop.example")).unwrap().contains("':authority', 'shop.example')"));
+        for bad in ["", "a'b", "a:1", "a b", "a\"b"] {
+            assert!(rendered(None, Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_section_goes_with_its_marks_and_the_rest_stays() {
+        let template = "a\n# begin x\nb\n# end x\nc\n  # begin y\nd\n  # end y\n# begin x\ne\n# end x\n";
+        assert_eq!(without(template, "x"), "a\nc\n  # begin y\nd\n  # end y\n");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a stack is made of.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 /// The services behind the cache.
@@ -25,6 +26,10 @@ pub enum StoreKind {
 pub struct Settings {
     /// Port of the cache; 0 for a free one.
     pub port: u16,
+    /// Where the cache listens; loopback unless others are to reach it.
+    pub bind: IpAddr,
+    /// The name that all requests count as sent to, so that several Envoys on one machine share what they store.
+    pub host: Option<String>,
     /// The services behind the cache.
     pub origins: Origins,
     /// Path of the health checks; empty for none.
@@ -82,6 +87,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             port: 0,
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            host: None,
             origins: Origins::Mock(2),
             health_path: "/health-check".to_owned(),
             health_interval: "10s".to_owned(),

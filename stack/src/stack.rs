@@ -9,9 +9,14 @@ use reqwest::Client;
 
 use crate::eventually;
 use crate::process::Process;
+use crate::readiness::{self, OriginsInTrouble};
 use crate::redis_server::free_port;
-use crate::render::{self, EnvoyConfig, FILTER_FILE};
+use crate::render::EnvoyConfig;
 use crate::settings::{Origins, Settings, StoreKind};
+use crate::swap::write_filter_config;
+use crate::{logs, swap};
+
+pub use crate::checkout::{built, envoy_binary, project_root};
 
 /// Why the system does not run. One line that names what is wrong and the way out.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +25,9 @@ pub struct StackError(pub String);
 
 type Result<T> = std::result::Result<T, StackError>;
 
+/// Where Envoy says in the run directory how its admin interface is reached.
+pub(crate) const ADMIN_FILE: &str = "admin.address";
+const ACCESS_LOG: &str = "access.log";
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(3);
 
@@ -44,7 +52,7 @@ impl Stack {
         let wasm = built(&root, "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
         let envoy_binary = envoy_binary(&root)?;
         if settings.port != 0 {
-            check_port(settings.port)?;
+            check_port(&settings)?;
         }
         let temporary = if settings.run_dir.is_none() { Some(tempfile::tempdir().map_err(io)?) } else { None };
         let run_dir =
@@ -60,10 +68,13 @@ impl Stack {
         let sidecars = vec![sidecar_address.unwrap_or_else(|| "127.0.0.1:1".to_owned())];
         progress("starting Envoy");
         let access_log =
-            if settings.access_log { run_dir.join("access.log").display().to_string() } else { String::new() };
+            if settings.access_log { run_dir.join(ACCESS_LOG).display().to_string() } else { String::new() };
+        let bind = settings.bind.to_string();
         let config = EnvoyConfig {
-            listen: ("0.0.0.0", settings.port),
-            admin: ("127.0.0.1", 0),
+            listen: (&bind, settings.port),
+            admin_port: 0,
+            metrics: None,
+            host: settings.host.as_deref(),
             run_dir: &run_dir,
             access_log: &access_log,
             origins: &origin_addresses,
@@ -73,7 +84,7 @@ impl Stack {
             custom_methods: settings.custom_methods,
         };
         let rendered = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
-        let rendered = render::edited(rendered, &settings.envoy_edits).map_err(StackError)?;
+        let rendered = crate::render::edited(rendered, &settings.envoy_edits).map_err(StackError)?;
         std::fs::write(run_dir.join("envoy.yaml"), rendered).map_err(io)?;
         write_filter_config(&run_dir, &wasm, &settings.filter_config)?;
         let envoy = start_envoy(&envoy_binary, &run_dir, &settings)?;
@@ -85,50 +96,63 @@ impl Stack {
             url: String::new(),
             admin: String::new(),
             run_dir,
-            client: Client::new(),
+            client: readiness::client(),
             _temporary: temporary,
         };
         stack.wait_until_served().await?;
         Ok(stack)
     }
 
+    /// Polls until a request through the listener is answered, by the cache or by what stands behind it.
     async fn wait_until_served(&mut self) -> Result<()> {
-        let address_file = self.run_dir.join("admin.address");
-        let client = self.client.clone();
+        let address_file = self.run_dir.join(ADMIN_FILE);
         let deadline = tokio::time::Instant::now() + START;
         loop {
             if !self.envoy.is_running() {
-                return Err(StackError(format!("Envoy ended: {}", self.envoy_problem())));
+                return Err(StackError(format!("Envoy ended: {}", readiness::problem(&self.envoy.output()))));
+            }
+            if let Some(refusal) = readiness::refusal(&self.envoy.output()) {
+                return Err(StackError(refusal));
             }
             if let Some(admin) = std::fs::read_to_string(&address_file).ok().filter(|text| !text.trim().is_empty()) {
                 self.admin = format!("http://{}", admin.trim());
-                if let Some(url) = ready(&client, &self.admin).await {
-                    self.url = url;
-                    if self.filter_answers().await {
+                if let Some(port) = readiness::listener_port(&self.client, &self.admin).await {
+                    self.url = format!("http://{}", readiness::reachable(self.settings.bind, port));
+                    if readiness::answers(&self.client, &self.url, &self.settings.health_path).await {
                         return Ok(());
                     }
                 }
             }
             if tokio::time::Instant::now() >= deadline {
-                return Err(StackError(format!("Envoy did not get ready: {}", self.envoy_problem())));
+                let problem = readiness::problem(&self.envoy.output());
+                return Err(StackError(format!("no request through Envoy was answered: {problem}")));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Whether the filter is in place: Envoy answers 500 for every request until it has its configuration.
-    async fn filter_answers(&self) -> bool {
-        let stats = self.admin_get("/stats?filter=extension_config_discovery.*config_reload$").await;
-        let reloads: u64 = stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()).sum();
-        reloads > 0
+    /// What keeps origins from being asked, one line for each that gets no requests.
+    pub async fn origins_in_trouble(&self) -> OriginsInTrouble {
+        let own: Vec<String>;
+        let addresses = match &self.settings.origins {
+            Origins::Addresses(addresses) => addresses,
+            Origins::Mock(_) => {
+                own = self.origins.iter().map(|(_, address)| address.clone()).collect();
+                &own
+            }
+        };
+        readiness::origins_in_trouble(&self.client, &self.admin, addresses, &self.settings.health_path).await
     }
 
-    fn envoy_problem(&self) -> String {
-        let output = self.envoy.output();
-        let telling =
-            |line: &&str| line.contains("larder:") || line.contains("][error]") || line.contains("][critical]");
-        let lines: Vec<&str> = output.lines().filter(telling).collect();
-        if lines.is_empty() { self.envoy.last_lines(5) } else { lines[lines.len().saturating_sub(5)..].join("\n") }
+    /// Keeps each log of this run within about `bytes`, and as much again in a file ending in `.1`.
+    pub async fn keep_logs_within(&self, bytes: u64) {
+        if logs::move_aside(&self.run_dir.join(ACCESS_LOG), bytes) {
+            let _ = self.client.post(format!("{}/reopen_logs", self.admin)).send().await;
+        }
+        let processes = self.origins.iter().chain(&self.sidecar).map(|(process, _)| process);
+        for process in processes.chain(std::iter::once(&self.envoy)) {
+            process.keep_log_within(bytes);
+        }
     }
 
     /// Where clients go.
@@ -172,7 +196,7 @@ impl Stack {
     /// Gives the running Envoy another filter configuration. The error is Envoy's reason; the old one then keeps serving.
     pub async fn swap_filter_config(&mut self, config: &str) -> Result<()> {
         let wasm = built(&project_root(), "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
-        swap(&self.run_dir, &wasm, &self.admin, config).await
+        swap::swap(&self.run_dir, &wasm, &self.admin, config).await
     }
 
     /// Envoy's process number.
@@ -244,6 +268,7 @@ impl Stack {
     /// Ends everything, Envoy first.
     pub async fn stop(mut self) {
         self.envoy.stop(STOP).await;
+        let _ = std::fs::remove_file(self.run_dir.join(ADMIN_FILE));
         if let Some((process, _)) = &mut self.sidecar {
             process.stop(STOP).await;
         }
@@ -253,73 +278,9 @@ impl Stack {
     }
 }
 
-async fn ready(client: &Client, admin: &str) -> Option<String> {
-    let response = client.get(format!("{admin}/ready")).send().await.ok()?;
-    if !response.status().is_success() {
-        return None;
-    }
-    let listeners = client.get(format!("{admin}/listeners?format=json")).send().await.ok()?;
-    let listeners: serde_json::Value = listeners.json().await.ok()?;
-    let port = &listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"];
-    Some(format!("http://127.0.0.1:{}", port.as_u64()?))
-}
-
-/// Swaps the filter's configuration of the Envoy behind `admin` and waits for its verdict.
-pub async fn swap(run_dir: &Path, wasm: &Path, admin: &str, config: &str) -> Result<()> {
-    let client = Client::new();
-    let counts = |text: String, name: &str| -> u64 {
-        text.lines()
-            .filter(|line| line.contains(name))
-            .filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok())
-            .sum()
-    };
-    let stats = || async {
-        let url = format!("{admin}/stats?filter=extension_config_discovery");
-        let text = match client.get(url).send().await {
-            Ok(response) => response.text().await.unwrap_or_default(),
-            Err(_) => String::new(),
-        };
-        (
-            counts(text.clone(), "config_reload:"),
-            counts(text.clone(), "config_fail:") + counts(text, "update_rejected:"),
-        )
-    };
-    let log_before = std::fs::metadata(run_dir.join("envoy.log")).map(|meta| meta.len()).unwrap_or(0);
-    let (reloads, failures) = stats().await;
-    write_filter_config(run_dir, wasm, config)?;
-    let verdict = eventually(Duration::from_secs(10), || async {
-        match stats().await {
-            (_, failed) if failed > failures => Some(false),
-            (reloaded, _) if reloaded > reloads => Some(true),
-            _ => None,
-        }
-    });
-    match verdict.await {
-        Some(true) => Ok(()),
-        Some(false) => {
-            let log = std::fs::read(run_dir.join("envoy.log")).unwrap_or_default();
-            let new = log.get(usize::try_from(log_before).unwrap_or(0)..).unwrap_or_default();
-            let new = String::from_utf8_lossy(new).into_owned();
-            let reason = new.lines().find(|line| line.contains("larder: configuration refused"));
-            let reason =
-                reason.or_else(|| new.lines().find(|line| line.contains("rejected") || line.contains("error")));
-            Err(StackError(format!("Envoy keeps the old configuration: {}", reason.unwrap_or("see its log"))))
-        }
-        None => Err(StackError("Envoy has not reloaded: is this the configuration it has already?".to_owned())),
-    }
-}
-
-fn write_filter_config(run_dir: &Path, wasm: &Path, config: &str) -> Result<()> {
-    let text = render::filter_config(include_str!("../../envoy/filter.ecds.json"), wasm, config).map_err(StackError)?;
-    let (path, part) = (run_dir.join(FILTER_FILE), run_dir.join("filter.ecds.part"));
-    std::fs::write(&part, text).map_err(io)?;
-    // Envoy watches for the rename, so it never reads half a file.
-    std::fs::rename(part, path).map_err(io)
-}
-
 fn start_envoy(binary: &Path, run_dir: &Path, settings: &Settings) -> Result<Process> {
     let mut command = Command::new(binary);
-    let address_file = run_dir.join("admin.address");
+    let address_file = run_dir.join(ADMIN_FILE);
     let _ = std::fs::remove_file(&address_file);
     command.arg("-c").arg(run_dir.join("envoy.yaml")).arg("--admin-address-path").arg(&address_file);
     command.args([
@@ -419,37 +380,14 @@ async fn start_listening(name: &str, command: Command, log: &Path) -> Result<(Pr
     }
 }
 
-/// The project's folder: where the sources were when this was built.
-pub fn project_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
-}
-
-/// A build product; the error names the command that makes it.
-pub fn built(root: &Path, relative: &str, command: &str) -> Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let path = match (target, relative.strip_prefix("target/")) {
-        (Some(target), Some(rest)) => target.join(rest),
-        _ => root.join(relative),
-    };
-    if path.exists() { Ok(path) } else { Err(StackError(format!("{relative} is missing; run {command}"))) }
-}
-
-/// Envoy's binary: `ENVOY`, or the one that was fetched.
-pub fn envoy_binary(root: &Path) -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("ENVOY").filter(|path| !path.is_empty()) {
-        return Ok(PathBuf::from(path));
-    }
-    let path = root.join(".larder/envoy-1.40.0/envoy");
-    if path.exists() { Ok(path) } else { Err(StackError("Envoy is missing; run make envoy, or set ENVOY".to_owned())) }
-}
-
-fn check_port(port: u16) -> Result<()> {
-    std::net::TcpListener::bind(("0.0.0.0", port)).map(drop).map_err(|error| {
+fn check_port(settings: &Settings) -> Result<()> {
+    let (bind, port) = (settings.bind, settings.port);
+    std::net::TcpListener::bind((bind, port)).map(drop).map_err(|error| {
         let other = free_port().unwrap_or(3001);
-        StackError(format!("port {port} cannot be used ({error}); choose another: make run port={other}"))
+        StackError(format!("{bind} port {port} cannot be used ({error}); choose another: make run port={other}"))
     })
 }
 
-fn io(error: std::io::Error) -> StackError {
+pub(crate) fn io(error: std::io::Error) -> StackError {
     StackError(error.to_string())
 }

@@ -1,4 +1,4 @@
-//! `larder`: what an operator tells a running cache.
+//! `larder`: what an operator tells a running cache. It reads the `.env` that `make run` reads, so the token is there.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
-/// Tells a running Larder what to do.
+/// Tells a running Larder what to do. Settings may stand in `.env` of the checkout or of the current folder.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -54,13 +54,19 @@ struct Purge {
     /// The filter configuration's namespace, for --url
     #[arg(long, default_value = "default")]
     namespace: String,
-    /// The sidecar's LARDER_PURGE_TOKEN
+    /// The sidecar's LARDER_PURGE_TOKEN, from the environment or .env
     #[arg(long, env = "LARDER_PURGE_TOKEN", hide_env_values = true)]
     token: String,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    if let Some(folder) = larder_project::root().or_else(|| std::env::current_dir().ok())
+        && let Err(mistake) = larder_project::env_file::load(&folder)
+    {
+        eprintln!("larder: {mistake}");
+        return ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     let Verb::Purge(purge) = cli.command;
     match send(&cli.sidecar, &purge).await {

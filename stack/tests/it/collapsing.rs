@@ -71,7 +71,7 @@ async fn the_next_one_leads_when_the_leaders_client_leaves() {
 #[tokio::test]
 async fn an_origins_error_that_meets_a_second_one_is_shared_with_those_who_waited() {
     let world = World::on(On::Memory).await;
-    world.behave("/data", r#"{"status": 500, "delay_ms": 300}"#).await;
+    world.behave("/data", r#"{"status": 500, "delay_ms": 2000}"#).await;
     let answers = world.herd("/data?cache-control=max-age=60", 100).await;
     assert!(answers.iter().all(|answer| answer.status == 500), "{answers:?}");
     let fetches = world.fetches("/data").await;
@@ -83,7 +83,7 @@ async fn an_origins_error_that_meets_a_second_one_is_shared_with_those_who_waite
 #[tokio::test]
 async fn a_body_that_breaks_off_ends_all_who_waited_and_is_not_stored() {
     let world = World::on(On::Memory).await;
-    let broken = r#"{"broken": true, "body_size": 100000, "delay_ms": 300}"#;
+    let broken = r#"{"broken": true, "body_size": 100000, "delay_ms": 2000}"#;
     world.behave("/data", broken).await;
     let requests = (0..100).map(|_| async {
         let response = world.client.get(world.url("/data?cache-control=max-age=60")).send().await.ok()?;

@@ -1,16 +1,16 @@
 //! The filter's configuration, swapped while Envoy runs.
 
-use crate::support::{Answer, On, World, patient};
+use crate::support::{Answer, On, World, patient, patient_with};
 use larder_stack::Settings;
 
 #[tokio::test]
 async fn a_swapped_configuration_takes_effect_without_a_restart_and_level_1_survives() {
     let mut world = World::on(On::Memory).await;
-    world.get("/anything/x?mock-cache-control=max-age%3D60").await;
+    world.stored(world.get("/anything/x?mock-cache-control=max-age%3D60")).await;
     let with_override = "/data?cache-control=max-age=60";
-    world.get(with_override).await;
+    world.stored(world.get(with_override)).await;
     assert!(world.get(with_override).await.is_hit());
-    world.stack.swap_filter_config(include_str!("../../../envoy/filters/default.json")).await.unwrap();
+    world.stack.swap_filter_config(&patient_with(include_str!("../../../envoy/filters/default.json"))).await.unwrap();
     let answer = world.until(with_override, |answer| !answer.is_hit()).await;
     assert!(answer.says("no-freshness"), "the override is off now: {answer:?}");
     assert!(world.get("/anything/x?mock-cache-control=max-age%3D60").await.is_hit());
@@ -20,7 +20,7 @@ async fn a_swapped_configuration_takes_effect_without_a_restart_and_level_1_surv
 async fn a_bad_configuration_is_refused_with_every_mistake_and_the_old_one_keeps_serving() {
     let mut world = World::on(On::Memory).await;
     let path = "/data?cache-control=max-age=60";
-    world.get(path).await;
+    world.stored(world.get(path)).await;
     let bad = r#"{"stor": 1, "rules": [{"policy": {"cache": "yes"}}]}"#;
     let error = world.stack.swap_filter_config(bad).await.unwrap_err().to_string();
     assert!(error.contains("stor is not known") && error.contains("rules[0].policy.cache"), "{error}");

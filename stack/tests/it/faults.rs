@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use larder_stack::Settings;
+
 use crate::support::{On, World};
 
 #[tokio::test]
@@ -34,7 +36,7 @@ async fn without_a_healthy_origin_the_answer_is_502() {
 
 /// With the store in trouble every answer is right and soon there; and hits come back by themselves.
 async fn store_trouble(on: On, break_it: impl AsyncFn(&mut World), mend_it: impl AsyncFn(&mut World)) {
-    let mut world = World::on(on).await;
+    let mut world = World::with(on, Settings::default()).await;
     assert_eq!(world.get("/data?n=0&cache-control=max-age=60").await.status, 200);
     break_it(&mut world).await;
     for n in 1..30 {
@@ -85,7 +87,7 @@ async fn a_killed_redis_costs_nothing_but_hits() {
 
 #[tokio::test]
 async fn rubbish_in_redis_is_a_miss() {
-    let world = World::on(On::Redis).await;
+    let world = World::with(On::Redis, Settings::default()).await;
     let redis = world.redis.as_ref().unwrap();
     for n in 0..4 {
         world.get(&format!("/data?n={n}&cache-control=max-age=60")).await;
@@ -105,10 +107,10 @@ async fn rubbish_in_redis_is_a_miss() {
     }
     // Another Envoy, whose level 1 is empty, gets to see what is in Redis.
     let origins = (0..2).map(|index| world.stack.origin_url(index).replace("http://", "")).collect();
-    let settings = larder_stack::Settings {
+    let settings = Settings {
         origins: larder_stack::Origins::Addresses(origins),
         store: larder_stack::StoreKind::Redis(redis.url()),
-        ..larder_stack::Settings::default()
+        ..Settings::default()
     };
     let other = larder_stack::Stack::start(settings, |_| {}).await.unwrap();
     let host = world.stack.url().replace("http://", "");
@@ -124,7 +126,7 @@ async fn rubbish_in_redis_is_a_miss() {
 
 #[tokio::test]
 async fn a_redis_that_is_full_costs_nothing_but_hits() {
-    let world = World::on(On::Redis).await;
+    let world = World::with(On::Redis, Settings::default()).await;
     let set = |bytes: &str| {
         let redis = world.redis.as_ref().unwrap();
         assert!(redis.cli(&["CONFIG", "SET", "maxmemory", bytes]).contains("OK"));

@@ -184,7 +184,8 @@ async fn a_soft_purge_makes_stale_and_the_origin_is_asked_whether_it_still_holds
         answer.says("fwd=stale; fwd-status=304").then_some(())
     };
     assert!(eventually(Duration::from_secs(5), asked).await.is_some());
-    assert!(fleet.get(0, path).await.is_hit(), "confirmed, and fresh again");
+    let fresh = || async { fleet.get(0, path).await.is_hit().then_some(()) };
+    assert!(eventually(Duration::from_secs(5), fresh).await.is_some(), "confirmed, and fresh again");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod collapsing;
 mod configuration;
+mod edge;
 mod faults;
 mod fleet;
 mod herds;
@@ -10,5 +11,6 @@ mod passing;
 mod rfc;
 mod rules;
 mod sidecar;
+mod start;
 mod support;
 mod whose;

@@ -5,7 +5,7 @@ use crate::support::{On, World};
 async fn must_revalidate(on: On) {
     let world = World::on(on).await;
     let path = "/data?id=1&cache-control=must-revalidate,max-age=2";
-    assert!(!world.get(path).await.is_hit());
+    assert!(!world.stored(world.get(path)).await.is_hit());
     let hit = world.get(path).await;
     assert!(hit.is_hit() && hit.says("larder; hit"), "{hit:?}");
     let validated = world.until(path, |answer| !answer.is_hit()).await;
@@ -34,7 +34,7 @@ async fn must_revalidate_hits_then_validates_and_is_never_stale_on_redis() {
 async fn stale_if_error(on: On) {
     let mut world = World::on(on).await;
     let path = "/data?cache-control=max-age=2,stale-if-error=4";
-    world.get(path).await;
+    world.stored(world.get(path)).await;
     assert!(world.get(path).await.is_hit());
     let validated = world.until(path, |answer| !answer.is_hit()).await;
     assert!(validated.says("fwd-status=304"), "a living origin is asked: {validated:?}");
@@ -62,7 +62,7 @@ async fn stale_if_error_serves_the_copy_within_its_window_and_502_after_it_on_re
 async fn stale_while_revalidate(on: On) {
     let world = World::on(on).await;
     let path = "/data?cache-control=stale-while-revalidate=3,max-age=2";
-    world.get(path).await;
+    world.stored(world.get(path)).await;
     assert!(world.get(path).await.is_hit());
     let stale = world.until(path, |answer| answer.says("stale-while-revalidate")).await;
     assert!(stale.is_hit() && stale.says("hit"), "{stale:?}");
@@ -71,7 +71,7 @@ async fn stale_while_revalidate(on: On) {
     assert!(fresh.says("larder; hit; ttl=2") || fresh.says("larder; hit; ttl=1"), "{fresh:?}");
     // Past both windows, without traffic in between: a blocking fetch.
     world.behave("/anything/late", r#"{"headers": [["cache-control", "max-age=1, stale-while-revalidate=1"]]}"#).await;
-    world.get("/anything/late").await;
+    world.stored(world.get("/anything/late")).await;
     let begun = std::time::Instant::now();
     larder_stack::eventually(std::time::Duration::from_secs(5), || async {
         (begun.elapsed().as_millis() > 2_100).then_some(())
@@ -107,7 +107,7 @@ async fn a_malformed_override_is_a_400_that_names_the_directive() {
 async fn one_clients_override_does_not_change_what_another_gets() {
     let world = World::on(On::Memory).await;
     let long = "/data?cache-control=max-age=60";
-    world.get(long).await;
+    world.stored(world.get(long)).await;
     assert!(world.get(long).await.is_hit());
     assert!(!world.get("/data?cache-control=max-age=61").await.is_hit());
     assert!(!world.get("/data").await.is_hit());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use larder_stack::{Origins, Settings};
 
-use crate::support::{Answer, On, World};
+use crate::support::{Answer, On, World, patient};
 
 #[tokio::test]
 async fn the_origins_own_cache_control_counts() {
@@ -19,7 +19,11 @@ async fn the_origins_own_cache_control_counts() {
     ] {
         let path =
             format!("/anything/{}?mock-cache-control={}", value.len(), value.replace('=', "%3D").replace(", ", ","));
-        world.get(&path).await;
+        if stored {
+            world.stored(world.get(&path)).await;
+        } else {
+            world.get(&path).await;
+        }
         assert_eq!(world.get(&path).await.is_hit(), stored, "{value}");
     }
 }
@@ -43,7 +47,7 @@ async fn credentials_and_cookies_are_not_shared() {
 async fn the_clients_own_condition_gets_a_304_from_the_cache() {
     let world = World::on(On::Memory).await;
     let path = "/data?cache-control=max-age=60";
-    let etag = world.get(path).await.header("etag").to_owned();
+    let etag = world.stored(world.get(path)).await.header("etag").to_owned();
     let request = world.client.get(world.url(path)).header("if-none-match", etag);
     let answer = Answer::of(request.send().await.unwrap()).await;
     assert_eq!((answer.status, answer.is_hit(), answer.body.as_str()), (304, true, ""));
@@ -54,7 +58,7 @@ async fn the_clients_own_condition_gets_a_304_from_the_cache() {
 async fn a_large_hit_is_the_origins_answer_to_the_byte_over_both_versions_of_http() {
     let world = World::on(On::Memory).await;
     let path = "/anything/large?mock-body-size=300000&mock-cache-control=max-age%3D60&mock-header=x-kept:yes";
-    let miss = world.get(path).await;
+    let miss = world.stored(world.get(path)).await;
     assert!(!miss.is_hit() && miss.body.len() == 300_000, "{} bytes", miss.body.len());
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     for client in [&world.client, &http2] {
@@ -92,18 +96,18 @@ async fn head_and_ranges_are_answered_from_a_stored_get() {
 #[tokio::test]
 async fn a_slow_large_body_reaches_the_client_as_it_comes_and_is_not_stored() {
     let world = World::on(On::Memory).await;
-    let path = "/anything/large?mock-body-size=10000000&mock-pieces=10&mock-piece-delay-ms=200\
+    let path = "/anything/large?mock-body-size=10000000&mock-pieces=10&mock-piece-delay-ms=400\
                 &mock-chunked=1&mock-cache-control=max-age%3D60";
     let begun = Instant::now();
     let mut response = world.client.get(world.url(path)).send().await.unwrap();
     let first = response.chunk().await.unwrap().unwrap();
-    assert!(!first.is_empty() && begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(!first.is_empty() && begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     let mut length = first.len();
     while let Some(chunk) = response.chunk().await.unwrap() {
         length += chunk.len();
     }
     assert_eq!(length, 10_000_000);
-    assert!(begun.elapsed() > Duration::from_millis(1500));
+    assert!(begun.elapsed() > Duration::from_secs(3));
     assert!(!world.client.get(world.url(path)).send().await.unwrap().headers()["x-cache-status"].eq("HIT"));
 }
 
@@ -111,10 +115,10 @@ async fn a_slow_large_body_reaches_the_client_as_it_comes_and_is_not_stored() {
 async fn an_event_stream_passes_event_by_event() {
     let world = World::on(On::Memory).await;
     let begun = Instant::now();
-    let mut response = world.client.get(world.url("/sse?n=3&interval_ms=400")).send().await.unwrap();
+    let mut response = world.client.get(world.url("/sse?n=3&interval_ms=3000")).send().await.unwrap();
     let first = response.chunk().await.unwrap().unwrap();
     assert!(first.starts_with(b"data: event 0"));
-    assert!(begun.elapsed() < Duration::from_millis(390), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(2900), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -137,13 +141,13 @@ async fn a_websocket_passes() {
 
 #[tokio::test]
 async fn a_successful_put_takes_what_was_stored_before_it_from_every_worker() {
-    let settings = Settings { origins: Origins::Mock(1), ..Settings::default() };
+    let settings = Settings { origins: Origins::Mock(1), ..patient() };
     let world = World::with(On::Redis, settings).await;
     let path = "/data?cache-control=max-age=60";
     for round in 0..20 {
         world.herd(path, 8).await;
-        let before = world.get(path).await;
-        assert!(before.is_hit(), "round {round}");
+        // Without level 1 a request may come before the store has it.
+        let before = world.until(path, Answer::is_hit).await;
         let put = world.client.put(world.url("/data")).send().await.unwrap();
         assert_eq!(put.status().as_u16(), 200);
         for answer in world.herd(path, 8).await {

@@ -44,14 +44,14 @@ async fn a_range_of_something_new_comes_at_once_and_the_whole_behind_it_on_redis
 async fn a_part_is_completed(on: On) {
     let world = World::with(on, strict()).await;
     world.becomes("/anything/film", &letters("1")).await;
-    let part = world.send("GET", "/anything/film", &[("range", "bytes=0-19")]).await;
+    let part = world.stored(world.send("GET", "/anything/film", &[("range", "bytes=0-19")])).await;
     assert_eq!((part.status, part.body.as_str()), (206, &LETTERS[..20]));
     let within = world.send("GET", "/anything/film", &[("range", "bytes=5-6")]).await;
     assert_eq!((within.status, within.is_hit(), within.body.as_str()), (206, true, "fg"), "{within:?}");
     // The rest comes slowly and in pieces.
     let slow = letters("1").replace('{', r#"{"pieces": 4, "piece_delay_ms": 20, "#);
     world.becomes("/anything/film", &slow).await;
-    let whole = world.get("/anything/film").await;
+    let whole = world.stored(world.get("/anything/film")).await;
     assert_eq!((whole.status, whole.body.as_str()), (200, LETTERS), "{whole:?}");
     assert!(whole.says("fwd=partial; fwd-status=206"), "{whole:?}");
     let journal = world.journal("/anything/film").await;
@@ -73,7 +73,7 @@ async fn a_part_answers_within_itself_and_is_completed_on_redis() {
 async fn a_part_of_what_has_changed_is_replaced_by_the_new_whole() {
     let world = World::with(On::Memory, strict()).await;
     world.becomes("/anything/film", &letters("1")).await;
-    world.send("GET", "/anything/film", &[("range", "bytes=0-19")]).await;
+    world.stored(world.send("GET", "/anything/film", &[("range", "bytes=0-19")])).await;
     world.becomes("/anything/film", &letters("2").replace("40", "30")).await;
     let whole = world.get("/anything/film").await;
     assert_eq!((whole.status, whole.body.as_str()), (200, &LETTERS[..30]), "{whole:?}");
@@ -83,7 +83,7 @@ async fn a_part_of_what_has_changed_is_replaced_by_the_new_whole() {
 async fn a_rest_that_does_not_fit_is_an_error_once_and_fetched_whole_then() {
     let world = World::with(On::Memory, strict()).await;
     world.becomes("/anything/film", &letters("1")).await;
-    world.send("GET", "/anything/film", &[("range", "bytes=0-19")]).await;
+    world.stored(world.send("GET", "/anything/film", &[("range", "bytes=0-19")])).await;
     let lying = r#"{"body_size": 20, "status": 206, "headers": [["cache-control", "max-age=60"],
         ["etag", "\"2\""], ["content-range", "bytes 20-39/40"]]}"#;
     world.becomes("/anything/film", lying).await;
@@ -152,9 +152,10 @@ async fn each_language_liked_best_has_its_own_variant() {
         )
     };
     world.becomes("/anything/x", &in_language("de")).await;
-    world.send("GET", "/anything/x", &[("accept-language", "de, en;q=0.5")]).await;
+    world.stored(world.send("GET", "/anything/x", &[("accept-language", "de, en;q=0.5")])).await;
     world.becomes("/anything/x", &in_language("fr")).await;
-    assert!(!world.send("GET", "/anything/x", &[("accept-language", "fr, de;q=0.5")]).await.is_hit());
+    let french = world.stored(world.send("GET", "/anything/x", &[("accept-language", "fr, de;q=0.5")])).await;
+    assert!(!french.is_hit(), "{french:?}");
     for (accepted, language) in [("DE;q=0.9, en;q=0.8", "de"), ("de", "de"), ("en;q=0.1,fr;q=0.2", "fr")] {
         let answer = world.send("GET", "/anything/x", &[("accept-language", accepted)]).await;
         assert_eq!((answer.is_hit(), answer.header("content-language")), (true, language), "{accepted}: {answer:?}");
@@ -170,7 +171,7 @@ async fn a_lost_origin_is_bridged_by_grace_but_never_against_must_revalidate() {
         "/anything/strict?mock-cache-control=max-age%3D1,must-revalidate",
     );
     for path in [plain, strict] {
-        world.get(path).await;
+        world.stored(world.get(path)).await;
     }
     world.stack.kill_origin(0);
     world.stack.kill_origin(1);
@@ -188,7 +189,7 @@ async fn a_304_with_anothers_tag_answers_once_and_the_next_request_fetches_anew(
         format!(r#"{{"body_size": 40, "headers": [["cache-control", "max-age=1"], ["etag", "\"{tag}\""]]}}"#)
     };
     world.becomes("/anything/x", &fresh("1")).await;
-    world.get("/anything/x").await;
+    world.stored(world.get("/anything/x")).await;
     world.becomes("/anything/x", r#"{"status": 304, "body_size": 0, "headers": [["etag", "\"2\""]]}"#).await;
     let confirmed = world.until("/anything/x", |answer| !answer.is_hit()).await;
     assert_eq!((confirmed.status, confirmed.body.as_str()), (200, LETTERS), "{confirmed:?}");
@@ -202,7 +203,7 @@ async fn a_change_takes_the_urls_it_names_with_it_but_none_of_another_origin() {
     let world = World::with(On::Memory, strict()).await;
     let path = |name: &str| format!("/anything/{name}?mock-cache-control=max-age%3D60");
     for name in ["a", "b", "c"] {
-        world.get(&path(name)).await;
+        world.stored(world.get(&path(name))).await;
         assert!(world.get(&path(name)).await.is_hit());
     }
     let elsewhere = format!("http://elsewhere.example{}", path("c"));

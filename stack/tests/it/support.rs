@@ -16,14 +16,24 @@ pub(crate) struct World {
 /// The demo's configuration with a store budget that a busy test machine keeps.
 pub(crate) fn patient() -> Settings {
     let demo = Settings::default();
-    let config = demo.filter_config.replacen('{', "{ \"store\": { \"timeout_ms\": 3000 },", 1);
-    Settings { filter_config: config, ..demo }
+    Settings { filter_config: patient_with(&demo.filter_config), ..demo }
 }
 
 /// The RFC to the letter, as the conformance suite runs it, with the same patience.
 pub(crate) fn strict() -> Settings {
     let config = include_str!("../../../envoy/filters/rfc9111.json");
-    Settings { filter_config: config.replacen('{', "{ \"store\": { \"timeout_ms\": 3000 },", 1), ..patient() }
+    Settings { filter_config: patient_with(config), ..patient() }
+}
+
+/// The same configuration with a store budget that a busy test machine keeps.
+pub(crate) fn patient_with(config: &str) -> String {
+    config.replacen('{', "{ \"store\": { \"timeout_ms\": 3000 },", 1)
+}
+
+/// The program behind `make run`.
+pub(crate) fn larder_stack_program() -> std::path::PathBuf {
+    let root = larder_stack::stack::project_root();
+    larder_stack::stack::built(&root, "target/release/larder-stack", "make build").unwrap()
 }
 
 /// `LARDER_L1_BYTES` bounds level 1 in every scenario: 0 is off. What clients see has to be the same.
@@ -46,7 +56,7 @@ pub(crate) enum On {
 
 impl World {
     pub(crate) async fn on(on: On) -> Self {
-        Self::with(on, Settings::default()).await
+        Self::with(on, patient()).await
     }
 
     pub(crate) async fn with(on: On, settings: Settings) -> Self {
@@ -66,6 +76,24 @@ impl World {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
+    }
+
+    /// Waits for a request that is stored, and until the store has what it brought: no client waits for that, and without
+    /// level 1 the next request looks there.
+    pub(crate) async fn stored<T>(&self, request: impl Future<Output = T>) -> T {
+        let before = self.writes().await;
+        let answer = request.await;
+        let written = eventually(Duration::from_secs(10), || async { (self.writes().await > before).then_some(()) });
+        assert!(written.await.is_some(), "nothing was written");
+        answer
+    }
+
+    /// How many writes the sidecar has carried out.
+    async fn writes(&self) -> u64 {
+        let url = format!("http://{}/metrics", self.stack.sidecar_address().unwrap());
+        let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
+        let counts = text.lines().filter(|line| line.starts_with("larder_sidecar_writes_total"));
+        counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     }
 
     /// A request with some fields.

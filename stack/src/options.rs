@@ -1,0 +1,194 @@
+//! What the command line says. A mistake is one line that names the setting as `make` does: `workers=0: …`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser, Subcommand};
+use larder_stack::render::{host_and_port, host_name};
+
+/// Runs Larder: Envoy with the cache filter, the sidecar, and mock origins or your own.
+#[derive(Parser)]
+#[command(name = "larder-stack", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Verb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Run everything until Ctrl-C
+    Run(Run),
+    /// Give a running stack another filter configuration
+    Filter(Filter),
+    /// Write Envoy's configuration and the filter's to files
+    Render(Render),
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// Port of the cache
+    #[arg(long, default_value_t = 3000, value_parser = port)]
+    pub(crate) port: u16,
+    /// IP address that the cache listens on; 0.0.0.0 for all
+    #[arg(long, default_value = "127.0.0.1", value_parser = bind)]
+    pub(crate) bind: IpAddr,
+    /// Name that all requests count as sent to, so that several runs on one Redis share what they store
+    #[arg(long, value_parser = host_name)]
+    pub(crate) host: Option<String>,
+    /// Your own services as host:port,host:port; without it two mock origins
+    #[arg(long, value_delimiter = ',', value_parser = origin)]
+    pub(crate) origins: Vec<String>,
+    /// Path of the health checks; empty for none
+    #[arg(long, default_value = "/health-check", value_parser = health_path)]
+    pub(crate) health_path: String,
+    /// Time between health checks
+    #[arg(long, default_value = "10s")]
+    pub(crate) health_interval: String,
+    /// The filter's configuration
+    #[arg(long, default_value = "envoy/filters/demo.json", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) config: String,
+    /// Envoy's worker threads
+    #[arg(long, default_value_t = 2, value_parser = workers)]
+    pub(crate) workers: usize,
+    /// Let methods pass that Envoy does not know (Envoy calls this work in progress)
+    #[arg(long)]
+    pub(crate) custom_methods: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Filter {
+    /// Port of the running stack
+    #[arg(long, default_value_t = 3000, value_parser = port)]
+    pub(crate) port: u16,
+    /// The filter's configuration
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) config: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Render {
+    /// Port of the listener
+    #[arg(long, default_value_t = 3000, value_parser = port)]
+    pub(crate) port: u16,
+    /// IP address that the cache listens on; 0.0.0.0 for all
+    #[arg(long, default_value = "127.0.0.1", value_parser = bind)]
+    pub(crate) bind: IpAddr,
+    /// Name that all requests count as sent to, so that several Envoys share what they store
+    #[arg(long, value_parser = host_name)]
+    pub(crate) host: Option<String>,
+    /// Port of the admin interface, which is on loopback only
+    #[arg(long, default_value_t = 9901, value_parser = port)]
+    pub(crate) admin_port: u16,
+    /// Port for a monitoring system, at the same address: GET /stats/prometheus and nothing else; without it there is none
+    #[arg(long, value_parser = port)]
+    pub(crate) metrics_port: Option<u16>,
+    /// Origins as host:port
+    #[arg(long, value_delimiter = ',', required = true, value_parser = origin)]
+    pub(crate) origins: Vec<String>,
+    /// Sidecar as host:port
+    #[arg(long, value_parser = origin)]
+    pub(crate) sidecar: String,
+    /// Folder of the configuration in the place where Envoy runs
+    #[arg(long)]
+    pub(crate) run_dir: PathBuf,
+    /// Path of the health checks; empty for none
+    #[arg(long, default_value = "/health-check", value_parser = health_path)]
+    pub(crate) health_path: String,
+    /// The filter's configuration, to be rendered too
+    #[arg(long, default_value = "envoy/filters/demo.json", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) config: String,
+    /// Where the module lies in the place where Envoy runs
+    #[arg(long)]
+    pub(crate) wasm: PathBuf,
+    /// Folder to write both files to
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// More threads than any machine has cores for are a slip of the finger.
+const MAX_WORKERS: usize = 512;
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().ok().filter(|port| *port > 0).ok_or_else(|| "a port is a number from 1 to 65535".to_owned())
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=MAX_WORKERS).contains(number));
+    number.ok_or_else(|| format!("must be a number from 1 to {MAX_WORKERS}"))
+}
+
+fn bind(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| "must be an IP address, such as 127.0.0.1 (this machine only) or 0.0.0.0 (everybody)".to_owned())
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    host_and_port(text).map(|_| text.to_owned())
+}
+
+fn health_path(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if text.is_empty() || is_path { Ok(text.to_owned()) } else { Err("a path begins with /, as in /health".to_owned()) }
+}
+
+/// What is wrong with the command line, in one line. `None` for what clap prints itself, such as `--help`.
+pub(crate) fn mistake(error: &clap::Error) -> Option<String> {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return None;
+    }
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let whole = error.to_string();
+    let first = whole.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let name = text(ContextKind::InvalidArg).and_then(|arg| arg.trim_start_matches("--").split_whitespace().next());
+    Some(match (name, text(ContextKind::InvalidValue), std::error::Error::source(error)) {
+        (Some(name), Some(value), Some(reason)) => {
+            format!("{}={value}: {reason}", name.trim_end_matches('=').replace('-', "_"))
+        }
+        _ => first.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(arguments: &[&str]) -> String {
+        let error = Cli::try_parse_from([&["larder-stack", "run"], arguments].concat()).err().expect("a mistake");
+        mistake(&error).unwrap()
+    }
+
+    #[test]
+    fn each_mistake_is_one_line_that_names_the_setting_as_make_does() {
+        for (arguments, told) in [
+            (["--workers", "0"], "workers=0: must be a number from 1 to 512"),
+            (["--workers", "two"], "workers=two: must be a number from 1 to 512"),
+            (["--port", "0"], "port=0: a port is a number from 1 to 65535"),
+            (["--port", "70000"], "port=70000: a port is a number from 1 to 65535"),
+            (["--port", ""], "port=: a port is a number from 1 to 65535"),
+            (["--health-path", "health"], "health_path=health: a path begins with /, as in /health"),
+            (["--origins", "127.0.0.1"], "origins=127.0.0.1: \"127.0.0.1\" has no port: host:port"),
+            (["--origins", "a:1,,b:2"], "origins=: \"\" has no port: host:port"),
+            (["--host", "a b"], "host=a b: \"a b\" is no host name"),
+        ] {
+            assert_eq!(refused(&arguments), told);
+        }
+        assert!(refused(&["--origins", "http://127.0.0.1:9001"]).contains("give host:port without http://"));
+        assert!(refused(&["--bind", "localhost"]).starts_with("bind=localhost: must be an IP address"));
+        for arguments in [["--config", ""], ["--prot", "1"]] {
+            assert_eq!(refused(&arguments).lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn spaces_after_commas_and_an_empty_health_path_are_understood() {
+        let arguments = ["larder-stack", "run", "--origins", "a:1, [::1]:2", "--health-path", ""];
+        let Ok(Cli { command: Verb::Run(run) }) = Cli::try_parse_from(arguments) else { panic!("refused") };
+        assert_eq!((run.origins, run.health_path), (vec!["a:1".to_owned(), "[::1]:2".to_owned()], String::new()));
+    }
+}
