@@ -108,6 +108,10 @@ pub enum Detail {
     UnsupportedRequest,
     /// Concurrent requests for different keys share a leader slot, or a rule switches collapsing off.
     NotCollapsed,
+    /// Stale, and validated before it answers: the route changes the request, and a refresh would not take the route.
+    RouteChangesRequest,
+    /// The same, because it is not known whether the route changes the request.
+    RouteUnknown,
     /// A request with `Authorization` is not answered from what was stored for everybody.
     Authorization,
 }
@@ -134,6 +138,8 @@ impl Detail {
             Self::Uncacheable,
             Self::UnsupportedRequest,
             Self::NotCollapsed,
+            Self::RouteChangesRequest,
+            Self::RouteUnknown,
             Self::Authorization,
         ]
         .into_iter()
@@ -162,6 +168,8 @@ impl Detail {
             Self::Uncacheable => "uncacheable",
             Self::UnsupportedRequest => "unsupported-request",
             Self::NotCollapsed => "not-collapsed",
+            Self::RouteChangesRequest => "route-changes-request",
+            Self::RouteUnknown => "route-unknown",
             Self::Authorization => "authorization",
         }
     }

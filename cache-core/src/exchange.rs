@@ -26,6 +26,7 @@ use crate::key::PrimaryKey;
 use crate::message::Request;
 use crate::policy::Policy;
 use crate::query_override::QueryOverride;
+use crate::route::RefreshPath;
 use crate::store_api::{Fence, KeyDigest};
 use crate::stored_response::StoredResponse;
 
@@ -76,6 +77,7 @@ pub struct Exchange {
     /// The store was asked for something to serve while another refreshes.
     behind_refresh: bool,
     mark: Mark,
+    refreshes: RefreshPath,
 }
 
 /// Whether the client is told that a cache was there.
@@ -159,7 +161,14 @@ impl Exchange {
             store_waited: false,
             behind_refresh: false,
             mark: Mark::Told,
+            refreshes: RefreshPath::default(),
         }
+    }
+
+    /// The same with background refreshes that travel so.
+    #[must_use]
+    pub fn with_refreshes(self, refreshes: RefreshPath) -> Self {
+        Self { refreshes, ..self }
     }
 
     /// Takes an event in and says what to do. Nothing else changes state.
@@ -182,6 +191,11 @@ impl Exchange {
     /// What the request is about, once it is known; what level 1 is looked up by.
     pub fn key(&self) -> Option<&PrimaryKey> {
         self.key.as_ref()
+    }
+
+    /// The request as it came.
+    pub fn request(&self) -> &Request {
+        &self.request
     }
 
     /// What the shell has to do with content that comes in now.

@@ -118,6 +118,9 @@ pub fn may_serve_on_error(
     failure: Failure,
     now: Timestamp,
 ) -> bool {
+    if decide(stored, asked, policy, now) == Reuse::StaleWhileRevalidate {
+        return true; // it might have answered without asking (RFC 5861 §3)
+    }
     if stored.terms.must_revalidate || stored.terms.no_cache || asked.is_some_and(|asked| asked.no_cache) {
         return false;
     }

@@ -253,6 +253,7 @@ mod tests {
     use super::*;
     use larder_cache_core::fields::Fields;
     use larder_cache_core::http_time::DeltaSeconds;
+    use larder_cache_core::route::RouteNote;
     use larder_cache_core::stored_response::ReuseTerms;
     use larder_cache_core::vary::SelectingFields;
 
@@ -275,6 +276,7 @@ mod tests {
             stale_from: None,
             selecting: SelectingFields::default(),
             tags: Vec::new(),
+            route: RouteNote::default(),
         })
     }
 

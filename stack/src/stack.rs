@@ -260,8 +260,9 @@ async fn ready(client: &Client, admin: &str) -> Option<String> {
     }
     let listeners = client.get(format!("{admin}/listeners?format=json")).send().await.ok()?;
     let listeners: serde_json::Value = listeners.json().await.ok()?;
-    let port = &listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"];
-    Some(format!("http://127.0.0.1:{}", port.as_u64()?))
+    let port = |listener: &serde_json::Value| listener["local_address"]["socket_address"]["port_value"].as_u64();
+    // The one for refreshes has no port.
+    Some(format!("http://127.0.0.1:{}", listeners["listener_statuses"].as_array()?.iter().find_map(port)?))
 }
 
 /// Swaps the filter's configuration of the Envoy behind `admin` and waits for its verdict.

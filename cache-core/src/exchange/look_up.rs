@@ -13,6 +13,7 @@ use crate::key::OVERRIDE_FIELD;
 use crate::partial;
 use crate::preconditions;
 use crate::reuse::{self, MustValidate, Reuse};
+use crate::route;
 use crate::stored_response::StoredResponse;
 use crate::validation::{self, Validators};
 use crate::vary::{self, SelectingFields};
@@ -36,7 +37,15 @@ impl Exchange {
         let hit = CacheStatus { hit: true, ..CacheStatus::default() };
         let (status, refresh) = match reuse::decide(&stored, self.asked.as_ref(), &self.policy, now) {
             Reuse::Fresh => (hit, false),
-            Reuse::StaleWhileRevalidate => (hit.with_detail(Detail::StaleWhileRevalidate), true),
+            Reuse::StaleWhileRevalidate => {
+                if let Some(why) = route::forbids_refresh(&stored, self.refreshes, now) {
+                    self.why = Forward::Stale;
+                    self.detail = Some(why);
+                    self.candidate = Some(stored);
+                    return false;
+                }
+                (hit.with_detail(Detail::StaleWhileRevalidate), true)
+            }
             Reuse::MaxStale => (hit.with_detail(Detail::MaxStale), false),
             Reuse::Validate(why) => {
                 self.why = if why == MustValidate::Request { Forward::Request } else { Forward::Stale };
@@ -66,6 +75,7 @@ impl Exchange {
             path: self.path.clone().unwrap_or_else(|| self.request.path().to_vec()),
             request: self.request.clone(),
             fence: self.fence.take(),
+            way: self.refreshes,
         })));
     }
 

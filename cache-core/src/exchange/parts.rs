@@ -12,6 +12,7 @@ use crate::http_time::Timestamp;
 use crate::message::ResponseHead;
 use crate::partial::{self, ContentRange};
 use crate::policy::RangeOnMiss;
+use crate::route::RefreshPath;
 use crate::stored_response::StoredResponse;
 
 impl Exchange {
@@ -55,8 +56,20 @@ impl Exchange {
     /// Lets the background fetch what this client asked a part of.
     fn fetch_whole(&self, url: String, effects: &mut Effects) {
         let (Some(key), Some(collapse)) = (self.key.clone(), self.collapse_key) else { return };
+        if self.refreshes == RefreshPath::Straight {
+            return; // nothing is known yet of what the route makes of the request and its answer
+        }
         let path = self.path.clone().unwrap_or_else(|| self.request.path().to_vec());
-        let order = RefreshOrder { key, collapse, url, stored: None, request: self.request.clone(), path, fence: None };
+        let order = RefreshOrder {
+            key,
+            collapse,
+            url,
+            stored: None,
+            request: self.request.clone(),
+            path,
+            fence: None,
+            way: self.refreshes,
+        };
         effects.push(Effect::Refresh(Box::new(order)));
     }
 

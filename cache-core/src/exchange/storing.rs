@@ -15,6 +15,7 @@ use crate::partial::{ContentRange, Part};
 use crate::policy::Policy;
 use crate::purge::tags_of;
 use crate::query_override::QueryOverride;
+use crate::route::RouteNote;
 use crate::storability::{self, NotStorable};
 use crate::stored_response::{ReuseTerms, StoredResponse};
 use crate::vary::SelectingFields;
@@ -78,6 +79,7 @@ pub fn judge(
         stale_from: None,
         selecting,
         tags,
+        route: RouteNote::default(),
     })
 }
 
@@ -145,6 +147,7 @@ pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> StoredResponse 
         stale_from: None,
         selecting: SelectingFields::default(),
         tags: Vec::new(),
+        route: RouteNote::default(),
     }
 }
 

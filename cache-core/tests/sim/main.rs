@@ -2,6 +2,7 @@
 
 mod parts;
 mod rules;
+mod straight;
 mod world;
 
 use larder_cache_core::http_time::DeltaSeconds;

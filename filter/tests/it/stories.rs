@@ -13,27 +13,27 @@ use proptest::prelude::*;
 use crate::fake_host::{Common, Fake};
 
 /// One worker VM and its host.
-struct Worker {
-    vm: Vm<Fake>,
-    host: Fake,
-    config: Rc<Config>,
+pub(crate) struct Worker {
+    pub(crate) vm: Vm<Fake>,
+    pub(crate) host: Fake,
+    pub(crate) config: Rc<Config>,
 }
 
-fn envoy() -> Rc<RefCell<Common>> {
+pub(crate) fn envoy() -> Rc<RefCell<Common>> {
     let common = Rc::new(RefCell::new(Common::default()));
     common.borrow_mut().now = 1_000_000_000;
     common
 }
 
 impl Worker {
-    fn new(envoy: &Rc<RefCell<Common>>, seed: u64) -> Self {
+    pub(crate) fn new(envoy: &Rc<RefCell<Common>>, seed: u64) -> Self {
         let host = Fake::new(envoy, seed);
         let mut vm = Vm::new(host.clone());
         let config = vm.on_configure(b"{}").unwrap();
         Self { vm, host, config }
     }
 
-    fn request(&mut self, id: u32, method: &str, path: &str) -> Action {
+    pub(crate) fn request(&mut self, id: u32, method: &str, path: &str) -> Action {
         self.vm.on_stream(1);
         let fields = [(":method", method), (":scheme", "http"), (":authority", "a"), (":path", path)];
         {
@@ -45,7 +45,7 @@ impl Worker {
     }
 
     /// The store has nothing: answers the look-up that was sent last.
-    fn store_has_nothing(&mut self) {
+    pub(crate) fn store_has_nothing(&mut self) {
         let token = {
             let mut told = self.host.told.borrow_mut();
             told.call_response = Fields::from_pairs([(":status", "204"), ("x-envoy-upstream-service-time", "1")]);
@@ -54,7 +54,7 @@ impl Worker {
         self.vm.on_call_response(token, 2, 0);
     }
 
-    fn respond(&mut self, id: u32, status: &str, fields: &[(&str, &str)], body: &[u8]) -> Action {
+    pub(crate) fn respond(&mut self, id: u32, status: &str, fields: &[(&str, &str)], body: &[u8]) -> Action {
         {
             let mut told = self.host.told.borrow_mut();
             told.response = Fields::from_pairs([(":status", status), ("x-envoy-upstream-service-time", "1")]);
@@ -75,6 +75,7 @@ impl Worker {
         assert_eq!(self.request(id, "GET", path), Action::Pause);
         self.store_has_nothing();
         self.respond(id, "200", &[("cache-control", "max-age=60, stale-while-revalidate=60")], b"hello");
+        self.vm.on_log(id);
         self.vm.on_done(id);
         self.vm.on_queue_ready();
     }
@@ -210,6 +211,7 @@ fn without_a_store_a_refresh_goes_straight_to_the_origin() {
     worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
     worker.request(1, "GET", "/");
     worker.respond(1, "200", &[("cache-control", "max-age=1, stale-while-revalidate=9")], b"hello");
+    worker.vm.on_log(1);
     envoy.borrow_mut().now += 2_000;
     assert!(worker.is_hit(2, "/"));
     worker.vm.on_queue_ready();

@@ -7,4 +7,5 @@ mod fleet;
 mod overrides;
 mod passing;
 mod rfc;
+mod routes;
 mod support;
