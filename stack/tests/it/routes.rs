@@ -14,9 +14,7 @@ const STALE_SOON: &str = "mock-cache-control=max-age%3D1,stale-while-revalidate%
 /// A route for everything under `/anything/v2/`, with this action.
 fn with_route(settings: Settings, action: &Value, more: &Value) -> Settings {
     let mut route = json!({ "match": { "prefix": "/anything/v2/" }, "route": { "cluster": "origin" } });
-    for (whole, part) in [(&mut route["route"], action)] {
-        whole.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
-    }
+    route["route"].as_object_mut().unwrap().extend(action.as_object().unwrap().clone());
     route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     settings.with_routes_before(&[route])
 }
