@@ -110,7 +110,7 @@ impl<H: Host> Vm<H> {
     /// The stream is over, whatever the reason.
     pub fn on_done(&mut self, id: u32) {
         self.unsent.remove(&id);
-        self.watched.remove(&id);
+        self.forget_route(id);
         let Some(stream) = self.streams.get(&id) else { return };
         if !stream.exchange.is_over() {
             let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
@@ -206,8 +206,8 @@ impl<H: Host> Vm<H> {
                 }
             }
             Effect::Keep { key, stored, fence, local_only } => {
-                self.watch_route(id, stream, &stored);
-                self.keep(&stream.config, &stream.policy, &key, stored, fence, local_only);
+                self.keep(&stream.config, &stream.policy, &key, stored.clone(), fence, local_only);
+                self.watch_route(id, stream, &stored, now);
             }
             Effect::Publish { key, outcome, uncacheable_until } => {
                 self.publish(&key, id, &outcome, &stream.policy, uncacheable_until, now);

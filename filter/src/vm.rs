@@ -247,6 +247,7 @@ impl<H: Host> Vm<H> {
     pub fn on_tick(&mut self) {
         let now = self.host.now();
         self.ticks += 1;
+        self.write_overdue(now);
         self.on_queue_ready();
         self.end_overdue_waits(now);
         self.follow(now);

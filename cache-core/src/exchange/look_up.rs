@@ -21,6 +21,13 @@ use crate::vary::{self, SelectingFields};
 /// What the access log says of a hit.
 pub(super) const HIT_DETAILS: &str = "larder_hit";
 
+/// Whether what the store has is newer than what is known; or as old, and tells of its route what was not seen yet when
+/// the other was handed over.
+fn is_news(known: &StoredResponse, stored: &StoredResponse) -> bool {
+    let tells_more = known.route.seen().is_none() && stored.route.seen().is_some();
+    known.response_time < stored.response_time || (known.response_time == stored.response_time && tells_more)
+}
+
 impl Exchange {
     /// Answers with `stored` if it may be reused; else remembers it for validation. Says whether it answered.
     pub(super) fn try_hit(&mut self, stored: Arc<StoredResponse>, now: Timestamp, effects: &mut Effects) -> bool {
@@ -150,7 +157,7 @@ impl Exchange {
     /// Something from the store: into level 1 if it is news, and into the answer if it may be. Says whether it answered.
     fn take_stored(&mut self, stored: Option<Arc<StoredResponse>>, now: Timestamp, effects: &mut Effects) -> bool {
         let Some(stored) = stored.filter(|stored| self.is_usable(stored)) else { return false };
-        if self.candidate.as_ref().is_some_and(|known| known.response_time >= stored.response_time) {
+        if self.candidate.as_ref().is_some_and(|known| !is_news(known, &stored)) {
             return false;
         }
         if let Some(key) = self.key.clone() {

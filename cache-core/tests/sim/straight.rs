@@ -1,6 +1,13 @@
 //! Background refreshes that do not take the route: where they are right, and what happens where they are not.
 
+use std::sync::Arc;
+
+use larder_cache_core::exchange::{Effect, Event, Exchange, Local, SlotAnswer, StoreAnswer};
+use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
+use larder_cache_core::route::{RefreshPath, RouteSeen};
+use larder_cache_core::store_api::Fence;
+use larder_cache_core::stored_response::StoredResponse;
 
 use crate::world::Sim;
 
@@ -80,4 +87,22 @@ fn behind_a_part_no_whole_comes_that_did_not_take_the_route() {
     sim.origin(206, &[("cache-control", "max-age=60"), ("content-range", "bytes 0-1/4")], "ab");
     assert_eq!(sim.get_with("/", &[("range", "bytes=0-1")]).0, 206);
     assert_eq!(sim.refreshes(), 0);
+}
+
+#[test]
+fn the_store_tells_of_a_route_that_was_seen_after_its_answer_was_handed_over() {
+    let sim = stale(None);
+    let held = sim.stored();
+    let seen = RouteSeen { at_ms: held[0].response_time, changes: false };
+    let told = StoredResponse { route: Some(seen).into(), ..(*held[0]).clone() };
+    let now = held[0].response_time.plus_millis(2_000);
+    let mut exchange =
+        Exchange::new(Arc::new(Policy::default()), Arc::from(b"sim".as_slice())).with_refreshes(RefreshPath::Straight);
+    exchange.handle(Event::Request(Request::new("GET", "a.example", "/")), now);
+    exchange.handle(Event::Local(Local { variants: &held, ..Local::default() }), now);
+    exchange.handle(Event::Slot(SlotAnswer::Lead), now);
+    let lease = StoreAnswer::Lease(Fence("1".into()), Some(Arc::new(told)));
+    let effects = exchange.handle(Event::Store(lease), now);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Reply(reply) if reply.status == 200)), "{effects:?}");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Refresh(_))), "{effects:?}");
 }

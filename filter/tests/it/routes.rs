@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use larder_cache_core::fields::Fields;
+use larder_cache_core::route::RouteSeen;
 use larder_cache_core::store_api::entry;
 use larder_filter::config::REFRESH_CLUSTER;
 
@@ -49,6 +50,13 @@ impl Worker {
         self.vm.on_queue_ready();
         let told = self.host.told.borrow();
         told.given.iter().find(|(stream, ..)| *stream == id).map(|(.., said)| said.clone()).unwrap_or_default()
+    }
+
+    /// What the store was told of the routes of what was written.
+    fn written(&self) -> Vec<Option<RouteSeen>> {
+        let told = self.host.told.borrow();
+        let writes = told.sent.iter().filter(|(_, _, head, _)| head.get(":method") == Some(b"PUT"));
+        writes.map(|(.., content)| entry::decode(content).unwrap().meta.route).collect()
     }
 
     fn log(&self) -> Vec<String> {
@@ -129,12 +137,29 @@ fn the_store_is_told_what_was_seen_of_the_route() {
     worker.store_has_nothing();
     worker.host.told.borrow_mut().request.set(b":path", b"/x");
     worker.respond(1, "200", &STALE_SOON, b"hello");
+    worker.vm.on_queue_ready();
+    assert_eq!(worker.written().len(), 0, "it waits for the end of the stream");
     worker.vm.on_log(1);
     worker.vm.on_done(1);
     worker.vm.on_queue_ready();
-    let told = worker.host.told.borrow();
-    let written = told.sent.iter().find(|(_, _, head, _)| head.get(":method") == Some(b"PUT")).unwrap();
-    assert!(entry::decode(&written.3).unwrap().meta.route.unwrap().changes);
+    assert_eq!(worker.written().iter().map(|route| route.unwrap().changes).collect::<Vec<_>>(), [true]);
+}
+
+#[test]
+fn the_store_does_not_wait_for_a_slow_client() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.request(1, "GET", "/v2/x");
+    worker.store_has_nothing();
+    worker.respond(1, "200", &STALE_SOON, b"hello");
+    worker.vm.on_tick();
+    assert_eq!(worker.written().len(), 0);
+    envoy.borrow_mut().now += 100;
+    worker.vm.on_tick();
+    assert_eq!(worker.written(), [None]);
+    worker.vm.on_log(1);
+    worker.vm.on_queue_ready();
+    assert_eq!(worker.written().len(), 1);
 }
 
 #[test]
