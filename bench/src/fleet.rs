@@ -249,6 +249,7 @@ fn entry(n: usize) -> (String, Vec<u8>) {
         stale_from_ms: None,
         part_first: None,
         part_complete: None,
+        route: None,
         body_length: body.len() as u64,
         digest: digest(&body),
     };

@@ -134,6 +134,10 @@ pub enum Detail {
     UnsupportedRequest,
     /// Concurrent requests for different keys share a leader slot, or a rule switches collapsing off.
     NotCollapsed,
+    /// Stale, and validated before it answers: the route changes the request, and a refresh would not take the route.
+    RouteChangesRequest,
+    /// The same, because it is not known whether the route changes the request.
+    RouteUnknown,
     /// A request with credentials is not answered from what was stored for everybody.
     Authorization,
     /// A field for which the policy says so makes the request pass.
@@ -165,6 +169,8 @@ impl Detail {
             Self::Uncacheable,
             Self::UnsupportedRequest,
             Self::NotCollapsed,
+            Self::RouteChangesRequest,
+            Self::RouteUnknown,
             Self::Authorization,
             Self::UnkeyedField,
             Self::NotRefreshed,
@@ -196,6 +202,8 @@ impl Detail {
             Self::Uncacheable => "uncacheable",
             Self::UnsupportedRequest => "unsupported-request",
             Self::NotCollapsed => "not-collapsed",
+            Self::RouteChangesRequest => "route-changes-request",
+            Self::RouteUnknown => "route-unknown",
             Self::Authorization => "authorization",
             Self::UnkeyedField => "unkeyed-field",
             Self::NotRefreshed => "not-refreshed",

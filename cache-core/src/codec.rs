@@ -55,6 +55,7 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         stale_from_ms: stored.stale_from,
         part_first: stored.part.map(|part| part.first),
         part_complete: stored.part.map(|part| part.complete),
+        route: stored.route.seen(),
         body_length: stored.body.len() as u64,
         digest: digest(&stored.body),
     }
@@ -112,12 +113,14 @@ pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
         stale_from: meta.stale_from_ms,
         selecting: SelectingFields::from_pairs(&meta.selecting).ok_or(EntryFault::Meta)?,
         tags: meta.tags,
+        route: meta.route.into(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::RouteSeen;
     use crate::store_api::entry;
 
     fn example() -> StoredResponse {
@@ -137,6 +140,21 @@ mod tests {
         let meta = to_meta(&stored, &Policy::default(), stored.response_time);
         let bytes = entry::encode(&meta, &stored.body);
         assert_eq!(from_entry(entry::decode(&bytes).unwrap()), Ok(stored));
+    }
+
+    #[test]
+    fn what_was_seen_of_its_route_travels_along_and_an_entry_without_it_says_nothing() {
+        let stored = example();
+        let seen = Some(RouteSeen { at_ms: stored.response_time, changes: true });
+        for seen in [None, seen] {
+            let meta = to_meta(
+                &StoredResponse { route: seen.into(), ..stored.clone() },
+                &Policy::default(),
+                stored.response_time,
+            );
+            let bytes = entry::encode(&meta, &stored.body);
+            assert_eq!(from_entry(entry::decode(&bytes).unwrap()).unwrap().route.seen(), seen);
+        }
     }
 
     #[test]

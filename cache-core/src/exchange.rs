@@ -26,6 +26,7 @@ use crate::key::PrimaryKey;
 use crate::message::Request;
 use crate::policy::Policy;
 use crate::query_override::QueryOverride;
+use crate::route::RefreshPath;
 use crate::store_api::{Fence, KeyDigest};
 use crate::stored_response::StoredResponse;
 
@@ -91,6 +92,7 @@ pub struct Exchange {
     mark: Mark,
     /// Whether the client is told how its answer came about.
     told: bool,
+    refreshes: RefreshPath,
 }
 
 /// Whether the client is told that a cache was there.
@@ -182,7 +184,14 @@ impl Exchange {
             behind_refresh: false,
             mark: Mark::Told,
             told: true,
+            refreshes: RefreshPath::default(),
         }
+    }
+
+    /// The same with background refreshes that travel so.
+    #[must_use]
+    pub fn with_refreshes(self, refreshes: RefreshPath) -> Self {
+        Self { refreshes, ..self }
     }
 
     /// Takes an event in and says what to do. Nothing else changes state.
@@ -206,6 +215,11 @@ impl Exchange {
     /// What the request is about, once it is known; what level 1 is looked up by.
     pub fn key(&self) -> Option<&PrimaryKey> {
         self.key.as_ref()
+    }
+
+    /// The request as it came.
+    pub fn request(&self) -> &Request {
+        &self.request
     }
 
     /// The key and the stored response that has answered, where level 1 or the store had one that may.

@@ -28,6 +28,7 @@ pub mod purge;
 pub mod query_override;
 pub mod refresh;
 pub mod reuse;
+pub mod route;
 pub mod storability;
 pub mod store_api;
 pub mod stored_response;

@@ -17,6 +17,7 @@ use crate::message::{Request, ResponseHead};
 use crate::policy::{Handling, Policy};
 use crate::query_override::QueryOverride;
 use crate::reuse::{self, Reuse};
+use crate::route::{self, RefreshPath, RouteSeen};
 use crate::stored_response::StoredResponse;
 use crate::validation::{self, Validators};
 use crate::vary::{self, SelectingFields, language, unkeyed};
@@ -114,7 +115,7 @@ impl Refresh {
     /// The origin's whole answer.
     pub fn on_response(&mut self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Effects {
         let mut effects = Effects::new();
-        match self.fresh_response(head, body, now) {
+        match self.as_routed(self.fresh_response(head, body, now), now) {
             Verdict::Keep(stored) => {
                 let stored = Arc::new(*stored);
                 let fence = self.order.fence.take();
@@ -177,6 +178,24 @@ impl Refresh {
             Captured::Complete(response, _) => Verdict::Keep(response),
             Captured::TooLarge(_) => Verdict::Replaced,
             Captured::Truncated | Captured::More(_) => Verdict::Failed,
+        }
+    }
+
+    /// What went past the route may renew what is stored, but not end or reshape it: that may be the route's doing, and is
+    /// left to the next request, which takes the route.
+    fn as_routed(&self, verdict: Verdict, now: Timestamp) -> Verdict {
+        let Some(held) = self.order.stored.as_ref().filter(|_| self.order.way == RefreshPath::Straight) else {
+            return verdict;
+        };
+        match verdict {
+            Verdict::Keep(stored) if route::is_as_routed(held, &stored) => {
+                Verdict::Keep(Box::new(StoredResponse { route: held.route.clone(), ..*stored }))
+            }
+            Verdict::Keep(_) | Verdict::Replaced => {
+                held.route.note(RouteSeen { at_ms: now, changes: true });
+                Verdict::Failed
+            }
+            Verdict::Failed => Verdict::Failed,
         }
     }
 

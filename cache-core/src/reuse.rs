@@ -134,6 +134,9 @@ pub fn may_serve_on_error(
     failure: Failure,
     now: Timestamp,
 ) -> bool {
+    if decide(stored, asked, policy, now) == Reuse::StaleWhileRevalidate {
+        return true; // it might have answered without asking (RFC 5861 §3)
+    }
     !stored.terms.must_revalidate && is_within_error_window(stored, asked, policy, failure, now)
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::fields::Fields;
 use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::partial::Part;
+use crate::route::RouteNote;
 use crate::vary::SelectingFields;
 
 /// A stored response. Immutable: freshening makes a new one (RFC 9111 §4.3.4).
@@ -39,6 +40,8 @@ pub struct StoredResponse {
     pub selecting: SelectingFields,
     /// Names under which it can be purged.
     pub tags: Vec<String>,
+    /// What was seen of the route by which it came.
+    pub route: RouteNote,
 }
 
 impl StoredResponse {
@@ -83,6 +86,7 @@ impl StoredResponse {
             stale_from: None,
             selecting: SelectingFields::default(),
             tags: Vec::new(),
+            route: RouteNote::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use larder_cache_core::http_time::{DeltaSeconds, Timestamp};
 use larder_cache_core::message::Request;
 use larder_cache_core::partial::Part;
 use larder_cache_core::policy::{Handling, Policy};
+use larder_cache_core::route::RouteNote;
 use larder_cache_core::stored_response::{ReuseTerms, StoredResponse};
 use larder_cache_core::vary::SelectingFields;
 use proptest::prelude::*;
@@ -110,6 +111,7 @@ fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
                 stale_from: None,
                 selecting: SelectingFields::of(&names, &prepared(by)).unwrap_or_default(),
                 tags: Vec::new(),
+                route: RouteNote::default(),
             })
         },
     )

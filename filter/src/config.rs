@@ -3,11 +3,13 @@
 //! What this decides: names, bounds and defaults of every setting. Unknown members are refused, and every mistake is
 //! reported in one message with its path, so that one edit mends them all.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use larder_cache_core::key::{canonical_authority, canonical_scheme};
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
+use larder_cache_core::route::RefreshPath;
 use serde_json::Value;
 
 mod reading;
@@ -18,6 +20,9 @@ pub use secret::Secret;
 
 /// Bound of level 1 where the configuration names none.
 pub const DEFAULT_L1_BYTES: u64 = 64 << 20;
+
+/// Cluster of background refreshes where the configuration names none.
+pub const REFRESH_CLUSTER: &str = "larder-refresh";
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -40,8 +45,10 @@ pub struct Config {
     pub collapse_wait_ms: u64,
     /// After how long a leader that has not finished is replaced, in milliseconds.
     pub lease_ms: u64,
-    /// Cluster for background refreshes instead of the one the route picked.
+    /// Cluster that leads background refreshes through the routes, if the configuration names one.
     pub refresh_cluster: Option<String>,
+    /// Whether Envoy has that cluster, or [`REFRESH_CLUSTER`] where none is named; `None` until it was looked for.
+    pub refresh_cluster_found: Cell<Option<bool>>,
     rules: Vec<Rule>,
 }
 
@@ -74,6 +81,16 @@ impl Config {
             self.store_token = Some(secret.ok_or_else(|| format!("{} {}", Secret::VARIABLE, reading::TOKEN_FORM))?);
         }
         Ok(self)
+    }
+
+    /// The cluster that leads background refreshes through the routes, if Envoy has it.
+    pub fn refresh_cluster(&self) -> &str {
+        self.refresh_cluster.as_deref().unwrap_or(REFRESH_CLUSTER)
+    }
+
+    /// How background refreshes travel.
+    pub fn refresh_path(&self) -> RefreshPath {
+        if self.refresh_cluster_found.get() == Some(true) { RefreshPath::Routed } else { RefreshPath::Straight }
     }
 
     /// The policy of the first rule that matches; without one the request is left alone.

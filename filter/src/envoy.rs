@@ -149,6 +149,14 @@ extern "C" fn larder_on_response_trailers(id: u32, _num_trailers: u32) -> u32 {
     wasm(with_vm(|vm| vm.on_response_trailers(id)).unwrap_or(Action::Continue))
 }
 
+/// A stream is over, and what it sent and got can be read once more.
+#[unsafe(no_mangle)]
+extern "C" fn larder_on_log(id: u32) {
+    if ANSWERED.get() != id {
+        with_vm(|vm| vm.on_log(id));
+    }
+}
+
 /// The answer to a call of our own.
 #[unsafe(no_mangle)]
 extern "C" fn larder_on_http_call_response(root: u32, token: u32, num_headers: u32, size: u32, _num_trailers: u32) {

@@ -23,7 +23,7 @@ pub enum Swap {
 /// Which headers are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Map {
-    /// The request's, until it has been let through.
+    /// The request's, until it has been let through, and once more when its stream is over.
     Request,
     /// The response's, while they pass.
     Response,

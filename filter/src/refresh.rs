@@ -1,8 +1,8 @@
 //! Background refreshes, sent from the VM itself: no client's stream carries them.
 //!
-//! What this decides: which call carries which step. The steps are the core's (`refresh`). The request goes straight to
-//! the cluster that the route picked, with Envoy's own retries; a cluster that leads to an internal listener makes routes
-//! and filters apply (`refresh_cluster`).
+//! What this decides: which call carries which step, and which cluster it goes to. The steps are the core's (`refresh`). The
+//! request goes to the cluster that leads through the routes, if Envoy has it; else straight to the cluster that the route
+//! picked, for what is known to come by a route that changes nothing (`route`).
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,15 +14,20 @@ use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::message::ResponseHead;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::refresh::{Next, Refresh, Start};
+use larder_cache_core::route::RefreshPath;
 
 use crate::config::Config;
-use crate::host::{Host, Map};
+use crate::host::{Host, Map, Refused};
 use crate::metrics;
 use crate::store_client::StoreCall;
 use crate::vm::{Call, Ordered, Purpose, Vm};
 
 /// A refresh whose origin does not answer for so long is given up, in milliseconds.
 const FETCH_TIMEOUT_MS: u64 = 25_000;
+/// For the request that only looks whether there is a cluster; nobody waits for its answer.
+const PING_TIMEOUT_MS: u64 = 1_000;
+/// What Envoy says of a call to a cluster that it does not have.
+const UNKNOWN_CLUSTER: Refused = Refused(2);
 
 /// A refresh under way.
 #[derive(Debug)]
@@ -30,12 +35,13 @@ pub(crate) struct Refreshing {
     refresh: Refresh,
     config: Rc<Config>,
     policy: Arc<Policy>,
-    cluster: String,
+    /// The cluster that the route picked, where the request goes straight to it.
+    straight: Option<String>,
 }
 
 impl<H: Host> Vm<H> {
     pub(crate) fn start_refreshes(&mut self) {
-        while let Some(Ordered { config, policy, cluster, order }) = self.refresh_orders.pop_front() {
+        while let Some(Ordered { config, policy, straight, order }) = self.refresh_orders.pop_front() {
             let now = self.host.now();
             let id = self.next_refresh_id();
             if !self.lead_refresh(&config, &order, policy.max_object_bytes, id, now) {
@@ -47,7 +53,7 @@ impl<H: Host> Vm<H> {
             self.metrics.event(metrics::REFRESHES);
             let mut refresh = Refresh::new(order, policy.clone());
             let start = refresh.start(now);
-            self.refreshes.insert(id, Refreshing { refresh, config: config.clone(), policy, cluster });
+            self.refreshes.insert(id, Refreshing { refresh, config: config.clone(), policy, straight });
             match start {
                 Start::Fetch(fields) => self.fetch_refresh(id, fields, now),
                 Start::AskStore(question) => {
@@ -76,16 +82,53 @@ impl<H: Host> Vm<H> {
     }
 
     fn fetch_refresh(&mut self, id: u32, mut fields: Fields, now: Timestamp) {
-        let Some(Refreshing { cluster, config, .. }) = self.refreshes.get(&id) else { return };
-        let (cluster, config) = (cluster.clone(), config.clone());
-        fields.append(b"x-envoy-retry-on", b"connect-failure,refused-stream");
-        fields.append(b"x-envoy-max-retries", b"2");
-        match self.host.call(&cluster, &fields, &[], FETCH_TIMEOUT_MS) {
+        let Some(Refreshing { straight, config, .. }) = self.refreshes.get(&id) else { return };
+        let config = config.clone();
+        let sent = if let Some(cluster) = straight {
+            // The route's own retries, as far as a request may ask for them.
+            fields.append(b"x-envoy-retry-on", b"connect-failure,refused-stream");
+            fields.append(b"x-envoy-max-retries", b"2");
+            self.host.call(cluster, &fields, &[], FETCH_TIMEOUT_MS)
+        } else {
+            let scheme = fields.get(":scheme").unwrap_or(b"http").to_vec();
+            if !fields.contains("x-forwarded-proto") {
+                // The listener behind the cluster sees an unencrypted connection, whatever the client's was.
+                fields.append(b"x-forwarded-proto", &scheme);
+            }
+            self.host.call(config.refresh_cluster(), &fields, &[], FETCH_TIMEOUT_MS)
+        };
+        match sent {
             Ok(token) => {
                 self.calls.insert(token, Call { purpose: Purpose::RefreshFetch(id), holds: None, config, sent: now });
             }
-            Err(_) => self.fail_refresh(id, now),
+            Err(refused) => {
+                if refused == UNKNOWN_CLUSTER && config.refresh_path() == RefreshPath::Routed {
+                    self.look_for_refresh_cluster(&config);
+                }
+                self.fail_refresh(id, now);
+            }
         }
+    }
+
+    /// Finds out whether Envoy has the cluster for refreshes, and says so in the log once it has not. The request asks for
+    /// no resource (RFC 9110 §9.3.7), so it reaches no route; Envoy refuses the call at once where there is no cluster.
+    pub(crate) fn look_for_refresh_cluster(&self, config: &Config) {
+        let cluster = config.refresh_cluster();
+        let fields = [(":method", "OPTIONS"), (":scheme", "http"), (":authority", cluster), (":path", "*")];
+        let found = self.host.call(cluster, &Fields::from_pairs(fields), &[], PING_TIMEOUT_MS) != Err(UNKNOWN_CLUSTER);
+        let before = config.refresh_cluster_found.replace(Some(found));
+        if !found && before != Some(false) {
+            let level = if config.refresh_cluster.is_some() { log::Level::Warn } else { log::Level::Info };
+            let line = format!(
+                "larder: Envoy has no cluster {cluster}, so what its routes change is refreshed in the foreground; see envoy/README.md"
+            );
+            self.host.log(level, &line);
+        }
+    }
+
+    /// Where a refresh goes that does not take the route.
+    pub(crate) fn picked_cluster(&self) -> Option<String> {
+        String::from_utf8(self.host.property(&["xds", "cluster_name"])?).ok()
     }
 
     pub(crate) fn on_refresh_fetched(&mut self, id: u32, num_headers: usize, body_length: usize, now: Timestamp) {

@@ -13,6 +13,7 @@ use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
+use larder_cache_core::route::RefreshPath;
 use larder_cache_core::store_api::Fence;
 use larder_cache_core::stored_response::StoredResponse;
 
@@ -22,6 +23,9 @@ use crate::store_client::StoreCall;
 use crate::vm::{Ordered, Purpose, Vm};
 
 mod response;
+mod watching;
+
+pub(crate) use watching::Watched;
 
 /// What Envoy is told to do with what is passing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +47,8 @@ pub struct Stream {
     /// Where the response does.
     response: Passage,
     replied: bool,
-    /// The cluster the route picked: background refreshes go there.
-    cluster: Option<String>,
+    /// How the request was changed when it went on, where that will be compared with what the origin got.
+    change: Option<ForwardedRequest>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,13 +101,13 @@ impl<H: Host> Vm<H> {
         }
         request.is_identified = !request.is_credentialed(policy) && self.is_identified(policy);
         let mut stream = Stream {
-            exchange: Exchange::new(policy.clone(), config.namespace.clone()),
+            exchange: Exchange::new(policy.clone(), config.namespace.clone()).with_refreshes(config.refresh_path()),
             config: config.clone(),
             policy: policy.clone(),
             request: Passage::InCallback(Action::Pause),
             response: Passage::Passed,
             replied: false,
-            cluster: None,
+            change: None,
         };
         self.drive_stream(id, &mut stream, Event::Request(request), now);
         if stream.exchange.is_over() {
@@ -126,6 +130,7 @@ impl<H: Host> Vm<H> {
     /// The stream is over, whatever the reason.
     pub fn on_done(&mut self, id: u32) {
         self.unsent.remove(&id);
+        self.forget_route(id);
         let Some(stream) = self.streams.get(&id) else { return };
         if !stream.exchange.is_over() {
             let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
@@ -208,7 +213,12 @@ impl<H: Host> Vm<H> {
 
     fn carry_out(&mut self, id: u32, stream: &mut Stream, effect: Effect, now: Timestamp) {
         match effect {
-            Effect::Forward(change) => self.forward(stream, &change),
+            Effect::Forward(change) => {
+                self.forward(stream, &change);
+                if stream.config.refresh_path() == RefreshPath::Straight {
+                    stream.change = Some(change);
+                }
+            }
             Effect::Reply(reply) => {
                 // In place of a request our own answer passes our own response callbacks once more; in place of a
                 // response not.
@@ -225,7 +235,8 @@ impl<H: Host> Vm<H> {
                 }
             }
             Effect::Keep { key, stored, fence, local_only } => {
-                self.keep(&stream.config, &stream.policy, &key, stored, fence, local_only);
+                self.keep(&stream.config, &stream.policy, &key, stored.clone(), fence, local_only);
+                self.watch_route(id, stream, &stored, now);
             }
             Effect::Publish { key, outcome, uncacheable_until } => {
                 self.publish(&key, id, &outcome, &stream.policy, uncacheable_until, now);
@@ -236,11 +247,10 @@ impl<H: Host> Vm<H> {
             }
             Effect::RemindAt(time) => self.reminders.push_back((time, id)),
             Effect::Refresh(order) => {
-                if let Some(cluster) = self.refresh_cluster(stream) {
-                    let (config, policy) = (stream.config.clone(), stream.policy.clone());
-                    self.refresh_orders.push_back(Ordered { config, policy, cluster, order: *order });
-                    self.go_on_later();
-                }
+                let (config, policy) = (stream.config.clone(), stream.policy.clone());
+                let straight = if order.way == RefreshPath::Straight { self.picked_cluster() } else { None };
+                self.refresh_orders.push_back(Ordered { config, policy, straight, order: *order });
+                self.go_on_later();
             }
             Effect::Invalidate(keys) => self.invalidate(&stream.config, &keys, now),
             Effect::InvalidateDoubtful(keys) => self.doubt(&stream.config, keys, now),
@@ -295,17 +305,6 @@ impl<H: Host> Vm<H> {
             }
             Passage::Passed => {}
         }
-    }
-
-    fn refresh_cluster(&self, stream: &mut Stream) -> Option<String> {
-        if let Some(cluster) = &stream.config.refresh_cluster {
-            return Some(cluster.clone());
-        }
-        if stream.cluster.is_none() {
-            let name = self.host.property(&["xds", "cluster_name"])?;
-            stream.cluster = String::from_utf8(name).ok();
-        }
-        stream.cluster.clone()
     }
 
     /// RFC 9111 §4.4, before the client sees its answer: here at once, in the other VMs before their next look-up, in the

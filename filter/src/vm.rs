@@ -29,7 +29,7 @@ use crate::l1::Level1;
 use crate::metrics::Metrics;
 use crate::refresh::Refreshing;
 use crate::store_client::StoreCall;
-use crate::stream::Stream;
+use crate::stream::{Stream, Watched};
 
 /// Answers to other streams per callback: above 300 the VM's stack overflows.
 pub const BATCH: usize = 64;
@@ -66,7 +66,8 @@ pub(crate) enum Purpose {
 pub(crate) struct Ordered {
     pub(crate) config: Rc<Config>,
     pub(crate) policy: Arc<Policy>,
-    pub(crate) cluster: String,
+    /// The cluster that the route picked, where the refresh goes straight to it.
+    pub(crate) straight: Option<String>,
     pub(crate) order: RefreshOrder,
 }
 
@@ -80,6 +81,8 @@ pub struct Vm<H> {
     pub(crate) streams: FxHashMap<u32, Stream>,
     /// Answers that go out as they pass our own response callbacks.
     pub(crate) unsent: FxHashMap<u32, Reply>,
+    /// Responses of whose route the end of their stream will tell.
+    pub(crate) watched: FxHashMap<u32, Watched>,
     pub(crate) waiting: HashMap<CollapseKey, VecDeque<Waiter>>,
     /// Streams to be told how their leader's fetch ended.
     pub(crate) woken: VecDeque<(u32, Outcome)>,
@@ -137,6 +140,7 @@ impl<H: Host> Vm<H> {
             l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
             streams: FxHashMap::default(),
             unsent: FxHashMap::default(),
+            watched: FxHashMap::default(),
             waiting: HashMap::new(),
             woken: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -183,6 +187,9 @@ impl<H: Host> Vm<H> {
     pub fn on_stream(&mut self, root: u32) {
         if self.inbox.is_some_and(|inbox| inbox.root == root) {
             return;
+        }
+        if let Some(config) = self.config.clone().filter(|config| config.refresh_cluster_found.get().is_none()) {
+            self.look_for_refresh_cluster(&config);
         }
         let first = self.inbox.is_none();
         if let Ok(queue) = self.host.register_queue(&format!("larder-{:016x}", self.id)) {
@@ -260,11 +267,19 @@ impl<H: Host> Vm<H> {
     pub fn on_tick(&mut self) {
         let now = self.host.now();
         self.ticks += 1;
+        self.write_overdue(now);
         self.on_queue_ready();
         self.end_overdue_waits(now);
         self.learn_identity();
         self.remind(now);
         self.follow(now);
+        if self.ticks.is_multiple_of(300)
+            && let Some(config) = self.config.clone()
+            && config.refresh_cluster_found.get() == Some(false)
+        {
+            // It may have come since.
+            self.look_for_refresh_cluster(&config);
+        }
         if self.ticks.is_multiple_of(10) {
             if self.inbox.is_some() {
                 self.beat(now);

@@ -54,6 +54,7 @@ fn entry_of(body: &str, selecting: &[(&str, &str)], received: u64) -> Entry {
         stale_from_ms: None,
         part_first: None,
         part_complete: None,
+        route: None,
         body_length: body.len() as u64,
         digest: digest(body.as_bytes()),
     };

@@ -13,6 +13,7 @@ use crate::http_time::Timestamp;
 use crate::key::PrimaryKey;
 use crate::message::Request;
 use crate::policy::Policy;
+use crate::route::RefreshPath;
 use crate::store_api::{Fence, KeyDigest, Selectors};
 use crate::stored_response::StoredResponse;
 use crate::vary::SelectingFields;
@@ -186,4 +187,6 @@ pub struct RefreshOrder {
     pub path: Vec<u8>,
     /// A lease that the look-up brought along.
     pub fence: Option<Fence>,
+    /// How the request travels.
+    pub way: RefreshPath,
 }

@@ -14,12 +14,20 @@ use crate::partial;
 use crate::preconditions;
 use crate::refresh;
 use crate::reuse::{self, MustValidate, Reuse};
+use crate::route;
 use crate::stored_response::StoredResponse;
 use crate::validation::{self, Validators};
 use crate::vary::{self, SelectingFields};
 
 /// What the access log says of a hit.
 pub(super) const HIT_DETAILS: &str = "larder_hit";
+
+/// Whether what the store has is newer than what is known; or as old, and tells of its route what was not seen yet when
+/// the other was handed over.
+fn is_news(known: &StoredResponse, stored: &StoredResponse) -> bool {
+    let tells_more = known.route.seen().is_none() && stored.route.seen().is_some();
+    known.response_time < stored.response_time || (known.response_time == stored.response_time && tells_more)
+}
 
 impl Exchange {
     /// Answers with `stored` if it may be reused; else remembers it for validation. Says whether it answered.
@@ -40,13 +48,16 @@ impl Exchange {
             self.adjusted.set.is_empty() && !refresh::leaves_out(&stored.selecting, &self.request, &self.policy);
         let (status, refreshes) = match reuse::decide(&stored, self.asked.as_ref(), &self.policy, now) {
             Reuse::Fresh => (hit, false),
-            Reuse::StaleWhileRevalidate if !is_refreshable => {
-                self.why = Forward::Stale;
-                self.detail = Some(Detail::NotRefreshed);
-                self.candidate = Some(stored);
-                return false;
+            Reuse::StaleWhileRevalidate => {
+                let left_out = (!is_refreshable).then_some(Detail::NotRefreshed);
+                if let Some(why) = left_out.or_else(|| route::forbids_refresh(&stored, self.refreshes, now)) {
+                    self.why = Forward::Stale;
+                    self.detail = Some(why);
+                    self.candidate = Some(stored);
+                    return false;
+                }
+                (hit.with_detail(Detail::StaleWhileRevalidate), true)
             }
-            Reuse::StaleWhileRevalidate => (hit.with_detail(Detail::StaleWhileRevalidate), true),
             Reuse::MaxStale => (hit.with_detail(Detail::MaxStale), false),
             Reuse::Validate(why) => {
                 self.why = if why == MustValidate::Request { Forward::Request } else { Forward::Stale };
@@ -93,6 +104,7 @@ impl Exchange {
             path: self.path.clone().unwrap_or_else(|| self.request.path().to_vec()),
             request: self.request.clone(),
             fence: self.fence.take(),
+            way: self.refreshes,
         })));
     }
 
@@ -169,7 +181,7 @@ impl Exchange {
     /// Something from the store: into level 1 if it is news, and into the answer if it may be. Says whether it answered.
     fn take_stored(&mut self, stored: Option<Arc<StoredResponse>>, now: Timestamp, effects: &mut Effects) -> bool {
         let Some(stored) = stored.filter(|stored| self.is_usable(stored)) else { return false };
-        if self.candidate.as_ref().is_some_and(|known| known.response_time >= stored.response_time) {
+        if self.candidate.as_ref().is_some_and(|known| !is_news(known, &stored)) {
             return false;
         }
         if let Some(key) = self.key.clone() {

@@ -13,6 +13,7 @@ use crate::message::ResponseHead;
 use crate::partial::{self, ContentRange};
 use crate::policy::RangeOnMiss;
 use crate::refresh;
+use crate::route::RefreshPath;
 use crate::stored_response::StoredResponse;
 
 impl Exchange {
@@ -60,6 +61,9 @@ impl Exchange {
             return;
         }
         let (Some(key), Some(collapse)) = (self.key.clone(), self.collapse_key) else { return };
+        if self.refreshes == RefreshPath::Straight {
+            return; // nothing is known yet of what the route makes of the request and its answer
+        }
         let path = self.path.clone().unwrap_or_else(|| self.request.path().to_vec());
         let order = RefreshOrder {
             key,
@@ -70,6 +74,7 @@ impl Exchange {
             request: self.request.clone(),
             path,
             fence: None,
+            way: self.refreshes,
         };
         effects.push(Effect::Refresh(Box::new(order)));
     }

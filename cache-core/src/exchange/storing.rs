@@ -16,6 +16,7 @@ use crate::policy::Policy;
 use crate::preconditions;
 use crate::purge::tags_of;
 use crate::query_override::QueryOverride;
+use crate::route::RouteNote;
 use crate::storability::{self, NotStorable};
 use crate::stored_response::{ReuseTerms, StoredResponse};
 use crate::vary::SelectingFields;
@@ -79,6 +80,7 @@ pub fn judge(
         stale_from: None,
         selecting,
         tags,
+        route: RouteNote::default(),
     })
 }
 
@@ -154,6 +156,7 @@ pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> Option<StoredRe
         stale_from: None,
         selecting: SelectingFields::of_response(fetched.request, &fetched.response.fields)?,
         tags: Vec::new(),
+        route: RouteNote::default(),
     })
 }
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Selectors;
 use crate::http_time::Timestamp;
+use crate::route::RouteSeen;
 
 /// First bytes of every encoded entry; the last one is the version.
 pub const MAGIC: [u8; 4] = *b"LRD\x01";
@@ -97,6 +98,9 @@ pub struct EntryMeta {
     /// For a part, the length of the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_complete: Option<u64>,
+    /// What was seen of the route by which it came; absent when nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteSeen>,
     /// Bytes of the body.
     pub body_length: u64,
     /// `xxh3:` and the XXH3-128 of the body in hex: against damage, not against forgery.
@@ -276,6 +280,7 @@ mod tests {
             stale_from_ms: None,
             part_first: None,
             part_complete: None,
+            route: Some(RouteSeen { at_ms: Timestamp::from_millis(1010), changes: false }),
             body_length: body.len() as u64,
             digest: digest(body),
         }

@@ -3,6 +3,7 @@
 mod herd;
 mod parts;
 mod rules;
+mod straight;
 mod waiting;
 mod whose;
 mod world;

@@ -12,6 +12,7 @@ use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
 use larder_cache_core::refresh::{Next, Refresh, Start};
+use larder_cache_core::route::{RefreshPath, RouteSeen};
 use larder_cache_core::stored_response::StoredResponse;
 
 /// What a client got: status, content, `Cache-Status`.
@@ -28,6 +29,7 @@ pub(crate) struct Sim {
     refreshes: Vec<RefreshOrder>,
     begun_refreshes: usize,
     marks: usize,
+    refresh_path: RefreshPath,
 }
 
 pub(crate) fn override_policy() -> Policy {
@@ -47,6 +49,7 @@ impl Sim {
             refreshes: Vec::new(),
             begun_refreshes: 0,
             marks: 0,
+            refresh_path: RefreshPath::Routed,
         }
     }
 
@@ -76,6 +79,18 @@ impl Sim {
         exchange.handle(Event::Request(request), self.now);
         for effect in exchange.handle(Event::Gone { origin_broke: false }, self.now) {
             self.carry_out(effect, &mut Got::default());
+        }
+    }
+
+    /// From now on refreshes take no route.
+    pub(crate) fn refresh_straight(&mut self) {
+        self.refresh_path = RefreshPath::Straight;
+    }
+
+    /// What is stored came by a route that changes what it sends, or does not.
+    pub(crate) fn saw_the_route(&self, changes: bool) {
+        for (_, stored) in &self.level1 {
+            stored.route.note(RouteSeen { at_ms: self.now, changes });
         }
     }
 
@@ -146,7 +161,9 @@ impl Sim {
     /// A request of any kind.
     pub(crate) fn run(&mut self, request: Request) -> Got {
         let mut sent = request.fields.clone();
-        let mut exchange = Exchange::new(self.policy.clone(), Arc::from(b"sim".as_slice()));
+        let mut exchange =
+            Exchange::new(self.policy.clone(), Arc::from(b"sim".as_slice())).with_refreshes(self.refresh_path);
+
         let mut effects: VecDeque<Effect> = exchange.handle(Event::Request(request), self.now).into_iter().collect();
         let mut got: Got = (0, String::new(), String::new());
         while let Some(effect) = effects.pop_front() {

@@ -1,5 +1,6 @@
 //! Reading the JSON document, member by member.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use larder_cache_core::fields::is_token;
@@ -84,6 +85,7 @@ impl Reader {
             collapse_wait_ms: self.number(&limits, "limits", "collapse_wait_ms", 10_000, 1, 30_000),
             lease_ms: self.number(&limits, "limits", "lease_ms", 30_000, 100, 600_000),
             refresh_cluster: self.text(&top, "", "refresh_cluster"),
+            refresh_cluster_found: Cell::new(None),
             rules: self.rules(top.get("rules")),
         }
     }

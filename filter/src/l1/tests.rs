@@ -26,6 +26,7 @@ fn stored(at: u64, body: usize) -> Arc<StoredResponse> {
         stale_from: None,
         selecting: SelectingFields::default(),
         tags: Vec::new(),
+        route: larder_cache_core::route::RouteNote::default(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
+use larder_filter::config::REFRESH_CLUSTER;
 use larder_filter::host::{Host, Map, Refused, Swap};
 
 /// What all VMs of one Envoy have in common.
@@ -41,6 +42,8 @@ pub(crate) struct Told {
     pub(crate) cluster_down: bool,
     /// The namespace of the stream's dynamic metadata, if it has any.
     pub(crate) metadata: Option<&'static str>,
+    /// Whether Envoy has the cluster that leads refreshes through its routes.
+    pub(crate) has_refresh_cluster: bool,
     pub(crate) log: Vec<String>,
     /// Sums of counters and gauges, numbers of recorded values.
     pub(crate) metrics: HashMap<String, i64>,
@@ -155,6 +158,9 @@ impl Host for Fake {
         let mut told = self.count();
         if told.cluster_down {
             return Err(Refused(10));
+        }
+        if cluster == REFRESH_CLUSTER && !told.has_refresh_cluster {
+            return Err(Refused(2));
         }
         let token = u32::try_from(told.sent.len()).unwrap() + 1;
         told.sent.push((token, cluster.to_owned(), head.clone(), body.to_vec()));

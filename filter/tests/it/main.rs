@@ -2,4 +2,5 @@
 
 mod documentation;
 mod fake_host;
+mod routes;
 mod stories;

@@ -13,27 +13,27 @@ use proptest::prelude::*;
 use crate::fake_host::{Common, Fake};
 
 /// One worker VM and its host.
-struct Worker {
-    vm: Vm<Fake>,
-    host: Fake,
-    config: Rc<Config>,
+pub(crate) struct Worker {
+    pub(crate) vm: Vm<Fake>,
+    pub(crate) host: Fake,
+    pub(crate) config: Rc<Config>,
 }
 
-fn envoy() -> Rc<RefCell<Common>> {
+pub(crate) fn envoy() -> Rc<RefCell<Common>> {
     let common = Rc::new(RefCell::new(Common::default()));
     common.borrow_mut().now = 1_000_000_000;
     common
 }
 
 impl Worker {
-    fn new(envoy: &Rc<RefCell<Common>>, seed: u64) -> Self {
+    pub(crate) fn new(envoy: &Rc<RefCell<Common>>, seed: u64) -> Self {
         let host = Fake::new(envoy, seed);
         let mut vm = Vm::new(host.clone());
         let config = vm.on_configure(b"{}").unwrap();
         Self { vm, host, config }
     }
 
-    fn request(&mut self, id: u32, method: &str, path: &str) -> Action {
+    pub(crate) fn request(&mut self, id: u32, method: &str, path: &str) -> Action {
         self.request_to(id, method, "a", path)
     }
 
@@ -49,7 +49,7 @@ impl Worker {
     }
 
     /// The store has nothing: answers the look-up that was sent last.
-    fn store_has_nothing(&mut self) {
+    pub(crate) fn store_has_nothing(&mut self) {
         let token = {
             let mut told = self.host.told.borrow_mut();
             told.call_response = Fields::from_pairs([(":status", "204"), ("x-envoy-upstream-service-time", "1")]);
@@ -58,7 +58,7 @@ impl Worker {
         self.vm.on_call_response(token, 2, 0);
     }
 
-    fn respond(&mut self, id: u32, status: &str, fields: &[(&str, &str)], body: &[u8]) -> Action {
+    pub(crate) fn respond(&mut self, id: u32, status: &str, fields: &[(&str, &str)], body: &[u8]) -> Action {
         {
             let mut told = self.host.told.borrow_mut();
             told.response = Fields::from_pairs([(":status", status), ("x-envoy-upstream-service-time", "1")]);
@@ -79,6 +79,7 @@ impl Worker {
         assert_eq!(self.request(id, "GET", path), Action::Pause);
         self.store_has_nothing();
         self.respond(id, "200", &[("cache-control", "max-age=60, stale-while-revalidate=60")], b"hello");
+        self.vm.on_log(id);
         self.vm.on_done(id);
         self.vm.on_queue_ready();
     }
@@ -273,6 +274,7 @@ fn without_a_store_a_refresh_goes_straight_to_the_origin() {
     worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
     worker.request(1, "GET", "/");
     worker.respond(1, "200", &[("cache-control", "max-age=1, stale-while-revalidate=9")], b"hello");
+    worker.vm.on_log(1);
     envoy.borrow_mut().now += 2_000;
     assert!(worker.is_hit(2, "/"));
     worker.vm.on_queue_ready();
@@ -440,9 +442,12 @@ fn a_request_after_an_unsafe_one_does_not_join_a_fetch_from_before_it_in_another
 fn no_worker_tries_a_refresh_again_right_after_another_ones_failed() {
     let envoy = envoy();
     let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
-    let fetches =
-        |worker: &Worker| worker.host.told.borrow().sent.iter().filter(|(_, cluster, ..)| cluster == "origin").count();
+    let fetches = |worker: &Worker| {
+        let is_refresh = |head: &Fields| head.get(":path") == Some(b"/".as_slice());
+        worker.host.told.borrow().sent.iter().filter(|(_, _, head, _)| is_refresh(head)).count()
+    };
     for worker in [&mut one, &mut two] {
+        worker.host.told.borrow_mut().has_refresh_cluster = true;
         worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
     }
     one.request(1, "GET", "/");

@@ -9,6 +9,7 @@ mod herds;
 mod overrides;
 mod passing;
 mod rfc;
+mod routes;
 mod rules;
 mod sidecar;
 mod start;
