@@ -9,7 +9,7 @@ use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::message::Request;
 use larder_cache_core::partial::Part;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::stored_response::{ReuseTerms, StoredResponse};
+use larder_cache_core::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
 use larder_cache_core::vary::SelectingFields;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -90,6 +90,7 @@ fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
                 stale_from: None,
                 selecting: SelectingFields::of(&names, &by).unwrap_or_default(),
                 tags: Vec::new(),
+                treatment: SeenTreatment::default(),
             })
         },
     )

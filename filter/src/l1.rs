@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use larder_cache_core::fields::Fields;
     use larder_cache_core::http_time::DeltaSeconds;
-    use larder_cache_core::stored_response::ReuseTerms;
+    use larder_cache_core::stored_response::{ReuseTerms, SeenTreatment};
     use larder_cache_core::vary::SelectingFields;
 
     fn key(path: &str) -> PrimaryKey {
@@ -275,6 +275,7 @@ mod tests {
             stale_from: None,
             selecting: SelectingFields::default(),
             tags: Vec::new(),
+            treatment: SeenTreatment::default(),
         })
     }
 

@@ -42,7 +42,15 @@ pub struct Stream {
     request: Passage,
     /// Where the response does.
     response: Passage,
+    /// Whether content follows the response's head.
+    content_follows: bool,
+    /// Content to send before the response's own.
+    before: Option<Arc<[u8]>>,
     replied: bool,
+    /// Whether no answer has content.
+    is_head: bool,
+    /// Whether the request says from where it comes (`Origin`).
+    is_cross_origin: bool,
     /// The cluster the route picked: background refreshes go there.
     cluster: Option<String>,
 }
@@ -82,7 +90,11 @@ impl<H: Host> Vm<H> {
             policy: policy.clone(),
             request: Passage::InCallback(Action::Pause),
             response: Passage::Passed,
+            content_follows: false,
+            before: None,
             replied: false,
+            is_head: request.method() == b"HEAD",
+            is_cross_origin: request.fields.contains("origin"),
             cluster: None,
         };
         self.drive_stream(id, &mut stream, Event::Request(request), now);
@@ -106,6 +118,7 @@ impl<H: Host> Vm<H> {
     /// The stream is over, whatever the reason.
     pub fn on_done(&mut self, id: u32) {
         self.unsent.remove(&id);
+        self.look_back(id);
         let Some(stream) = self.streams.get(&id) else { return };
         if !stream.exchange.is_over() {
             let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
@@ -181,19 +194,28 @@ impl<H: Host> Vm<H> {
         match effect {
             Effect::Forward(change) => self.forward(stream, &change),
             Effect::Reply(reply) => {
-                // In place of a request our own answer passes our own response callbacks once more; in place of a
-                // response not.
                 stream.replied = true;
+                if stream.request != Passage::Passed {
+                    self.reply(id, reply, matches!(stream.request, Passage::InCallback(_)));
+                    return;
+                }
+                if stream.content_follows || stream.is_head || reply.content().is_empty() {
+                    self.reply_in_place(id, reply);
+                    return;
+                }
                 if let Passage::InCallback(action) = &mut stream.response {
+                    // Envoy has been given an answer: what passes ends here.
                     *action = Action::Pause;
                 }
-                self.reply(id, reply, stream.request != Passage::Passed);
+                self.reply_past_filters(id, reply);
             }
-            Effect::PassResponse(change) => self.pass_response(&change),
-            Effect::HoldResponse => {
-                if let Passage::InCallback(action) = &mut stream.response {
-                    *action = Action::Pause;
-                }
+            Effect::PassResponse(change) => {
+                self.pass_response(&change);
+                stream.before = change.before;
+            }
+            Effect::Abort => {
+                let _ = self.host.replace_response_body(&[]);
+                let _ = self.host.break_off();
             }
             Effect::Keep { key, stored, fence, local_only } => {
                 self.keep(&stream.config, &stream.policy, &key, stored, fence, local_only);
@@ -248,7 +270,9 @@ impl<H: Host> Vm<H> {
         for name in &change.remove {
             let _ = self.host.remove_header(Map::Request, name);
         }
-        for (name, value) in change.set.iter() {
+        let asks_whole =
+            change.validates.as_ref().is_some_and(|stored| !self.may_validate(stored, stream.is_cross_origin));
+        for (name, value) in change.set.iter().filter(|_| !asks_whole) {
             let _ = self.host.set_header(Map::Request, name, value);
         }
         match stream.request {

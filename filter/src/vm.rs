@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::exchange::{Event, Outcome, RefreshOrder, Reply};
+use larder_cache_core::exchange::{Event, Outcome, RefreshOrder};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{Holder, KeyDigest};
 use larder_cache_core::stored_response::StoredResponse;
 use rustc_hash::FxHashMap;
 
+use crate::answer::{Given, Unseen, Unsent};
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::follow::Following;
@@ -76,7 +77,13 @@ pub struct Vm<H> {
     pub(crate) l1: Level1,
     pub(crate) streams: FxHashMap<u32, Stream>,
     /// Answers that go out as they pass our own response callbacks.
-    pub(crate) unsent: FxHashMap<u32, Reply>,
+    pub(crate) unsent: FxHashMap<u32, Unsent>,
+    /// Answers that go out without passing our response callbacks.
+    pub(crate) unseen: FxHashMap<u32, Unseen>,
+    /// Whether Envoy was seen to rewrite an answer of ours as an error page.
+    pub(crate) answers_are_rewritten: bool,
+    /// The last answer that was given at once: Envoy may not let it pass as it is.
+    pub(crate) given: Option<Given>,
     pub(crate) waiting: HashMap<CollapseKey, VecDeque<Waiter>>,
     /// Streams to be told how their leader's fetch ended.
     pub(crate) woken: VecDeque<(u32, Outcome)>,
@@ -126,6 +133,9 @@ impl<H: Host> Vm<H> {
             l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
             streams: FxHashMap::default(),
             unsent: FxHashMap::default(),
+            unseen: FxHashMap::default(),
+            answers_are_rewritten: false,
+            given: None,
             waiting: HashMap::new(),
             woken: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -152,6 +162,8 @@ impl<H: Host> Vm<H> {
                 let config = Rc::new(config);
                 self.l1.set_bound(config.l1_bytes);
                 self.config = Some(config.clone());
+                // What was seen of the host may have been mended with it.
+                self.answers_are_rewritten = false;
                 Some(config)
             }
             Err(mistakes) => {

@@ -176,7 +176,7 @@ async fn filter(options: Filter) -> Result<(), StackError> {
     let admin = std::fs::read_to_string(folder.join("admin.address"))
         .map_err(|_| StackError(format!("nothing runs on port {0}; start it: make run port={0}", options.port)))?;
     let wasm = built(&project_root(), "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
-    swap(&folder, &wasm, &format!("http://{}", admin.trim()), &read(&options.config)?).await?;
+    swap(&folder, &wasm, &format!("http://{}", admin.trim()), &read(&options.config)?, true).await?;
     println!("Envoy on port {} now uses {}", options.port, options.config.display());
     Ok(())
 }

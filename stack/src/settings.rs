@@ -47,6 +47,8 @@ pub struct Settings {
     pub access_log: bool,
     /// Settings for the sidecar.
     pub sidecar_env: Vec<(String, String)>,
+    /// Whether Envoy lets a filter hold a response's head back and still see its content. Istio and Envoy Gateway do not.
+    pub stop_iteration: bool,
     /// Changes to the text of Envoy's configuration: each first text, which has to occur, is replaced by the second.
     pub envoy_edits: Vec<(String, String)>,
 }
@@ -91,6 +93,7 @@ impl Default for Settings {
             custom_methods: false,
             access_log: true,
             sidecar_env: Vec::new(),
+            stop_iteration: true,
             envoy_edits: Vec::new(),
         }
     }

@@ -75,7 +75,7 @@ impl Stack {
         let rendered = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
         let rendered = render::edited(rendered, &settings.envoy_edits).map_err(StackError)?;
         std::fs::write(run_dir.join("envoy.yaml"), rendered).map_err(io)?;
-        write_filter_config(&run_dir, &wasm, &settings.filter_config)?;
+        write_filter_config(&run_dir, &wasm, &settings.filter_config, settings.stop_iteration)?;
         let envoy = start_envoy(&envoy_binary, &run_dir, settings.workers)?;
         let mut stack = Self {
             settings,
@@ -172,7 +172,7 @@ impl Stack {
     /// Gives the running Envoy another filter configuration. The error is Envoy's reason; the old one then keeps serving.
     pub async fn swap_filter_config(&mut self, config: &str) -> Result<()> {
         let wasm = built(&project_root(), "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
-        swap(&self.run_dir, &wasm, &self.admin, config).await
+        swap(&self.run_dir, &wasm, &self.admin, config, self.settings.stop_iteration).await
     }
 
     /// Envoy's process number.
@@ -264,8 +264,9 @@ async fn ready(client: &Client, admin: &str) -> Option<String> {
     Some(format!("http://127.0.0.1:{}", port.as_u64()?))
 }
 
-/// Swaps the filter's configuration of the Envoy behind `admin` and waits for its verdict.
-pub async fn swap(run_dir: &Path, wasm: &Path, admin: &str, config: &str) -> Result<()> {
+/// Swaps the filter's configuration of the Envoy behind `admin` and waits for its verdict. `stop_iteration` as in
+/// [`Settings`].
+pub async fn swap(run_dir: &Path, wasm: &Path, admin: &str, config: &str, stop_iteration: bool) -> Result<()> {
     let client = Client::new();
     let counts = |text: String, name: &str| -> u64 {
         text.lines()
@@ -286,7 +287,7 @@ pub async fn swap(run_dir: &Path, wasm: &Path, admin: &str, config: &str) -> Res
     };
     let log_before = std::fs::metadata(run_dir.join("envoy.log")).map(|meta| meta.len()).unwrap_or(0);
     let (reloads, failures) = stats().await;
-    write_filter_config(run_dir, wasm, config)?;
+    write_filter_config(run_dir, wasm, config, stop_iteration)?;
     let verdict = eventually(Duration::from_secs(10), || async {
         match stats().await {
             (_, failed) if failed > failures => Some(false),
@@ -309,8 +310,11 @@ pub async fn swap(run_dir: &Path, wasm: &Path, admin: &str, config: &str) -> Res
     }
 }
 
-fn write_filter_config(run_dir: &Path, wasm: &Path, config: &str) -> Result<()> {
-    let text = render::filter_config(include_str!("../../envoy/filter.ecds.json"), wasm, config).map_err(StackError)?;
+fn write_filter_config(run_dir: &Path, wasm: &Path, config: &str, stop_iteration: bool) -> Result<()> {
+    let option = |on: bool| format!("\"allow_on_headers_stop_iteration\": {on}");
+    let template = include_str!("../../envoy/filter.ecds.json").to_owned();
+    let template = render::edited(template, &[(option(true), option(stop_iteration))]).map_err(StackError)?;
+    let text = render::filter_config(&template, wasm, config).map_err(StackError)?;
     let (path, part) = (run_dir.join(FILTER_FILE), run_dir.join("filter.ecds.part"));
     std::fs::write(&part, text).map_err(io)?;
     // Envoy watches for the rename, so it never reads half a file.

@@ -11,7 +11,7 @@ use crate::fields::Fields;
 use crate::http_time::Timestamp;
 use crate::key::OVERRIDE_FIELD;
 use crate::partial;
-use crate::preconditions;
+use crate::preconditions::{self, Answer};
 use crate::reuse::{self, MustValidate, Reuse};
 use crate::stored_response::StoredResponse;
 use crate::validation::{self, Validators};
@@ -189,6 +189,11 @@ impl Exchange {
             validation::add_conditionals(validators, &mut change.set);
             !change.set.is_empty()
         });
+        // A client that has it already gets a 304 of its own.
+        let has_it = |stored: &Arc<StoredResponse>| {
+            preconditions::evaluate(&self.request, stored, self.policy.max_ranges) == Answer::NotModified
+        };
+        change.validates = candidate.filter(|stored| validates && !has_it(stored)).cloned();
         let completes = rest.is_some();
         for (name, value) in rest.iter().flat_map(Fields::iter) {
             change.set.append(name, value);

@@ -16,7 +16,7 @@ use crate::policy::Policy;
 use crate::purge::tags_of;
 use crate::query_override::QueryOverride;
 use crate::storability::{self, NotStorable};
-use crate::stored_response::{ReuseTerms, StoredResponse};
+use crate::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
 use crate::vary::SelectingFields;
 
 /// All that is known of a response before its content.
@@ -78,6 +78,7 @@ pub fn judge(
         stale_from: None,
         selecting,
         tags,
+        treatment: SeenTreatment::default(),
     })
 }
 
@@ -145,6 +146,7 @@ pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> StoredResponse 
         stale_from: None,
         selecting: SelectingFields::default(),
         tags: Vec::new(),
+        treatment: SeenTreatment::default(),
     }
 }
 

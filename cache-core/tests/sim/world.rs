@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use larder_cache_core::exchange::{
-    Effect, Effects, Event, Exchange, Interest, Local, RefreshOrder, ResponseSource, SlotAnswer, StoreAnswer,
+    Effect, Effects, Event, Exchange, Interest, Local, RefreshOrder, ResponseChange, ResponseSource, SlotAnswer,
+    StoreAnswer,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
@@ -14,7 +15,7 @@ use larder_cache_core::policy::Policy;
 use larder_cache_core::refresh::{Next, Refresh, Start};
 use larder_cache_core::stored_response::StoredResponse;
 
-/// What a client got: status, content, `Cache-Status`.
+/// What a client got: status (0 for an answer that was broken off), content, `Cache-Status`.
 pub(crate) type Got = (u16, String, String);
 
 pub(crate) struct Sim {
@@ -25,6 +26,7 @@ pub(crate) struct Sim {
     source: ResponseSource,
     requests: Vec<Fields>,
     last_reply: Fields,
+    last_passed: ResponseChange,
     refreshes: Vec<RefreshOrder>,
     begun_refreshes: usize,
 }
@@ -43,6 +45,7 @@ impl Sim {
             source: ResponseSource::Origin,
             requests: Vec::new(),
             last_reply: Fields::default(),
+            last_passed: ResponseChange::default(),
             refreshes: Vec::new(),
             begun_refreshes: 0,
         }
@@ -100,6 +103,11 @@ impl Sim {
     /// A field of the cache's own last answer.
     pub(crate) fn last_reply_field(&self, name: &str) -> Option<String> {
         Some(String::from_utf8(self.last_reply.get(name)?.to_vec()).unwrap())
+    }
+
+    /// A field that was set on the response that passed last.
+    pub(crate) fn last_passed_field(&self, name: &str) -> Option<String> {
+        Some(String::from_utf8(self.last_passed.set.get(name)?.to_vec()).unwrap())
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Got {
@@ -179,12 +187,17 @@ impl Sim {
                 self.last_reply = Fields::from_pairs(reply.parts().into_iter().flat_map(Fields::iter));
             }
             Effect::PassResponse(change) => {
+                got.0 = change.status.unwrap_or(got.0);
+                let before = change.before.as_deref().unwrap_or_default();
+                got.1.insert_str(0, std::str::from_utf8(before).unwrap());
+                self.last_passed = change.clone();
                 got.2 = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
             }
             Effect::Keep { key, stored, .. } => {
                 self.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
                 self.level1.push((key, stored));
             }
+            Effect::Abort => got.0 = 0,
             Effect::Invalidate(keys) => self.level1.retain(|(held, _)| !keys.contains(held)),
             Effect::Refresh(order) => {
                 self.begun_refreshes += 1;

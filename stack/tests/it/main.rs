@@ -1,10 +1,12 @@
 //! End to end: real Envoy, real wasm, real sidecar, on memory and on Redis.
 
+mod answers;
 mod collapsing;
 mod configuration;
 mod faults;
 mod fleet;
 mod overrides;
 mod passing;
+mod raw_origin;
 mod rfc;
 mod support;
