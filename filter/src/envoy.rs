@@ -125,6 +125,25 @@ extern "C" fn larder_on_request_headers(id: u32, _num_headers: u32, end_of_strea
     wasm(action.unwrap_or(Action::Continue))
 }
 
+/// A piece of a request's content.
+#[unsafe(no_mangle)]
+extern "C" fn larder_on_request_body(id: u32, size: u32, end_of_stream: u32) -> u32 {
+    let action = with_vm(|vm| {
+        let action = vm.on_request_body(id, size as usize, end_of_stream != 0);
+        if action == Action::Pause {
+            ANSWERED.set(vm.expected_passage(id).unwrap_or_default());
+        }
+        action
+    });
+    wasm(action.unwrap_or(Action::Continue))
+}
+
+/// A request's trailers.
+#[unsafe(no_mangle)]
+extern "C" fn larder_on_request_trailers(id: u32, _num_trailers: u32) -> u32 {
+    wasm(with_vm(|vm| vm.on_request_trailers(id)).unwrap_or(Action::Continue))
+}
+
 /// A response's head.
 #[unsafe(no_mangle)]
 extern "C" fn larder_on_response_headers(id: u32, num_headers: u32, end_of_stream: u32) -> u32 {

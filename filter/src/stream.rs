@@ -21,7 +21,10 @@ use crate::host::{Host, Map};
 use crate::store_client::StoreCall;
 use crate::vm::{Ordered, Purpose, Vm};
 
+mod content;
 mod response;
+
+pub(crate) use content::{HeldContent, Undecided};
 
 /// What Envoy is told to do with what is passing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +78,26 @@ impl<H: Host> Vm<H> {
         let Ok(fields) = self.host.headers(Map::Request) else { return Action::Continue };
         let request = Request { fields, has_content: !end };
         let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else { return Action::Continue };
+        if request.has_content && self.may_turn_out_empty(&request) {
+            return self.hold(id, config, policy, request);
+        }
+        self.begin(id, config, policy, request, Passage::InCallback(Action::Pause))
+    }
+
+    /// A request of which all is known that counts.
+    fn begin(
+        &mut self,
+        id: u32,
+        config: &Rc<Config>,
+        policy: &Arc<Policy>,
+        request: Request,
+        passage: Passage,
+    ) -> Action {
         let now = self.host.now();
         if at_once::is_plain(&request, policy) {
             let key = PrimaryKey::new(&config.namespace, request.scheme(), request.authority(), request.path());
             if let Some((reply, status)) = at_once::answer(&request, policy, self.l1.look_up(&key), now) {
-                self.reply(id, reply, true);
+                self.reply(id, reply, passage != Passage::Held);
                 self.metrics.request(&status);
                 return Action::Pause;
             }
@@ -88,7 +106,7 @@ impl<H: Host> Vm<H> {
             exchange: Exchange::new(policy.clone(), config.namespace.clone()),
             config: config.clone(),
             policy: policy.clone(),
-            request: Passage::InCallback(Action::Pause),
+            request: passage,
             response: Passage::Passed,
             content_follows: false,
             before: None,
@@ -103,7 +121,8 @@ impl<H: Host> Vm<H> {
         }
         let action = match stream.request {
             Passage::InCallback(action) => action,
-            Passage::Held | Passage::Passed => Action::Continue,
+            Passage::Held => Action::Pause,
+            Passage::Passed => Action::Continue,
         };
         stream.request = if action == Action::Pause { Passage::Held } else { Passage::Passed };
         self.streams.insert(id, stream);
@@ -118,6 +137,7 @@ impl<H: Host> Vm<H> {
     /// The stream is over, whatever the reason.
     pub fn on_done(&mut self, id: u32) {
         self.unsent.remove(&id);
+        self.undecided.remove(&id);
         self.look_back(id);
         let Some(stream) = self.streams.get(&id) else { return };
         if !stream.exchange.is_over() {

@@ -27,7 +27,7 @@ use crate::l1::Level1;
 use crate::metrics::Metrics;
 use crate::refresh::Refreshing;
 use crate::store_client::StoreCall;
-use crate::stream::Stream;
+use crate::stream::{HeldContent, Stream, Undecided};
 
 /// Answers to other streams per callback: above 300 the VM's stack overflows.
 pub const BATCH: usize = 64;
@@ -76,6 +76,9 @@ pub struct Vm<H> {
     pub(crate) inbox: Option<Inbox>,
     pub(crate) l1: Level1,
     pub(crate) streams: FxHashMap<u32, Stream>,
+    /// Requests that may turn out to have no content.
+    pub(crate) undecided: FxHashMap<u32, Undecided>,
+    pub(crate) held_content: HeldContent,
     /// Answers that go out as they pass our own response callbacks.
     pub(crate) unsent: FxHashMap<u32, Unsent>,
     /// Answers that go out without passing our response callbacks.
@@ -132,6 +135,8 @@ impl<H: Host> Vm<H> {
             inbox: None,
             l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
             streams: FxHashMap::default(),
+            undecided: FxHashMap::default(),
+            held_content: HeldContent::default(),
             unsent: FxHashMap::default(),
             unseen: FxHashMap::default(),
             answers_are_rewritten: false,
@@ -164,6 +169,7 @@ impl<H: Host> Vm<H> {
                 self.config = Some(config.clone());
                 // What was seen of the host may have been mended with it.
                 self.answers_are_rewritten = false;
+                self.held_content = HeldContent::default();
                 Some(config)
             }
             Err(mistakes) => {
@@ -254,6 +260,7 @@ impl<H: Host> Vm<H> {
         self.ticks += 1;
         self.on_queue_ready();
         self.end_overdue_waits(now);
+        self.end_overdue_holds(now);
         self.follow(now);
         if self.ticks.is_multiple_of(10) {
             if self.inbox.is_some() {

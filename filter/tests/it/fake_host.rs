@@ -37,6 +37,7 @@ pub(crate) struct Told {
     pub(crate) added_by_route: Fields,
     /// Status and content of the answer that the client got, as Envoy knows them at the end.
     pub(crate) sent_response: (u64, u64),
+    pub(crate) request_size: u64,
     pub(crate) effective: u32,
     pub(crate) gone: Vec<u32>,
     pub(crate) given: Vec<Given>,
@@ -159,8 +160,12 @@ impl Host for Fake {
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        let (code, size) = self.count().sent_response;
+        let (code, size, request) = {
+            let told = self.count();
+            (told.sent_response.0, told.sent_response.1, told.request_size)
+        };
         match path {
+            ["request", "size"] => Some(request.to_le_bytes().to_vec()),
             ["xds", "cluster_name"] => Some(b"origin".to_vec()),
             ["response", "code"] if code > 0 => Some(code.to_le_bytes().to_vec()),
             ["response", "size"] if code > 0 => Some(size.to_le_bytes().to_vec()),

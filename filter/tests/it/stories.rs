@@ -40,6 +40,15 @@ impl Worker {
     }
 
     fn request_with(&mut self, id: u32, method: &str, path: &str, more: &[(&str, &str)]) -> Action {
+        self.send(id, method, path, more, true)
+    }
+
+    /// A request whose head does not say that there is no content.
+    fn open_request(&mut self, id: u32, method: &str, path: &str, more: &[(&str, &str)]) -> Action {
+        self.send(id, method, path, more, false)
+    }
+
+    fn send(&mut self, id: u32, method: &str, path: &str, more: &[(&str, &str)], end: bool) -> Action {
         self.vm.on_stream(1);
         let fields = [(":method", method), (":scheme", "http"), (":authority", "a"), (":path", path)];
         {
@@ -47,7 +56,7 @@ impl Worker {
             told.request = Fields::from_pairs(fields.iter().chain(more).copied());
             told.effective = id;
         }
-        let action = self.vm.on_request_headers(id, &self.config, true);
+        let action = self.vm.on_request_headers(id, &self.config, end);
         self.let_answers_pass();
         action
     }
@@ -313,6 +322,60 @@ fn an_answer_without_content_takes_the_place_of_a_304() {
     assert_eq!(worker.respond(2, "304", &fields, b""), Action::Continue);
     let told = worker.host.told.borrow();
     assert_eq!((told.replaced_head.get(":status"), &*told.given), (Some(&b"304"[..]), &[][..]));
+}
+
+#[test]
+fn a_get_that_an_empty_piece_ends_is_answered_like_one_without() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.warm("/");
+    assert_eq!(worker.open_request(3, "GET", "/", &[]), Action::Pause, "it may have content");
+    assert_eq!(worker.answers(), 1);
+    assert_eq!(worker.vm.on_request_body(3, 0, false), Action::Pause);
+    assert_eq!(worker.vm.on_request_body(3, 0, true), Action::Pause, "answered");
+    assert_eq!(worker.host.told.borrow().given[1].1, 200);
+    assert_eq!(worker.open_request(4, "GET", "/other", &[]), Action::Pause);
+    assert_eq!(worker.vm.on_request_body(4, 0, true), Action::Pause, "it asks the store");
+    worker.store_has_nothing();
+    assert_eq!(worker.host.told.borrow().resumed, [1, 4]);
+}
+
+#[test]
+fn content_of_a_get_is_never_taken_for_none() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.warm("/");
+    let mut id = 3;
+    for length in ["content-length", "content-type", "upgrade", "expect"] {
+        assert_eq!(worker.open_request(id, "GET", "/", &[(length, "5")]), Action::Continue, "{length}");
+        id += 1;
+    }
+    assert_eq!(worker.open_request(id, "GET", "/", &[]), Action::Pause);
+    assert_eq!(worker.vm.on_request_body(id, 5, false), Action::Continue);
+    assert_eq!(worker.vm.on_request_body(id, 0, true), Action::Continue);
+    id += 1;
+    assert_eq!(worker.open_request(id, "GET", "/", &[]), Action::Pause);
+    assert_eq!(worker.vm.on_request_trailers(id), Action::Continue);
+    id += 1;
+    assert_eq!(worker.open_request(id, "GET", "/", &[]), Action::Pause);
+    envoy.borrow_mut().now += 100;
+    worker.vm.on_tick();
+    assert_eq!(worker.host.told.borrow().resumed, [1, id], "it may still come");
+    assert_eq!(worker.answers(), 1);
+}
+
+#[test]
+fn where_envoy_hides_the_content_of_what_is_held_nobody_waits_for_it() {
+    for (received, waits) in [(0u64, 4), (5, 1)] {
+        let envoy = envoy();
+        let mut worker = Worker::new(&envoy, 1);
+        worker.host.told.borrow_mut().request_size = received;
+        for id in 1..10 {
+            let held = worker.open_request(id, "GET", "/", &[]) == Action::Pause;
+            assert_eq!(held, id <= waits, "{id}");
+            envoy.borrow_mut().now += 100;
+            worker.vm.on_tick();
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod collapsing;
 mod configuration;
 mod faults;
 mod fleet;
+mod frames;
 mod overrides;
 mod passing;
 mod raw_origin;
