@@ -12,7 +12,7 @@ use crate::partial::Part;
 use crate::policy::Policy;
 use crate::reuse;
 use crate::store_api::entry::{Entry, EntryFault, EntryMeta, VERSION, digest, narrow, widen};
-use crate::stored_response::{ReuseTerms, StoredResponse};
+use crate::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
 use crate::vary::SelectingFields;
 
 /// One year: nothing is kept longer in the store.
@@ -114,6 +114,7 @@ pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
         selecting: SelectingFields::from_pairs(&meta.selecting).ok_or(EntryFault::Meta)?,
         tags: meta.tags,
         route: meta.route.into(),
+        treatment: SeenTreatment::default(),
     })
 }
 

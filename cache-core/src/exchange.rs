@@ -7,10 +7,9 @@
 //! | `Arriving` | the leader slot | `Asking` (leads), `Waiting`, `Forwarded` (alone) |
 //! | `Waiting` | the leader's end, or its own | `Over`, `Arriving` (again), `Forwarded` (alone) |
 //! | `Asking` | the store | `Over` (hit), `Forwarded` |
-//! | `Forwarded` | the origin's answer | `Capturing`, `Holding`, `Over` |
+//! | `Forwarded` | the origin's answer | `Capturing`, `Completing`, `Over` |
 //! | `Capturing` | the answer's content, on its way to the client | `Over` (stored) |
-//! | `Completing` | the rest of a stored part | `Over` (joined and stored) |
-//! | `Holding` | the end of content nobody wants | `Over` (stale copy) |
+//! | `Completing` | the rest of a stored part, on its way to the client | `Over` (joined and stored) |
 //! | `Passing` | an answer that is not cached | `Over` |
 //!
 //! What this decides: the order of things. The rules themselves are in the modules it consults.
@@ -109,20 +108,11 @@ enum State {
     Local,
     Arriving,
     Waiting,
-    Asking {
-        storable: bool,
-    },
+    Asking { storable: bool },
     Forwarded(Fetch),
     Capturing(Box<storing::Capture>),
-    Holding {
-        stale: Arc<StoredResponse>,
-        origin_status: u16,
-    },
-    /// The rest of a part that is held; without a capture, something else that nobody asked for.
-    Completing(Option<Box<storing::Capture>>),
-    Passing {
-        invalidates: bool,
-    },
+    Completing(Box<parts::Rest>),
+    Passing { invalidates: bool },
     Over,
 }
 
@@ -145,10 +135,6 @@ pub enum Interest {
     None,
     /// A copy of every piece, as `Event::Body`.
     Copy,
-    /// Swallow every piece; only the end is an event.
-    Swallow,
-    /// A copy of every piece, which goes no further.
-    Take,
 }
 
 impl Exchange {
@@ -230,9 +216,7 @@ impl Exchange {
     /// What the shell has to do with content that comes in now.
     pub fn interest(&self) -> Interest {
         match self.state {
-            State::Capturing(_) => Interest::Copy,
-            State::Holding { .. } | State::Completing(None) => Interest::Swallow,
-            State::Completing(Some(_)) => Interest::Take,
+            State::Capturing(_) | State::Completing(_) => Interest::Copy,
             _ => Interest::None,
         }
     }

@@ -120,16 +120,18 @@ pub fn join(older: &StoredResponse, newer: StoredResponse) -> StoredResponse {
     StoredResponse { status, part, body: Arc::from(body), ..newer }
 }
 
-/// Whether this answer is the rest that [`rest_conditions`] asked for.
-pub fn is_rest(stored: &StoredResponse, head: &ResponseHead) -> bool {
-    let claimed = ContentRange::of(&head.fields);
-    let begins_behind = claimed.is_some_and(|claimed| {
-        claimed.first == stored.body.len() as u64
-            && stored.part.is_some_and(|part| claimed.complete == Some(part.complete))
-    });
-    head.status == 206
-        && begins_behind
-        && strong_etag(&head.fields).is_some_and(|etag| stored.fields.get("etag") == Some(etag))
+/// How many bytes follow this head, if it is that of the rest that [`rest_conditions`] asked for: all that is missing, of
+/// the same representation.
+pub fn rest_length(stored: &StoredResponse, head: &ResponseHead) -> Option<u64> {
+    let (claimed, part) = (ContentRange::of(&head.fields)?, stored.part?);
+    let length = part.complete.checked_sub(claimed.first)?;
+    let is_all_that_is_missing = claimed.first == stored.body.len() as u64
+        && claimed.complete == Some(part.complete)
+        && claimed.last.checked_add(1) == Some(part.complete);
+    let declared = head.fields.get("content-length");
+    let as_declared = declared.is_none_or(|declared| declared == length.to_string().as_bytes());
+    let same = strong_etag(&head.fields).is_some_and(|etag| stored.fields.get("etag") == Some(etag));
+    (head.status == 206 && is_all_that_is_missing && as_declared && same).then_some(length)
 }
 
 /// RFC 9110 §8.8.1: a weak one does not tell two sequences of bytes apart.

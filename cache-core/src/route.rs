@@ -221,6 +221,7 @@ mod tests {
         };
         let change = ForwardedRequest {
             path: Some(b"/x".to_vec()),
+            validates: None,
             remove: vec![b"if-none-match".to_vec()],
             set: Fields::from_pairs([("if-none-match", "\"1\"")]),
         };

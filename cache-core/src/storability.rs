@@ -242,8 +242,10 @@ pub fn storable_fields(response: &ResponseHead, directives: &ResponseDirectives)
     fields
 }
 
-fn is_worked_out_anew(name: &[u8]) -> bool {
-    matches!(name, b"age" | b"content-length" | b"cache-status" | b"x-cache-status" | b"x-envoy-upstream-service-time")
+/// Fields that are made for each answer. Envoy's own tell of one exchange with one upstream (`x-envoy-attempt-count`,
+/// `x-envoy-upstream-service-time`) or of that host's health (`x-envoy-degraded`, `x-envoy-immediate-health-check-fail`).
+pub(crate) fn is_worked_out_anew(name: &[u8]) -> bool {
+    matches!(name, b"age" | b"content-length" | b"cache-status" | b"x-cache-status") || name.starts_with(b"x-envoy-")
 }
 
 #[cfg(test)]
@@ -440,6 +442,9 @@ mod tests {
                 ("keep-alive", "1"),
                 ("x-mine", "1"),
                 ("age", "1"),
+                ("x-envoy-upstream-service-time", "3"),
+                ("x-envoy-attempt-count", "2"),
+                ("x-envoy-degraded", "1"),
                 ("x-kept", "1"),
                 ("cache-control", "private=\"x-mine\", max-age=1"),
             ],

@@ -4,6 +4,7 @@
 //! What it leaves out: whether it may be stored (`storability`) and reused (`reuse`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::fields::Fields;
 use crate::http_time::{DeltaSeconds, Timestamp};
@@ -42,6 +43,8 @@ pub struct StoredResponse {
     pub tags: Vec<String>,
     /// What was seen of the route by which it came.
     pub route: RouteNote,
+    /// What this process has seen of answers from it.
+    pub treatment: SeenTreatment,
 }
 
 impl StoredResponse {
@@ -52,6 +55,54 @@ impl StoredResponse {
         self.body.len() + self.fields.text_len() + self.url.len() + tags + OVERHEAD
     }
 }
+
+/// What becomes of an answer of the cache's own on its way through the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// It reaches the client as it was given.
+    Exact,
+    /// The host adds to it or rewrites it.
+    Changed,
+}
+
+/// The [`Treatment`] seen last, if any was. It is no part of the response: it does not count in a comparison, is not
+/// encoded, and is unknown for a clone, which may be answered with under other circumstances.
+#[derive(Debug, Default)]
+pub struct SeenTreatment(AtomicU8);
+
+impl SeenTreatment {
+    const EXACT: u8 = 1;
+    const CHANGED: u8 = 2;
+
+    /// What was seen, if anything was.
+    pub fn get(&self) -> Option<Treatment> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::EXACT => Some(Treatment::Exact),
+            Self::CHANGED => Some(Treatment::Changed),
+            _ => None,
+        }
+    }
+
+    /// Remembers what was seen. Once changed it stays so: the host may treat the same answer in several ways.
+    pub fn note(&self, seen: Treatment) {
+        let seen = if seen == Treatment::Exact { Self::EXACT } else { Self::CHANGED };
+        self.0.fetch_max(seen, Ordering::Relaxed);
+    }
+}
+
+impl Clone for SeenTreatment {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for SeenTreatment {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for SeenTreatment {}
 
 /// What a response, or the override that stands in for it, says about its own reuse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +138,24 @@ impl StoredResponse {
             selecting: SelectingFields::default(),
             tags: Vec::new(),
             route: RouteNote::default(),
+            treatment: SeenTreatment::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_treatment_that_changed_an_answer_once_is_remembered_and_no_part_of_the_response() {
+        let stored = StoredResponse::example();
+        assert_eq!(stored.treatment.get(), None);
+        stored.treatment.note(Treatment::Changed);
+        stored.treatment.note(Treatment::Exact);
+        assert_eq!(stored.treatment.get(), Some(Treatment::Changed));
+        let copy = stored.clone();
+        assert_eq!(copy.treatment.get(), None);
+        assert_eq!(copy, stored);
     }
 }

@@ -7,6 +7,7 @@ use crate::age;
 use crate::fields::{Fields, connection_options, is_hop_by_hop, trim};
 use crate::http_time::Timestamp;
 use crate::message::ResponseHead;
+use crate::storability::is_worked_out_anew;
 use crate::stored_response::StoredResponse;
 
 /// The request fields that make a request conditional (RFC 9110 §13.1).
@@ -131,17 +132,7 @@ pub fn freshen_by_head(
 /// Fields that say how the stored bytes are to be read stay with these bytes (RFC 9111 §3.2); fields that are worked out
 /// anew for each answer are not stored at all.
 fn describes_content(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"content-digest"
-            | b"content-encoding"
-            | b"content-length"
-            | b"content-range"
-            | b"age"
-            | b"cache-status"
-            | b"x-cache-status"
-            | b"x-envoy-upstream-service-time"
-    )
+    matches!(name, b"content-digest" | b"content-encoding" | b"content-range") || is_worked_out_anew(name)
 }
 
 /// An entity tag without its weakness: what weak comparison compares (RFC 9110 §8.8.3.2).

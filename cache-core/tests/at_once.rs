@@ -10,7 +10,7 @@ use larder_cache_core::message::Request;
 use larder_cache_core::partial::Part;
 use larder_cache_core::policy::{Handling, Policy};
 use larder_cache_core::route::RouteNote;
-use larder_cache_core::stored_response::{ReuseTerms, StoredResponse};
+use larder_cache_core::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
 use larder_cache_core::vary::SelectingFields;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -112,6 +112,7 @@ fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
                 selecting: SelectingFields::of(&names, &prepared(by)).unwrap_or_default(),
                 tags: Vec::new(),
                 route: RouteNote::default(),
+                treatment: SeenTreatment::default(),
             })
         },
     )

@@ -12,6 +12,7 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, RootContext};
 use proxy_wasm::types::LogLevel;
 
+use crate::answer::Passage;
 use crate::config::Config;
 use crate::stream::Action;
 use crate::vm::{TICK_MS, Vm};
@@ -26,8 +27,8 @@ thread_local! {
     static ROOTS: RefCell<Vec<(u32, Option<Rc<Config>>)>> = const { RefCell::new(Vec::new()) };
     /// The root of the stream that began last: Envoy hands over its request's head right after.
     static NEWEST: Cell<u32> = const { Cell::new(0) };
-    /// The stream answered last, of which nothing is left to do: Envoy hands over our own answer's passage right after.
-    static ANSWERED: Cell<u32> = const { Cell::new(0) };
+    /// How the answer given last should pass, if it was given at once: Envoy hands over its passage right after.
+    static ANSWERED: Cell<Passage> = const { Cell::new(Passage { stream: 0, lines: 0, length: 0 }) };
 }
 
 fn with_vm<R>(act: impl FnOnce(&mut Vm<Envoy>) -> R) -> Option<R> {
@@ -116,19 +117,43 @@ extern "C" fn larder_on_request_headers(id: u32, _num_headers: u32, end_of_strea
     let action = with_vm(|vm| {
         vm.on_stream(root);
         let action = vm.on_request_headers(id, &config, end_of_stream != 0);
-        if action == Action::Pause && !vm.remembers(id) {
-            ANSWERED.set(id);
+        if action == Action::Pause {
+            ANSWERED.set(vm.expected_passage(id).unwrap_or_default());
         }
         action
     });
     wasm(action.unwrap_or(Action::Continue))
 }
 
+/// A piece of a request's content.
+#[unsafe(no_mangle)]
+extern "C" fn larder_on_request_body(id: u32, size: u32, end_of_stream: u32) -> u32 {
+    let action = with_vm(|vm| {
+        let action = vm.on_request_body(id, size as usize, end_of_stream != 0);
+        if action == Action::Pause {
+            ANSWERED.set(vm.expected_passage(id).unwrap_or_default());
+        }
+        action
+    });
+    wasm(action.unwrap_or(Action::Continue))
+}
+
+/// A request's trailers.
+#[unsafe(no_mangle)]
+extern "C" fn larder_on_request_trailers(id: u32, _num_trailers: u32) -> u32 {
+    wasm(with_vm(|vm| vm.on_request_trailers(id)).unwrap_or(Action::Continue))
+}
+
 /// A response's head.
 #[unsafe(no_mangle)]
-extern "C" fn larder_on_response_headers(id: u32, _num_headers: u32, end_of_stream: u32) -> u32 {
-    if ANSWERED.get() == id {
-        return wasm(Action::Continue);
+extern "C" fn larder_on_response_headers(id: u32, num_headers: u32, end_of_stream: u32) -> u32 {
+    let expected = ANSWERED.get();
+    if expected.stream == id {
+        if expected.lines == num_headers {
+            return wasm(Action::Continue);
+        }
+        ANSWERED.set(Passage::default());
+        with_vm(|vm| vm.correct_passage(id));
     }
     wasm(with_vm(|vm| vm.on_response_headers(id, end_of_stream != 0)).unwrap_or(Action::Continue))
 }
@@ -136,7 +161,12 @@ extern "C" fn larder_on_response_headers(id: u32, _num_headers: u32, end_of_stre
 /// A piece of a response's content.
 #[unsafe(no_mangle)]
 extern "C" fn larder_on_response_body(id: u32, size: u32, end_of_stream: u32) -> u32 {
-    if ANSWERED.get() == id {
+    let expected = ANSWERED.get();
+    if expected.stream == id {
+        if expected.length != size {
+            // Its head is out already; the next one's will be right.
+            with_vm(|vm| vm.correct_passage(id));
+        }
         return wasm(Action::Continue);
     }
     let action = with_vm(|vm| vm.on_response_body(id, size as usize, end_of_stream != 0));

@@ -47,6 +47,10 @@ pub trait Host {
     fn response_body(&self, length: usize) -> Result<Vec<u8>, Refused>;
     /// Puts `body` in place of the response's content that is passing now.
     fn replace_response_body(&self, body: &[u8]) -> Result<(), Refused>;
+    /// Puts `body` before the response's content that is passing now.
+    fn prepend_response_body(&self, body: &[u8]) -> Result<(), Refused>;
+    /// Resets the stream, so that the client sees that its answer is not complete.
+    fn break_off(&self) -> Result<(), Refused>;
     /// Answers the client. The fields of all `parts` are sent.
     fn reply(&self, status: u16, parts: &[&Fields], body: &[u8], details: &str) -> Result<(), Refused>;
     /// Puts the fields of all `parts` in place of a map's.

@@ -22,10 +22,13 @@ use crate::host::{Host, Map};
 use crate::store_client::StoreCall;
 use crate::vm::{Ordered, Purpose, Vm};
 
+mod content;
 mod response;
 mod watching;
 
 pub(crate) use watching::Watched;
+
+pub(crate) use content::{HeldContent, Undecided};
 
 /// What Envoy is told to do with what is passing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +49,17 @@ pub struct Stream {
     request: Passage,
     /// Where the response does.
     response: Passage,
+    /// Whether content follows the response's head.
+    content_follows: bool,
+    /// Content to send before the response's own.
+    before: Option<Arc<[u8]>>,
     replied: bool,
     /// How the request was changed when it went on, where that will be compared with what the origin got.
     change: Option<ForwardedRequest>,
+    /// Whether no answer has content.
+    is_head: bool,
+    /// Whether the request says from where it comes (`Origin`).
+    is_cross_origin: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +87,27 @@ impl<H: Host> Vm<H> {
             self.go_on_later();
         }
         let Ok(fields) = self.host.headers(Map::Request) else { return Action::Continue };
-        let mut request = Request { fields, has_content: !end, is_identified: false };
+        let request = Request { fields, has_content: !end, is_identified: false };
         if request.fields.contains(DEBUG_FIELD) {
             // A secret between the client and this cache, wherever the request goes.
             let _ = self.host.remove_header(Map::Request, DEBUG_FIELD.as_bytes());
         }
         let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else { return Action::Continue };
+        if request.has_content && self.may_turn_out_empty(&request) {
+            return self.hold(id, config, policy, request);
+        }
+        self.begin(id, config, policy, request, Passage::InCallback(Action::Pause))
+    }
+
+    /// A request of which all is known that counts.
+    fn begin(
+        &mut self,
+        id: u32,
+        config: &Rc<Config>,
+        policy: &Arc<Policy>,
+        mut request: Request,
+        passage: Passage,
+    ) -> Action {
         let now = self.host.now();
         at_once::prepare(&mut request, policy);
         if at_once::is_plain(&request, policy) {
@@ -94,7 +120,7 @@ impl<H: Host> Vm<H> {
                 if let (true, Some(stored)) = (is_chosen, &reply.stored) {
                     self.l1.count_use(&key, stored);
                 }
-                self.reply(id, reply, true);
+                self.reply(id, reply, passage != Passage::Held);
                 self.metrics.request(&status);
                 return Action::Pause;
             }
@@ -104,10 +130,14 @@ impl<H: Host> Vm<H> {
             exchange: Exchange::new(policy.clone(), config.namespace.clone()).with_refreshes(config.refresh_path()),
             config: config.clone(),
             policy: policy.clone(),
-            request: Passage::InCallback(Action::Pause),
+            request: passage,
             response: Passage::Passed,
+            content_follows: false,
+            before: None,
             replied: false,
             change: None,
+            is_head: request.method() == b"HEAD",
+            is_cross_origin: request.fields.contains("origin"),
         };
         self.drive_stream(id, &mut stream, Event::Request(request), now);
         if stream.exchange.is_over() {
@@ -115,7 +145,8 @@ impl<H: Host> Vm<H> {
         }
         let action = match stream.request {
             Passage::InCallback(action) => action,
-            Passage::Held | Passage::Passed => Action::Continue,
+            Passage::Held => Action::Pause,
+            Passage::Passed => Action::Continue,
         };
         stream.request = if action == Action::Pause { Passage::Held } else { Passage::Passed };
         self.streams.insert(id, stream);
@@ -131,6 +162,8 @@ impl<H: Host> Vm<H> {
     pub fn on_done(&mut self, id: u32) {
         self.unsent.remove(&id);
         self.forget_route(id);
+        self.undecided.remove(&id);
+        self.look_back(id);
         let Some(stream) = self.streams.get(&id) else { return };
         if !stream.exchange.is_over() {
             let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
@@ -220,19 +253,28 @@ impl<H: Host> Vm<H> {
                 }
             }
             Effect::Reply(reply) => {
-                // In place of a request our own answer passes our own response callbacks once more; in place of a
-                // response not.
                 stream.replied = true;
+                if stream.request != Passage::Passed {
+                    self.reply(id, reply, matches!(stream.request, Passage::InCallback(_)));
+                    return;
+                }
+                if stream.content_follows || stream.is_head || reply.content().is_empty() {
+                    self.reply_in_place(id, reply);
+                    return;
+                }
                 if let Passage::InCallback(action) = &mut stream.response {
+                    // Envoy has been given an answer: what passes ends here.
                     *action = Action::Pause;
                 }
-                self.reply(id, reply, stream.request != Passage::Passed);
+                self.reply_past_filters(id, reply);
             }
-            Effect::PassResponse(change) => self.pass_response(&change),
-            Effect::HoldResponse => {
-                if let Passage::InCallback(action) = &mut stream.response {
-                    *action = Action::Pause;
-                }
+            Effect::PassResponse(change) => {
+                self.pass_response(&change);
+                stream.before = change.before;
+            }
+            Effect::Abort => {
+                let _ = self.host.replace_response_body(&[]);
+                let _ = self.host.break_off();
             }
             Effect::Keep { key, stored, fence, local_only } => {
                 self.keep(&stream.config, &stream.policy, &key, stored.clone(), fence, local_only);
@@ -294,7 +336,9 @@ impl<H: Host> Vm<H> {
         for name in &change.remove {
             let _ = self.host.remove_header(Map::Request, name);
         }
-        for (name, value) in change.set.iter() {
+        let asks_whole =
+            change.validates.as_ref().is_some_and(|stored| !self.may_validate(stored, stream.is_cross_origin));
+        for (name, value) in change.set.iter().filter(|_| !asks_whole) {
             let _ = self.host.set_header(Map::Request, name, value);
         }
         match stream.request {

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::collapse::pace::Pace;
-use larder_cache_core::exchange::{Event, Outcome, RefreshOrder, Reply};
+use larder_cache_core::exchange::{Event, Outcome, RefreshOrder};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{Holder, KeyDigest};
 use larder_cache_core::stored_response::StoredResponse;
 use rustc_hash::FxHashMap;
 
+use crate::answer::{Given, Unseen, Unsent};
 use crate::breaker::Breaker;
 use crate::config::{Config, Secret};
 use crate::doubt::Doubts;
@@ -29,7 +30,7 @@ use crate::l1::Level1;
 use crate::metrics::Metrics;
 use crate::refresh::Refreshing;
 use crate::store_client::StoreCall;
-use crate::stream::{Stream, Watched};
+use crate::stream::{HeldContent, Stream, Undecided, Watched};
 
 /// Answers to other streams per callback: above 300 the VM's stack overflows.
 pub const BATCH: usize = 64;
@@ -79,8 +80,17 @@ pub struct Vm<H> {
     pub(crate) inbox: Option<Inbox>,
     pub(crate) l1: Level1,
     pub(crate) streams: FxHashMap<u32, Stream>,
+    /// Requests that may turn out to have no content.
+    pub(crate) undecided: FxHashMap<u32, Undecided>,
+    pub(crate) held_content: HeldContent,
     /// Answers that go out as they pass our own response callbacks.
-    pub(crate) unsent: FxHashMap<u32, Reply>,
+    pub(crate) unsent: FxHashMap<u32, Unsent>,
+    /// Answers that go out without passing our response callbacks.
+    pub(crate) unseen: FxHashMap<u32, Unseen>,
+    /// Whether Envoy was seen to rewrite an answer of ours as an error page.
+    pub(crate) answers_are_rewritten: bool,
+    /// The last answer that was given at once: Envoy may not let it pass as it is.
+    pub(crate) given: Option<Given>,
     /// Responses of whose route the end of their stream will tell.
     pub(crate) watched: FxHashMap<u32, Watched>,
     pub(crate) waiting: HashMap<CollapseKey, VecDeque<Waiter>>,
@@ -139,8 +149,13 @@ impl<H: Host> Vm<H> {
             inbox: None,
             l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
             streams: FxHashMap::default(),
+            undecided: FxHashMap::default(),
+            held_content: HeldContent::default(),
             unsent: FxHashMap::default(),
             watched: FxHashMap::default(),
+            unseen: FxHashMap::default(),
+            answers_are_rewritten: false,
+            given: None,
             waiting: HashMap::new(),
             woken: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -173,6 +188,9 @@ impl<H: Host> Vm<H> {
                 let config = Rc::new(config);
                 self.l1.set_bound(config.l1_bytes);
                 self.config = Some(config.clone());
+                // What was seen of the host may have been mended with it.
+                self.answers_are_rewritten = false;
+                self.held_content = HeldContent::default();
                 Some(config)
             }
             Err(mistakes) => {
@@ -272,6 +290,7 @@ impl<H: Host> Vm<H> {
         self.end_overdue_waits(now);
         self.learn_identity();
         self.remind(now);
+        self.end_overdue_holds(now);
         self.follow(now);
         if self.ticks.is_multiple_of(300)
             && let Some(config) = self.config.clone()

@@ -54,6 +54,8 @@ pub struct Settings {
     pub token: Option<String>,
     /// Settings for the sidecar.
     pub sidecar_env: Vec<(String, String)>,
+    /// Whether Envoy lets a filter hold a response's head back and still see its content. Istio and Envoy Gateway do not.
+    pub stop_iteration: bool,
     /// Changes to the text of Envoy's configuration: each first text, which has to occur, is replaced by the second.
     pub envoy_edits: Vec<(String, String)>,
 }
@@ -101,6 +103,7 @@ impl Default for Settings {
             access_log: true,
             token: None,
             sidecar_env: Vec::new(),
+            stop_iteration: true,
             envoy_edits: Vec::new(),
         }
     }

@@ -86,7 +86,7 @@ impl Stack {
         let rendered = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
         let rendered = crate::render::edited(rendered, &settings.envoy_edits).map_err(StackError)?;
         std::fs::write(run_dir.join("envoy.yaml"), rendered).map_err(io)?;
-        write_filter_config(&run_dir, &wasm, &settings.filter_config)?;
+        write_filter_config(&run_dir, &wasm, &settings.filter_config, settings.stop_iteration)?;
         let envoy = start_envoy(&envoy_binary, &run_dir, &settings)?;
         let mut stack = Self {
             settings,
@@ -196,7 +196,7 @@ impl Stack {
     /// Gives the running Envoy another filter configuration. The error is Envoy's reason; the old one then keeps serving.
     pub async fn swap_filter_config(&mut self, config: &str) -> Result<()> {
         let wasm = built(&project_root(), "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
-        swap::swap(&self.run_dir, &wasm, &self.admin, config).await
+        swap::swap(&self.run_dir, &wasm, &self.admin, config, self.settings.stop_iteration).await
     }
 
     /// Envoy's process number.

@@ -20,8 +20,15 @@ pub async fn running(run_dir: &Path) -> Option<String> {
     (Path::new(config) == run_dir.join("envoy.yaml")).then_some(admin)
 }
 
-/// Swaps the filter's configuration of the Envoy behind `admin` and waits for its verdict.
-pub async fn swap(run_dir: &Path, wasm: &Path, admin: &str, config: &str) -> Result<(), StackError> {
+/// Swaps the filter's configuration of the Envoy behind `admin` and waits for its verdict. `stop_iteration` as in
+/// [`crate::Settings`].
+pub async fn swap(
+    run_dir: &Path,
+    wasm: &Path,
+    admin: &str,
+    config: &str,
+    stop_iteration: bool,
+) -> Result<(), StackError> {
     let client = readiness::client();
     let counts = |text: &str, name: &str| -> u64 {
         text.lines()
@@ -39,7 +46,7 @@ pub async fn swap(run_dir: &Path, wasm: &Path, admin: &str, config: &str) -> Res
     };
     let log_before = std::fs::metadata(run_dir.join("envoy.log")).map(|meta| meta.len()).unwrap_or(0);
     let (reloads, failures) = stats().await;
-    write_filter_config(run_dir, wasm, config)?;
+    write_filter_config(run_dir, wasm, config, stop_iteration)?;
     let verdict = eventually(Duration::from_secs(10), || async {
         match stats().await {
             (_, failed) if failed > failures => Some(false),
@@ -63,8 +70,16 @@ pub async fn swap(run_dir: &Path, wasm: &Path, admin: &str, config: &str) -> Res
     }
 }
 
-pub(crate) fn write_filter_config(run_dir: &Path, wasm: &Path, config: &str) -> Result<(), StackError> {
-    let text = render::filter_config(include_str!("../../envoy/filter.ecds.json"), wasm, config).map_err(StackError)?;
+pub(crate) fn write_filter_config(
+    run_dir: &Path,
+    wasm: &Path,
+    config: &str,
+    stop_iteration: bool,
+) -> Result<(), StackError> {
+    let option = |on: bool| format!("\"allow_on_headers_stop_iteration\": {on}");
+    let template = include_str!("../../envoy/filter.ecds.json").to_owned();
+    let template = render::edited(template, &[(option(true), option(stop_iteration))]).map_err(StackError)?;
+    let text = render::filter_config(&template, wasm, config).map_err(StackError)?;
     let (path, part) = (run_dir.join(FILTER_FILE), run_dir.join("filter.ecds.part"));
     std::fs::write(&part, text).map_err(io)?;
     // Envoy watches for the rename, so it never reads half a file.

@@ -138,10 +138,7 @@ impl Exchange {
                     self.finish(Outcome::OriginError(Arc::new(*error)), now, effects);
                 }
             },
-            State::Completing(capture) => self.on_rest(capture, chunk, end, now, effects),
-            State::Holding { stale, origin_status } if end => {
-                self.reply_stale(&stale, origin_status, now, effects);
-            }
+            State::Completing(rest) => self.on_rest(rest, chunk, end, now, effects),
             other => self.state = other,
         }
     }

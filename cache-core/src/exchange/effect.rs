@@ -41,12 +41,13 @@ pub enum Effect {
     AskStore(StoreQuestion),
     /// Let the request go to the origin, changed so; the answer comes as `Event::Response`.
     Forward(ForwardedRequest),
-    /// Answer the client. The last word to this client.
+    /// Answer the client, in place of the origin's response if its head is passing. The last word to this client.
     Reply(Reply),
     /// Let the response pass, changed so.
     PassResponse(ResponseChange),
-    /// Hold the response back and swallow its content; a `Reply` follows at its end.
-    HoldResponse,
+    /// Break off the response that is passing, this piece of it included: the head that went ahead promised something
+    /// else (RFC 9112 §8).
+    Abort,
     /// Keep a response, in level 1 and, unless `local_only`, in the store.
     Keep {
         /// Under which key.
@@ -125,6 +126,9 @@ pub struct ForwardedRequest {
     pub remove: Vec<Vec<u8>>,
     /// Fields to set.
     pub set: Fields,
+    /// What conditions among them ask about: if it still holds, the client gets its content. A host that cannot put
+    /// content in place of a `304` leaves the conditions out.
+    pub validates: Option<Arc<StoredResponse>>,
 }
 
 /// How a response is changed on its way to the client.
@@ -136,6 +140,8 @@ pub struct ResponseChange {
     pub remove: Vec<Vec<u8>>,
     /// Fields to set, in place of any of the same name.
     pub set: Fields,
+    /// Content to send before the response's own.
+    pub before: Option<Arc<[u8]>>,
 }
 
 /// An answer of the cache's own.

@@ -11,7 +11,7 @@ use crate::fields::Fields;
 use crate::http_time::Timestamp;
 use crate::key::ALWAYS_SELECTING;
 use crate::partial;
-use crate::preconditions;
+use crate::preconditions::{self, Answer};
 use crate::refresh;
 use crate::reuse::{self, MustValidate, Reuse};
 use crate::route;
@@ -231,6 +231,11 @@ impl Exchange {
             validation::add_conditionals(validators, &mut change.set);
             change.set.len() > unconditional
         });
+        // A client that has it already gets a 304 of its own.
+        let has_it = |stored: &Arc<StoredResponse>| {
+            preconditions::evaluate(&self.request, stored, self.policy.max_ranges) == Answer::NotModified
+        };
+        change.validates = candidate.filter(|stored| validates && !has_it(stored)).cloned();
         let completes = rest.is_some();
         for (name, value) in rest.iter().flat_map(Fields::iter) {
             change.set.append(name, value);

@@ -13,8 +13,18 @@ use crate::message::ResponseHead;
 use crate::partial::{self, ContentRange};
 use crate::policy::RangeOnMiss;
 use crate::refresh;
+use crate::reuse;
 use crate::route::RefreshPath;
 use crate::stored_response::StoredResponse;
+
+/// The rest of a part that is held, on its way to the client behind it.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// What has come of it; `None` where it may not be stored.
+    capture: Option<Box<Capture>>,
+    /// Bytes that are still to come.
+    left: u64,
+}
 
 impl Exchange {
     /// What the policy makes of a part that a client asked for. Says whether the response has been passed on.
@@ -89,7 +99,8 @@ impl Exchange {
         effects.push(Effect::keep(&self.policy, key, Arc::new(stored), None));
     }
 
-    /// The answer to a request for the rest of what is held.
+    /// The answer to a request for the rest of what is held: the client gets the whole, what is held first. Anything else
+    /// is the origin's mistake, and told at once.
     pub(super) fn begin_rest(
         &mut self,
         fetch: Fetch,
@@ -98,57 +109,72 @@ impl Exchange {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let is_rest = self.candidate.as_ref().is_some_and(|held| partial::is_rest(held, head));
-        let part = storing::judge_part(&self.fetched(fetch, head, now), || self.url(), &self.policy).ok();
-        let capture = ContentRange::of(&head.fields).zip(part).filter(|_| is_rest).map(|(claimed, part)| {
-            let declared = storing::declared_length(&head.fields);
-            Capture::new(part, declared, self.policy.max_object_bytes, Purpose::StorePart(claimed))
-        });
-        self.state = State::Completing(capture);
-        if end {
-            self.on_body(&[], true, now, effects);
-        } else {
-            effects.push(Effect::HoldResponse);
-        }
+        let rest = self.candidate.clone().and_then(|held| Some((partial::rest_length(&held, head)?, held)));
+        let (Some((left, held)), Some(claimed), false) = (rest, ContentRange::of(&head.fields), end) else {
+            let status = self.forwarded(head.status).with_detail(Detail::OriginBroken);
+            let reason = "the origin sent a part that was not asked for";
+            effects.extend(self.reply_made(502, reason, status, "larder_bad_206"));
+            self.forget_part(effects);
+            self.finish(Outcome::Again, now, effects);
+            return;
+        };
+        let part = storing::judge_part(&self.fetched(fetch, head, now), || self.url(), &self.policy);
+        let status = match &part {
+            Ok(part) => CacheStatus { stored: true, ttl: Some(reuse::ttl(part, now)), ..self.forwarded(head.status) },
+            Err(why) => self.not_stored(head.status, *why),
+        };
+        let mut change = self.marked(&head.fields, Some(200), &status);
+        change.remove.push(b"content-range".to_vec());
+        change.set.append(b"content-length", (held.body.len() as u64 + left).to_string().as_bytes());
+        change.before = Some(held.body.clone());
+        effects.extend([Effect::PassResponse(change), Effect::Report(status)]);
+        let limit = self.policy.max_object_bytes;
+        let capture = part.ok().map(|part| Capture::new(part, Some(left), limit, Purpose::StorePart(claimed)));
+        self.state = State::Completing(Box::new(Rest { capture, left }));
     }
 
-    /// More of the rest. At its end the client gets the whole, or learns that the origin broke its word.
+    /// More of the rest. The head that went ahead says how much there is: neither more nor less may follow.
     pub(super) fn on_rest(
         &mut self,
-        capture: Option<Box<Capture>>,
+        mut rest: Box<Rest>,
         chunk: &[u8],
         end: bool,
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let captured = capture.map(|capture| capture.push(chunk, end));
-        let whole = match (captured, &self.candidate) {
-            (Some(Captured::More(capture)), _) => {
-                self.state = State::Completing(Some(capture));
-                return;
-            }
-            (Some(Captured::Complete(rest, _)), Some(held)) => {
-                Some(partial::join(held, *rest)).filter(|joined| joined.part.is_none() && joined.status == 200)
-            }
-            _ if !end => {
-                self.state = State::Completing(None);
-                return;
-            }
-            _ => None,
+        let left = rest.left.checked_sub(chunk.len() as u64).filter(|left| !end || *left == 0);
+        let Some(left) = left else {
+            effects.push(Effect::Abort);
+            self.forget_part(effects);
+            self.finish(Outcome::Failed(502), now, effects);
+            return;
         };
-        let status = self.forwarded(206);
-        if let Some(whole) = whole {
-            let whole = Arc::new(whole);
-            let status = CacheStatus { stored: true, ..status };
-            effects.extend(self.reply_with(&whole, status, "larder_completed", now));
-            self.keep(whole, now, effects);
-        } else {
-            let status = status.with_detail(Detail::OriginBroken);
-            let reason = "the origin sent a part that was not asked for";
-            effects.extend(self.reply_made(502, reason, status, "larder_bad_206"));
-            effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
-            self.finish(Outcome::Again, now, effects);
+        rest.left = left;
+        match (rest.capture.take().map(|capture| capture.push(chunk, end)), &self.candidate) {
+            (Some(Captured::Complete(newer, _)), Some(held)) => {
+                let whole = partial::join(held, *newer);
+                if whole.part.is_none() {
+                    self.keep(Arc::new(whole), now, effects);
+                } else {
+                    self.finish(Outcome::Again, now, effects);
+                }
+            }
+            (None, _) if end => {
+                // It was the client's alone, and says that what is held is no longer for others.
+                self.forget_part(effects);
+                self.finish(Outcome::Uncacheable, now, effects);
+            }
+            (captured, _) => {
+                if let Some(Captured::More(capture)) = captured {
+                    rest.capture = Some(capture);
+                }
+                self.state = State::Completing(rest);
+            }
         }
+    }
+
+    fn forget_part(&self, effects: &mut Effects) {
+        effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
     }
 
     pub(super) fn fetched<'a>(&'a self, fetch: Fetch, head: &'a ResponseHead, now: Timestamp) -> Fetched<'a> {

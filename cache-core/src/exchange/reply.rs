@@ -78,6 +78,11 @@ impl Exchange {
 
     /// Lets the origin's response pass, with this cache's own fields on it.
     pub(super) fn pass(&self, upstream: &Fields, code: Option<u16>, status: CacheStatus) -> [Effect; 2] {
+        [Effect::PassResponse(self.marked(upstream, code, &status)), Effect::Report(status)]
+    }
+
+    /// How the origin's response is changed in passing.
+    pub(super) fn marked(&self, upstream: &Fields, code: Option<u16>, status: &CacheStatus) -> ResponseChange {
         let mut set = Fields::with_capacity(3, 160);
         if self.mark == Mark::Told
             && status.stored
@@ -98,7 +103,7 @@ impl Exchange {
         let strip = self.policy.strip_tag_fields && self.mark == Mark::Told;
         let stripped = self.policy.tag_fields.iter().filter(|name| strip && upstream.contains(name));
         let remove = stripped.map(|name| name.as_bytes().to_vec()).collect();
-        [Effect::PassResponse(ResponseChange { status: code, remove, set }), Effect::Report(status)]
+        ResponseChange { status: code, remove, set, before: None }
     }
 }
 

@@ -53,7 +53,7 @@ impl Exchange {
     ) {
         let failed = source != ResponseSource::Origin || is_server_error(head.status);
         let failure = if source == ResponseSource::Origin { Failure::ErrorStatus } else { Failure::Disconnected };
-        if failed && self.fall_back(head.status, failure, end, now, effects) {
+        if failed && self.fall_back(head.status, failure, now, effects) {
             return;
         }
         if source != ResponseSource::Origin {
@@ -76,15 +76,9 @@ impl Exchange {
         }
     }
 
-    /// Serves the stale copy in place of a failure, where that is allowed (RFC 5861 §4, RFC 9111 §4.2.4).
-    fn fall_back(
-        &mut self,
-        origin_status: u16,
-        failure: Failure,
-        end: bool,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) -> bool {
+    /// Serves the stale copy in place of a failure, where that is allowed (RFC 5861 §4, RFC 9111 §4.2.4): at once, for the
+    /// content of an error may be slow to come.
+    fn fall_back(&mut self, origin_status: u16, failure: Failure, now: Timestamp, effects: &mut Effects) -> bool {
         let ranges = |stored: &StoredResponse| preconditions::ranges(&self.request, stored).map(<[u8]>::to_vec);
         let stale = self.candidate.clone();
         let covers =
@@ -98,30 +92,14 @@ impl Exchange {
             return false;
         }
         self.finish(Outcome::StaleOnError(stale.clone()), now, effects);
-        if end {
-            self.reply_stale(&stale, origin_status, now, effects);
-        } else {
-            // Swallowing the error's content first keeps the connection to the origin.
-            self.state = State::Holding { stale, origin_status };
-            effects.push(Effect::HoldResponse);
-        }
-        true
-    }
-
-    pub(super) fn reply_stale(
-        &self,
-        stale: &Arc<StoredResponse>,
-        origin_status: u16,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) {
         let status = CacheStatus {
             forward_status: Some(origin_status),
             stale_on_error: true,
             ..CacheStatus::forwarded(self.why)
         };
         let status = status.with_detail(Detail::StaleIfError);
-        effects.extend(self.reply_with(stale, status, "larder_stale_if_error", now));
+        effects.extend(self.reply_with(&stale, status, "larder_stale_if_error", now));
+        true
     }
 
     pub(super) fn forwarded(&self, origin_status: u16) -> CacheStatus {

@@ -18,7 +18,7 @@ use crate::purge::tags_of;
 use crate::query_override::QueryOverride;
 use crate::route::RouteNote;
 use crate::storability::{self, NotStorable};
-use crate::stored_response::{ReuseTerms, StoredResponse};
+use crate::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
 use crate::vary::SelectingFields;
 
 /// All that is known of a response before its content.
@@ -81,6 +81,7 @@ pub fn judge(
         selecting,
         tags,
         route: RouteNote::default(),
+        treatment: SeenTreatment::default(),
     })
 }
 
@@ -157,6 +158,7 @@ pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> Option<StoredRe
         selecting: SelectingFields::of_response(fetched.request, &fetched.response.fields)?,
         tags: Vec::new(),
         route: RouteNote::default(),
+        treatment: SeenTreatment::default(),
     })
 }
 

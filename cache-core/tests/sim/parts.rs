@@ -79,6 +79,7 @@ fn a_beginning_is_completed_by_its_rest_and_then_answers_whole() {
     assert!(said.starts_with("larder; fwd=partial; fwd-status=206; stored"), "{said}");
     assert_eq!(sim.last_request_field("range").as_deref(), Some("bytes=5-"));
     assert_eq!(sim.last_request_field("if-range").as_deref(), Some("\"1\""));
+    assert_eq!(sim.last_passed_field("content-length").as_deref(), Some("10"));
     assert_eq!(sim.get("/"), (200, "0123456789".into(), "larder; hit; ttl=60".into()));
 }
 
@@ -99,6 +100,7 @@ fn a_rest_of_something_else_is_never_joined() {
         part("\"1\"", "bytes 6-9/10"),
         part("W/\"1\"", "bytes 5-9/10"),
         part("\"1\"", "bytes 5-9/11"),
+        part("\"1\"", "bytes 5-8/10"),
     ] {
         let mut sim = parts();
         sim.origin(206, &part("\"1\"", "bytes 0-4/10"), "01234");
@@ -110,6 +112,33 @@ fn a_rest_of_something_else_is_never_joined() {
         sim.origin(200, &[("cache-control", "max-age=60")], "0123456789");
         assert_eq!(sim.get("/").1, "0123456789");
     }
+}
+
+#[test]
+fn a_rest_that_breaks_its_word_breaks_the_answer_off_and_is_not_kept() {
+    for rest in ["5678", "56789a", "56789abcdefghijk"] {
+        let mut sim = parts();
+        sim.origin(206, &part("\"1\"", "bytes 0-4/10"), "01234");
+        sim.get_with("/", &[("range", "bytes=0-4")]);
+        sim.origin(206, &part("\"1\"", "bytes 5-9/10"), rest);
+        assert_eq!(sim.get("/").0, 0, "{rest}");
+        sim.origin(200, &[("cache-control", "max-age=60")], "0123456789");
+        assert_eq!(sim.get("/").1, "0123456789");
+    }
+}
+
+#[test]
+fn a_rest_that_may_not_be_stored_goes_to_its_client_alone() {
+    let mut sim = parts();
+    sim.origin(206, &part("\"1\"", "bytes 0-4/10"), "01234");
+    sim.get_with("/", &[("range", "bytes=0-4")]);
+    let mut fields = part("\"1\"", "bytes 5-9/10");
+    fields[0].1 = "private";
+    sim.origin(206, &fields, "56789");
+    let (status, body, said) = sim.get("/");
+    assert_eq!((status, body.as_str()), (200, "0123456789"));
+    assert!(said.ends_with("detail=private"), "{said}");
+    assert!(sim.stored().is_empty());
 }
 
 #[test]

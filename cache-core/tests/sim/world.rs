@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use larder_cache_core::exchange::{
-    Effect, Effects, Event, Exchange, Interest, Local, RefreshOrder, ResponseSource, SlotAnswer, StoreAnswer,
+    Effect, Effects, Event, Exchange, Interest, Local, RefreshOrder, ResponseChange, ResponseSource, SlotAnswer,
+    StoreAnswer,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
@@ -15,7 +16,7 @@ use larder_cache_core::refresh::{Next, Refresh, Start};
 use larder_cache_core::route::{RefreshPath, RouteSeen};
 use larder_cache_core::stored_response::StoredResponse;
 
-/// What a client got: status, content, `Cache-Status`.
+/// What a client got: status (0 for an answer that was broken off), content, `Cache-Status`.
 pub(crate) type Got = (u16, String, String);
 
 pub(crate) struct Sim {
@@ -26,6 +27,7 @@ pub(crate) struct Sim {
     source: ResponseSource,
     requests: Vec<Fields>,
     last_reply: Fields,
+    last_passed: ResponseChange,
     refreshes: Vec<RefreshOrder>,
     begun_refreshes: usize,
     marks: usize,
@@ -46,6 +48,7 @@ impl Sim {
             source: ResponseSource::Origin,
             requests: Vec::new(),
             last_reply: Fields::default(),
+            last_passed: ResponseChange::default(),
             refreshes: Vec::new(),
             begun_refreshes: 0,
             marks: 0,
@@ -141,6 +144,11 @@ impl Sim {
         Some(String::from_utf8(self.last_reply.get(name)?.to_vec()).unwrap())
     }
 
+    /// A field that was set on the response that passed last.
+    pub(crate) fn last_passed_field(&self, name: &str) -> Option<String> {
+        Some(String::from_utf8(self.last_passed.set.get(name)?.to_vec()).unwrap())
+    }
+
     pub(crate) fn get(&mut self, path: &str) -> Got {
         self.get_with(path, &[])
     }
@@ -225,6 +233,10 @@ impl Sim {
                 self.last_reply = Fields::from_pairs(reply.parts().into_iter().flat_map(Fields::iter));
             }
             Effect::PassResponse(change) => {
+                got.0 = change.status.unwrap_or(got.0);
+                let before = change.before.as_deref().unwrap_or_default();
+                got.1.insert_str(0, std::str::from_utf8(before).unwrap());
+                self.last_passed = change.clone();
                 got.2 = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
             }
             Effect::Keep { key, stored, .. } => {
@@ -235,6 +247,7 @@ impl Sim {
                 self.level1.retain(|(held, _)| !keys.contains(held))
             }
             Effect::MarkUncacheable { .. } => self.marks += 1,
+            Effect::Abort => got.0 = 0,
             Effect::Refresh(order) => {
                 self.begun_refreshes += 1;
                 self.refreshes.push(*order);

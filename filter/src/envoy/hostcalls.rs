@@ -35,6 +35,7 @@ unsafe extern "C" {
         grpc_status: i32,
     ) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_close_stream(stream: u32) -> u32;
     fn proxy_http_call(
         cluster: *const u8,
         cluster_size: usize,
@@ -74,6 +75,7 @@ const COUNTER: u32 = 0;
 const GAUGE: u32 = 1;
 const HISTOGRAM: u32 = 2;
 const REQUEST_STREAM: u32 = 0;
+const RESPONSE_STREAM: u32 = 1;
 /// Insert-if-absent: no value can have this version yet, and Envoy inserts an absent key whatever version is given.
 const ABSENT: u32 = u32::MAX;
 
@@ -184,6 +186,16 @@ impl Host for Envoy {
     fn replace_response_body(&self, body: &[u8]) -> Result<(), Refused> {
         // SAFETY: the host copies the slice before it returns.
         done(unsafe { proxy_set_buffer_bytes(RESPONSE_BODY, 0, usize::MAX >> 1, body.as_ptr(), body.len()) })
+    }
+
+    fn prepend_response_body(&self, body: &[u8]) -> Result<(), Refused> {
+        // SAFETY: the host copies the slice before it returns.
+        done(unsafe { proxy_set_buffer_bytes(RESPONSE_BODY, 0, 0, body.as_ptr(), body.len()) })
+    }
+
+    fn break_off(&self) -> Result<(), Refused> {
+        // SAFETY: no pointers.
+        done(unsafe { proxy_close_stream(RESPONSE_STREAM) })
     }
 
     fn reply(&self, status: u16, parts: &[&Fields], body: &[u8], details: &str) -> Result<(), Refused> {

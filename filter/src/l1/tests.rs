@@ -27,6 +27,7 @@ fn stored(at: u64, body: usize) -> Arc<StoredResponse> {
         selecting: SelectingFields::default(),
         tags: Vec::new(),
         route: larder_cache_core::route::RouteNote::default(),
+        treatment: larder_cache_core::stored_response::SeenTreatment::default(),
     })
 }
 

@@ -4,6 +4,7 @@ use larder_cache_core::exchange::{Event, Interest, ResponseChange, ResponseSourc
 use larder_cache_core::message::ResponseHead;
 
 use super::{Action, Passage};
+use crate::answer::SERVICE_TIME;
 use crate::host::{Host, Map};
 use crate::vm::Vm;
 
@@ -29,7 +30,8 @@ impl<H: Host> Vm<H> {
             return Action::Continue;
         }
         stream.response = Passage::InCallback(Action::Continue);
-        let source = self.source_of(status, fields.contains("x-envoy-upstream-service-time"));
+        stream.content_follows = !end;
+        let source = self.source_of(status, fields.contains(SERVICE_TIME));
         fields.remove(b":status");
         let now = self.host.now();
         self.drive(id, Event::Response { head: ResponseHead { status, fields }, source, end }, now);
@@ -42,37 +44,33 @@ impl<H: Host> Vm<H> {
 
     /// A piece of a response's content.
     pub fn on_response_body(&mut self, id: u32, length: usize, end: bool) -> Action {
-        if self.send_content(id) {
+        if self.send_content(id, length) {
             return Action::Continue;
         }
         let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
         if stream.replied {
             return Action::Continue;
         }
-        let interest = stream.exchange.interest();
-        let piece = match interest {
-            Interest::None => return Action::Continue,
-            Interest::Copy | Interest::Take if length > 0 => self.host.response_body(length),
-            Interest::Copy | Interest::Take | Interest::Swallow => Ok(Vec::new()),
-        };
-        let passes = interest == Interest::Copy;
-        stream.response = Passage::InCallback(if passes { Action::Continue } else { Action::Pause });
+        if stream.exchange.interest() == Interest::None {
+            return Action::Continue;
+        }
+        let piece = if length > 0 { self.host.response_body(length) } else { Ok(Vec::new()) };
+        if let Some(before) = stream.before.take() {
+            let _ = self.host.prepend_response_body(&before);
+        }
         let now = self.host.now();
-        let Ok(piece) = piece else {
-            self.drive(id, Event::Gone { origin_broke: true }, now);
-            return self.response_action(id);
-        };
-        if !passes && !end {
-            let _ = self.host.replace_response_body(&[]);
+        match piece {
+            Ok(piece) => self.drive(id, Event::Body { chunk: &piece, end }, now),
+            Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
         }
-        if interest != Interest::Swallow || end {
-            self.drive(id, Event::Body { chunk: &piece, end }, now);
-        }
-        self.response_action(id)
+        Action::Continue
     }
 
     /// Trailers: the content was complete without an end of its own.
     pub fn on_response_trailers(&mut self, id: u32) -> Action {
+        if self.miss_content(id) {
+            return Action::Continue;
+        }
         self.on_response_body(id, 0, true)
     }
 

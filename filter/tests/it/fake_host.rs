@@ -29,8 +29,16 @@ pub(crate) struct Told {
     pub(crate) call_response: Fields,
     pub(crate) call_body: Vec<u8>,
     pub(crate) chunk: Vec<u8>,
+    pub(crate) given_head: Fields,
     pub(crate) replaced_head: Fields,
-    pub(crate) replaced_body: String,
+    /// One for each piece of content.
+    pub(crate) replaced_body: Vec<String>,
+    pub(crate) prepended_body: String,
+    pub(crate) broken_off: usize,
+    pub(crate) added_by_route: Fields,
+    /// Status and content of the answer that the client got, as Envoy knows them at the end.
+    pub(crate) sent_response: (u64, u64),
+    pub(crate) request_size: u64,
     pub(crate) effective: u32,
     pub(crate) gone: Vec<u32>,
     pub(crate) given: Vec<Given>,
@@ -112,7 +120,17 @@ impl Host for Fake {
     }
 
     fn replace_response_body(&self, body: &[u8]) -> Result<(), Refused> {
-        self.count().replaced_body = text(body);
+        self.count().replaced_body.push(text(body));
+        Ok(())
+    }
+
+    fn prepend_response_body(&self, body: &[u8]) -> Result<(), Refused> {
+        self.count().prepended_body = text(body);
+        Ok(())
+    }
+
+    fn break_off(&self) -> Result<(), Refused> {
+        self.count().broken_off += 1;
         Ok(())
     }
 
@@ -120,6 +138,7 @@ impl Host for Fake {
         let mut told = self.count();
         let said = parts.iter().find_map(|part| part.get("cache-status")).map(text).unwrap_or_default();
         let stream = told.effective;
+        told.given_head = Fields::from_pairs(parts.iter().flat_map(|part| part.iter()));
         told.given.push((stream, status, text(body), said));
         Ok(())
     }
@@ -146,10 +165,16 @@ impl Host for Fake {
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        let told = self.count();
+        let (code, size, request, metadata) = {
+            let told = self.count();
+            (told.sent_response.0, told.sent_response.1, told.request_size, told.metadata)
+        };
         match path {
+            ["request", "size"] => Some(request.to_le_bytes().to_vec()),
             ["xds", "cluster_name"] => Some(b"origin".to_vec()),
-            ["metadata", "filter_metadata", namespace] => (told.metadata == Some(*namespace)).then(|| b"sub".to_vec()),
+            ["metadata", "filter_metadata", namespace] => (metadata == Some(*namespace)).then(|| b"sub".to_vec()),
+            ["response", "code"] if code > 0 => Some(code.to_le_bytes().to_vec()),
+            ["response", "size"] if code > 0 => Some(size.to_le_bytes().to_vec()),
             _ => None,
         }
     }

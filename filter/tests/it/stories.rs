@@ -17,6 +17,8 @@ pub(crate) struct Worker {
     pub(crate) vm: Vm<Fake>,
     pub(crate) host: Fake,
     pub(crate) config: Rc<Config>,
+    /// How many of the answers given have passed our response callbacks.
+    passed: usize,
 }
 
 pub(crate) fn envoy() -> Rc<RefCell<Common>> {
@@ -30,22 +32,81 @@ impl Worker {
         let host = Fake::new(envoy, seed);
         let mut vm = Vm::new(host.clone());
         let config = vm.on_configure(b"{}").unwrap();
-        Self { vm, host, config }
+        Self { vm, host, config, passed: 0 }
     }
 
     pub(crate) fn request(&mut self, id: u32, method: &str, path: &str) -> Action {
-        self.request_to(id, method, "a", path)
+        self.request_with(id, method, path, &[])
+    }
+
+    fn request_with(&mut self, id: u32, method: &str, path: &str, more: &[(&str, &str)]) -> Action {
+        self.send(id, method, ("a", path), more, true)
     }
 
     fn request_to(&mut self, id: u32, method: &str, authority: &str, path: &str) -> Action {
+        self.send(id, method, (authority, path), &[], true)
+    }
+
+    /// A request whose head does not say that there is no content.
+    fn open_request(&mut self, id: u32, method: &str, path: &str, more: &[(&str, &str)]) -> Action {
+        self.send(id, method, ("a", path), more, false)
+    }
+
+    fn send(
+        &mut self,
+        id: u32,
+        method: &str,
+        (authority, path): (&str, &str),
+        more: &[(&str, &str)],
+        end: bool,
+    ) -> Action {
         self.vm.on_stream(1);
         let fields = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path)];
         {
             let mut told = self.host.told.borrow_mut();
-            told.request = Fields::from_pairs(fields);
+            told.request = Fields::from_pairs(fields.iter().chain(more).copied());
             told.effective = id;
         }
-        self.vm.on_request_headers(id, &self.config, true)
+        let action = self.vm.on_request_headers(id, &self.config, end);
+        self.let_answers_pass();
+        action
+    }
+
+    /// Our queue is told, as Envoy does after a message; what is answered passes.
+    fn go_on(&mut self) {
+        self.vm.on_queue_ready();
+        self.let_answers_pass();
+    }
+
+    /// As Envoy does with an answer given to a request: what stands in becomes what the client gets.
+    fn let_answers_pass(&mut self) {
+        let given = self.host.told.borrow().given.clone();
+        for (id, status, body, said) in given.into_iter().skip(self.passed) {
+            self.passed += 1;
+            if !said.is_empty() {
+                continue;
+            }
+            let mut stand_in = Fields::from_pairs([(":status", &*status.to_string())]);
+            if !body.is_empty() {
+                stand_in.append(b"content-length", body.len().to_string().as_bytes());
+                stand_in.append(b"content-type", b"text/plain");
+            }
+            {
+                let mut told = self.host.told.borrow_mut();
+                for (name, value) in told.added_by_route.iter() {
+                    stand_in.append(name, value);
+                }
+                told.response = stand_in;
+            }
+            assert_eq!(self.vm.on_response_headers(id, body.is_empty()), Action::Continue);
+            if !body.is_empty() {
+                assert_eq!(self.vm.on_response_body(id, body.len(), true), Action::Continue);
+            }
+            let mut told = self.host.told.borrow_mut();
+            let said = String::from_utf8(told.replaced_head.get("cache-status").unwrap().to_vec()).unwrap();
+            let body = told.replaced_body.last().cloned().unwrap_or_default();
+            told.given[self.passed - 1] = (id, status, body, said);
+        }
     }
 
     /// The store has nothing: answers the look-up that was sent last.
@@ -78,7 +139,12 @@ impl Worker {
     fn fetch(&mut self, id: u32, path: &str) {
         assert_eq!(self.request(id, "GET", path), Action::Pause);
         self.store_has_nothing();
-        self.respond(id, "200", &[("cache-control", "max-age=60, stale-while-revalidate=60")], b"hello");
+        self.respond(
+            id,
+            "200",
+            &[("cache-control", "max-age=60, stale-while-revalidate=60"), ("content-type", "text/plain")],
+            b"hello",
+        );
         self.vm.on_log(id);
         self.vm.on_done(id);
         self.vm.on_queue_ready();
@@ -103,6 +169,13 @@ impl Worker {
         self.vm.on_call_response(token, 2, events.len());
     }
 
+    /// Something fresh, an answer from which has been seen to pass.
+    fn warm(&mut self, path: &str) {
+        self.fetch(1, path);
+        assert!(self.is_hit(2, path));
+        self.vm.on_done(2);
+    }
+
     fn is_hit(&mut self, id: u32, path: &str) -> bool {
         self.request(id, "GET", path);
         self.host.told.borrow().given.last().is_some_and(|(stream, .., said)| *stream == id && said.contains("hit"))
@@ -114,14 +187,244 @@ impl Worker {
 }
 
 #[test]
-fn a_level_1_hit_costs_one_header_read_one_clock_one_drain_and_one_reply() {
+fn a_level_1_hit_whose_like_has_passed_costs_one_header_read_one_clock_one_drain_and_one_reply() {
     let mut worker = Worker::new(&envoy(), 1);
-    worker.fetch(1, "/");
+    worker.warm("/");
     let before = worker.host.told.borrow().calls_made;
-    assert_eq!(worker.request(2, "GET", "/"), Action::Pause);
+    assert_eq!(worker.request(3, "GET", "/"), Action::Pause);
     let told = worker.host.told.borrow();
     assert_eq!(told.calls_made - before, 4);
-    assert_eq!(told.given, [(2, 200, "hello".to_owned(), "larder; hit; ttl=60".to_owned())]);
+    assert_eq!(told.given[1], (3, 200, "hello".to_owned(), "larder; hit; ttl=60".to_owned()));
+}
+
+#[test]
+fn a_first_hit_stands_in_until_the_host_is_seen_to_change_nothing() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.fetch(1, "/");
+    worker.host.told.borrow_mut().added_by_route = Fields::from_pairs([("x-route", "1")]);
+    for id in 2..4 {
+        assert!(worker.is_hit(id, "/"));
+        let told = worker.host.told.borrow();
+        assert_eq!(told.replaced_body.len(), id as usize - 1, "it stood in");
+        assert_eq!(told.replaced_head.get("x-route"), None);
+        assert_eq!(told.replaced_head.get("content-length"), Some(&b"5"[..]));
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_pass_as_it_was_given_is_put_right_and_none_is_given_so_again() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.warm("/");
+    assert!(worker.is_hit(3, "/"));
+    let expected = worker.vm.expected_passage(3).unwrap();
+    assert_eq!((expected.lines, expected.length), (8, 5));
+    // The host shows one line more.
+    worker.vm.correct_passage(3);
+    worker.vm.on_response_headers(3, false);
+    worker.vm.on_response_body(3, 5, true);
+    {
+        let told = worker.host.told.borrow();
+        assert_eq!(told.replaced_head.len(), expected.lines as usize);
+        assert_eq!(told.replaced_body, ["hello", "hello"]);
+    }
+    assert!(worker.is_hit(4, "/"));
+    assert_eq!(worker.vm.expected_passage(4), None);
+}
+
+#[test]
+fn a_stale_copy_goes_out_at_once_in_place_of_an_error_and_its_content() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    let fields = [("cache-control", "max-age=1, stale-if-error=60"), ("content-type", "text/html")];
+    worker.request(1, "GET", "/");
+    worker.store_has_nothing();
+    worker.respond(1, "200", &fields, b"hello");
+    envoy.borrow_mut().now += 2_000;
+    worker.request(2, "GET", "/");
+    worker.store_has_nothing();
+    assert_eq!(worker.respond(2, "500", &[("x-error", "1"), ("content-length", "9")], b"an "), Action::Continue);
+    worker.vm.on_response_body(2, 3, false);
+    worker.vm.on_response_body(2, 0, true);
+    let told = worker.host.told.borrow();
+    let field = |name| told.replaced_head.get(name).map(|value| std::str::from_utf8(value).unwrap());
+    assert_eq!((field(":status"), field("content-length")), (Some("200"), Some("5")));
+    assert_eq!((field("content-type"), field("x-error")), (Some("text/html"), None));
+    assert_eq!(told.replaced_body, ["hello", ""]);
+    assert_eq!(told.given, [], "nothing that the route would add to");
+}
+
+#[test]
+fn where_the_host_is_seen_to_change_an_answer_the_origin_is_asked_for_the_whole() {
+    let fields = [("cache-control", "no-cache"), ("content-type", "text/html"), ("etag", "\"1\"")];
+    for (sent, conditional) in [((200u64, 5u64), true), ((200, 28), false), ((418, 5), false)] {
+        let mut worker = Worker::new(&envoy(), 1);
+        worker.request(1, "GET", "/");
+        worker.store_has_nothing();
+        worker.respond(1, "200", &fields, b"hello");
+        worker.vm.on_done(1);
+        worker.vm.on_queue_ready();
+        worker.request(2, "GET", "/");
+        assert_eq!(worker.respond(2, "304", &fields, b""), Action::Pause);
+        worker.host.told.borrow_mut().sent_response = sent;
+        worker.vm.on_done(2);
+        worker.host.told.borrow_mut().set.clear();
+        worker.request(3, "GET", "/");
+        let set = worker.host.told.borrow().set.clone();
+        assert_eq!(set.iter().any(|(name, _)| name == "if-none-match"), conditional, "{sent:?}: {set:?}");
+    }
+}
+
+#[test]
+fn an_answer_past_the_filters_goes_without_what_the_route_adds_to_it() {
+    let etag = ("etag", "\"1\"");
+    let service_time = ("x-envoy-upstream-service-time", "1");
+    for (behind, expected) in [
+        (vec![("x-route", "1"), ("x-route", "2")], vec!["a"]),
+        // The origin is an Envoy: that field of its own says nothing of our route.
+        (vec![("x-route", "1"), ("date", "today")], vec!["a", "1"]),
+    ] {
+        let mut worker = Worker::new(&envoy(), 1);
+        let fields = [("cache-control", "no-cache"), ("content-type", "text/html"), etag];
+        let stored: Vec<_> = fields.into_iter().chain([("x-route", "a"), ("x-route", "1"), ("x-route", "2")]).collect();
+        worker.request(1, "GET", "/");
+        worker.store_has_nothing();
+        worker.respond(1, "200", &stored, b"hello");
+        worker.vm.on_queue_ready();
+        worker.request(2, "GET", "/");
+        worker.host.told.borrow_mut().response = Fields::from_pairs(
+            [(":status", "304"), etag, ("x-route", "a"), service_time].into_iter().chain(behind.clone()),
+        );
+        worker.vm.on_response_headers(2, true);
+        let told = worker.host.told.borrow();
+        let given: Vec<_> = told.given_head.all("x-route").map(|value| std::str::from_utf8(value).unwrap()).collect();
+        assert_eq!(given, expected, "{behind:?}");
+    }
+}
+
+#[test]
+fn what_envoy_would_type_and_what_a_filter_has_to_allow_is_asked_for_whole() {
+    let (typed, allowed) = (("content-type", "text/html"), ("access-control-allow-origin", "*"));
+    for (fields, request, conditional) in [
+        (vec![typed], vec![], true),
+        (vec![], vec![], false),
+        (vec![typed], vec![("origin", "http://b")], false),
+        (vec![typed, allowed], vec![("origin", "http://b")], true),
+    ] {
+        let mut worker = Worker::new(&envoy(), 1);
+        worker.request(1, "GET", "/");
+        worker.store_has_nothing();
+        let stored: Vec<_> = [("cache-control", "no-cache"), ("etag", "\"1\"")].into_iter().chain(fields).collect();
+        worker.respond(1, "200", &stored, b"hello");
+        worker.vm.on_queue_ready();
+        worker.request_with(2, "GET", "/", &request);
+        let set = worker.host.told.borrow().set.clone();
+        assert_eq!(set.iter().any(|(name, _)| name == "if-none-match"), conditional, "{stored:?} {request:?}");
+    }
+}
+
+#[test]
+fn an_answer_without_content_takes_the_place_of_a_304() {
+    let mut worker = Worker::new(&envoy(), 1);
+    let fields = [("cache-control", "no-cache"), ("content-type", "text/html"), ("etag", "\"1\"")];
+    worker.request(1, "GET", "/");
+    worker.store_has_nothing();
+    worker.respond(1, "200", &fields, b"hello");
+    worker.vm.on_queue_ready();
+    worker.request_with(2, "GET", "/", &[("if-none-match", "\"1\"")]);
+    assert_eq!(worker.respond(2, "304", &fields, b""), Action::Continue);
+    let told = worker.host.told.borrow();
+    assert_eq!((told.replaced_head.get(":status"), &*told.given), (Some(&b"304"[..]), &[][..]));
+}
+
+#[test]
+fn a_get_that_an_empty_piece_ends_is_answered_like_one_without() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.warm("/");
+    assert_eq!(worker.open_request(3, "GET", "/", &[]), Action::Pause, "it may have content");
+    assert_eq!(worker.answers(), 1);
+    assert_eq!(worker.vm.on_request_body(3, 0, false), Action::Pause);
+    assert_eq!(worker.vm.on_request_body(3, 0, true), Action::Pause, "answered");
+    assert_eq!(worker.host.told.borrow().given[1].1, 200);
+    assert_eq!(worker.open_request(4, "GET", "/other", &[]), Action::Pause);
+    assert_eq!(worker.vm.on_request_body(4, 0, true), Action::Pause, "it asks the store");
+    worker.store_has_nothing();
+    assert_eq!(worker.host.told.borrow().resumed, [1, 4]);
+}
+
+#[test]
+fn content_of_a_get_is_never_taken_for_none() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.warm("/");
+    let mut id = 3;
+    for length in ["content-length", "content-type", "upgrade", "expect"] {
+        assert_eq!(worker.open_request(id, "GET", "/", &[(length, "5")]), Action::Continue, "{length}");
+        id += 1;
+    }
+    assert_eq!(worker.open_request(id, "GET", "/", &[]), Action::Pause);
+    assert_eq!(worker.vm.on_request_body(id, 5, false), Action::Continue);
+    assert_eq!(worker.vm.on_request_body(id, 0, true), Action::Continue);
+    id += 1;
+    assert_eq!(worker.open_request(id, "GET", "/", &[]), Action::Pause);
+    assert_eq!(worker.vm.on_request_trailers(id), Action::Continue);
+    id += 1;
+    assert_eq!(worker.open_request(id, "GET", "/", &[]), Action::Pause);
+    envoy.borrow_mut().now += 100;
+    worker.vm.on_tick();
+    assert_eq!(worker.host.told.borrow().resumed, [1, id], "it may still come");
+    assert_eq!(worker.answers(), 1);
+}
+
+#[test]
+fn where_envoy_hides_the_content_of_what_is_held_nobody_waits_for_it() {
+    for (received, waits) in [(0u64, 4), (5, 1)] {
+        let envoy = envoy();
+        let mut worker = Worker::new(&envoy, 1);
+        worker.host.told.borrow_mut().request_size = received;
+        for id in 1..10 {
+            let held = worker.open_request(id, "GET", "/", &[]) == Action::Pause;
+            assert_eq!(held, id <= waits, "{id}");
+            envoy.borrow_mut().now += 100;
+            worker.vm.on_tick();
+        }
+    }
+}
+
+#[test]
+fn trailers_in_the_place_of_the_content_that_was_promised_break_the_answer_off() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.request(1, "GET", "/");
+    worker.store_has_nothing();
+    worker.respond(1, "200", &[("cache-control", "max-age=1, stale-if-error=60")], b"hello");
+    envoy.borrow_mut().now += 2_000;
+    worker.request(2, "GET", "/");
+    worker.store_has_nothing();
+    worker.host.told.borrow_mut().response =
+        Fields::from_pairs([(":status", "500"), ("x-envoy-upstream-service-time", "1")]);
+    assert_eq!(worker.vm.on_response_headers(2, false), Action::Continue);
+    worker.vm.on_response_trailers(2);
+    assert_eq!(worker.host.told.borrow().broken_off, 1);
+}
+
+#[test]
+fn what_is_held_of_a_representation_goes_before_its_rest() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.config = worker.vm.on_configure(br#"{"rules": [{"policy": {"range_on_miss": "part"}}]}"#).unwrap();
+    let fields = |range| [("cache-control", "max-age=60"), ("etag", "\"1\""), ("content-range", range)];
+    worker.request_with(1, "GET", "/", &[("range", "bytes=0-4")]);
+    worker.store_has_nothing();
+    worker.respond(1, "206", &fields("bytes 0-4/10"), b"01234");
+    worker.request(2, "GET", "/");
+    worker.store_has_nothing();
+    assert_eq!(worker.respond(2, "206", &fields("bytes 5-9/10"), b"56789"), Action::Continue);
+    assert_eq!(worker.host.told.borrow().prepended_body, "01234");
+    let set = worker.host.told.borrow().set.clone();
+    for line in [(":status", "200"), ("content-length", "10"), ("content-range", "")] {
+        assert!(set.contains(&(line.0.to_owned(), line.1.to_owned())), "{line:?} in {set:?}");
+    }
+    assert!(worker.is_hit(3, "/"));
+    assert_eq!(worker.host.told.borrow().given[0].2, "0123456789");
 }
 
 const JWT: &str = "envoy.filters.http.jwt_authn";
@@ -162,6 +465,7 @@ fn a_worker_learns_from_the_others_that_metadata_names_clients() {
 fn where_every_request_hits_the_first_after_a_tick_is_asked_about() {
     let mut worker = Worker::new(&envoy(), 1);
     worker.fetch(1, "/");
+    assert!(worker.is_hit(9, "/"), "from now on it is known how Envoy lets it pass");
     let before = worker.host.told.borrow().calls_made;
     assert!(worker.is_hit(2, "/"));
     assert_eq!(worker.host.told.borrow().calls_made - before, 4);
@@ -205,7 +509,7 @@ fn what_is_not_storable_asks_neither_slot_nor_store_until_its_mark_ends() {
 #[test]
 fn what_must_be_validated_each_time_is_not_looked_for_in_the_store() {
     let mut worker = Worker::new(&envoy(), 1);
-    let fields = [("cache-control", "no-cache"), ("etag", "\"1\"")];
+    let fields = [("cache-control", "no-cache"), ("content-type", "text/html"), ("etag", "\"1\"")];
     worker.request(1, "GET", "/");
     worker.store_has_nothing();
     worker.respond(1, "200", &fields, b"hello");
@@ -215,7 +519,7 @@ fn what_must_be_validated_each_time_is_not_looked_for_in_the_store() {
     let set = worker.host.told.borrow().set.clone();
     assert!(set.contains(&("if-none-match".to_owned(), "\"1\"".to_owned())), "{set:?}");
     worker.respond(2, "304", &fields, b"");
-    worker.vm.on_queue_ready();
+    worker.go_on();
     let given = worker.host.told.borrow().given.clone();
     assert_eq!(
         given.iter().map(|(id, status, body, _)| (*id, *status, body.as_str())).collect::<Vec<_>>(),
@@ -232,7 +536,13 @@ fn what_must_be_validated_each_time_is_written_anew_when_it_changes_or_would_be_
         let is_write = |sent: &&(u32, String, Fields, Vec<u8>)| sent.2.get(":method") == Some(b"PUT");
         let before = worker.host.told.borrow().sent.iter().filter(is_write).count();
         let date = id.to_string();
-        let fields = [("cache-control", "no-cache"), ("etag", "\"1\""), ("x-kept", language), ("date", &date)];
+        let fields = [
+            ("cache-control", "no-cache"),
+            ("content-type", "text/html"),
+            ("etag", "\"1\""),
+            ("x-kept", language),
+            ("date", &date),
+        ];
         worker.respond(id, status, &fields, body);
         worker.vm.on_done(id);
         worker.vm.on_queue_ready();
@@ -288,18 +598,19 @@ fn a_large_hit_goes_out_as_a_stand_in_whose_head_and_content_are_replaced_in_pas
     let content = "x".repeat(DEFERRED_FROM);
     worker.request(1, "GET", "/");
     worker.store_has_nothing();
-    worker.respond(1, "200", &[("cache-control", "max-age=60"), ("x-kept", "yes")], content.as_bytes());
-    assert_eq!(worker.request(2, "GET", "/"), Action::Pause);
-    assert_eq!(worker.host.told.borrow().given, [(2, 200, "-".to_owned(), String::new())]);
-    assert_eq!(worker.vm.on_response_headers(2, false), Action::Continue);
-    assert_eq!(worker.vm.on_response_body(2, 1, true), Action::Continue);
-    let told = worker.host.told.borrow();
-    let field = |name| told.replaced_head.get(name).map(|value| std::str::from_utf8(value).unwrap());
-    assert_eq!(field(":status"), Some("200"));
-    assert_eq!(field("content-length"), Some("4096"));
-    assert_eq!(field("cache-status"), Some("larder; hit; ttl=60"));
-    assert_eq!(field("x-kept"), Some("yes"));
-    assert_eq!(told.replaced_body, content);
+    let fields = [("cache-control", "max-age=60"), ("content-type", "text/html"), ("x-kept", "yes")];
+    worker.respond(1, "200", &fields, content.as_bytes());
+    for id in 2..4 {
+        assert!(worker.is_hit(id, "/"));
+        let told = worker.host.told.borrow();
+        let field = |name| told.replaced_head.get(name).map(|value| std::str::from_utf8(value).unwrap());
+        assert_eq!(field(":status"), Some("200"));
+        assert_eq!(field("content-length"), Some("4096"));
+        assert_eq!(field("cache-status"), Some("larder; hit; ttl=60"));
+        assert_eq!(field("x-kept"), Some("yes"));
+        assert_eq!(told.replaced_body.len(), id as usize - 1);
+        assert_eq!(told.replaced_body.last(), Some(&content));
+    }
 }
 
 #[test]
@@ -311,7 +622,7 @@ fn a_request_waits_while_another_worker_fetches_and_is_answered_from_the_handoff
     assert_eq!(two.host.told.borrow().sent.len(), 0, "it waits");
     one.store_has_nothing();
     one.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
-    two.vm.on_queue_ready();
+    two.go_on();
     let given = two.host.told.borrow().given.clone();
     assert_eq!(
         given,
@@ -429,11 +740,11 @@ fn a_request_after_an_unsafe_one_does_not_join_a_fetch_from_before_it_in_another
     assert_eq!(two.host.told.borrow().resumed, [] as [u32; 0]);
     envoy.borrow_mut().now += 10;
     one.respond(1, "200", &[("cache-control", "max-age=60")], b"old");
-    two.vm.on_queue_ready();
+    two.go_on();
     let given = two.host.told.borrow().given.clone();
     assert_eq!(given.iter().map(|(id, _, body, _)| (*id, &**body)).collect::<Vec<_>>(), [(1, "old")], "it came before");
     two.respond(3, "200", &[("cache-control", "max-age=60")], b"new");
-    two.vm.on_queue_ready();
+    two.go_on();
     let given = two.host.told.borrow().given.clone();
     assert_eq!(given.iter().map(|(id, _, body, _)| (*id, &**body)).collect::<Vec<_>>(), [(1, "old"), (4, "new")]);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use larder_stack::{Origins, RedisCluster, RedisServer, Settings, Stack, StoreKind, eventually};
 use reqwest::Client;
 
-use crate::support::{Answer, patient, with_level_1};
+use crate::support::{Answer, patient, with_level_1, with_stop_iteration};
 
 const TOKEN: &str = "operator";
 
@@ -43,7 +43,7 @@ impl Fleet {
                 own.origins = Origins::Addresses(vec![address(0), address(1)]);
                 own.sidecar = (sidecars == Sidecars::One).then(|| first.sidecar_address().unwrap().to_owned());
             }
-            envoys.push(Stack::start(with_level_1(own), |_| {}).await.unwrap());
+            envoys.push(Stack::start(with_stop_iteration(with_level_1(own)), |_| {}).await.unwrap());
         }
         let client = Client::builder().pool_max_idle_per_host(1000).build().unwrap();
         let fleet = Self { envoys, client, _redis: None };

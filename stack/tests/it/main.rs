@@ -1,13 +1,16 @@
 //! End to end: real Envoy, real wasm, real sidecar, on memory and on Redis.
 
+mod answers;
 mod collapsing;
 mod configuration;
 mod edge;
 mod faults;
 mod fleet;
+mod frames;
 mod herds;
 mod overrides;
 mod passing;
+mod raw_origin;
 mod rfc;
 mod routes;
 mod rules;

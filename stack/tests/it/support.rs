@@ -47,6 +47,12 @@ pub(crate) fn with_level_1(settings: Settings) -> Settings {
     Settings { filter_config: config.to_string(), ..settings }
 }
 
+/// `LARDER_STOP_ITERATION=0` leaves `allow_on_headers_stop_iteration` out of every scenario, as Istio and Envoy Gateway do.
+pub(crate) fn with_stop_iteration(settings: Settings) -> Settings {
+    let off = std::env::var("LARDER_STOP_ITERATION").is_ok_and(|value| value == "0");
+    Settings { stop_iteration: settings.stop_iteration && !off, ..settings }
+}
+
 /// Which store a scenario runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
@@ -66,7 +72,7 @@ impl World {
         };
         let store = redis.as_ref().map_or(StoreKind::Memory, |redis| StoreKind::Redis(redis.url()));
         let settings = Settings { store, health_interval: "1s".to_owned(), ..settings };
-        let stack = Stack::start(with_level_1(settings), |_| {}).await.unwrap();
+        let stack = Stack::start(with_stop_iteration(with_level_1(settings)), |_| {}).await.unwrap();
         Self { stack, redis, client: Client::builder().pool_max_idle_per_host(1000).build().unwrap() }
     }
 
