@@ -39,6 +39,8 @@ pub(crate) struct Told {
     pub(crate) sent: Vec<(u32, String, Fields, Vec<u8>)>,
     pub(crate) calls_made: usize,
     pub(crate) cluster_down: bool,
+    /// What Envoy says of how the response came about.
+    pub(crate) details: String,
     pub(crate) log: Vec<String>,
     /// Sums of counters and gauges, numbers of recorded values.
     pub(crate) metrics: HashMap<String, i64>,
@@ -141,8 +143,12 @@ impl Host for Fake {
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        self.count();
-        (path == ["xds", "cluster_name"]).then(|| b"origin".to_vec())
+        let told = self.count();
+        match path {
+            ["xds", "cluster_name"] => Some(b"origin".to_vec()),
+            ["response", "code_details"] => Some(told.details.clone().into_bytes()),
+            _ => None,
+        }
     }
 
     fn call(&self, cluster: &str, head: &Fields, body: &[u8], _timeout_ms: u64) -> Result<u32, Refused> {
