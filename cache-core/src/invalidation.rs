@@ -36,8 +36,9 @@ pub fn is_unsafe(method: &[u8]) -> bool {
     )
 }
 
-/// On a non-error answer the target URI, and the one in `Content-Location`; the one in `Location` where it names what was
-/// created (RFC 9110 §10.2.2): elsewhere it is where the client goes next, and anybody who logs in would flush that page.
+/// On a non-error answer the target URI, and the one in `Content-Location`; the one in `Location` with a success, where it
+/// names what was made (RFC 9110 §10.2.2): with a redirect it is where the client goes next, and anybody who logs in would
+/// flush that page.
 /// Both only at the same origin: another origin's URIs are not ours to drop.
 ///
 /// A `502` or `504` is a gateway's word that it lost the answer: what was asked for may have happened, so the target goes.
@@ -49,9 +50,9 @@ pub fn targets(request: &Request, response: &ResponseHead) -> Vec<Target> {
     }
     let mut targets = vec![Target::of(request, request.path())];
     let named: &[&str] = match response.status {
-        201 => &["location", "content-location"],
-        _ if lost => &[],
-        _ => &["content-location"],
+        200..300 => &["location", "content-location"],
+        300..400 => &["content-location"],
+        _ => &[],
     };
     for name in named {
         let resolved = response.fields.get(name).and_then(|reference| resolve(trim(reference), request));
@@ -181,8 +182,8 @@ mod tests {
     }
 
     #[test]
-    fn location_counts_only_where_something_was_created() {
-        for status in [200, 202, 301, 302, 303, 307, 308] {
+    fn location_counts_with_a_success_and_not_where_the_client_is_sent_on() {
+        for status in [300, 301, 302, 303, 307, 308] {
             assert_eq!(paths("POST", status, &[("location", "/home")]), ["/d/e?x=1"], "{status}");
             assert_eq!(paths("POST", status, &[("content-location", "/home")]), ["/d/e?x=1", "/home"], "{status}");
         }

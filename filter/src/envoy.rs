@@ -182,7 +182,7 @@ extern "C" fn larder_on_response_trailers(id: u32, _num_trailers: u32) -> u32 {
 /// A stream is over, and what it sent and got can be read once more.
 #[unsafe(no_mangle)]
 extern "C" fn larder_on_log(id: u32) {
-    if ANSWERED.get() != id {
+    if ANSWERED.get().stream != id {
         with_vm(|vm| vm.on_log(id));
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Told {
     pub(crate) metadata: Option<&'static str>,
     /// Whether Envoy has the cluster that leads refreshes through its routes.
     pub(crate) has_refresh_cluster: bool,
+    /// What Envoy says of how the response came about.
+    pub(crate) details: String,
     pub(crate) log: Vec<String>,
     /// Sums of counters and gauges, numbers of recorded values.
     pub(crate) metrics: HashMap<String, i64>,
@@ -165,9 +167,9 @@ impl Host for Fake {
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        let (code, size, request, metadata) = {
+        let (code, size, request, metadata, details) = {
             let told = self.count();
-            (told.sent_response.0, told.sent_response.1, told.request_size, told.metadata)
+            (told.sent_response.0, told.sent_response.1, told.request_size, told.metadata, told.details.clone())
         };
         match path {
             ["request", "size"] => Some(request.to_le_bytes().to_vec()),
@@ -175,6 +177,7 @@ impl Host for Fake {
             ["metadata", "filter_metadata", namespace] => (metadata == Some(*namespace)).then(|| b"sub".to_vec()),
             ["response", "code"] if code > 0 => Some(code.to_le_bytes().to_vec()),
             ["response", "size"] if code > 0 => Some(size.to_le_bytes().to_vec()),
+            ["response", "code_details"] => Some(details.into_bytes()),
             _ => None,
         }
     }

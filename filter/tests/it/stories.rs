@@ -136,6 +136,16 @@ impl Worker {
         action
     }
 
+    /// Envoy answers in place of the origin.
+    fn fail(&mut self, id: u32, status: &str) {
+        {
+            let mut told = self.host.told.borrow_mut();
+            told.response = Fields::from_pairs([(":status", status)]);
+            told.effective = id;
+        }
+        self.vm.on_response_headers(id, true);
+    }
+
     fn fetch(&mut self, id: u32, path: &str) {
         assert_eq!(self.request(id, "GET", path), Action::Pause);
         self.store_has_nothing();
@@ -803,6 +813,57 @@ fn an_unsafe_request_reaches_level_1_of_another_worker_before_its_next_look_up()
     one.respond(1, "204", &[], b"");
     assert_eq!(two.request(2, "GET", "/"), Action::Pause);
     assert_eq!(two.answers(), 0, "the old copy is not served");
+}
+
+#[test]
+fn what_a_put_may_yet_change_is_dropped_when_its_client_leaves_and_twice_again() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.fetch(1, "/");
+    worker.request(2, "PUT", "/");
+    worker.vm.on_done(2);
+    assert!(!worker.is_hit(3, "/"));
+    worker.vm.on_done(3);
+    // Fetched before the origin has carried the request out.
+    for (id, wait) in [(10, 1_000), (20, 14_000)] {
+        envoy.borrow_mut().now += 1;
+        worker.fetch(id, "/");
+        assert!(worker.is_hit(id + 1, "/"), "{wait}");
+        envoy.borrow_mut().now += wait;
+        for _ in 0..10 {
+            worker.vm.on_tick();
+        }
+        assert!(!worker.is_hit(id + 2, "/"), "{wait}");
+        worker.vm.on_done(id + 2);
+    }
+    envoy.borrow_mut().now += 1;
+    worker.fetch(30, "/");
+    envoy.borrow_mut().now += 30_000;
+    for _ in 0..10 {
+        worker.vm.on_tick();
+    }
+    assert!(worker.is_hit(31, "/"), "the doubt is settled");
+}
+
+#[test]
+fn a_request_that_never_reached_an_origin_leaves_nothing_in_doubt() {
+    let mut worker = Worker::new(&envoy(), 1);
+    for (id, details, doubtful) in [
+        (10, "upstream_reset_before_response_started{remote_connection_failure}", false),
+        (20, "upstream_reset_before_response_started{overflow}", false),
+        (30, "no_healthy_upstream", false),
+        (40, "upstream_reset_before_response_started{connection_termination}", true),
+        (50, "upstream_reset_before_response_started{remote_reset}", true),
+    ] {
+        let path = format!("/{id}");
+        worker.fetch(id, &path);
+        worker.request(id + 1, "PUT", &path);
+        worker.host.told.borrow_mut().details = details.to_owned();
+        worker.fail(id + 1, "503");
+        worker.vm.on_done(id + 1);
+        assert_eq!(worker.is_hit(id + 2, &path), !doubtful, "{details}");
+        worker.host.told.borrow_mut().details.clear();
+    }
 }
 
 #[test]
