@@ -63,6 +63,18 @@ impl EnvoyConfig<'_> {
     }
 }
 
+/// `text` with each first text of `edits` replaced by the second. One that does not occur is an error: a test that changes
+/// nothing would prove nothing.
+pub fn edited(mut text: String, edits: &[(String, String)]) -> Result<String, String> {
+    for (from, to) in edits {
+        if !text.contains(from.as_str()) {
+            return Err(format!("Envoy's configuration has no {from:?} to change"));
+        }
+        text = text.replace(from.as_str(), to);
+    }
+    Ok(text)
+}
+
 /// The value of `access_log`: one logger, or none.
 fn access_log(path: &str) -> String {
     const LINE: &str = "%START_TIME% %REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESP(X-CACHE-STATUS)% \
@@ -151,6 +163,13 @@ mod tests {
         assert!(fill("${X}", &[]).unwrap_err().contains("${X}"));
         assert!(fill("", &[("X", String::new())]).unwrap_err().contains("${X}"));
         assert!(fill("${X", &[]).is_err());
+    }
+
+    #[test]
+    fn an_edit_that_finds_nothing_is_an_error() {
+        let edit = |from: &str| [(from.to_owned(), "b".to_owned())];
+        assert_eq!(edited("aca".to_owned(), &edit("a")).unwrap(), "bcb");
+        assert!(edited("c".to_owned(), &edit("a")).unwrap_err().contains("\"a\""));
     }
 
     #[test]

@@ -47,6 +47,33 @@ pub struct Settings {
     pub access_log: bool,
     /// Settings for the sidecar.
     pub sidecar_env: Vec<(String, String)>,
+    /// Changes to the text of Envoy's configuration: each first text, which has to occur, is replaced by the second.
+    pub envoy_edits: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Where the list of HTTP filters begins in Envoy's configuration; the cache is its first.
+    const FILTERS: &str = "http_filters:\n";
+    /// Where the list of routes begins.
+    const ROUTES: &str = "routes:\n";
+
+    /// Puts HTTP filters, each as JSON, before the cache.
+    #[must_use]
+    pub fn with_filters_before(self, filters: &[serde_json::Value]) -> Self {
+        self.with_items(Self::FILTERS, 18, filters)
+    }
+
+    /// Puts routes, each as JSON, before the one that takes everything.
+    #[must_use]
+    pub fn with_routes_before(self, routes: &[serde_json::Value]) -> Self {
+        self.with_items(Self::ROUTES, 24, routes)
+    }
+
+    fn with_items(mut self, list: &str, indent: usize, items: &[serde_json::Value]) -> Self {
+        let lines: String = items.iter().map(|item| format!("{:indent$}- {item}\n", "")).collect();
+        self.envoy_edits.push((list.to_owned(), format!("{list}{lines}")));
+        self
+    }
 }
 
 impl Default for Settings {
@@ -64,6 +91,7 @@ impl Default for Settings {
             custom_methods: false,
             access_log: true,
             sidecar_env: Vec::new(),
+            envoy_edits: Vec::new(),
         }
     }
 }

@@ -73,6 +73,7 @@ impl Stack {
             custom_methods: settings.custom_methods,
         };
         let rendered = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
+        let rendered = render::edited(rendered, &settings.envoy_edits).map_err(StackError)?;
         std::fs::write(run_dir.join("envoy.yaml"), rendered).map_err(io)?;
         write_filter_config(&run_dir, &wasm, &settings.filter_config)?;
         let envoy = start_envoy(&envoy_binary, &run_dir, settings.workers)?;
