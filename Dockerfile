@@ -8,6 +8,7 @@ COPY sidecar sidecar
 COPY mock-origin mock-origin
 COPY stack stack
 COPY bench bench
+COPY attack attack
 COPY envoy envoy
 COPY scripts/link-exports scripts/link-exports
 RUN rustup target add wasm32-wasip1
