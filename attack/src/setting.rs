@@ -55,7 +55,7 @@ impl Setting {
     /// Checks that may run at the same time.
     pub(crate) fn at_once(self) -> usize {
         match self {
-            Self::Flood | Self::Sealed => 1,
+            Self::Flood | Self::Sealed | Self::Swapped => 1,
             _ => 12,
         }
     }

@@ -159,8 +159,11 @@ async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fi
         Some((part, content_range)) => (part, Some(content_range)),
         None => (content, None),
     };
+    // RFC 9110 §8.6: a 204 has no content and no length.
+    let empty = behaviour.status == Some(204);
+    let content = if empty { Vec::new() } else { content };
     let length = content.len();
-    let declared = !behaviour.chunked && !behaviour.endless;
+    let declared = !behaviour.chunked && !behaviour.endless && !empty;
     let mut response = Response::new(body(behaviour, content));
     *response.headers_mut() = fields;
     let own_type = behaviour.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));

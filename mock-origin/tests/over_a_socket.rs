@@ -111,6 +111,8 @@ async fn an_answer_can_be_untyped_or_no_answer_at_all() {
     let url = start().await;
     let untyped = get(format!("{url}/anything/x?mock-untyped=1")).await;
     assert!(!untyped.headers().contains_key("content-type"));
+    let empty = get(format!("{url}/anything/x?mock-status=204")).await;
+    assert!(!empty.headers().contains_key("content-length"), "a 204 has none");
     assert!(Client::new().get(format!("{url}/anything/x?mock-reset=1")).send().await.is_err());
     assert_eq!(get(format!("{url}/anything/x")).await.status(), StatusCode::OK, "it still serves");
 }

@@ -106,7 +106,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             "cache-control: private",
             "cache-control: PRIVATE, max-age=60",
             "cache-control: max-age=60, private",
-            "cache-control: private=\"set-cookie\", max-age=60",
             "cache-control: max-age=60, no-store",
             "cache-control: max-age=60,,no-store,",
             "cache-control: max-age=60 , No-Store",

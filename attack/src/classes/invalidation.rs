@@ -75,6 +75,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         class: Class::Invalidation,
+        name: "get-after-a-purge-of-everything",
+        source: "RFC 9111 §4: only requests that were waiting may share",
+        expectation: "A GET after a purge of everything does not get content that was asked for before it.",
+        setting: Setting::Flood,
+        inputs: &["purge everything"],
+        check: |visit| Box::pin(get_after_put(visit)),
+    },
+    Scenario {
+        class: Class::Invalidation,
         name: "slow-content-behind-a-put",
         source: "RFC 9111 §4.4",
         expectation: "Content that was under way when a PUT was answered is not stored when its end comes.",

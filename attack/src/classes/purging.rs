@@ -7,7 +7,10 @@ use crate::setting::{Setting, TOKEN};
 use crate::visit::Visit;
 use crate::wire::Request;
 
-const SCOPES: &[&str] = &["url", "tag", "prefix", "everything"];
+const SCOPES: &[&str] = &["url", "tag", "prefix"];
+
+/// Alone, for it concerns every other check too.
+const EVERYTHING: &[&str] = &["everything"];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -69,6 +72,33 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         expectation: "What an operator purged is not served any more, in no variant.",
         setting: Setting::Safe,
         inputs: SCOPES,
+        check: |visit| Box::pin(purge(visit)),
+    },
+    Scenario {
+        class: Class::Invalidation,
+        name: "purge-of-everything",
+        source: "Kong and Cloudflare documentation: purge everything",
+        expectation: "After a purge of everything nothing old is served, in no variant.",
+        setting: Setting::Flood,
+        inputs: EVERYTHING,
+        check: |visit| Box::pin(purge(visit)),
+    },
+    Scenario {
+        class: Class::Invalidation,
+        name: "soft-purge-of-everything",
+        source: "Fastly soft purge",
+        expectation: "A soft purge of everything counts however short a fetch is ago.",
+        setting: Setting::Flood,
+        inputs: EVERYTHING,
+        check: |visit| Box::pin(soft_purge(visit)),
+    },
+    Scenario {
+        class: Class::Invalidation,
+        name: "purge-of-everything-after-a-swap",
+        source: "Envoy extension discovery: a filter's configuration changes while it runs",
+        expectation: "A purge of everything reaches an Envoy whose filter configuration was swapped.",
+        setting: Setting::Swapped,
+        inputs: EVERYTHING,
         check: |visit| Box::pin(purge(visit)),
     },
     Scenario {
