@@ -9,6 +9,7 @@ COPY mock-origin mock-origin
 COPY project project
 COPY stack stack
 COPY bench bench
+COPY attack attack
 COPY envoy envoy
 COPY scripts/link-exports scripts/link-exports
 RUN rustup target add wasm32-wasip1

@@ -21,7 +21,7 @@ $(if $(unknown),$(error $(firstword $(unknown))= is no setting of make; there ar
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
 STACK := target/release/larder-stack
 
-.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
+.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check attack attack-check attack-build fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
@@ -72,7 +72,7 @@ run: build ## Run the cache: make run port=3000 [origins=…] [config=…] [work
 filter: build ## Swap the filter configuration of a running cache: make filter config=… [port=3000]
 	@$(STACK) filter --port='$(port)' --config='$(config)'
 
-test: build setup-redis lint unit e2e conformance-check ## Everything that has to pass: lint, unit, contract, end-to-end and conformance tests
+test: build setup-redis lint unit e2e conformance-check attack-check ## Everything that has to pass: lint, unit, contract, end-to-end, conformance and attack tests
 
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check
@@ -101,6 +101,15 @@ conformance: build setup-conformance ## Run the public HTTP cache test suite on 
 
 conformance-check: build setup-conformance ## The same, only compared with what is expected
 	@node conformance/conformance.mjs --check
+
+attack-build: build setup-redis
+	@cargo build -q --release -p larder-attack
+
+attack: attack-build ## Attack a running Larder in public, on memory and Redis; writes docs/security.md (only=CLASS|NAME: those alone, printed)
+	@target/release/larder-attack $(if $(only),--only '$(only)',--document docs/security.md)
+
+attack-check: attack-build ## The same on memory, printed only
+	@target/release/larder-attack --store memory
 
 fuzz: ## Fuzz every parser and everything that comes from outside: make fuzz [seconds=30] [target=ranges]
 	@scripts/fuzz '$(or $(seconds),30)' $(target)

@@ -30,8 +30,20 @@ pub struct Behaviour {
     pub ranges: bool,
     /// Set `Vary` to these names, and echo the request's values of them in the content.
     pub vary: Option<String>,
-    /// Echo the request's values of these names in the content, and say nothing of it.
-    pub echo: Option<String>,
+    /// Repeat the request's values of these fields in the content, and say nothing of it in `Vary`. Names after commas.
+    pub reflect: Option<String>,
+    /// Response fields that repeat a field of the request, as (response field, request field).
+    pub echo: Vec<(String, String)>,
+    /// Answer `304` where `If-None-Match` names the `ETag` among `headers`.
+    pub conditional: bool,
+    /// Send no `Content-Type`.
+    pub untyped: bool,
+    /// Fall silent after half of the content, with the connection open.
+    pub stall: bool,
+    /// Send the content again and again, without an end.
+    pub endless: bool,
+    /// Close the connection in place of an answer.
+    pub reset: bool,
 }
 
 /// A behaviour set ahead of time.
@@ -89,7 +101,16 @@ impl Behaviour {
             "broken" => self.broken = value != "0",
             "ranges" => self.ranges = value != "0",
             "vary" => self.vary = Some(value.to_owned()),
-            "echo" => self.echo = Some(value.to_owned()),
+            "reflect" => self.reflect = Some(value.to_owned()),
+            "echo" => {
+                let (to, from) = value.split_once(':').ok_or("must be Response-Field:request-field")?;
+                self.echo.push((to.trim().to_owned(), from.trim().to_owned()));
+            }
+            "conditional" => self.conditional = value != "0",
+            "untyped" => self.untyped = value != "0",
+            "stall" => self.stall = value != "0",
+            "endless" => self.endless = value != "0",
+            "reset" => self.reset = value != "0",
             _ => return Err("is not known".to_owned()),
         }
         Ok(())
@@ -111,6 +132,19 @@ impl Behaviour {
                 && axum::http::HeaderValue::try_from(value.as_str()).is_ok();
             if !well_formed {
                 return Err(format!("header: {name:?} is not a header"));
+            }
+        }
+        if u8::from(self.broken) + u8::from(self.stall) + u8::from(self.endless) > 1 {
+            return Err("broken, stall, endless: only one can be the end of the content".to_owned());
+        }
+        if self.endless && self.body_size == Some(0) {
+            return Err("endless: needs content to repeat".to_owned());
+        }
+        let reflected = self.reflect.iter().flat_map(|names| names.split(','));
+        let echoed = self.echo.iter().flat_map(|(to, from)| [to.as_str(), from.as_str()]);
+        for name in reflected.chain(echoed) {
+            if axum::http::HeaderName::try_from(name.trim()).is_err() {
+                return Err(format!("reflect, echo: {name:?} is not the name of a header"));
             }
         }
         Ok(())
@@ -179,6 +213,11 @@ mod tests {
             ("mock-header=a:b%0d%0ac", "header"),
             ("mock-pieces=0", "pieces"),
             ("mock-body-size=99999999999", "body-size"),
+            ("mock-echo=location", "mock-echo"),
+            ("mock-echo=a%20b:c", "echo"),
+            ("mock-reflect=a%20b", "reflect"),
+            ("mock-broken=1&mock-endless=1", "only one"),
+            ("mock-endless=1&mock-body-size=0", "endless"),
         ] {
             assert!(Behaviour::from_query(query).unwrap_err().contains(part), "{query}");
         }

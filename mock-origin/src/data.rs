@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -89,15 +89,8 @@ async fn show(origin: &Origin, headers: &HeaderMap, query: Option<&str>, behavio
     let etag = etag_of(&updated_at);
     let mut fields = HeaderMap::new();
     fields.insert(header::ETAG, HeaderValue::try_from(&etag).unwrap_or(HeaderValue::from_static("\"\"")));
-    let matches = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
-        let list = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        list.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-    });
-    if matches && behaviour.status.is_none() {
-        tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
-        let mut response = (StatusCode::NOT_MODIFIED, fields).into_response();
-        add(&mut response, &behaviour);
-        return response;
+    if names_tag(headers, &etag) && behaviour.status.is_none() {
+        return not_modified(&behaviour, headers, fields).await;
     }
     let id = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("id=")).unwrap_or("1");
     let plain = json!({ "id": id, "updated_at": updated_at, "body": format!("This is item {id}.") });
@@ -120,15 +113,39 @@ fn change(origin: &Origin, content: &[u8]) -> Response {
     ([(header::CACHE_CONTROL, "no-store"), (header::ETAG, etag.as_str())], axum::Json(json)).into_response()
 }
 
+/// Whether `If-None-Match` holds the tag, by weak comparison (RFC 9110 §13.1.2).
+fn names_tag(headers: &HeaderMap, etag: &str) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
+    headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        let list = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        list.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == opaque(etag))
+    })
+}
+
+async fn not_modified(behaviour: &Behaviour, headers: &HeaderMap, fields: HeaderMap) -> Response {
+    tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
+    let mut response = (StatusCode::NOT_MODIFIED, fields).into_response();
+    add(&mut response, behaviour, headers);
+    response
+}
+
 fn etag_of(updated_at: &str) -> String {
     format!("\"{}\"", hex::encode(Sha256::digest(updated_at)))
 }
 
 /// The plain content as JSON, or whatever the behaviour makes of it.
 async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fields: HeaderMap) -> Response {
+    let own_tag = behaviour.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("etag"));
+    if behaviour.conditional && own_tag.is_some_and(|(_, etag)| names_tag(headers, etag)) {
+        return not_modified(behaviour, headers, fields).await;
+    }
     tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
+    if behaviour.reset {
+        // The connection's task ends with this, and its socket with it. No panic hook runs.
+        std::panic::resume_unwind(Box::new("closed in place of an answer, as asked"));
+    }
     if let Some(members) = plain.as_object_mut() {
-        let names = behaviour.vary.iter().chain(&behaviour.echo).flat_map(|names| names.split(','));
+        let names = behaviour.vary.iter().chain(&behaviour.reflect).flat_map(|names| names.split(','));
         for name in names.map(str::trim).filter(|name| *name != "*") {
             let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
             members.insert(format!("request-{name}"), json!(value));
@@ -142,11 +159,17 @@ async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fi
         Some((part, content_range)) => (part, Some(content_range)),
         None => (content, None),
     };
+    // RFC 9110 §8.6: a 204 has no content and no length.
+    let empty = behaviour.status == Some(204);
+    let content = if empty { Vec::new() } else { content };
     let length = content.len();
-    let declared = !behaviour.chunked;
+    let declared = !behaviour.chunked && !behaviour.endless && !empty;
     let mut response = Response::new(body(behaviour, content));
     *response.headers_mut() = fields;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let own_type = behaviour.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    if !behaviour.untyped && !own_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
     if declared {
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
@@ -158,11 +181,16 @@ async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fi
             if satisfied { StatusCode::PARTIAL_CONTENT } else { StatusCode::RANGE_NOT_SATISFIABLE };
         response.headers_mut().insert(header::CONTENT_RANGE, content_range);
     }
-    add(&mut response, behaviour);
+    add(&mut response, behaviour, headers);
     response
 }
 
-fn add(response: &mut Response, behaviour: &Behaviour) {
+fn add(response: &mut Response, behaviour: &Behaviour, request: &HeaderMap) {
+    for (to, from) in &behaviour.echo {
+        if let (Ok(name), Some(value)) = (HeaderName::try_from(to.as_str()), request.get(from.as_str())) {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
     let pairs = behaviour.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in pairs.chain(behaviour.vary.as_deref().map(|vary| ("vary", vary))) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
@@ -178,6 +206,14 @@ fn add(response: &mut Response, behaviour: &Behaviour) {
 
 /// The content in pieces, and broken off half-way where asked: an error in the stream makes hyper reset the connection.
 fn body(behaviour: &Behaviour, content: Vec<u8>) -> Body {
+    if behaviour.endless {
+        return endless(behaviour, content);
+    }
+    if behaviour.stall {
+        let half = Bytes::copy_from_slice(content.get(..content.len() / 2).unwrap_or_default());
+        let first = stream::iter([Ok::<_, std::io::Error>(half)]);
+        return Body::from_stream(first.chain(stream::pending()));
+    }
     let plain = behaviour.pieces.is_none() && !behaviour.broken && !behaviour.chunked;
     if plain {
         return Body::from(content);
@@ -204,6 +240,16 @@ fn body(behaviour: &Behaviour, content: Vec<u8>) -> Body {
         Some((piece, (pieces, false)))
     });
     Body::from_stream(paced)
+}
+
+/// The content again and again, `piece_delay_ms` apart.
+fn endless(behaviour: &Behaviour, content: Vec<u8>) -> Body {
+    let delay = Duration::from_millis(behaviour.piece_delay_ms);
+    let content = Bytes::from(content);
+    Body::from_stream(stream::unfold(content, move |content| async move {
+        tokio::time::sleep(delay).await;
+        Some((Ok::<_, std::io::Error>(content.clone()), content))
+    }))
 }
 
 fn named(origin: &Origin, mut response: Response) -> Response {

@@ -98,3 +98,52 @@ async fn an_unknown_member_of_a_behaviour_or_of_its_query_is_refused_and_named()
     assert!(response.text().await.unwrap().contains("pth"));
     assert_eq!(get(format!("{url}/data")).await.status(), StatusCode::OK, "nothing was queued");
 }
+
+#[tokio::test]
+async fn fields_of_a_request_are_reflected_without_a_word_in_vary() {
+    let url = start().await;
+    let query = "mock-reflect=x-host,x-none&mock-echo=Location:x-host&mock-header=Content-Type:text/css";
+    let request = Client::new().get(format!("{url}/anything/x?{query}")).header("x-host", "evil.example");
+    let response = request.send().await.unwrap();
+    assert!(!response.headers().contains_key("vary"));
+    assert_eq!(response.headers()["location"], "evil.example");
+    assert_eq!(response.headers().get_all("content-type").iter().collect::<Vec<_>>(), ["text/css"]);
+    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    assert_eq!((&body["request-x-host"], &body["request-x-none"]), (&Value::from("evil.example"), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_conditional_resource_confirms_its_own_tag_only() {
+    let url = start().await;
+    for (tag, status) in [("\"1\"", 304), ("W/\"1\"", 304), ("\"2\"", 200)] {
+        let path = format!("{url}/anything/x?mock-header=ETag:%221%22&mock-conditional=1");
+        let response = Client::new().get(path).header("if-none-match", tag).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["etag"]), (status, &"\"1\"".parse().unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_can_be_untyped_or_no_answer_at_all() {
+    let url = start().await;
+    let untyped = get(format!("{url}/anything/x?mock-untyped=1")).await;
+    assert!(!untyped.headers().contains_key("content-type"));
+    let empty = get(format!("{url}/anything/x?mock-status=204")).await;
+    assert!(!empty.headers().contains_key("content-length"), "a 204 has none");
+    assert!(Client::new().get(format!("{url}/anything/x?mock-reset=1")).send().await.is_err());
+    assert_eq!(get(format!("{url}/anything/x")).await.status(), StatusCode::OK, "it still serves");
+}
+
+#[tokio::test]
+async fn content_can_stall_half_way_or_never_end() {
+    let url = start().await;
+    let mut endless = get(format!("{url}/anything/x?mock-endless=1&mock-body-size=10")).await;
+    assert!(!endless.headers().contains_key("content-length"));
+    let mut received = 0;
+    while received < 1000 {
+        received += endless.chunk().await.unwrap().unwrap().len();
+    }
+    let mut stalled = get(format!("{url}/anything/x?mock-stall=1&mock-body-size=10")).await;
+    assert_eq!(stalled.chunk().await.unwrap().unwrap(), "abcde");
+    let more = tokio::time::timeout(std::time::Duration::from_millis(100), stalled.chunk());
+    assert!(more.await.is_err(), "nothing follows, and it does not end");
+}

@@ -63,7 +63,7 @@ async fn as_client(world: &World, subject: &str, path: &str) -> Answer {
 async fn nobody_gets_anothers_page(told: Value) {
     let world = World::with(On::Memory, safe().with_filters_before(&[jwt_authn(told)])).await;
     let behaviour = |control: &str| {
-        format!(r#"{{"headers": [["cache-control", "{control}"]], "echo": "x-jwt-sub,authorization"}}"#)
+        format!(r#"{{"headers": [["cache-control", "{control}"]], "reflect": "x-jwt-sub,authorization"}}"#)
     };
     let (path, open, at_once, ours) = ("/anything/mine", "/anything/open", "/anything/at-once", "/anything/ours");
     for path in [path, open, at_once] {
@@ -115,7 +115,7 @@ async fn behind_jwt_authn_that_names_the_client_in_metadata_alone_nobody_gets_an
 async fn a_forged_field_reaches_nobody_else(on: On) {
     let world = World::with(on, safe()).await;
     let names = "x-forwarded-host,x-original-url,forwarded,rsc,x-nextjs-data,hx-request,x-invoke-path";
-    let behaviour = |control: &str| format!(r#"{{"headers": [["cache-control", "{control}"]], "echo": "{names}"}}"#);
+    let behaviour = |control: &str| format!(r#"{{"headers": [["cache-control", "{control}"]], "reflect": "{names}"}}"#);
     for name in names.split(',') {
         let path = format!("/anything/{name}");
         world.behave(&path, &behaviour("max-age=1, stale-while-revalidate=60")).await;
@@ -173,7 +173,7 @@ async fn every_spelling_of_a_host_is_one_entry_that_a_purge_and_a_change_meet() 
     let world = World::with(On::Memory, safe()).await;
     let path = "/anything/page";
     let page = |word: &str| {
-        format!(r#"{{"headers": [["cache-control", "max-age=600"], ["x-word", "{word}"]], "echo": "host"}}"#)
+        format!(r#"{{"headers": [["cache-control", "max-age=600"], ["x-word", "{word}"]], "reflect": "host"}}"#)
     };
     // What each spelling gets, from whichever worker.
     let words = || async {
