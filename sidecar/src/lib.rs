@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod purging;
 pub mod routes;
 pub mod store;

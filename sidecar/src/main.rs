@@ -102,7 +102,7 @@ async fn run(options: Options) -> Result<(), String> {
             };
             let store = Redis::connect(settings).await.map_err(|fault| fault.0)?;
             waiting.set_followed(false);
-            let purges = Purges::default();
+            let purges = Purges::shared();
             tokio::spawn(follow(store.link(), options.namespace.clone(), waiting.clone(), purges.clone()));
             serve(Purged::new(store, purges), &options, waiting).await
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -10,7 +10,6 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::purge::{Purge, Scope};
 use larder_cache_core::store_api::{
     ENTRIES_PATH, EVENTS_PATH, Events, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH,
@@ -188,9 +187,18 @@ struct Following {
     wait_ms: u64,
 }
 
-async fn events<S: Store>(State(sidecar): Shared<S>, Query(following): Query<Following>) -> axum::Json<Events> {
+async fn events<S: Store>(
+    State(sidecar): Shared<S>,
+    Query(following): Query<Following>,
+) -> Result<axum::Json<Events>, Refusal> {
     let wait = Duration::from_millis(following.wait_ms.min(Events::MAX_WAIT_MS));
-    axum::Json(sidecar.store.purges().since(following.after.as_deref(), wait).await)
+    let purges = sidecar.store.purges();
+    let events = if purges.vouches() { Some(purges.since(following.after.as_deref(), wait).await) } else { None };
+    // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
+    match events.filter(|_| purges.vouches()) {
+        Some(events) => Ok(axum::Json(events)),
+        None => Err(Refusal::Store(Fault("the store's purges cannot be heard at the moment".to_owned()))),
+    }
 }
 
 async fn purge<S: Store>(
@@ -208,7 +216,7 @@ async fn purge<S: Store>(
     }
     let order: Order = parsed(&body)?;
     let soft = order.soft;
-    let purges = order.purges(now()).map_err(Refusal::Malformed)?;
+    let purges = order.purges(sidecar.store.purges().clock().now()).map_err(Refusal::Malformed)?;
     for purge in &purges {
         sidecar.store.purge(purge.clone()).await.map_err(|fault| sidecar.fault(fault))?;
     }
@@ -216,11 +224,6 @@ async fn purge<S: Store>(
     sidecar.waiting.wake_all();
     tracing::info!(soft, scopes = ?purges.iter().map(|purge| &purge.scope).collect::<Vec<_>>(), "purged");
     Ok(axum::Json(order::told(&purges)))
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn health<S: Store>(State(sidecar): Shared<S>) -> Result<Response, Refusal> {

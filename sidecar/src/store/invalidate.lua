@@ -2,6 +2,8 @@
 -- time. KEYS[1] base; ARGV: time, memory in ms, wake channel, wake message, '1' for softly. What was requested later is
 -- the news itself: it may have been faster.
 local base, time, soft = KEYS[1], tonumber(ARGV[1]), ARGV[5] == '1'
+-- A script that begins with a DEL may write although Redis is full: what was invalidated has to be remembered.
+redis.call('DEL', base .. ':o')
 local index = redis.pcall('HKEYS', base .. ':i')
 if index.err then
   redis.call('DEL', base .. ':i')

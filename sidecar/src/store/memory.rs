@@ -211,7 +211,11 @@ impl Store for Memory {
         }
         marks.uncacheable.remove(&key);
         let mut variants = self.variants(&key, now);
-        variants.retain(|variant| variant.meta.selectors != entry.meta.selectors);
+        let same = |variant: &Variant| variant.meta.selectors == entry.meta.selectors;
+        if variants.iter().any(|variant| same(variant) && variant.meta.request_time_ms > entry.meta.request_time_ms) {
+            return Ok(WriteAnswer::Fenced); // what is there was asked for later
+        }
+        variants.retain(|variant| !same(variant));
         variants.sort_by_key(|variant| variant.meta.response_time_ms);
         while variants.len() >= self.max_variants.max(1) {
             variants.remove(0);
