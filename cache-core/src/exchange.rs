@@ -70,6 +70,8 @@ pub struct Exchange {
     leads: bool,
     fence: Option<Fence>,
     invalidated: Option<Timestamp>,
+    /// What was requested until then may have been purged without our hearing of it.
+    distrusted: Option<Timestamp>,
     arrived: Timestamp,
     rounds: u8,
     store_waited: bool,
@@ -154,6 +156,7 @@ impl Exchange {
             leads: false,
             fence: None,
             invalidated: None,
+            distrusted: None,
             arrived: Timestamp::default(),
             rounds: 0,
             store_waited: false,

@@ -111,9 +111,11 @@ impl Level1 {
     pub fn look_up(&self, key: &PrimaryKey) -> Local<'_> {
         let invalidated = if self.invalidated.is_empty() { None } else { self.invalidated.get(key).copied() };
         match self.cache.get(key) {
-            Some(Held::Stored(variants)) => Local { variants, invalidated, uncacheable_until: None },
-            Some(Held::Uncacheable(until)) => Local { variants: &[], invalidated, uncacheable_until: Some(*until) },
-            None => Local { variants: &[], invalidated, uncacheable_until: None },
+            Some(Held::Stored(variants)) => Local { variants, invalidated, ..Local::default() },
+            Some(Held::Uncacheable(until)) => {
+                Local { invalidated, uncacheable_until: Some(*until), ..Local::default() }
+            }
+            None => Local { invalidated, ..Local::default() },
         }
     }
 

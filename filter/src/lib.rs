@@ -32,4 +32,5 @@ pub mod pairs;
 pub mod refresh;
 pub mod store_client;
 pub mod stream;
+mod untold;
 pub mod vm;

@@ -74,7 +74,10 @@ impl<H: Host> Vm<H> {
         fields.append(b"x-envoy-max-retries", b"2");
         match self.host.call(&cluster, &fields, &[], FETCH_TIMEOUT_MS) {
             Ok(token) => {
-                self.calls.insert(token, Call { purpose: Purpose::RefreshFetch(id), holds: None, config, sent: now });
+                self.calls.insert(
+                    token,
+                    Call { purpose: Purpose::RefreshFetch(id), holds: None, config, sent: now, root: self.root },
+                );
             }
             Err(_) => self.fail_refresh(id, now),
         }

@@ -9,11 +9,10 @@ use larder_cache_core::codec;
 use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{
-    AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH,
-    LeaseTerms, LookUp, LookUpAnswer, RELEASE_PATH, Release, UNCACHEABLE_FIELD, entry,
+    AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, KeyDigest, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer,
+    RELEASE_PATH, Release, UNCACHEABLE_FIELD, entry,
 };
 use larder_cache_core::stored_response::StoredResponse;
 
@@ -52,13 +51,12 @@ pub enum StoreCall {
         /// Mark the key for so many milliseconds.
         uncacheable_ms: u64,
     },
-    /// Drop keys.
-    Invalidate {
-        /// Which.
-        keys: Vec<PrimaryKey>,
-        /// When they became untrue.
-        time: Timestamp,
-    },
+}
+
+impl StoreCall {
+    fn ends_lease(&self) -> bool {
+        matches!(self, Self::Release { .. } | Self::Write { fence: Some(_), .. })
+    }
 }
 
 impl<H: Host> Vm<H> {
@@ -81,7 +79,7 @@ impl<H: Host> Vm<H> {
         match self.host.call(&config.store_cluster, &head, &body, config.store_timeout_ms + wait_ms) {
             Ok(token) => {
                 let holds = lease.map(|terms| (question.key, terms.holder));
-                self.calls.insert(token, Call { purpose, holds, config: config.clone(), sent: now });
+                self.calls.insert(token, Call { purpose, holds, config: config.clone(), sent: now, root: self.root });
                 Ok(())
             }
             Err(refused) => {
@@ -117,9 +115,13 @@ impl<H: Host> Vm<H> {
             Purpose::Follow => self.on_events(token, num_headers, body_length, now),
             Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
             Purpose::Tell => {
-                if num_headers == 0 || self.call_status().is_none_or(|(status, own)| own || status >= 500) {
+                if !self.is_accepted(num_headers) {
                     self.metrics.event(metrics::STORE_FAULTS);
                 }
+            }
+            Purpose::Invalidate => {
+                let accepted = self.is_accepted(num_headers);
+                self.on_invalidations_told(accepted, now);
             }
         }
     }
@@ -137,6 +139,11 @@ impl<H: Host> Vm<H> {
         let fields = self.host.headers(Map::CallResponse).ok()?;
         let status = std::str::from_utf8(fields.get(":status")?).ok()?.parse().ok()?;
         Some((status, !fields.contains("x-envoy-upstream-service-time")))
+    }
+
+    /// Whether the store itself has answered a call, and not with a fault.
+    fn is_accepted(&self, num_headers: usize) -> bool {
+        num_headers > 0 && self.call_status().is_some_and(|(status, own)| !own && status < 500)
     }
 
     fn read_answer(&mut self, num_headers: usize, body_length: usize, now: Timestamp) -> StoreAnswer {
@@ -202,7 +209,8 @@ impl<H: Host> Vm<H> {
     pub(crate) fn send_outbox(&mut self) {
         while let Some((config, call)) = self.outbox.pop_front() {
             let now = self.host.now();
-            if !self.breaker.allows(now) && !matches!(call, StoreCall::Invalidate { .. }) {
+            // What ends a lease goes in any case: others would wait for it until it lapses.
+            if !call.ends_lease() && !self.breaker.allows(now) {
                 continue;
             }
             let (head, body) = match &call {
@@ -213,14 +221,11 @@ impl<H: Host> Vm<H> {
                     let release = Release { key: *key, fence: fence.clone(), uncacheable_ms: *uncacheable_ms };
                     (head("POST", RELEASE_PATH), json(&release))
                 }
-                StoreCall::Invalidate { keys, time } => {
-                    let keys = keys.iter().take(Invalidate::MAX_KEYS).cloned().collect();
-                    (head("POST", INVALIDATE_PATH), json(&Invalidate { keys, now_ms: *time }))
-                }
             };
             match self.host.call(&config.store_cluster, &head, &body, WRITE_TIMEOUT_MS) {
                 Ok(token) => {
-                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config, sent: now });
+                    let root = self.root;
+                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config, sent: now, root });
                 }
                 Err(refused) => self.store_failed(now, &format!("call refused with status {}", refused.0)),
             }
@@ -249,7 +254,7 @@ fn write_head(key: &KeyDigest, fence: Option<&Fence>) -> Fields {
     head
 }
 
-fn json(message: &impl Serialize) -> Rc<Vec<u8>> {
+pub(crate) fn json(message: &impl Serialize) -> Rc<Vec<u8>> {
     Rc::new(serde_json::to_vec(message).unwrap_or_default())
 }
 

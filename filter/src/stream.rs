@@ -38,6 +38,8 @@ pub struct Stream {
     exchange: Exchange,
     config: Rc<Config>,
     policy: Arc<Policy>,
+    /// The root context it belongs to.
+    root: u32,
     /// Where the request stands with Envoy.
     request: Passage,
     /// Where the response does.
@@ -68,9 +70,10 @@ impl<H: Host> Vm<H> {
         let request = Request { fields, has_content: !end };
         let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else { return Action::Continue };
         let now = self.host.now();
+        self.beat_if_late(now);
         if at_once::is_plain(&request, policy) {
             let key = PrimaryKey::new(&config.namespace, request.scheme(), request.authority(), request.path());
-            if let Some((reply, status)) = at_once::answer(&request, policy, self.l1.look_up(&key), now) {
+            if let Some((reply, status)) = at_once::answer(&request, policy, self.local(&key, now), now) {
                 self.reply(id, reply, true);
                 self.metrics.request(&status);
                 return Action::Pause;
@@ -80,6 +83,7 @@ impl<H: Host> Vm<H> {
             exchange: Exchange::new(policy.clone(), config.namespace.clone()),
             config: config.clone(),
             policy: policy.clone(),
+            root: self.root,
             request: Passage::InCallback(Action::Pause),
             response: Passage::Passed,
             replied: false,
@@ -144,13 +148,14 @@ impl<H: Host> Vm<H> {
     }
 
     fn drive_stream(&mut self, id: u32, stream: &mut Stream, event: Event<'_>, now: Timestamp) {
+        self.root = stream.root;
         // Last in, first out: what an effect brings about comes before what was to follow it.
         let mut pending = stream.exchange.handle(event, now);
         pending.reverse();
         while let Some(effect) = pending.pop() {
             let mut more = match effect {
                 Effect::LookUpLocal => {
-                    let local = stream.exchange.key().map(|key| self.l1.look_up(key)).unwrap_or_default();
+                    let local = stream.exchange.key().map(|key| self.local(key, now)).unwrap_or_default();
                     stream.exchange.handle(Event::Local(local), now)
                 }
                 Effect::Arrive { key, accept_handed_over, wait_for_refresh } => {
@@ -279,7 +284,10 @@ impl<H: Host> Vm<H> {
             self.l1.invalidate(key, now);
             self.tell_peers(&Message::Invalidate(key.clone(), now), now);
         }
-        self.tell_store(config, StoreCall::Invalidate { keys: keys.to_vec(), time: now });
+        if config.store_enabled {
+            self.untold.add(config, keys, now);
+            self.go_on_later();
+        }
     }
 
     fn report(&mut self, status: &CacheStatus) {

@@ -171,6 +171,11 @@ async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<
         return Err(Refusal::Malformed(format!("at most {} keys at once", Invalidate::MAX_KEYS)));
     }
     sidecar.counters.invalidations.fetch_add(invalidate.keys.len() as u64, Ordering::Relaxed);
+    if invalidate.everything {
+        let purge = Purge { scope: Scope::Everything, soft: false, at_ms: invalidate.now_ms };
+        sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
+        sidecar.waiting.wake_all();
+    }
     for key in invalidate.keys {
         let digest = key.digest();
         let purge = Purge { scope: Scope::Key(key), soft: false, at_ms: invalidate.now_ms };

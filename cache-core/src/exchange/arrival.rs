@@ -79,6 +79,7 @@ impl Exchange {
             return;
         }
         self.invalidated = local.invalidated;
+        self.distrusted = local.distrusted;
         if !local.variants.is_empty() {
             self.why = Forward::VaryMiss;
         }

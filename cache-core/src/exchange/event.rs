@@ -53,6 +53,8 @@ pub struct Local<'a> {
     pub variants: &'a [Arc<StoredResponse>],
     /// When the key was last invalidated, if that is remembered: what was requested until then counts no more.
     pub invalidated: Option<Timestamp>,
+    /// Nothing is known of what the fleet has purged lately: what was requested until then is validated before it answers.
+    pub distrusted: Option<Timestamp>,
     /// Up to when answers under the key are known not to be storable. Never together with variants.
     pub uncacheable_until: Option<Timestamp>,
 }

@@ -33,6 +33,12 @@ impl Exchange {
             self.candidate = Some(stored);
             return false;
         }
+        if self.distrusted.is_some_and(|time| stored.request_time <= time) {
+            self.why = Forward::Stale;
+            self.detail = Some(Detail::PurgesUnheard);
+            self.candidate = Some(stored);
+            return false;
+        }
         let hit = CacheStatus { hit: true, ..CacheStatus::default() };
         let (status, refresh) = match reuse::decide(&stored, self.asked.as_ref(), &self.policy, now) {
             Reuse::Fresh => (hit, false),
@@ -99,6 +105,10 @@ impl Exchange {
 
     pub(super) fn on_store(&mut self, answer: StoreAnswer, now: Timestamp, effects: &mut Effects) {
         let State::Asking { storable } = self.state else { return };
+        if !matches!(answer, StoreAnswer::Fault(_)) {
+            // The store knows what was purged.
+            self.distrusted = None;
+        }
         match answer {
             StoreAnswer::Entry(stored) => {
                 if self.take_stored(Some(stored), now, effects) {
@@ -140,7 +150,11 @@ impl Exchange {
     /// Something from the store: into level 1 if it is news, and into the answer if it may be. Says whether it answered.
     fn take_stored(&mut self, stored: Option<Arc<StoredResponse>>, now: Timestamp, effects: &mut Effects) -> bool {
         let Some(stored) = stored.filter(|stored| self.is_usable(stored)) else { return false };
-        if self.candidate.as_ref().is_some_and(|known| known.response_time >= stored.response_time) {
+        let vouched_for = self.detail == Some(Detail::PurgesUnheard);
+        let is_news = |known: &Arc<StoredResponse>| {
+            known.response_time < stored.response_time || (vouched_for && known.response_time == stored.response_time)
+        };
+        if !self.candidate.as_ref().is_none_or(is_news) {
             return false;
         }
         if let Some(key) = self.key.clone() {

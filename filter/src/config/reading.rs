@@ -51,7 +51,11 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn config(&mut self, value: &Value) -> Config {
         let top = self.object(value, "", &["store", "limits", "rules", "namespace", "refresh_cluster"]);
-        let store = self.object(member(&top, "store"), "store", &["enabled", "cluster", "timeout_ms", "wait_ms"]);
+        let store = self.object(
+            member(&top, "store"),
+            "store",
+            &["enabled", "cluster", "timeout_ms", "wait_ms", "distrust_after_ms"],
+        );
         let store_enabled = self.flag(&store, "store", "enabled", true);
         self.storeless = !store_enabled;
         let limits_names = ["l1_bytes", "collapse_wait_ms", "lease_ms"];
@@ -63,6 +67,7 @@ impl Reader {
             store_cluster: cluster,
             store_timeout_ms: self.number(&store, "store", "timeout_ms", 50, 1, 10_000),
             store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, 30_000),
+            distrust_after_ms: self.number(&store, "store", "distrust_after_ms", 5_000, 0, 600_000),
             namespace: Arc::from(namespace.into_bytes()),
             l1_bytes: self.number(&limits, "limits", "l1_bytes", DEFAULT_L1_BYTES, 0, 512 << 20),
             collapse_wait_ms: self.number(&limits, "limits", "collapse_wait_ms", 10_000, 1, 30_000),
