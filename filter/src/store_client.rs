@@ -12,7 +12,7 @@ use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{
     AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, KeyDigest, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer,
-    RELEASE_PATH, Release, UNCACHEABLE_FIELD, entry,
+    RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer, entry,
 };
 use larder_cache_core::stored_response::StoredResponse;
 
@@ -27,6 +27,18 @@ use crate::vm::{Call, Purpose, Vm};
 const WRITE_TIMEOUT_MS: u64 = 5_000;
 /// Calls waiting to be sent; beyond it the oldest is dropped (an entry not shared, a lease left to lapse).
 const MAX_OUTBOX: usize = 1024;
+
+/// How long after a failure a lease is given back again, in milliseconds.
+const GIVE_BACK_MS: u64 = 500;
+
+/// A lease that could not be given back so far.
+#[derive(Debug)]
+pub(crate) struct LeaseLeft {
+    due: Timestamp,
+    /// When it must have lapsed by itself.
+    until: Timestamp,
+    config: Rc<Config>,
+}
 
 /// Something to tell the store.
 #[derive(Debug)]
@@ -54,8 +66,14 @@ pub enum StoreCall {
 }
 
 impl StoreCall {
-    fn ends_lease(&self) -> bool {
-        matches!(self, Self::Release { .. } | Self::Write { fence: Some(_), .. })
+    /// The lease it ends.
+    fn lease(&self) -> Option<(KeyDigest, Fence)> {
+        match self {
+            Self::Release { key, fence, .. } | Self::Write { key, fence: Some(fence), .. } => {
+                Some((*key, fence.clone()))
+            }
+            Self::Write { fence: None, .. } => None,
+        }
     }
 }
 
@@ -78,7 +96,7 @@ impl<H: Host> Vm<H> {
         let head = head("POST", LOOK_UP_PATH);
         match self.host.call(&config.store_cluster, &head, &body, config.store_timeout_ms + wait_ms) {
             Ok(token) => {
-                let holds = lease.map(|terms| (question.key, terms.holder));
+                let holds = lease.map(|terms| (question.key, terms.holder.as_fence()));
                 self.calls.insert(token, Call { purpose, holds, config: config.clone(), sent: now, root: self.root });
                 Ok(())
             }
@@ -114,11 +132,7 @@ impl<H: Host> Vm<H> {
             }
             Purpose::Follow => self.on_events(token, num_headers, body_length, now),
             Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
-            Purpose::Tell => {
-                if !self.is_accepted(num_headers) {
-                    self.metrics.event(metrics::STORE_FAULTS);
-                }
-            }
+            Purpose::Tell => self.on_told(call, num_headers, now),
             Purpose::Invalidate => {
                 let accepted = self.is_accepted(num_headers);
                 self.on_invalidations_told(accepted, now);
@@ -128,9 +142,43 @@ impl<H: Host> Vm<H> {
 
     /// A look-up that timed out may have been given the lease all the same; nobody must wait for it to lapse.
     fn give_back_unseen(&mut self, call: &Call, answer: &StoreAnswer) {
-        if let (StoreAnswer::Fault(_), Some((key, holder))) = (answer, call.holds) {
-            let release = StoreCall::Release { key, fence: holder.as_fence(), uncacheable_ms: 0 };
-            self.tell_store(&call.config, release);
+        if let (StoreAnswer::Fault(_), Some((key, fence))) = (answer, call.holds.clone()) {
+            self.tell_store(&call.config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
+        }
+    }
+
+    /// A write or release has been answered, or not: a lease that it should have ended is given back a little later.
+    fn on_told(&mut self, call: Call, num_headers: usize, now: Timestamp) {
+        let status = if num_headers == 0 { None } else { self.call_status() };
+        let refused = status.is_some_and(|(status, own)| !own && status == WriteAnswer::TooLarge.status());
+        if refused && !std::mem::replace(&mut self.told_of_size, true) {
+            let line = "larder: the sidecar refuses entries that max_object_bytes allows; raise LARDER_MAX_ENTRY_BYTES";
+            self.host.log(log::Level::Warn, line);
+        }
+        if !refused && self.is_accepted(num_headers) {
+            call.holds.map(|lease| self.leases_left.remove(&lease));
+            return;
+        }
+        self.metrics.event(metrics::STORE_FAULTS);
+        if let Some(lease) = call.holds
+            && self.leases_left.len() < MAX_OUTBOX
+        {
+            let due = now.plus_millis(if refused { 0 } else { GIVE_BACK_MS });
+            let until = now.plus_millis(call.config.lease_ms);
+            self.leases_left.entry(lease).or_insert(LeaseLeft { due, until, config: call.config });
+        }
+    }
+
+    /// On tick: gives back what could not be given back at once, until it must have lapsed.
+    pub(crate) fn give_back_leases(&mut self, now: Timestamp) {
+        self.leases_left.retain(|_, left| now < left.until);
+        let mut due = Vec::new();
+        for ((key, fence), left) in self.leases_left.iter_mut().filter(|(_, left)| left.due <= now) {
+            left.due = now.plus_millis(GIVE_BACK_MS);
+            due.push((left.config.clone(), StoreCall::Release { key: *key, fence: fence.clone(), uncacheable_ms: 0 }));
+        }
+        for (config, release) in due {
+            self.tell_store(&config, release);
         }
     }
 
@@ -210,9 +258,10 @@ impl<H: Host> Vm<H> {
         while let Some((config, call)) = self.outbox.pop_front() {
             let now = self.host.now();
             // What ends a lease goes in any case: others would wait for it until it lapses.
-            if !call.ends_lease() && !self.breaker.allows(now) {
+            if call.lease().is_none() && !self.breaker.allows(now) {
                 continue;
             }
+            let holds = call.lease();
             let (head, body) = match &call {
                 StoreCall::Write { key, stored, fence, policy } => {
                     (write_head(key, fence.as_ref()), self.encode(stored, policy, now))
@@ -225,7 +274,7 @@ impl<H: Host> Vm<H> {
             match self.host.call(&config.store_cluster, &head, &body, WRITE_TIMEOUT_MS) {
                 Ok(token) => {
                     let root = self.root;
-                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config, sent: now, root });
+                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds, config, sent: now, root });
                 }
                 Err(refused) => self.store_failed(now, &format!("call refused with status {}", refused.0)),
             }

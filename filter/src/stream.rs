@@ -130,12 +130,12 @@ impl<H: Host> Vm<H> {
         self.calls.retain(|_, call| {
             let keep = !matches!(call.purpose, Purpose::LookUp(stream) if stream == id);
             if !keep {
-                unseen.extend(call.holds.map(|holds| (call.config.clone(), holds)));
+                unseen.extend(call.holds.take().map(|holds| (call.config.clone(), holds)));
             }
             keep
         });
-        for (config, (key, holder)) in unseen {
-            self.tell_store(&config, StoreCall::Release { key, fence: holder.as_fence(), uncacheable_ms: 0 });
+        for (config, (key, fence)) in unseen {
+            self.tell_store(&config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
         }
     }
 

@@ -15,7 +15,7 @@ use larder_cache_core::exchange::{Event, Local, Outcome, RefreshOrder, Reply};
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::store_api::{Holder, KeyDigest};
+use larder_cache_core::store_api::{Fence, KeyDigest};
 use larder_cache_core::stored_response::StoredResponse;
 use rustc_hash::FxHashMap;
 
@@ -26,7 +26,7 @@ use crate::host::Host;
 use crate::l1::Level1;
 use crate::metrics::Metrics;
 use crate::refresh::Refreshing;
-use crate::store_client::StoreCall;
+use crate::store_client::{LeaseLeft, StoreCall};
 use crate::stream::Stream;
 use crate::untold::Untold;
 
@@ -39,8 +39,9 @@ pub const TICK_MS: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) purpose: Purpose,
-    /// The lease it may have been given without our seeing it.
-    pub(crate) holds: Option<(KeyDigest, Holder)>,
+    /// The lease that is to be given back should the call fail: a look-up may have been given it without our seeing it, a
+    /// write would have ended it.
+    pub(crate) holds: Option<(KeyDigest, Fence)>,
     pub(crate) config: Rc<Config>,
     pub(crate) sent: Timestamp,
     /// The root context that made it. Envoy ends its calls with it, and tells nobody.
@@ -89,6 +90,9 @@ pub struct Vm<H> {
     /// Streams to be told how their leader's fetch ended.
     pub(crate) woken: VecDeque<(u32, Outcome)>,
     pub(crate) outbox: VecDeque<(Rc<Config>, StoreCall)>,
+    pub(crate) leases_left: HashMap<(KeyDigest, Fence), LeaseLeft>,
+    /// Whether it was said that the store takes smaller entries than the rules allow.
+    pub(crate) told_of_size: bool,
     pub(crate) refresh_orders: VecDeque<Ordered>,
     pub(crate) refreshes: HashMap<u32, Refreshing>,
     pub(crate) next_refresh: u32,
@@ -143,6 +147,8 @@ impl<H: Host> Vm<H> {
             waiting: HashMap::new(),
             woken: VecDeque::new(),
             outbox: VecDeque::new(),
+            leases_left: HashMap::new(),
+            told_of_size: false,
             refresh_orders: VecDeque::new(),
             refreshes: HashMap::new(),
             next_refresh: 0,
@@ -287,6 +293,7 @@ impl<H: Host> Vm<H> {
         self.end_overdue_waits(now);
         self.follow(now);
         self.remind_of_untold(now);
+        self.give_back_leases(now);
         if self.ticks.is_multiple_of(10) {
             if self.inbox.is_some() {
                 self.beat(now);

@@ -608,3 +608,40 @@ fn a_worker_that_was_stopped_for_a_while_knows_what_was_invalidated_meanwhile() 
         assert!(!two.is_hit(2, "/"), "stopped for {stopped_ms} ms");
     }
 }
+
+#[test]
+fn a_write_that_the_store_refuses_gives_its_lease_back() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.request(1, "GET", "/");
+    let token = {
+        let mut told = worker.host.told.borrow_mut();
+        told.call_response =
+            Fields::from_pairs([(":status", "201"), ("x-larder-fence", "0a"), ("x-envoy-upstream-service-time", "1")]);
+        told.sent.last().unwrap().0
+    };
+    worker.vm.on_call_response(token, 3, 0);
+    worker.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
+    worker.vm.on_done(1);
+    worker.vm.on_queue_ready();
+    let answer = |worker: &mut Worker, status: &str| {
+        let token = {
+            let mut told = worker.host.told.borrow_mut();
+            told.call_response = Fields::from_pairs([(":status", status), ("x-envoy-upstream-service-time", "1")]);
+            let writes = |head: &Fields| head.get(":path").is_some_and(|path| !path.starts_with(b"/v1/events"));
+            told.sent.iter().rev().find(|(_, _, head, _)| writes(head)).unwrap().0
+        };
+        worker.vm.on_call_response(token, 2, 0);
+    };
+    answer(&mut worker, "413");
+    assert!(worker.host.told.borrow().log.iter().any(|line| line.contains("LARDER_MAX_ENTRY_BYTES")));
+    worker.vm.on_tick();
+    worker.vm.on_queue_ready();
+    assert!(told(&worker, "/v1/release").concat().contains(r#""fence":"0a""#));
+    // A release that fails is tried again, until the lease has lapsed.
+    answer(&mut worker, "503");
+    envoy.borrow_mut().now += 600;
+    worker.vm.on_tick();
+    worker.vm.on_tick();
+    assert_eq!(told(&worker, "/v1/release").len(), 2);
+}
