@@ -27,7 +27,12 @@ const RENEW_MS: u64 = 1_000;
 /// After a failure, how long until the next attempt.
 const AGAIN_MS: u64 = 500;
 
+/// An Envoy that has forwarded no unsafe request for so long has nothing left to tell.
+const WRITER_MS: u64 = 60_000;
+
 const PLACE: &str = "larder/follower";
+const ENVOY: &str = "larder/envoy";
+const WROTE: &str = "larder/wrote";
 
 /// What this VM knows of following.
 #[derive(Debug, Default)]
@@ -110,10 +115,10 @@ impl<H: Host> Vm<H> {
     fn poll(&mut self, now: Timestamp) {
         let Some(config) = self.config.clone() else { return };
         let wait_ms = wait_ms(&config);
-        let path = match &self.following.cursor {
-            Some(cursor) => format!("{EVENTS_PATH}?wait_ms={wait_ms}&after={cursor}"),
-            None => EVENTS_PATH.to_owned(),
-        };
+        let mut path = format!("{EVENTS_PATH}?envoy={:016x}&writes={}", self.envoy(), self.writes(now));
+        if let Some(cursor) = &self.following.cursor {
+            path.push_str(&format!("&wait_ms={wait_ms}&after={cursor}"));
+        }
         match self.host.call(&config.store_cluster, &head("GET", &path), &[], wait_ms + SLACK_MS) {
             Ok(token) => {
                 let until = now.plus_millis(wait_ms + 2 * SLACK_MS);
@@ -123,6 +128,26 @@ impl<H: Host> Vm<H> {
             }
             Err(_) => self.try_again_later(now),
         }
+    }
+
+    /// A random number that all VMs of this Envoy share: who this Envoy is among its peers.
+    fn envoy(&self) -> u64 {
+        let read = || Some(u64::from_be_bytes(self.host.shared(ENVOY).0?.try_into().ok()?));
+        read().unwrap_or_else(|| {
+            let _ = self.host.swap_shared(ENVOY, &self.host.random().to_be_bytes(), None);
+            read().unwrap_or(self.id)
+        })
+    }
+
+    /// Whether this Envoy has forwarded an unsafe request lately: it may then have invalidated what it could tell nobody.
+    fn writes(&self, now: Timestamp) -> bool {
+        let wrote = self.host.shared(WROTE).0.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
+        wrote.is_some_and(|wrote| now.millis_since(Timestamp::from_millis(wrote)) < WRITER_MS)
+    }
+
+    /// An unsafe request was forwarded, in whichever VM.
+    pub(crate) fn note_writing(&self, now: Timestamp) {
+        self.host.set_shared(WROTE, &now.as_millis().to_be_bytes());
     }
 
     fn give_up_poll(&mut self, now: Timestamp) {

@@ -156,7 +156,9 @@ impl<H: Host> Vm<H> {
             self.host.log(log::Level::Warn, line);
         }
         if !refused && self.is_accepted(num_headers) {
-            call.holds.map(|lease| self.leases_left.remove(&lease));
+            if let Some(lease) = call.holds {
+                self.leases_left.remove(&lease);
+            }
             return;
         }
         self.metrics.event(metrics::STORE_FAULTS);

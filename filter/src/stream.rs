@@ -285,6 +285,7 @@ impl<H: Host> Vm<H> {
             self.tell_peers(&Message::Invalidate(key.clone(), now), now);
         }
         if config.store_enabled {
+            self.note_writing(now);
             self.untold.add(config, keys, now);
             self.go_on_later();
         }

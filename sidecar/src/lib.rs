@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod purging;
 pub mod routes;
+pub mod sessions;
 pub mod store;
 pub mod waiting;
 

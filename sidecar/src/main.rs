@@ -85,6 +85,7 @@ async fn run(options: Options) -> Result<(), String> {
             let store = Memory::new(options.memory_bytes, options.max_variants);
             let purges = Purges::default();
             purges.begin_at(store.first_cursor());
+            tokio::spawn(purges.clone().watch_envoys());
             serve(Purged::new(store, purges), &options, waiting).await
         }
         Some(url) => {

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::sessions::Sessions;
 use crate::store::{Fault, Found, Store};
 
 /// Marks remembered; the oldest become one of everything older.
@@ -42,6 +43,7 @@ struct Shared {
     /// The place in the log of the last purge that this process made.
     expected: Mutex<Option<String>>,
     clock: Clock,
+    sessions: Sessions,
 }
 
 /// Whether all purges are known here.
@@ -102,7 +104,8 @@ impl Purges {
         let marks = RwLock::new(Marks::new(MAX_MARKS));
         let hearing = Mutex::new(hearing);
         let (log, expected, clock) = (Mutex::default(), Mutex::default(), Clock::default());
-        Self(Arc::new(Shared { marks, log, more: Notify::new(), hearing, expected, clock }))
+        let sessions = Sessions::default();
+        Self(Arc::new(Shared { marks, log, more: Notify::new(), hearing, expected, clock, sessions }))
     }
 
     /// All that anybody has purged until `asked` is known here: the store was asked then, and has answered.
@@ -136,6 +139,11 @@ impl Purges {
     /// Where the last purge of our own has to be.
     pub fn expected(&self) -> Option<String> {
         self.0.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The Envoys that follow here.
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
     }
 
     /// The clock by which purges are dated.
@@ -179,6 +187,19 @@ impl Purges {
     /// The cursor behind the last purge.
     pub fn cursor(&self) -> String {
         self.log().last().to_owned()
+    }
+
+    /// For a store of this process alone: distrusts, once, what was stored before an Envoy was lost that may have had
+    /// something to tell. Whoever follows starts anew.
+    pub async fn watch_envoys(self) {
+        for number in 0_u64.. {
+            while !self.sessions().has_lost_a_writer() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            tracing::warn!("an Envoy that forwarded unsafe requests was lost; what was stored before now is not used");
+            self.mark(&Purge { scope: Scope::Everything, soft: false, at_ms: self.clock().now() });
+            self.begin_at(format!("{}-lost-{number}", self.cursor()));
+        }
     }
 
     /// One more in the log.

@@ -190,6 +190,10 @@ async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<
 struct Following {
     after: Option<String>,
     wait_ms: u64,
+    /// Which Envoy asks: at most 32 letters and digits.
+    envoy: String,
+    /// Whether it lately forwarded unsafe requests.
+    writes: bool,
 }
 
 async fn events<S: Store>(
@@ -197,11 +201,20 @@ async fn events<S: Store>(
     Query(following): Query<Following>,
 ) -> Result<axum::Json<Events>, Refusal> {
     let wait = Duration::from_millis(following.wait_ms.min(Events::MAX_WAIT_MS));
+    if following.envoy.len() > 32 || !following.envoy.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(Refusal::Malformed("envoy is at most 32 letters and digits".to_owned()));
+    }
     let purges = sidecar.store.purges();
+    let poll = (!following.envoy.is_empty()).then(|| purges.sessions().poll(&following.envoy, following.writes, wait));
     let events = if purges.vouches() { Some(purges.since(following.after.as_deref(), wait).await) } else { None };
     // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
     match events.filter(|_| purges.vouches()) {
-        Some(events) => Ok(axum::Json(events)),
+        Some(events) => {
+            if let Some(poll) = poll {
+                poll.answered();
+            }
+            Ok(axum::Json(events))
+        }
         None => Err(Refusal::Store(Fault("the store's purges cannot be heard at the moment".to_owned()))),
     }
 }

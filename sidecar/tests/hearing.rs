@@ -163,3 +163,18 @@ async fn who_cannot_reach_redis_vouches_for_nothing_after_a_while() {
     eventually(PATIENCE, || async { (!here.purges().vouches()).then_some(()) }).await.expect("deaf");
     assert!(!finds(&here).await, "and is no fault: nothing is found");
 }
+
+#[tokio::test]
+async fn where_an_envoy_that_wrote_is_lost_nothing_older_is_given_out() {
+    let server = RedisServer::start().await.unwrap();
+    let (here, there) = (sidecar(server.url()).await, sidecar(server.url()).await);
+    let wait = Duration::from_secs(1);
+    let lost = || async { (!finds(&there).await).then_some(()) };
+    // One that only reads is lost, and one that writes leaves in peace.
+    here.purges().sessions().poll("reader", false, wait).answered();
+    drop(here.purges().sessions().poll("leaver", true, wait));
+    there.write(KEY, None, entry("news", just_now(&there))).await.unwrap();
+    assert!(eventually(Duration::from_secs(7), lost).await.is_none(), "nothing is lost with them");
+    here.purges().sessions().poll("writer", true, wait).answered();
+    eventually(PATIENCE, lost).await.expect("nobody knows what it would have told");
+}

@@ -8,7 +8,7 @@ use redis::RedisError;
 use redis::aio::PubSub;
 use tokio::time::Instant;
 
-use super::purges::{NEWS, catch_up, keep_marks, load_marks};
+use super::purges::{NEWS, catch_up, keep_marks, load_marks, watch_envoys};
 use super::{Link, wake_channel};
 use crate::purging::Purges;
 use crate::waiting::Waiting;
@@ -58,6 +58,7 @@ impl Follower {
             // Marks first, then the log: a purge made in between is in both.
             load_marks(&self.link, &self.namespace, &self.purges).await?;
         }
+        watch_envoys(&self.link, &self.namespace, &self.purges).await?;
         catch_up(&self.link, &self.namespace, &self.purges).await?;
         self.purges.heard_everything(asked);
         Ok(())

@@ -7,9 +7,11 @@ use redis::{RedisError, Script, Value};
 use super::Link;
 use super::wake_channel;
 use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
+use crate::sessions::{LAPSE, News};
 
 /// On the wake channel: there is a new purge in the log. Anything else there is a key.
 pub(super) const NEWS: &str = "purge";
+const LOST_PURGES: &str = "Redis has lost purges that it had taken";
 /// A year, the longest life of an entry, and a day.
 pub(super) const MARKS_LIFE_MS: u64 = 366 * 86_400_000;
 /// Whoever is further behind starts anew.
@@ -26,6 +28,28 @@ pub(super) fn log_key(namespace: &str) -> String {
 /// Never there; a script that begins with dropping it may write although Redis is full.
 pub(super) fn unused_key(namespace: &str) -> String {
     format!("{namespace}:{{purges}}:unused")
+}
+
+fn envoys_key(namespace: &str) -> String {
+    format!("{namespace}:{{purges}}:envoys")
+}
+
+/// Tells which Envoys follow here. Where one that forwarded unsafe requests is lost, what it would have told is not known:
+/// what was stored before now is distrusted.
+pub(super) async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Result<(), RedisError> {
+    let script = Script::new(include_str!("../envoys.lua"));
+    let mut invocation = script.prepare_invoke();
+    invocation.key(envoys_key(namespace)).key(unused_key(namespace)).arg(LAPSE.as_millis() as u64);
+    for news in purges.sessions().news() {
+        match news {
+            News::Follows(envoy, writes) => invocation.arg(envoy).arg(u8::from(writes)),
+            News::Left(envoy) => invocation.arg(envoy).arg("-"),
+        };
+    }
+    if redis::from_redis_value::<u64>(link.run(&invocation).await?)? > 0 {
+        distrust(link, namespace, purges, "an Envoy that forwarded unsafe requests was lost").await?;
+    }
+    Ok(())
 }
 
 /// The field that says since when the marks are whole. Without it some may be missing.
@@ -163,16 +187,16 @@ pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> R
         if all {
             let here = purges.cursor();
             return match expected {
-                Some(own) if is_later(&own, &here) => distrust(link, namespace, purges).await,
+                Some(own) if is_later(&own, &here) => distrust(link, namespace, purges, LOST_PURGES).await,
                 _ => Ok(()),
             };
         }
     }
 }
 
-/// Redis has lost what it had told or taken: whatever was stored before now may have been purged.
-async fn distrust(link: &Link, namespace: &str, purges: &Purges) -> Result<(), RedisError> {
-    tracing::warn!("Redis has lost purges; what was stored before now is not used");
+/// Whatever was stored before now may have been purged without anybody's knowing.
+async fn distrust(link: &Link, namespace: &str, purges: &Purges, why: &str) -> Result<(), RedisError> {
+    tracing::warn!("{why}; what was stored before now is not used");
     let everything = everything(purges);
     purges.mark(&everything);
     announce(link, namespace, &everything).await.map(|id| purges.expect(id))
@@ -196,7 +220,7 @@ async fn begin_anew(link: &Link, namespace: &str, purges: &Purges, last: &str) -
         if dropped {
             load_marks(link, namespace, purges).await?;
         } else {
-            distrust(link, namespace, purges).await?;
+            distrust(link, namespace, purges, LOST_PURGES).await?;
         }
     }
     purges.begin_at(newest.first().map_or_else(|| EMPTY.to_owned(), |(id, _)| id.clone()));
