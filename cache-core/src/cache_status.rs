@@ -128,6 +128,8 @@ pub enum Detail {
     StoreError,
     /// The store is being left alone after a series of faults.
     StoreBreaker,
+    /// The fleet's purges could not be heard for a while, so what is stored has to be validated.
+    PurgesUnheard,
     /// Another fetch under this key was recently not storable, so nobody waits for this one.
     Uncacheable,
     /// The request has content, an upgrade, gRPC or a method override.
@@ -166,6 +168,7 @@ impl Detail {
             Self::StoreTimeout,
             Self::StoreError,
             Self::StoreBreaker,
+            Self::PurgesUnheard,
             Self::Uncacheable,
             Self::UnsupportedRequest,
             Self::NotCollapsed,
@@ -199,6 +202,7 @@ impl Detail {
             Self::StoreTimeout => "store-timeout",
             Self::StoreError => "store-error",
             Self::StoreBreaker => "store-breaker",
+            Self::PurgesUnheard => "purges-unheard",
             Self::Uncacheable => "uncacheable",
             Self::UnsupportedRequest => "unsupported-request",
             Self::NotCollapsed => "not-collapsed",

@@ -75,6 +75,8 @@ pub struct Exchange {
     fence: Option<Fence>,
     invalidated: Option<Timestamp>,
     softened: Option<Timestamp>,
+    /// What was requested until then may have been purged without our hearing of it.
+    distrusted: Option<Timestamp>,
     arrived: Timestamp,
     /// Whom it waits for.
     awaited: Option<Identity>,
@@ -160,6 +162,7 @@ impl Exchange {
             fence: None,
             invalidated: None,
             softened: None,
+            distrusted: None,
             arrived: Timestamp::default(),
             awaited: None,
             rounds: 0,

@@ -250,6 +250,9 @@ pub struct Release {
 pub struct Invalidate {
     /// At most [`Invalidate::MAX_KEYS`].
     pub keys: Vec<PrimaryKey>,
+    /// All keys: an Envoy had more to tell than it could keep.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub everything: bool,
     /// A write whose entry was requested at or before this time is refused as if its lease had lapsed.
     pub now_ms: Timestamp,
 }

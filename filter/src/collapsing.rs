@@ -21,8 +21,9 @@ use crate::vm::{Vm, Waiter};
 pub const SLOTS: u32 = 4096;
 /// How long a handed-over answer counts.
 pub(crate) const HANDOFF_MS: u64 = 2_000;
-/// An inbox whose VM has not been heard of for so long is dead: nobody writes to it.
-const DEAD_AFTER_MS: u64 = 5_000;
+/// An inbox whose VM has not been heard of for so long is dead: nobody writes to it any more. Long, for a process that was
+/// stopped for a while goes on, and must find what it was told meanwhile.
+const DEAD_AFTER_MS: u64 = 60_000;
 /// Attempts at a contended slot before a request goes alone.
 const ATTEMPTS: usize = 16;
 
@@ -208,6 +209,11 @@ impl<H: Host> Vm<H> {
     /// Writes this VM's heartbeat into the registry, and drops dead inboxes from it.
     pub(crate) fn beat(&mut self, now: Timestamp) {
         let Some(inbox) = self.inbox else { return };
+        if now.millis_since(self.beaten.unwrap_or(now)) >= DEAD_AFTER_MS {
+            // The others may have given this VM up, and told it nothing since.
+            self.l1.clear(now, now);
+        }
+        self.beaten = Some(now);
         for _ in 0..ATTEMPTS {
             let (held, version) = self.host.shared(REGISTRY);
             let mut living = living(held.as_deref().unwrap_or_default(), now);
@@ -222,6 +228,13 @@ impl<H: Host> Vm<H> {
             if self.host.swap_shared(REGISTRY, &bytes, version) == Swap::Done {
                 return;
             }
+        }
+    }
+
+    /// Before level 1 is looked into: whether this VM was stopped for so long that it was given up.
+    pub(crate) fn beat_if_late(&mut self, now: Timestamp) {
+        if self.beaten.is_some_and(|beaten| now.millis_since(beaten) >= DEAD_AFTER_MS) {
+            self.beat(now);
         }
     }
 

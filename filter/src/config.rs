@@ -37,6 +37,8 @@ pub struct Config {
     pub store_timeout_ms: u64,
     /// How long a leader waits for another Envoy's fetch, in milliseconds.
     pub store_wait_ms: u64,
+    /// How long level 1 is believed without hearing what the fleet purges and invalidates, in milliseconds; 0 is for ever.
+    pub distrust_after_ms: u64,
     /// Part of every cache key.
     pub namespace: Arc<[u8]>,
     /// Bound of level 1 in bytes, per worker; 0 is off.

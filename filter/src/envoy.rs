@@ -66,12 +66,18 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        with_vm(Vm::on_tick);
+        with_vm(|vm| {
+            vm.on_root(self.id);
+            vm.on_tick();
+        });
         hostcalls::restore_context(self.id);
     }
 
     fn on_queue_ready(&mut self, _queue: u32) {
-        with_vm(Vm::on_queue_ready);
+        with_vm(|vm| {
+            vm.on_root(self.id);
+            vm.on_queue_ready();
+        });
         hostcalls::restore_context(self.id);
     }
 }
@@ -103,6 +109,7 @@ extern "C" fn larder_on_delete(id: u32) {
         roots.len() != before
     });
     if was_root {
+        with_vm(|vm| vm.on_root_gone(id));
         proxy_on_delete(id);
     } else {
         with_vm(|vm| vm.on_done(id));
@@ -190,7 +197,10 @@ extern "C" fn larder_on_log(id: u32) {
 /// The answer to a call of our own.
 #[unsafe(no_mangle)]
 extern "C" fn larder_on_http_call_response(root: u32, token: u32, num_headers: u32, size: u32, _num_trailers: u32) {
-    with_vm(|vm| vm.on_call_response(token, num_headers as usize, size as usize));
+    with_vm(|vm| {
+        vm.on_root(root);
+        vm.on_call_response(token, num_headers as usize, size as usize);
+    });
     hostcalls::restore_context(root);
 }
 

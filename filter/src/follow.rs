@@ -1,105 +1,173 @@
-//! Following the purges of the whole fleet: one long poll for each Envoy, whichever VM makes it.
+//! Following what the whole fleet purges and invalidates: one long poll for each Envoy, whichever VM makes it.
 //!
 //! What this decides: which VM follows, by a lease in shared data that it renews on tick (usually the main thread's VM,
-//! which ticks first), and that nothing is lost when another takes over: the cursor lies in shared data too.
-//! What it leaves out: what a purge does to level 1 (`l1`).
+//! which ticks first); that nothing is lost when another takes over: the cursor lies in shared data too; and up to when
+//! this Envoy has heard of everything, which lies beside it for all VMs.
+//! What it leaves out: what a purge does to level 1 (`l1`), and what becomes of answers when nothing is heard any more.
 
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::store_api::{EVENTS_PATH, Events};
 
+use crate::config::Config;
 use crate::host::{Host, Map, Swap};
 use crate::metrics;
 use crate::store_client::head;
 use crate::vm::{Call, Purpose, Vm};
 
-/// How long the sidecar may hold the poll back.
+/// How long the sidecar may hold the poll back, at most.
 const WAIT_MS: u64 = 20_000;
 /// How long its answer may take on top.
 const SLACK_MS: u64 = 2_000;
-/// A VM that has not renewed its lease for so long follows no more.
+/// A VM that has not renewed its lease for so long has lost it.
 const LEASE_MS: u64 = 3_000;
 /// How often the lease is renewed.
 const RENEW_MS: u64 = 1_000;
 /// After a failure, how long until the next attempt.
 const AGAIN_MS: u64 = 500;
 
+/// An Envoy that has forwarded no unsafe request for so long has nothing left to tell.
+const WRITER_MS: u64 = 60_000;
+
 const PLACE: &str = "larder/follower";
+const ENVOY: &str = "larder/envoy";
+const WROTE: &str = "larder/wrote";
 
 /// What this VM knows of following.
 #[derive(Debug, Default)]
 pub(crate) struct Following {
     /// The poll under way.
-    token: Option<u32>,
+    poll: Option<Poll>,
     cursor: Option<String>,
     renewed: Timestamp,
     not_before: Timestamp,
+    /// Up to when this Envoy has heard of everything.
+    heard: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Poll {
+    token: u32,
+    sent: Timestamp,
+    /// When Envoy must have answered it.
+    until: Timestamp,
 }
 
 impl<H: Host> Vm<H> {
+    /// What was requested until then may have been purged without our hearing of it; `None` while all is heard.
+    pub(crate) fn distrusted(&self, now: Timestamp) -> Option<Timestamp> {
+        let config = self.config.as_ref().filter(|config| config.store_enabled && config.distrust_after_ms > 0)?;
+        let deaf = now.millis_since(self.following.heard) >= config.distrust_after_ms;
+        deaf.then(|| Timestamp::from_millis(now.as_millis().saturating_sub(config.distrust_after_ms)))
+    }
+
     /// On tick: follow, if nobody does; renew the lease, if this VM does.
     pub(crate) fn follow(&mut self, now: Timestamp) {
-        if self.config.as_ref().is_none_or(|config| !config.store_enabled) || now < self.following.not_before {
+        if self.config.as_ref().is_none_or(|config| !config.store_enabled) {
             return;
         }
-        let polling = self.following.token.is_some();
+        let place = self.read_place();
+        if let Some(place) = &place {
+            self.following.heard = self.following.heard.max(place.heard);
+        }
+        if now < self.following.not_before {
+            return;
+        }
+        if self.following.poll.is_some_and(|poll| poll.until < now) {
+            // Envoy answers every call in time, unless the root that made it is gone.
+            self.give_up_poll(now);
+            return;
+        }
+        let polling = self.following.poll.is_some();
         if polling && now.millis_since(self.following.renewed) < RENEW_MS {
             return;
         }
-        if !self.hold_place(now) {
-            // Another follows; it is asked again when its lease may have lapsed.
+        if !self.hold_place(place, now) {
+            // Another follows; its lease is looked at again when it may have lapsed.
             self.following.not_before = now.plus_millis(RENEW_MS);
         } else if !polling {
             self.poll(now);
         }
     }
 
+    fn read_place(&self) -> Option<Place> {
+        let (held, _) = self.host.shared(PLACE);
+        Place::read(&held?)
+    }
+
     /// Takes or renews the lease. Says whether it is ours.
-    fn hold_place(&mut self, now: Timestamp) -> bool {
-        let (held, version) = self.host.shared(PLACE);
-        if let Some((owner, until, cursor)) = held.as_deref().and_then(read_place) {
-            if owner != self.id && now < until {
-                self.following.token = None;
+    fn hold_place(&mut self, place: Option<Place>, now: Timestamp) -> bool {
+        let (_, version) = self.host.shared(PLACE);
+        if let Some(place) = place.filter(|place| place.owner != self.id) {
+            if now < place.until {
+                self.following.poll = None;
                 return false;
             }
-            if owner != self.id {
-                self.following.cursor = cursor;
-            }
+            self.following.cursor = place.cursor;
         }
-        let mut bytes = self.id.to_be_bytes().to_vec();
-        bytes.extend_from_slice(&now.plus_millis(LEASE_MS).as_millis().to_be_bytes());
-        bytes.extend_from_slice(self.following.cursor.as_deref().unwrap_or_default().as_bytes());
+        let (cursor, heard) = (self.following.cursor.clone(), self.following.heard);
+        let place = Place { owner: self.id, until: now.plus_millis(LEASE_MS), heard, cursor };
         self.following.renewed = now;
-        self.host.swap_shared(PLACE, &bytes, version) == Swap::Done
+        self.host.swap_shared(PLACE, &place.write(), version) == Swap::Done
     }
 
     fn poll(&mut self, now: Timestamp) {
         let Some(config) = self.config.clone() else { return };
-        let path = match &self.following.cursor {
-            Some(cursor) => format!("{EVENTS_PATH}?wait_ms={WAIT_MS}&after={cursor}"),
-            None => EVENTS_PATH.to_owned(),
-        };
-        match self.host.call(&config.store_cluster, &head(&config, "GET", &path), &[], WAIT_MS + SLACK_MS) {
+        let wait_ms = wait_ms(&config);
+        let mut path = format!("{EVENTS_PATH}?envoy={:016x}&writes={}", self.envoy(), self.writes(now));
+        if let Some(cursor) = &self.following.cursor {
+            path.push_str(&format!("&wait_ms={wait_ms}&after={cursor}"));
+        }
+        match self.host.call(&config.store_cluster, &head(&config, "GET", &path), &[], wait_ms + SLACK_MS) {
             Ok(token) => {
-                self.following.token = Some(token);
-                self.calls.insert(token, Call { purpose: Purpose::Follow, holds: None, config, sent: now });
+                let until = now.plus_millis(wait_ms + 2 * SLACK_MS);
+                self.following.poll = Some(Poll { token, sent: now, until });
+                let root = self.root;
+                self.calls.insert(token, Call { purpose: Purpose::Follow, holds: None, config, sent: now, root });
             }
             Err(_) => self.try_again_later(now),
         }
     }
 
+    /// A random number that all VMs of this Envoy share: who this Envoy is among its peers.
+    fn envoy(&self) -> u64 {
+        let read = || Some(u64::from_be_bytes(self.host.shared(ENVOY).0?.try_into().ok()?));
+        read().unwrap_or_else(|| {
+            let _ = self.host.swap_shared(ENVOY, &self.host.random().to_be_bytes(), None);
+            read().unwrap_or(self.id)
+        })
+    }
+
+    /// Whether this Envoy has forwarded an unsafe request lately: it may then have invalidated what it could tell nobody.
+    fn writes(&self, now: Timestamp) -> bool {
+        let wrote = self.host.shared(WROTE).0.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
+        wrote.is_some_and(|wrote| now.millis_since(Timestamp::from_millis(wrote)) < WRITER_MS)
+    }
+
+    /// An unsafe request was forwarded, in whichever VM.
+    pub(crate) fn note_writing(&self, now: Timestamp) {
+        self.host.set_shared(WROTE, &now.as_millis().to_be_bytes());
+    }
+
+    fn give_up_poll(&mut self, now: Timestamp) {
+        if let Some(poll) = self.following.poll {
+            self.calls.remove(&poll.token);
+        }
+        self.try_again_later(now);
+    }
+
     fn try_again_later(&mut self, now: Timestamp) {
         self.metrics.event(metrics::FOLLOW_FAULTS);
-        self.following.token = None;
+        self.following.poll = None;
         self.following.not_before = now.plus_millis(AGAIN_MS);
     }
 
     /// The poll's answer.
     pub(crate) fn on_events(&mut self, token: u32, num_headers: usize, body_length: usize, now: Timestamp) {
-        if self.following.token.take() != Some(token) {
+        let Some(poll) = self.following.poll.take_if(|poll| poll.token == token) else {
             return; // another VM follows by now
-        }
+        };
         let Some(events) = self.read_events(num_headers, body_length) else {
             if let Some((status, false)) = self.call_status() {
                 self.is_refused(status, now);
@@ -107,7 +175,8 @@ impl<H: Host> Vm<H> {
             self.try_again_later(now);
             return;
         };
-        if events.reset {
+        // Without a cursor nothing is known of what came before: as if it had been missed.
+        if events.reset || self.following.cursor.is_none() {
             self.host.log(log::Level::Info, "larder: purges may have been missed; level 1 is emptied");
             self.l1.clear(now, now);
             self.tell_peers(&Message::Forget(now), now);
@@ -118,7 +187,10 @@ impl<H: Host> Vm<H> {
             self.tell_peers(&Message::Purge(purge), now);
         }
         self.following.cursor = Some(events.cursor);
-        if self.hold_place(now) {
+        // The workers find their inboxes filled before they read that everything has been heard.
+        self.following.heard = self.following.heard.max(poll.sent);
+        let place = self.read_place();
+        if self.hold_place(place, now) {
             self.poll(now);
         }
     }
@@ -134,10 +206,37 @@ impl<H: Host> Vm<H> {
     }
 }
 
-fn read_place(bytes: &[u8]) -> Option<(u64, Timestamp, Option<String>)> {
-    let (owner, rest) = bytes.split_first_chunk::<8>()?;
-    let (until, cursor) = rest.split_first_chunk::<8>()?;
-    let cursor = std::str::from_utf8(cursor).ok()?;
-    let cursor = (!cursor.is_empty()).then(|| cursor.to_owned());
-    Some((u64::from_be_bytes(*owner), Timestamp::from_millis(u64::from_be_bytes(*until)), cursor))
+/// An answer says that everything has been heard up to when it was asked for: so there has to be one well before level 1 is
+/// distrusted.
+fn wait_ms(config: &Config) -> u64 {
+    if config.distrust_after_ms == 0 { WAIT_MS } else { (config.distrust_after_ms / 4).clamp(1, WAIT_MS) }
+}
+
+/// What lies in shared data: owner 8, until 8, heard 8, cursor. Numbers are big-endian.
+#[derive(Debug)]
+struct Place {
+    owner: u64,
+    until: Timestamp,
+    heard: Timestamp,
+    cursor: Option<String>,
+}
+
+impl Place {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (owner, rest) = bytes.split_first_chunk::<8>()?;
+        let (until, rest) = rest.split_first_chunk::<8>()?;
+        let (heard, cursor) = rest.split_first_chunk::<8>()?;
+        let cursor = std::str::from_utf8(cursor).ok()?;
+        let time = |bytes: &[u8; 8]| Timestamp::from_millis(u64::from_be_bytes(*bytes));
+        let cursor = (!cursor.is_empty()).then(|| cursor.to_owned());
+        Some(Self { owner: u64::from_be_bytes(*owner), until: time(until), heard: time(heard), cursor })
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut bytes = self.owner.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.until.as_millis().to_be_bytes());
+        bytes.extend_from_slice(&self.heard.as_millis().to_be_bytes());
+        bytes.extend_from_slice(self.cursor.as_deref().unwrap_or_default().as_bytes());
+        bytes
+    }
 }

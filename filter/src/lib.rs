@@ -36,4 +36,5 @@ pub mod refresh;
 mod refused;
 pub mod store_client;
 pub mod stream;
+mod untold;
 pub mod vm;

@@ -99,7 +99,10 @@ impl<H: Host> Vm<H> {
         };
         match sent {
             Ok(token) => {
-                self.calls.insert(token, Call { purpose: Purpose::RefreshFetch(id), holds: None, config, sent: now });
+                self.calls.insert(
+                    token,
+                    Call { purpose: Purpose::RefreshFetch(id), holds: None, config, sent: now, root: self.root },
+                );
             }
             Err(refused) => {
                 if refused == UNKNOWN_CLUSTER && config.refresh_path() == RefreshPath::Routed {

@@ -9,11 +9,10 @@ use larder_cache_core::codec;
 use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::store_api::{
-    AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH,
-    LeaseTerms, LookUp, LookUpAnswer, RELEASE_PATH, Release, UNCACHEABLE_FIELD, entry,
+    AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, KeyDigest, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer,
+    RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer, entry,
 };
 use larder_cache_core::stored_response::StoredResponse;
 
@@ -28,6 +27,18 @@ use crate::vm::{Call, Purpose, Vm};
 const WRITE_TIMEOUT_MS: u64 = 5_000;
 /// Calls waiting to be sent; beyond it the oldest is dropped (an entry not shared, a lease left to lapse).
 const MAX_OUTBOX: usize = 1024;
+
+/// How long after a failure a lease is given back again, in milliseconds.
+const GIVE_BACK_MS: u64 = 500;
+
+/// A lease that could not be given back so far.
+#[derive(Debug)]
+pub(crate) struct LeaseLeft {
+    due: Timestamp,
+    /// When it must have lapsed by itself.
+    until: Timestamp,
+    config: Rc<Config>,
+}
 
 /// Something to tell the store.
 #[derive(Debug)]
@@ -52,13 +63,18 @@ pub enum StoreCall {
         /// Mark the key for so many milliseconds.
         uncacheable_ms: u64,
     },
-    /// Drop keys.
-    Invalidate {
-        /// Which.
-        keys: Vec<PrimaryKey>,
-        /// When they became untrue.
-        time: Timestamp,
-    },
+}
+
+impl StoreCall {
+    /// The lease it ends.
+    fn lease(&self) -> Option<(KeyDigest, Fence)> {
+        match self {
+            Self::Release { key, fence, .. } | Self::Write { key, fence: Some(fence), .. } => {
+                Some((*key, fence.clone()))
+            }
+            Self::Write { fence: None, .. } => None,
+        }
+    }
 }
 
 impl<H: Host> Vm<H> {
@@ -80,8 +96,8 @@ impl<H: Host> Vm<H> {
         let head = head(config, "POST", LOOK_UP_PATH);
         match self.host.call(&config.store_cluster, &head, &body, config.store_timeout_ms + wait_ms) {
             Ok(token) => {
-                let holds = lease.map(|terms| (question.key, terms.holder));
-                self.calls.insert(token, Call { purpose, holds, config: config.clone(), sent: now });
+                let holds = lease.map(|terms| (question.key, terms.holder.as_fence()));
+                self.calls.insert(token, Call { purpose, holds, config: config.clone(), sent: now, root: self.root });
                 Ok(())
             }
             Err(refused) => {
@@ -116,22 +132,55 @@ impl<H: Host> Vm<H> {
             }
             Purpose::Follow => self.on_events(token, num_headers, body_length, now),
             Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
-            Purpose::Tell => {
-                let status = if num_headers == 0 { None } else { self.call_status() };
-                if status.is_none_or(|(status, own)| own || status >= 500) {
-                    self.metrics.event(metrics::STORE_FAULTS);
-                } else if let Some((status, false)) = status {
-                    self.is_refused(status, now);
-                }
+            Purpose::Tell => self.on_told(call, num_headers, now),
+            Purpose::Invalidate => {
+                let accepted = self.is_accepted(num_headers, now);
+                self.on_invalidations_told(accepted, now);
             }
         }
     }
 
     /// A look-up that timed out may have been given the lease all the same; nobody must wait for it to lapse.
     fn give_back_unseen(&mut self, call: &Call, answer: &StoreAnswer) {
-        if let (StoreAnswer::Fault(_), Some((key, holder))) = (answer, call.holds) {
-            let release = StoreCall::Release { key, fence: holder.as_fence(), uncacheable_ms: 0 };
-            self.tell_store(&call.config, release);
+        if let (StoreAnswer::Fault(_), Some((key, fence))) = (answer, call.holds.clone()) {
+            self.tell_store(&call.config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
+        }
+    }
+
+    /// A write or release has been answered, or not: a lease that it should have ended is given back a little later.
+    fn on_told(&mut self, call: Call, num_headers: usize, now: Timestamp) {
+        let status = if num_headers == 0 { None } else { self.call_status() };
+        let refused = status.is_some_and(|(status, own)| !own && status == WriteAnswer::TooLarge.status());
+        if refused && !std::mem::replace(&mut self.told_of_size, true) {
+            let line = "larder: the sidecar refuses entries that max_object_bytes allows; raise LARDER_MAX_ENTRY_BYTES";
+            self.host.log(log::Level::Warn, line);
+        }
+        if !refused && self.is_accepted(num_headers, now) {
+            if let Some(lease) = call.holds {
+                self.leases_left.remove(&lease);
+            }
+            return;
+        }
+        self.metrics.event(metrics::STORE_FAULTS);
+        if let Some(lease) = call.holds
+            && self.leases_left.len() < MAX_OUTBOX
+        {
+            let due = now.plus_millis(if refused { 0 } else { GIVE_BACK_MS });
+            let until = now.plus_millis(call.config.lease_ms);
+            self.leases_left.entry(lease).or_insert(LeaseLeft { due, until, config: call.config });
+        }
+    }
+
+    /// On tick: gives back what could not be given back at once, until it must have lapsed.
+    pub(crate) fn give_back_leases(&mut self, now: Timestamp) {
+        self.leases_left.retain(|_, left| now < left.until);
+        let mut due = Vec::new();
+        for ((key, fence), left) in self.leases_left.iter_mut().filter(|(_, left)| left.due <= now) {
+            left.due = now.plus_millis(GIVE_BACK_MS);
+            due.push((left.config.clone(), StoreCall::Release { key: *key, fence: fence.clone(), uncacheable_ms: 0 }));
+        }
+        for (config, release) in due {
+            self.tell_store(&config, release);
         }
     }
 
@@ -140,6 +189,12 @@ impl<H: Host> Vm<H> {
         let fields = self.host.headers(Map::CallResponse).ok()?;
         let status = std::str::from_utf8(fields.get(":status")?).ok()?.parse().ok()?;
         Some((status, !fields.contains("x-envoy-upstream-service-time")))
+    }
+
+    /// Whether the store itself has answered a call, and neither with a fault nor by turning the token away.
+    fn is_accepted(&mut self, num_headers: usize, now: Timestamp) -> bool {
+        let status = if num_headers == 0 { None } else { self.call_status() };
+        status.is_some_and(|(status, own)| !own && status < 500 && !self.is_refused(status, now))
     }
 
     fn read_answer(&mut self, num_headers: usize, body_length: usize, now: Timestamp) -> StoreAnswer {
@@ -210,9 +265,11 @@ impl<H: Host> Vm<H> {
     pub(crate) fn send_outbox(&mut self) {
         while let Some((config, call)) = self.outbox.pop_front() {
             let now = self.host.now();
-            if !self.breaker.allows(now) && !matches!(call, StoreCall::Invalidate { .. }) {
+            // What ends a lease goes in any case: others would wait for it until it lapses.
+            if call.lease().is_none() && !self.breaker.allows(now) {
                 continue;
             }
+            let holds = call.lease();
             let (head, body) = match &call {
                 StoreCall::Write { key, stored, fence, policy } => {
                     (write_head(&config, key, fence.as_ref()), self.encode(stored, policy, now))
@@ -221,14 +278,11 @@ impl<H: Host> Vm<H> {
                     let release = Release { key: *key, fence: fence.clone(), uncacheable_ms: *uncacheable_ms };
                     (head(&config, "POST", RELEASE_PATH), json(&release))
                 }
-                StoreCall::Invalidate { keys, time } => {
-                    let keys = keys.iter().take(Invalidate::MAX_KEYS).cloned().collect();
-                    (head(&config, "POST", INVALIDATE_PATH), json(&Invalidate { keys, now_ms: *time }))
-                }
             };
             match self.host.call(&config.store_cluster, &head, &body, WRITE_TIMEOUT_MS) {
                 Ok(token) => {
-                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds: None, config, sent: now });
+                    let root = self.root;
+                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds, config, sent: now, root });
                 }
                 Err(refused) => {
                     self.store_failed(StoreFault::Error, now, &format!("call refused with status {}", refused.0))
@@ -259,7 +313,7 @@ fn write_head(config: &Config, key: &KeyDigest, fence: Option<&Fence>) -> Fields
     head
 }
 
-fn json(message: &impl Serialize) -> Rc<Vec<u8>> {
+pub(crate) fn json(message: &impl Serialize) -> Rc<Vec<u8>> {
     Rc::new(serde_json::to_vec(message).unwrap_or_default())
 }
 

@@ -45,6 +45,8 @@ pub struct Stream {
     exchange: Exchange,
     config: Rc<Config>,
     policy: Arc<Policy>,
+    /// The root context it belongs to.
+    root: u32,
     /// Where the request stands with Envoy.
     request: Passage,
     /// Where the response does.
@@ -109,10 +111,11 @@ impl<H: Host> Vm<H> {
         passage: Passage,
     ) -> Action {
         let now = self.host.now();
+        self.beat_if_late(now);
         at_once::prepare(&mut request, policy);
         if at_once::is_plain(&request, policy) {
             let key = at_once::key_of(&config.namespace, &request, None);
-            let local = self.l1.look_up(&key);
+            let local = self.local(&key, now);
             let is_chosen = local.variants.len() > 1;
             if let Some((reply, status)) = at_once::answer(&request, policy, local, now)
                 && self.may_answer_unasked(policy, &reply)
@@ -130,6 +133,7 @@ impl<H: Host> Vm<H> {
             exchange: Exchange::new(policy.clone(), config.namespace.clone()).with_refreshes(config.refresh_path()),
             config: config.clone(),
             policy: policy.clone(),
+            root: self.root,
             request: passage,
             response: Passage::Passed,
             content_follows: false,
@@ -184,12 +188,12 @@ impl<H: Host> Vm<H> {
         self.calls.retain(|_, call| {
             let keep = !matches!(call.purpose, Purpose::LookUp(stream) if stream == id);
             if !keep {
-                unseen.extend(call.holds.map(|holds| (call.config.clone(), holds)));
+                unseen.extend(call.holds.take().map(|holds| (call.config.clone(), holds)));
             }
             keep
         });
-        for (config, (key, holder)) in unseen {
-            self.tell_store(&config, StoreCall::Release { key, fence: holder.as_fence(), uncacheable_ms: 0 });
+        for (config, (key, fence)) in unseen {
+            self.tell_store(&config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
         }
     }
 
@@ -202,13 +206,14 @@ impl<H: Host> Vm<H> {
     }
 
     fn drive_stream(&mut self, id: u32, stream: &mut Stream, event: Event<'_>, now: Timestamp) {
+        self.root = stream.root;
         // Last in, first out: what an effect brings about comes before what was to follow it.
         let mut pending = stream.exchange.handle(event, now);
         pending.reverse();
         while let Some(effect) = pending.pop() {
             let mut more = match effect {
                 Effect::LookUpLocal => {
-                    let local = stream.exchange.key().map(|key| self.l1.look_up(key)).unwrap_or_default();
+                    let local = stream.exchange.key().map(|key| self.local(key, now)).unwrap_or_default();
                     let effects = stream.exchange.handle(Event::Local(local), now);
                     if let (2.., Some((key, stored))) = (local.variants.len(), stream.exchange.answered_by()) {
                         self.l1.count_use(key, stored);
@@ -358,7 +363,11 @@ impl<H: Host> Vm<H> {
             self.l1.invalidate(key, now, now);
             self.tell_peers(&Message::Invalidate(key.clone(), now), now);
         }
-        self.tell_store(config, StoreCall::Invalidate { keys: keys.to_vec(), time: now });
+        if config.store_enabled {
+            self.note_writing(now);
+            self.untold.add(config, keys, now);
+            self.go_on_later();
+        }
     }
 
     fn report(&mut self, status: &CacheStatus) {

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::collapse::pace::Pace;
-use larder_cache_core::exchange::{Event, Outcome, RefreshOrder};
+use larder_cache_core::exchange::{Event, Local, Outcome, RefreshOrder};
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::store_api::{Holder, KeyDigest};
+use larder_cache_core::store_api::{Fence, KeyDigest};
 use larder_cache_core::stored_response::StoredResponse;
 use rustc_hash::FxHashMap;
 
@@ -29,8 +30,9 @@ use crate::identity::Identity;
 use crate::l1::Level1;
 use crate::metrics::Metrics;
 use crate::refresh::Refreshing;
-use crate::store_client::StoreCall;
+use crate::store_client::{LeaseLeft, StoreCall};
 use crate::stream::{HeldContent, Stream, Undecided, Watched};
+use crate::untold::Untold;
 
 /// Answers to other streams per callback: above 300 the VM's stack overflows.
 pub const BATCH: usize = 64;
@@ -41,10 +43,13 @@ pub const TICK_MS: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) purpose: Purpose,
-    /// The lease it may have been given without our seeing it.
-    pub(crate) holds: Option<(KeyDigest, Holder)>,
+    /// The lease that is to be given back should the call fail: a look-up may have been given it without our seeing it, a
+    /// write would have ended it.
+    pub(crate) holds: Option<(KeyDigest, Fence)>,
     pub(crate) config: Rc<Config>,
     pub(crate) sent: Timestamp,
+    /// The root context that made it. Envoy ends its calls with it, and tells nobody.
+    pub(crate) root: u32,
 }
 
 /// What a call of our own is for.
@@ -58,8 +63,10 @@ pub(crate) enum Purpose {
     RefreshFetch(u32),
     /// The long poll for purges.
     Follow,
-    /// A write, release or invalidation: only its failure is of interest.
+    /// A write or release: only its failure is of interest.
     Tell,
+    /// Invalidations that the store has to accept.
+    Invalidate,
 }
 
 /// A background refresh that has not begun.
@@ -77,6 +84,8 @@ pub struct Vm<H> {
     pub(crate) host: H,
     /// A random number: who this VM is among its peers.
     pub(crate) id: u64,
+    /// The root of the context that host calls concern now.
+    pub(crate) root: u32,
     pub(crate) inbox: Option<Inbox>,
     pub(crate) l1: Level1,
     pub(crate) streams: FxHashMap<u32, Stream>,
@@ -97,6 +106,9 @@ pub struct Vm<H> {
     /// Streams to be told how their leader's fetch ended.
     pub(crate) woken: VecDeque<(u32, Outcome)>,
     pub(crate) outbox: VecDeque<(Rc<Config>, StoreCall)>,
+    pub(crate) leases_left: HashMap<(KeyDigest, Fence), LeaseLeft>,
+    /// Whether it was said that the store takes smaller entries than the rules allow.
+    pub(crate) told_of_size: bool,
     pub(crate) refresh_orders: VecDeque<Ordered>,
     pub(crate) refreshes: HashMap<u32, Refreshing>,
     pub(crate) next_refresh: u32,
@@ -107,6 +119,8 @@ pub struct Vm<H> {
     /// Streams that want to know how late it is, the earliest first.
     pub(crate) reminders: VecDeque<(Timestamp, u32)>,
     pub(crate) calls: HashMap<u32, Call>,
+    /// Calls that went with their root.
+    lost_calls: Vec<u32>,
     pub(crate) handed_over: VecDeque<(Timestamp, u32, u64)>,
     pub(crate) breaker: Breaker,
     pub(crate) identity: Identity,
@@ -115,9 +129,12 @@ pub struct Vm<H> {
     pub(crate) config: Option<Rc<Config>>,
     pub(crate) following: Following,
     pub(crate) doubts: Doubts,
+    pub(crate) untold: Untold,
     ticks: u64,
     /// The entry that was encoded last: what is handed over is written to the store next.
     pub(crate) encoded: Option<(Arc<StoredResponse>, Rc<Vec<u8>>)>,
+    /// When this VM showed last that it lives.
+    pub(crate) beaten: Option<Timestamp>,
     /// No other VM had an inbox when the registry was read last.
     pub(crate) alone: bool,
     /// Whether Envoy owes us a call of [`Vm::on_queue_ready`] that we asked for.
@@ -146,6 +163,7 @@ impl<H: Host> Vm<H> {
         Self {
             host,
             id,
+            root: 0,
             inbox: None,
             l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
             streams: FxHashMap::default(),
@@ -159,6 +177,8 @@ impl<H: Host> Vm<H> {
             waiting: HashMap::new(),
             woken: VecDeque::new(),
             outbox: VecDeque::new(),
+            leases_left: HashMap::new(),
+            told_of_size: false,
             refresh_orders: VecDeque::new(),
             refreshes: HashMap::new(),
             next_refresh: 0,
@@ -166,6 +186,7 @@ impl<H: Host> Vm<H> {
             salt: None,
             reminders: VecDeque::new(),
             calls: HashMap::new(),
+            lost_calls: Vec::new(),
             handed_over: VecDeque::new(),
             breaker: Breaker::default(),
             identity: Identity::default(),
@@ -173,8 +194,10 @@ impl<H: Host> Vm<H> {
             config: None,
             following: Following::default(),
             doubts: Doubts::default(),
+            untold: Untold::default(),
             ticks: 0,
             encoded: None,
+            beaten: None,
             alone: false,
             called_for: Cell::new(false),
         }
@@ -203,6 +226,7 @@ impl<H: Host> Vm<H> {
     /// A stream begins under `root`. Registers the inbox where it has to be: a queue's messages are told to the root
     /// context that registered it last, and only worker VMs, which have streams, may have one.
     pub fn on_stream(&mut self, root: u32) {
+        self.root = root;
         if self.inbox.is_some_and(|inbox| inbox.root == root) {
             return;
         }
@@ -219,15 +243,40 @@ impl<H: Host> Vm<H> {
         }
     }
 
+    /// A root context is called: what is sent from now on is sent on its behalf.
+    pub fn on_root(&mut self, root: u32) {
+        self.root = root;
+    }
+
+    /// A root context is gone, and the calls it made with it: Envoy answers none of them. Each counts as failed.
+    pub fn on_root_gone(&mut self, root: u32) {
+        self.lost_calls.extend(self.calls.iter().filter(|(_, call)| call.root == root).map(|(token, _)| *token));
+        // What follows may be sent again, and that only by a root that stays.
+        self.go_on_later();
+    }
+
+    fn fail_lost_calls(&mut self) {
+        for token in std::mem::take(&mut self.lost_calls) {
+            self.on_call_response(token, 0, 0);
+        }
+    }
+
+    /// What level 1 holds under a key, and what of it counts now.
+    pub(crate) fn local(&self, key: &PrimaryKey, now: Timestamp) -> Local<'_> {
+        Local { distrusted: self.distrusted(now), ..self.l1.look_up(key) }
+    }
+
     /// Our queue has a message, or we asked ourselves to go on.
     pub fn on_queue_ready(&mut self) {
         self.called_for.set(false);
+        self.fail_lost_calls();
         self.read_inbox();
         // Before anybody asks the store anew: a lease given back is free then, an entry written is there.
         self.send_outbox();
         self.answer_woken();
         self.start_refreshes();
         self.send_outbox();
+        self.tell_invalidations();
     }
 
     /// Reads the inbox. Invalidations take effect at once; whoever is to be woken is noted down.
@@ -299,6 +348,8 @@ impl<H: Host> Vm<H> {
             // It may have come since.
             self.look_for_refresh_cluster(&config);
         }
+        self.remind_of_untold(now);
+        self.give_back_leases(now);
         if self.ticks.is_multiple_of(10) {
             if self.inbox.is_some() {
                 self.beat(now);

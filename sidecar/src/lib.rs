@@ -5,10 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-mod clock;
+pub mod clock;
 pub mod listening;
 pub mod purging;
 pub mod routes;
+pub mod sessions;
 pub mod store;
 pub mod token;
 pub mod waiting;

@@ -106,6 +106,7 @@ async fn run(options: Options) -> Result<(), String> {
             let store = Memory::new(options.memory_bytes, options.max_variants);
             let purges = Purges::default();
             purges.begin_at(store.first_cursor());
+            tokio::spawn(purges.clone().watch_envoys());
             serve(Purged::new(store, purges), &options, waiting).await
         }
         Some(url) => {
@@ -116,7 +117,7 @@ async fn run(options: Options) -> Result<(), String> {
                 tracing::warn!("begins degraded, without its store: {fault}; it will be tried again");
             }
             waiting.set_followed(false);
-            let purges = Purges::default();
+            let purges = Purges::shared();
             tokio::spawn(follow(store.link(), options.namespace.clone(), waiting.clone(), purges.clone()));
             serve(Purged::new(store, purges), &options, waiting).await
         }

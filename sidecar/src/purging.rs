@@ -3,6 +3,9 @@
 //! A purge of one URL is carried out in the store at once. One by tag or prefix, or of everything, is a mark: it costs the
 //! same whatever it concerns, and an entry it concerns is dropped when it is next asked for. Either way it goes into a log,
 //! which every Envoy follows with one long poll.
+//!
+//! A sidecar that shares its store vouches for what it gives out only while it hears the others' purges: before it has read
+//! the marks, and after it has been deaf for [`TRUST`], a look-up finds nothing and a poll is refused.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -16,13 +19,17 @@ use larder_cache_core::store_api::{Events, Fence, KeyDigest, LookUp, LookUpAnswe
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::clock;
+use crate::clock::Clock;
+use crate::sessions::Sessions;
 use crate::store::{Fault, Found, Store};
 
 /// Marks remembered; the oldest become one of everything older.
 pub const MAX_MARKS: usize = 10_000;
 /// Purges in the log; whoever is further behind starts anew.
 pub const LOG_LENGTH: usize = 4096;
+
+/// For how long a sidecar that hears nothing more still vouches for what it gives out. It asks every second.
+pub const TRUST: Duration = Duration::from_secs(3);
 
 /// What was purged. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -33,6 +40,22 @@ struct Shared {
     marks: RwLock<Marks>,
     log: Mutex<Log>,
     more: Notify,
+    hearing: Mutex<Hearing>,
+    /// The place in the log of the last purge that this process made.
+    expected: Mutex<Option<String>>,
+    clock: Clock,
+    sessions: Sessions,
+}
+
+/// Whether all purges are known here.
+#[derive(Clone, Copy, Debug)]
+enum Hearing {
+    /// The store is this process's own: nobody else purges.
+    Alone,
+    /// The store is shared, and its marks have not been read yet.
+    NotYet,
+    /// The store is shared, and everything up to then is known.
+    UpTo(Instant),
 }
 
 /// The last purges, each with the cursor behind it.
@@ -66,20 +89,81 @@ impl Log {
 }
 
 impl Default for Purges {
+    /// Those of a store that is this process's own.
     fn default() -> Self {
-        let shared = Shared { marks: RwLock::new(Marks::new(MAX_MARKS)), log: Mutex::default(), more: Notify::new() };
-        Self(Arc::new(shared))
+        Self::hearing(Hearing::Alone)
     }
 }
 
 impl Purges {
+    /// Those of a store that others share: nothing is vouched for before [`Self::heard_everything`].
+    pub fn shared() -> Self {
+        Self::hearing(Hearing::NotYet)
+    }
+
+    fn hearing(hearing: Hearing) -> Self {
+        let marks = RwLock::new(Marks::new(MAX_MARKS));
+        let hearing = Mutex::new(hearing);
+        let (log, expected, clock) = (Mutex::default(), Mutex::default(), Clock::default());
+        let sessions = Sessions::default();
+        Self(Arc::new(Shared { marks, log, more: Notify::new(), hearing, expected, clock, sessions }))
+    }
+
+    /// All that anybody has purged until `asked` is known here: the store was asked then, and has answered.
+    pub fn heard_everything(&self, asked: Instant) {
+        let mut hearing = self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        *hearing = match *hearing {
+            Hearing::Alone => Hearing::Alone,
+            Hearing::NotYet => Hearing::UpTo(asked),
+            Hearing::UpTo(known) => Hearing::UpTo(known.max(asked)),
+        };
+    }
+
+    /// Whether nothing can have been purged without being known here, but for the last [`TRUST`].
+    pub fn vouches(&self) -> bool {
+        self.vouches_at(Instant::now())
+    }
+
+    fn vouches_at(&self, now: Instant) -> bool {
+        match *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
+            Hearing::Alone => true,
+            Hearing::NotYet => false,
+            Hearing::UpTo(known) => now.saturating_duration_since(known) < TRUST,
+        }
+    }
+
+    /// A purge of our own lies in the shared log at this place; should it not be there later, the log has lost it.
+    pub fn expect(&self, cursor: String) {
+        *self.0.expected.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
+    }
+
+    /// Where the last purge of our own has to be.
+    pub fn expected(&self) -> Option<String> {
+        self.0.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The Envoys that follow here.
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// The clock by which purges are dated.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// All that is remembered, as purges: to be kept elsewhere.
+    pub fn all_marks(&self) -> Vec<Purge> {
+        self.0.marks.read().unwrap_or_else(PoisonError::into_inner).to_purges()
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a mark, dated now where it comes from the future.
     pub fn mark(&self, purge: &Purge) {
-        let purge = &dated(purge.clone());
+        let purge = &dated(purge.clone(), self.clock());
         self.0.marks.write().unwrap_or_else(PoisonError::into_inner).add(purge);
     }
 
@@ -107,9 +191,22 @@ impl Purges {
         self.log().last().to_owned()
     }
 
+    /// For a store of this process alone: distrusts, once, what was stored before an Envoy was lost that may have had
+    /// something to tell. Whoever follows starts anew.
+    pub async fn watch_envoys(self) {
+        for number in 0_u64.. {
+            while !self.sessions().has_lost_a_writer() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            tracing::warn!("an Envoy that forwarded unsafe requests was lost; what was stored before now is not used");
+            self.mark(&Purge { scope: Scope::Everything, soft: false, at_ms: self.clock().now() });
+            self.begin_at(format!("{}-lost-{number}", self.cursor()));
+        }
+    }
+
     /// One more in the log.
     pub fn push(&self, cursor: String, purge: Purge) {
-        let purge = dated(purge);
+        let purge = dated(purge, self.clock());
         self.mark(&purge);
         let mut log = self.log();
         log.purges.push_back((cursor, purge));
@@ -140,9 +237,9 @@ impl Purges {
     }
 }
 
-/// The purge as this machine takes it: whoever made it may have a clock that is ahead.
-fn dated(purge: Purge) -> Purge {
-    Purge { at_ms: no_later_than(purge.at_ms, clock::now()), ..purge }
+/// The purge as this process takes it: whoever made it may have a clock that is far ahead.
+fn dated(purge: Purge, clock: &Clock) -> Purge {
+    Purge { at_ms: no_later_than(purge.at_ms, clock.now()), ..purge }
 }
 
 /// A store whose purged entries cannot be seen.
@@ -164,7 +261,7 @@ impl<S: Store> Purged<S> {
 
     /// Purges, here and for all who share the store.
     pub async fn purge(&self, purge: Purge) -> Result<(), Fault> {
-        let purge = dated(purge);
+        let purge = dated(purge, self.purges.clock());
         if let Scope::Key(key) = &purge.scope {
             self.store.invalidate(&[key.digest()], purge.at_ms, purge.soft).await?;
         }
@@ -190,6 +287,11 @@ impl<S: Store> Purged<S> {
 
 impl<S: Store> Store for Purged<S> {
     async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
+        self.purges.clock().hear(asked.now_ms);
+        if !self.purges.vouches() {
+            // What is there may have been purged. Without a lease, so that nobody waits for what cannot be vouched for.
+            return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
+        }
         let mut found = self.store.look_up(asked).await?;
         // A hard purge may uncover nothing more, a soft one is applied once: two rounds at most.
         for _ in 0..2 {
@@ -206,6 +308,7 @@ impl<S: Store> Store for Purged<S> {
     }
 
     async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
+        self.purges.clock().hear(entry.meta.response_time_ms);
         if self.purges.verdict(&entry) == Verdict::Kept {
             return self.store.write(key, fence, entry).await;
         }
@@ -263,6 +366,19 @@ mod tests {
             purges.push(n.to_string(), purge(n));
         }
         assert!(purges.since(Some("300"), Duration::ZERO).await.reset);
+    }
+
+    #[test]
+    fn what_was_not_heard_for_a_while_is_not_vouched_for() {
+        let now = Instant::now();
+        assert!(Purges::default().vouches_at(now), "alone there is nothing to hear");
+        let purges = Purges::shared();
+        assert!(!purges.vouches_at(now), "before the marks are read");
+        purges.heard_everything(now);
+        assert!(purges.vouches_at(now + TRUST - Duration::from_millis(1)));
+        assert!(!purges.vouches_at(now + TRUST));
+        purges.heard_everything(now - Duration::from_secs(1));
+        assert!(purges.vouches_at(now + TRUST - Duration::from_millis(1)), "an older answer takes nothing back");
     }
 
     #[tokio::test]

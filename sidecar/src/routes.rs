@@ -217,7 +217,12 @@ async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<
         return Err(Refusal::Malformed(format!("at most {} keys at once", Invalidate::MAX_KEYS)));
     }
     sidecar.counters.invalidations.fetch_add(invalidate.keys.len() as u64, Ordering::Relaxed);
-    let at_ms = no_later_than(invalidate.now_ms, now());
+    let at_ms = no_later_than(invalidate.now_ms, sidecar.store.purges().clock().now());
+    if invalidate.everything {
+        let purge = Purge { scope: Scope::Everything, soft: false, at_ms };
+        sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
+        sidecar.waiting.wake_all();
+    }
     for key in invalidate.keys {
         let digest = key.digest();
         let purge = Purge { scope: Scope::Key(key), soft: false, at_ms };
@@ -232,11 +237,33 @@ async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<
 struct Following {
     after: Option<String>,
     wait_ms: u64,
+    /// Which Envoy asks: at most 32 letters and digits.
+    envoy: String,
+    /// Whether it lately forwarded unsafe requests.
+    writes: bool,
 }
 
-async fn events<S: Store>(State(sidecar): Shared<S>, Query(following): Query<Following>) -> axum::Json<Events> {
+async fn events<S: Store>(
+    State(sidecar): Shared<S>,
+    Query(following): Query<Following>,
+) -> Result<axum::Json<Events>, Refusal> {
     let wait = Duration::from_millis(following.wait_ms.min(Events::MAX_WAIT_MS));
-    axum::Json(sidecar.store.purges().since(following.after.as_deref(), wait).await)
+    if following.envoy.len() > 32 || !following.envoy.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(Refusal::Malformed("envoy is at most 32 letters and digits".to_owned()));
+    }
+    let purges = sidecar.store.purges();
+    let poll = (!following.envoy.is_empty()).then(|| purges.sessions().poll(&following.envoy, following.writes, wait));
+    let events = if purges.vouches() { Some(purges.since(following.after.as_deref(), wait).await) } else { None };
+    // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
+    match events.filter(|_| purges.vouches()) {
+        Some(events) => {
+            if let Some(poll) = poll {
+                poll.answered();
+            }
+            Ok(axum::Json(events))
+        }
+        None => Err(Refusal::Store(Fault("the store's purges cannot be heard at the moment".to_owned()))),
+    }
 }
 
 async fn purge<S: Store>(
@@ -255,7 +282,7 @@ async fn purge<S: Store>(
     }
     let order: Order = parsed(&body)?;
     let soft = order.soft;
-    let purges = order.purges(now()).map_err(Refusal::Malformed)?;
+    let purges = order.purges(sidecar.store.purges().clock().now()).map_err(Refusal::Malformed)?;
     for purge in &purges {
         sidecar.store.purge(purge.clone()).await.map_err(|fault| sidecar.fault(fault))?;
     }

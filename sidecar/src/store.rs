@@ -25,7 +25,7 @@ pub struct Found {
 }
 
 impl Found {
-    fn now(answer: LookUpAnswer) -> Self {
+    pub(crate) fn now(answer: LookUpAnswer) -> Self {
         Self { answer, lease_left_ms: 0, may_serve_stale: false }
     }
 }

@@ -117,6 +117,16 @@ async fn what_a_client_chose_has_a_lease_of_its_own_before_anything_is_stored(st
     }
 }
 
+async fn what_was_asked_for_earlier_never_replaces_what_was_asked_for_later(store: &impl Store) {
+    let fence = lease(store, NOW).await;
+    assert_eq!(store.write(KEY, None, entry_of("new", &[], NOW + 9)).await.unwrap(), WriteAnswer::Stored);
+    assert_eq!(store.write(KEY, None, entry_of("old", &[], NOW + 8)).await.unwrap(), WriteAnswer::Fenced);
+    assert_eq!(store.write(KEY, Some(&fence), entry_of("old", &[], NOW + 8)).await.unwrap(), WriteAnswer::Fenced);
+    assert_eq!(body_of(&ask(store, NOW + 10, &[], true).await).as_deref(), Some("new"));
+    let other = store.write(KEY, None, entry_of("other", &[("x", "1")], NOW + 7)).await.unwrap();
+    assert_eq!(other, WriteAnswer::Stored, "another variant has its own order");
+}
+
 async fn a_lease_given_back_is_free_and_may_leave_a_mark(store: &impl Store) {
     let fence = lease(store, NOW).await;
     store.release(&Release { key: KEY, fence, uncacheable_ms: 0 }).await.unwrap();
@@ -501,6 +511,7 @@ contract! {
     what_is_written_is_found_until_it_is_stale
     one_gets_the_lease_and_its_write_ends_it
     what_a_client_chose_has_a_lease_of_its_own_before_anything_is_stored
+    what_was_asked_for_earlier_never_replaces_what_was_asked_for_later
     a_lease_given_back_is_free_and_may_leave_a_mark
     a_lease_whose_grant_was_never_seen_can_be_given_back_by_its_holder
     a_lapsed_lease_is_free_and_its_holder_is_refused

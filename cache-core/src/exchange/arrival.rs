@@ -122,6 +122,7 @@ impl Exchange {
         }
         self.invalidated = local.invalidated;
         self.softened = local.softened;
+        self.distrusted = local.distrusted;
         if !local.variants.is_empty() {
             self.why = Forward::VaryMiss;
         }

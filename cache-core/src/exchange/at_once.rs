@@ -58,6 +58,9 @@ pub fn is_plain(request: &Request, policy: &Policy) -> bool {
 /// The answer to a plain request, if something fresh gives it, and what to report. `None` leads to the long way.
 pub fn answer(request: &Request, policy: &Policy, local: Local<'_>, now: Timestamp) -> Option<(Reply, CacheStatus)> {
     let stored = vary::select(local.variants, request)?;
+    if local.distrusted.is_some_and(|time| stored.request_time <= time) {
+        return None;
+    }
     if stored.part.is_some() || reuse::decide(stored, None, policy, now) != Reuse::Fresh {
         return None;
     }

@@ -63,6 +63,8 @@ pub struct Local<'a> {
     pub invalidated: Option<Timestamp>,
     /// When the key was last purged softly, if that is remembered: what was requested until then is stale since.
     pub softened: Option<Timestamp>,
+    /// Nothing is known of what the fleet has purged lately: what was requested until then is validated before it answers.
+    pub distrusted: Option<Timestamp>,
     /// Up to when answers under the key are known not to be storable. Never together with variants.
     pub uncacheable_until: Option<Timestamp>,
 }

@@ -43,6 +43,12 @@ impl Exchange {
             self.candidate = Some(stored);
             return false;
         }
+        if self.distrusted.is_some_and(|time| stored.request_time <= time) {
+            self.why = Forward::Stale;
+            self.detail = Some(Detail::PurgesUnheard);
+            self.candidate = Some(stored);
+            return false;
+        }
         let hit = CacheStatus { hit: true, ..CacheStatus::default() };
         let is_refreshable =
             self.adjusted.set.is_empty() && !refresh::leaves_out(&stored.selecting, &self.request, &self.policy);
@@ -140,6 +146,10 @@ impl Exchange {
 
     pub(super) fn on_store(&mut self, answer: StoreAnswer, now: Timestamp, effects: &mut Effects) {
         let State::Asking { storable } = self.state else { return };
+        if !matches!(answer, StoreAnswer::Fault(_)) {
+            // The store knows what was purged.
+            self.distrusted = None;
+        }
         match answer {
             StoreAnswer::Entry(stored) => {
                 if self.take_stored(Some(stored), now, effects) {
@@ -181,7 +191,12 @@ impl Exchange {
     /// Something from the store: into level 1 if it is news, and into the answer if it may be. Says whether it answered.
     fn take_stored(&mut self, stored: Option<Arc<StoredResponse>>, now: Timestamp, effects: &mut Effects) -> bool {
         let Some(stored) = stored.filter(|stored| self.is_usable(stored)) else { return false };
-        if self.candidate.as_ref().is_some_and(|known| !is_news(known, &stored)) {
+        // Once the store has vouched for it, the very response that was distrusted may answer.
+        let vouched_for = self.detail == Some(Detail::PurgesUnheard);
+        let is_known = |known: &Arc<StoredResponse>| {
+            !is_news(known, &stored) && !(vouched_for && known.response_time == stored.response_time)
+        };
+        if self.candidate.as_ref().is_some_and(is_known) {
             return false;
         }
         if let Some(key) = self.key.clone() {

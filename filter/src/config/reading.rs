@@ -50,7 +50,7 @@ const POLICY_MEMBERS: [&str; 31] = [
 /// A shorter debug token could be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
 /// Every member of `store`.
-const STORE_MEMBERS: [&str; 5] = ["enabled", "cluster", "token", "timeout_ms", "wait_ms"];
+const STORE_MEMBERS: [&str; 6] = ["enabled", "cluster", "token", "timeout_ms", "wait_ms", "distrust_after_ms"];
 /// How a token looks.
 pub(super) const TOKEN_FORM: &str = "must be one token of at least 16 visible ASCII characters without a comma";
 
@@ -80,6 +80,7 @@ impl Reader {
             store_token: self.token(&store),
             store_timeout_ms: self.number(&store, "store", "timeout_ms", 50, 1, 10_000),
             store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, 30_000),
+            distrust_after_ms: self.number(&store, "store", "distrust_after_ms", 5_000, 0, 600_000),
             namespace: Arc::from(namespace.into_bytes()),
             l1_bytes: self.number(&limits, "limits", "l1_bytes", DEFAULT_L1_BYTES, 0, 512 << 20),
             collapse_wait_ms: self.number(&limits, "limits", "collapse_wait_ms", 10_000, 1, 30_000),

@@ -35,6 +35,21 @@ impl Worker {
         Self { vm, host, config, passed: 0 }
     }
 
+    /// Time passes, and the worker's heart beats.
+    fn lives_on(&mut self, millis: u64) {
+        for _ in 0..millis.div_ceil(30_000) {
+            self.host.common.borrow_mut().now += millis / millis.div_ceil(30_000);
+            for _ in 0..10 {
+                self.vm.on_tick();
+            }
+        }
+    }
+
+    /// Level 1 is believed though no purge is heard.
+    fn believes_for_ever(&mut self) {
+        self.config = self.vm.on_configure(br#"{"store": {"distrust_after_ms": 0}}"#).unwrap();
+    }
+
     pub(crate) fn request(&mut self, id: u32, method: &str, path: &str) -> Action {
         self.request_with(id, method, path, &[])
     }
@@ -160,11 +175,13 @@ impl Worker {
         self.vm.on_queue_ready();
     }
 
-    /// Paths of the long polls sent so far.
+    /// What the long polls sent so far ask for.
     fn polls(&self) -> Vec<String> {
         let told = self.host.told.borrow();
         let path = |head: &Fields| String::from_utf8(head.get(":path").unwrap().to_vec()).unwrap();
-        told.sent.iter().map(|(_, _, head, _)| path(head)).filter(|path| path.starts_with("/v1/events")).collect()
+        let polls = told.sent.iter().map(|(_, _, head, _)| path(head)).filter(|path| path.starts_with("/v1/events"));
+        // What is asked for, behind who asks.
+        polls.map(|path| path.split('&').skip(2).collect::<Vec<_>>().join("&")).collect()
     }
 
     /// The sidecar answers the poll that was sent last.
@@ -565,7 +582,7 @@ fn what_must_be_validated_each_time_is_written_anew_when_it_changes_or_would_be_
     assert_eq!(writes(&mut worker, 2, "304", "a", b""), 0);
     worker.request(3, "GET", "/");
     assert_eq!(writes(&mut worker, 3, "304", "b", b""), 1, "a field has changed");
-    envoy.borrow_mut().now += 150_000;
+    worker.lives_on(150_000);
     worker.request(4, "GET", "/");
     assert_eq!(writes(&mut worker, 4, "304", "b", b""), 1, "half of keep is over");
     assert_eq!(worker.answers(), 3);
@@ -819,6 +836,7 @@ fn an_unsafe_request_reaches_level_1_of_another_worker_before_its_next_look_up()
 fn what_a_put_may_yet_change_is_dropped_when_its_client_leaves_and_twice_again() {
     let envoy = envoy();
     let mut worker = Worker::new(&envoy, 1);
+    worker.believes_for_ever();
     worker.fetch(1, "/");
     worker.request(2, "PUT", "/");
     worker.vm.on_done(2);
@@ -870,8 +888,9 @@ fn a_request_that_never_reached_an_origin_leaves_nothing_in_doubt() {
 fn a_stale_hit_begins_one_refresh_and_no_second_one() {
     let envoy = envoy();
     let mut worker = Worker::new(&envoy, 1);
+    worker.believes_for_ever();
     worker.fetch(1, "/");
-    envoy.borrow_mut().now += 61_000;
+    worker.lives_on(61_000);
     for id in 2..5 {
         worker.request(id, "GET", "/");
         worker.vm.on_queue_ready();
@@ -947,15 +966,17 @@ proptest! {
 fn one_vm_follows_the_fleets_purges_and_tells_the_others() {
     let envoy = envoy();
     let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
-    one.fetch(1, "/");
-    two.fetch(1, "/other");
     one.vm.on_tick();
     two.vm.on_tick();
-    assert_eq!((one.polls(), two.polls()), (vec!["/v1/events".to_owned()], Vec::new()), "one poll for each Envoy");
+    assert_eq!((one.polls(), two.polls()), (vec!["".to_owned()], Vec::new()), "one poll for each Envoy");
     one.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
-    assert_eq!(one.polls()[1], "/v1/events?wait_ms=20000&after=7-0", "and the next at once");
+    assert_eq!(one.polls()[1], "wait_ms=1250&after=7-0", "and the next at once");
+    envoy.borrow_mut().now += 1;
+    one.fetch(1, "/");
+    two.fetch(1, "/other");
+    assert!(one.is_hit(9, "/") && two.is_hit(9, "/other"));
     one.hear(
-        r#"{"cursor": "8-0", "reset": false, "events": [{"scope": "everything", "soft": false, "at_ms": 1000000000}]}"#,
+        r#"{"cursor": "8-0", "reset": false, "events": [{"scope": "everything", "soft": false, "at_ms": 1000000001}]}"#,
     );
     assert!(!one.is_hit(2, "/"));
     assert!(!two.is_hit(2, "/other"), "told before its next look-up");
@@ -969,17 +990,19 @@ fn who_takes_over_following_goes_on_where_the_other_stopped() {
     one.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
     envoy.borrow_mut().now += 10_000;
     two.vm.on_tick();
-    assert_eq!(two.polls(), ["/v1/events?wait_ms=20000&after=7-0"]);
+    assert_eq!(two.polls(), ["wait_ms=1250&after=7-0"]);
     one.hear(r#"{"cursor": "9-0", "reset": false, "events": []}"#);
     assert_eq!(one.polls().len(), 2, "it has lost its place and asks no more");
 }
 
 #[test]
 fn a_follower_that_is_too_far_behind_empties_level_1() {
-    let mut worker = Worker::new(&envoy(), 1);
-    worker.fetch(1, "/");
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
     worker.vm.on_tick();
     worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    envoy.borrow_mut().now += 1;
+    worker.fetch(1, "/");
     assert!(worker.is_hit(2, "/"));
     worker.hear(r#"{"cursor": "9-0", "reset": true, "events": []}"#);
     assert!(!worker.is_hit(3, "/"));
@@ -997,5 +1020,164 @@ fn a_poll_that_fails_is_tried_again_later_from_the_same_place() {
     assert_eq!(worker.polls().len(), 2, "not at once");
     envoy.borrow_mut().now += 600;
     worker.vm.on_tick();
-    assert_eq!(worker.polls()[2], "/v1/events?wait_ms=20000&after=7-0");
+    assert_eq!(worker.polls()[2], "wait_ms=1250&after=7-0");
+}
+
+/// Paths and contents of what was sent to the store beside look-ups and polls.
+fn told(worker: &Worker, path: &str) -> Vec<String> {
+    let told = worker.host.told.borrow();
+    let sent = told.sent.iter().filter(|(_, _, head, _)| head.get(":path") == Some(path.as_bytes()));
+    sent.map(|(.., body)| String::from_utf8_lossy(body).into_owned()).collect()
+}
+
+#[test]
+fn what_was_stored_before_the_first_purge_was_heard_is_not_used() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.fetch(1, "/");
+    worker.vm.on_tick();
+    worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    assert!(!worker.is_hit(2, "/"), "what was purged before is not known");
+}
+
+#[test]
+fn a_poll_that_went_with_its_root_is_made_again_by_another() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.vm.on_root(1);
+    worker.vm.on_tick();
+    worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    assert_eq!(worker.polls().len(), 2);
+    // The configuration is swapped: Envoy deletes the old root and answers none of its calls.
+    worker.vm.on_root_gone(1);
+    worker.vm.on_root(2);
+    worker.vm.on_tick();
+    worker.host.common.borrow_mut().now += 600;
+    worker.vm.on_tick();
+    assert_eq!(worker.polls()[2], "wait_ms=1250&after=7-0");
+}
+
+#[test]
+fn a_poll_that_envoy_never_answers_is_given_up() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.vm.on_tick();
+    for _ in 0..2 {
+        worker.host.common.borrow_mut().now += 10_000;
+        worker.vm.on_tick();
+    }
+    assert_eq!(worker.polls().len(), 2);
+}
+
+#[test]
+fn who_hears_nothing_for_a_while_validates_what_is_older_than_that() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.vm.on_tick();
+    worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    envoy.borrow_mut().now += 1;
+    worker.fetch(1, "/");
+    envoy.borrow_mut().now += 4_990;
+    assert!(worker.is_hit(2, "/"), "within the time it is believed");
+    envoy.borrow_mut().now += 9_000;
+    assert!(!worker.is_hit(3, "/"), "it may have been purged since");
+    worker.vm.on_done(3);
+    // What is fetched now answers for as long again: the origin was asked.
+    worker.fetch(4, "/other");
+    assert!(worker.is_hit(5, "/other"));
+    worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    worker.vm.on_tick();
+    assert!(!worker.is_hit(6, "/"), "heard up to when the poll was sent, not to now");
+    worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+    assert!(worker.is_hit(7, "/"), "all is heard again, and nothing had been purged");
+}
+
+#[test]
+fn an_invalidation_is_told_to_the_store_until_it_accepts_it() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.request(1, "PUT", "/a");
+    worker.respond(1, "204", &[], b"");
+    worker.vm.on_done(1);
+    worker.vm.on_queue_ready();
+    let sent = told(&worker, "/v1/invalidate");
+    assert_eq!(sent.len(), 1);
+    let fail = |worker: &mut Worker| {
+        let token = {
+            let mut told = worker.host.told.borrow_mut();
+            told.call_response = Fields::from_pairs([(":status", "503")]);
+            told.sent.iter().rev().find(|(_, _, head, _)| head.get(":path") == Some(b"/v1/invalidate")).unwrap().0
+        };
+        worker.vm.on_call_response(token, 1, 0);
+    };
+    fail(&mut worker);
+    worker.vm.on_tick();
+    assert_eq!(told(&worker, "/v1/invalidate").len(), 1, "not at once");
+    envoy.borrow_mut().now += 150;
+    worker.vm.on_tick();
+    assert_eq!(told(&worker, "/v1/invalidate"), [sent[0].clone(), sent[0].clone()]);
+    // Envoy answers nothing that a root sent that is gone.
+    worker.vm.on_root_gone(1);
+    worker.vm.on_tick();
+    envoy.borrow_mut().now += 300;
+    worker.vm.on_tick();
+    assert_eq!(told(&worker, "/v1/invalidate").len(), 3);
+    let token = worker.host.told.borrow().sent.last().unwrap().0;
+    worker.host.told.borrow_mut().call_response =
+        Fields::from_pairs([(":status", "204"), ("x-envoy-upstream-service-time", "1")]);
+    worker.vm.on_call_response(token, 2, 0);
+    envoy.borrow_mut().now += 60_000;
+    worker.vm.on_tick();
+    assert_eq!(told(&worker, "/v1/invalidate").len(), 3, "accepted: never again");
+}
+
+#[test]
+fn a_worker_that_was_stopped_for_a_while_knows_what_was_invalidated_meanwhile() {
+    for stopped_ms in [10_000, 70_000] {
+        let envoy = envoy();
+        let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+        one.believes_for_ever();
+        two.believes_for_ever();
+        two.fetch(1, "/");
+        one.request(1, "GET", "/elsewhere");
+        // The first thing that happens is a PUT at the one; the other's heart has not beaten for as long.
+        one.lives_on(stopped_ms);
+        one.request(2, "PUT", "/");
+        one.respond(2, "204", &[], b"");
+        assert!(!two.is_hit(2, "/"), "stopped for {stopped_ms} ms");
+    }
+}
+
+#[test]
+fn a_write_that_the_store_refuses_gives_its_lease_back() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.request(1, "GET", "/");
+    let token = {
+        let mut told = worker.host.told.borrow_mut();
+        told.call_response =
+            Fields::from_pairs([(":status", "201"), ("x-larder-fence", "0a"), ("x-envoy-upstream-service-time", "1")]);
+        told.sent.last().unwrap().0
+    };
+    worker.vm.on_call_response(token, 3, 0);
+    worker.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
+    worker.vm.on_done(1);
+    worker.vm.on_queue_ready();
+    let answer = |worker: &mut Worker, status: &str| {
+        let token = {
+            let mut told = worker.host.told.borrow_mut();
+            told.call_response = Fields::from_pairs([(":status", status), ("x-envoy-upstream-service-time", "1")]);
+            let writes = |head: &Fields| head.get(":path").is_some_and(|path| !path.starts_with(b"/v1/events"));
+            told.sent.iter().rev().find(|(_, _, head, _)| writes(head)).unwrap().0
+        };
+        worker.vm.on_call_response(token, 2, 0);
+    };
+    answer(&mut worker, "413");
+    assert!(worker.host.told.borrow().log.iter().any(|line| line.contains("LARDER_MAX_ENTRY_BYTES")));
+    worker.vm.on_tick();
+    worker.vm.on_queue_ready();
+    assert!(told(&worker, "/v1/release").concat().contains(r#""fence":"0a""#));
+    // A release that fails is tried again, until the lease has lapsed.
+    answer(&mut worker, "503");
+    envoy.borrow_mut().now += 600;
+    worker.vm.on_tick();
+    worker.vm.on_tick();
+    assert_eq!(told(&worker, "/v1/release").len(), 2);
 }

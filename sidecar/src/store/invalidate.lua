@@ -7,6 +7,8 @@ local clock = redis.call('TIME')
 local latest = clock[1] * 1000 + math.floor(clock[2] / 1000) + 1000
 local time = math.min(tonumber(ARGV[1]), latest)
 local number = function(n) return string.format('%.0f', n) end
+-- A script that begins with a DEL may write although Redis is full: what was invalidated has to be remembered.
+redis.call('DEL', base .. ':o')
 local index = redis.pcall('HKEYS', base .. ':i')
 if index.err then
   redis.call('DEL', base .. ':i')

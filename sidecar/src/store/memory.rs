@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use larder_cache_core::crowding::{self, Standing};
 use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::invalidation::no_later_than;
 use larder_cache_core::key::ALWAYS_SELECTING;
 use larder_cache_core::purge::Purge;
 use larder_cache_core::store_api::entry::{self, Entry, EntryMeta};
@@ -224,6 +225,14 @@ impl Store for Memory {
         marks.uncacheable.remove(&key);
         let mut variants = self.variants(&key, now);
         let renewed = variants.iter().position(|variant| variant.meta.selectors == entry.meta.selectors);
+        let is_later = |held: &Variant| {
+            let held = held.meta.request_time_ms;
+            // What comes from the future is not newer than anything.
+            held > entry.meta.request_time_ms && held <= no_later_than(held, clock::now())
+        };
+        if renewed.and_then(|at| variants.get(at)).is_some_and(is_later) {
+            return Ok(WriteAnswer::Fenced); // what is there was asked for later
+        }
         let uses = renewed.map(|at| variants.remove(at).uses).unwrap_or_default();
         uses.fetch_add(u32::from(renewed.is_some()), Ordering::Relaxed);
         while variants.len() >= self.max_variants.max(1) {

@@ -7,7 +7,7 @@
 //! larder:{<key hex>}:l             hash: lease → fence and its end             TTL: that of the longest lease
 //! larder:{<key hex>}:u             string: responses are not storable          TTL: as told
 //! larder:{<key hex>}:x             string: when it was invalidated             TTL: 10 minutes
-//! larder:{purges}:marks            hash: tag, prefix or everything → times     TTL: a year and a day
+//! larder:{purges}:marks            hash: tag, prefix, everything → times; @since TTL: a year and a day
 //! larder:{purges}:log              stream: the last purges                     TTL: a day
 //! ```
 //!
@@ -25,7 +25,7 @@ use redis::{Script, ScriptInvocation, Value};
 use serde_json::json;
 
 use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store};
-use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
+use crate::purging::Purges;
 
 mod dial;
 mod follow;
@@ -55,7 +55,6 @@ pub struct Redis {
     write: Script,
     release: Script,
     invalidate: Script,
-    announce: Script,
 }
 
 /// What lies under a key beside its variants: index, leases, mark, time of the last invalidation, probe of room.
@@ -100,7 +99,6 @@ impl Redis {
             write: Script::new(include_str!("write.lua")),
             release: Script::new(include_str!("release.lua")),
             invalidate: Script::new(include_str!("invalidate.lua")),
-            announce: Script::new(include_str!("announce.lua")),
         })
     }
 
@@ -217,23 +215,10 @@ impl Store for Redis {
         Ok(())
     }
 
-    async fn announce(&self, purge: &Purge, _: &Purges) -> Result<(), Fault> {
-        let json = serde_json::to_string(purge).map_err(|error| Fault(error.to_string()))?;
-        let mut invocation = self.announce.prepare_invoke();
-        invocation
-            .key(purges::marks_key(&self.namespace))
-            .key(purges::log_key(&self.namespace))
-            .arg(purges::mark_name(&purge.scope).unwrap_or_default())
-            .arg(u8::from(purge.soft))
-            .arg(purge.at_ms.as_millis())
-            .arg(json)
-            .arg(MAX_MARKS)
-            .arg(LOG_LENGTH)
-            .arg(purges::MARKS_LIFE_MS)
-            .arg(purges::LOG_LIFE_MS)
-            .arg(self.channel())
-            .arg(purges::NEWS);
-        self.run(&invocation).await.map(drop)
+    async fn announce(&self, purge: &Purge, purges: &Purges) -> Result<(), Fault> {
+        let id = purges::announce(&self.link, &self.namespace, purge).await;
+        purges.expect(id.map_err(|error| Fault(error.to_string()))?);
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), Fault> {

@@ -33,6 +33,12 @@ if not holds or (invalidated and tonumber(ARGV[2]) <= invalidated) then
 end
 
 local index, variant = base .. ':i', base .. ':v:' .. ARGV[3]
+-- What is there was asked for later: a fetch without a lease may end after one that began after it.
+local known = redis.pcall('HGET', variant, 'request_time_ms')
+if type(known) == 'string' and (tonumber(known) or 0) > tonumber(ARGV[2]) then
+  redis.call('PUBLISH', ARGV[7], ARGV[8])
+  return 0
+end
 if redis.call('TYPE', index).ok ~= 'hash' then redis.call('DEL', index) end
 redis.call('DEL', variant, base .. ':u')
 -- Whoever holds a lease now waits for what is here already.

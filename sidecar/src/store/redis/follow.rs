@@ -5,10 +5,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use larder_cache_core::store_api::KeyDigest;
 use redis::Value;
-use tokio::time::timeout;
+use redis::aio::PubSub;
+use tokio::time::{Instant, timeout};
 
 use super::pause::Pause;
-use super::purges::{NEWS, catch_up, load_marks};
+use super::purges::{NEWS, catch_up, keep_marks, load_marks, watch_envoys};
 use super::{Link, wake_channel};
 use crate::purging::Purges;
 use crate::store::Fault;
@@ -18,56 +19,99 @@ use crate::waiting::Waiting;
 const UNASKED: Duration = Duration::from_secs(1);
 /// A channel that is silent has to answer a `PING` within so long.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// How often the log is read while the channel is not to be had, and how many times before that is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+const READINGS: usize = 25;
 
-/// Follows the wake channel for as long as the process lives; while it is broken, waiters look again on their own.
+/// Follows the other sidecars for as long as the process lives. Where the channel is not to be had (a broken connection, a
+/// user that may not SUBSCRIBE), waiters look again on their own, and the log is read now and then.
 pub async fn follow(link: Link, namespace: String, waiting: Waiting, purges: Purges) {
+    let follower = Follower { link, namespace, waiting, purges };
     let mut pause = Pause::default();
     loop {
-        let begun = tokio::time::Instant::now();
-        match hear(&link, &namespace, &waiting, &purges).await {
-            Ok(()) => {}
-            Err(fault) => tracing::debug!(%fault, "the wake channel is not heard"),
+        let begun = Instant::now();
+        // Each ends at its first fault.
+        let ended = match follower.subscribe().await {
+            Ok(channel) => follower.listen(channel).await,
+            Err(_) => follower.read_now_and_then().await,
+        };
+        if let Err(fault) = ended {
+            tracing::debug!(%fault, "the other sidecars are not heard");
         }
-        waiting.set_followed(false);
+        follower.waiting.set_followed(false);
         tokio::time::sleep(pause.next(Some(begun.elapsed()))).await;
     }
 }
 
-/// Listens until the channel breaks or commands go to another server.
-async fn hear(link: &Link, namespace: &str, waiting: &Waiting, purges: &Purges) -> Result<(), Fault> {
-    let mut pubsub = link.pubsub().await?;
-    let subscribed = timeout(SIGN_OF_LIFE, pubsub.subscribe(wake_channel(namespace))).await;
-    subscribed.map_err(|_| silent())?.map_err(|error| Fault(error.to_string()))?;
-    load(link, namespace, purges).await?;
-    let number = link.number();
-    waiting.set_followed(true);
-    waiting.wake_all();
-    let (mut sink, mut messages) = pubsub.split();
-    while link.number() == number {
-        let payload = match timeout(UNASKED, messages.next()).await {
-            Ok(Some(message)) => message.get_payload::<String>().unwrap_or_default(),
-            Ok(None) => return Ok(()),
-            Err(_) => {
-                let answer = timeout(SIGN_OF_LIFE, sink.ping::<Value>()).await;
-                answer.map_err(|_| silent())?.map_err(|error| Fault(error.to_string()))?;
-                NEWS.to_owned()
-            }
-        };
-        if payload == NEWS {
-            catch_up(link, namespace, purges).await?;
-        } else if let Some(key) = KeyDigest::parse(&payload) {
-            waiting.wake(&key);
-        }
+struct Follower {
+    link: Link,
+    namespace: String,
+    waiting: Waiting,
+    purges: Purges,
+}
+
+impl Follower {
+    async fn subscribe(&self) -> Result<PubSub, Fault> {
+        let mut channel = self.link.pubsub().await?;
+        let subscribed = timeout(SIGN_OF_LIFE, channel.subscribe(wake_channel(&self.namespace))).await;
+        subscribed.map_err(|_| silent())?.map_err(|error| Fault(error.to_string()))?;
+        Ok(channel)
     }
-    Ok(())
+
+    /// Reads all that was purged. From then on this process vouches for what it gives out.
+    async fn catch_up(&self) -> Result<(), Fault> {
+        let asked = Instant::now();
+        if self.purges.vouches() {
+            keep_marks(&self.link, &self.namespace, &self.purges).await?;
+        } else {
+            // Marks first, then the log: a purge made in between is in both.
+            load_marks(&self.link, &self.namespace, &self.purges).await?;
+        }
+        watch_envoys(&self.link, &self.namespace, &self.purges).await?;
+        catch_up(&self.link, &self.namespace, &self.purges).await?;
+        self.purges.heard_everything(asked);
+        Ok(())
+    }
+
+    /// Listens until the channel breaks or commands go to another server.
+    async fn listen(&self, channel: PubSub) -> Result<(), Fault> {
+        self.catch_up().await?;
+        let number = self.link.number();
+        self.waiting.set_followed(true);
+        self.waiting.wake_all();
+        let (mut sink, mut messages) = channel.split();
+        let mut asked = Instant::now();
+        while self.link.number() == number {
+            let payload = match tokio::time::timeout_at(asked + UNASKED, messages.next()).await {
+                Ok(Some(message)) => message.get_payload::<String>().unwrap_or_default(),
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    let answer = timeout(SIGN_OF_LIFE, sink.ping::<Value>()).await;
+                    answer.map_err(|_| silent())?.map_err(|error| Fault(error.to_string()))?;
+                    NEWS.to_owned()
+                }
+            };
+            if let Some(key) = KeyDigest::parse(&payload) {
+                self.waiting.wake(&key);
+            }
+            // Wakes may come without a pause; the log has its time all the same.
+            if payload == NEWS || asked.elapsed() >= UNASKED {
+                asked = Instant::now();
+                self.catch_up().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_now_and_then(&self) -> Result<(), Fault> {
+        for _ in 0..READINGS {
+            self.catch_up().await?;
+            tokio::time::sleep(AGAIN).await;
+        }
+        Ok(())
+    }
 }
 
 fn silent() -> Fault {
     Fault("the wake channel does not answer".to_owned())
-}
-
-/// Marks first, then the log: a purge made in between is in both.
-pub(super) async fn load(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
-    load_marks(link, namespace, purges).await?;
-    catch_up(link, namespace, purges).await
 }

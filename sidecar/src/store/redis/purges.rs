@@ -1,13 +1,18 @@
 //! Where purges lie in Redis, and how they are read back.
 
-use super::Link;
-use crate::purging::{LOG_LENGTH, Purges};
-use crate::store::Fault;
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::purge::{Purge, Scope};
+use redis::{Script, Value};
+
+use super::Link;
+use super::wake_channel;
+use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
+use crate::sessions::{LAPSE, News};
+use crate::store::Fault;
 
 /// On the wake channel: there is a new purge in the log. Anything else there is a key.
 pub(super) const NEWS: &str = "purge";
+const LOST_PURGES: &str = "Redis has lost purges that it had taken";
 /// A year, the longest life of an entry, and a day.
 pub(super) const MARKS_LIFE_MS: u64 = 366 * 86_400_000;
 /// Whoever is further behind starts anew.
@@ -20,6 +25,36 @@ pub(super) fn marks_key(namespace: &str) -> String {
 pub(super) fn log_key(namespace: &str) -> String {
     format!("{namespace}:{{purges}}:log")
 }
+
+/// Never there; a script that begins with dropping it may write although Redis is full.
+pub(super) fn unused_key(namespace: &str) -> String {
+    format!("{namespace}:{{purges}}:unused")
+}
+
+fn envoys_key(namespace: &str) -> String {
+    format!("{namespace}:{{purges}}:envoys")
+}
+
+/// Tells which Envoys follow here. Where one that forwarded unsafe requests is lost, what it would have told is not known:
+/// what was stored before now is distrusted.
+pub(super) async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
+    let script = Script::new(include_str!("../envoys.lua"));
+    let mut invocation = script.prepare_invoke();
+    invocation.key(envoys_key(namespace)).key(unused_key(namespace)).arg(LAPSE.as_millis() as u64);
+    for news in purges.sessions().news() {
+        match news {
+            News::Follows(envoy, writes) => invocation.arg(envoy).arg(u8::from(writes)),
+            News::Left(envoy) => invocation.arg(envoy).arg("-"),
+        };
+    }
+    if read::<u64>(link.run(&invocation).await?)? > 0 {
+        distrust(link, namespace, purges, "an Envoy that forwarded unsafe requests was lost").await?;
+    }
+    Ok(())
+}
+
+/// The field that says since when the marks are whole. Without it some may be missing.
+const SINCE: &str = "@since";
 
 /// The mark's field; a purge of a key leaves none.
 pub(super) fn mark_name(scope: &Scope) -> Option<String> {
@@ -45,21 +80,92 @@ fn purges_of(name: &str, times: &str) -> Option<[Purge; 2]> {
     Some([purge(false, hard)?, purge(true, soft)?])
 }
 
-/// Reads all marks.
+/// Remembers a purge, and tells every sidecar. Gives its place in the log.
+pub(super) async fn announce(link: &Link, namespace: &str, purge: &Purge) -> Result<String, Fault> {
+    let json = serde_json::to_string(purge).map_err(|error| Fault(error.to_string()))?;
+    let script = Script::new(include_str!("../announce.lua"));
+    let mut invocation = script.prepare_invoke();
+    invocation
+        .key(marks_key(namespace))
+        .key(log_key(namespace))
+        .key(unused_key(namespace))
+        .arg(mark_name(&purge.scope).unwrap_or_default())
+        .arg(u8::from(purge.soft))
+        .arg(purge.at_ms.as_millis())
+        .arg(json)
+        .arg(MAX_MARKS)
+        .arg(LOG_LENGTH)
+        .arg(MARKS_LIFE_MS)
+        .arg(LOG_LIFE_MS)
+        .arg(wake_channel(namespace))
+        .arg(NEWS);
+    read(link.run(&invocation).await?)
+}
+
+fn read<T: redis::FromRedisValue>(value: Value) -> Result<T, Fault> {
+    redis::from_redis_value(value).map_err(|_| Fault("Redis answered something else than was asked for".to_owned()))
+}
+
+/// Reads all marks. Where they are gone, or were never there, nothing is known of what was purged: then everything
+/// requested until now is purged.
 pub(super) async fn load_marks(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
-    let marks: Vec<(String, String)> = link.query(redis::cmd("HGETALL").arg(marks_key(namespace))).await?;
-    let read = marks.iter().filter_map(|(name, times)| purges_of(name, times)).flatten();
-    for purge in read.filter(|purge| purge.at_ms > Timestamp::default()) {
-        purges.mark(&purge);
+    if merge_marks(link, namespace, &[everything(purges)], purges).await? {
+        tracing::info!("no marks of purges were found; what was stored before now is not used");
     }
     Ok(())
 }
 
+/// Puts the marks back that this process remembers, should they be gone: marks are keys like any other, and Redis may evict
+/// them. Also keeps them and the log from ending by themselves.
+pub(super) async fn keep_marks(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
+    let (marks, log) = (marks_key(namespace), log_key(namespace));
+    if link.query::<bool>(redis::cmd("HEXISTS").arg(&marks).arg(SINCE)).await? {
+        link.query::<i64>(redis::cmd("PEXPIRE").arg(&marks).arg(MARKS_LIFE_MS)).await?;
+        return link.query::<i64>(redis::cmd("PEXPIRE").arg(&log).arg(LOG_LIFE_MS)).await.map(drop);
+    }
+    tracing::warn!("the marks of purges were evicted or lost; they are put back");
+    merge_marks(link, namespace, &purges.all_marks(), purges).await.map(drop)
+}
+
+/// A purge of everything requested until now.
+fn everything(purges: &Purges) -> Purge {
+    Purge { scope: Scope::Everything, soft: false, at_ms: purges.clock().now() }
+}
+
+/// Adds `own` marks where Redis has lost them, and reads all that are there then. Says whether it had.
+async fn merge_marks(link: &Link, namespace: &str, own: &[Purge], purges: &Purges) -> Result<bool, Fault> {
+    let script = Script::new(include_str!("../marks.lua"));
+    let mut invocation = script.prepare_invoke();
+    invocation.key(marks_key(namespace)).key(log_key(namespace)).key(unused_key(namespace));
+    invocation.arg(purges.clock().now().as_millis()).arg(MARKS_LIFE_MS).arg(LOG_LIFE_MS);
+    for purge in own {
+        let (hard, soft) = if purge.soft { (0, purge.at_ms.as_millis()) } else { (purge.at_ms.as_millis(), 0) };
+        invocation.arg(mark_name(&purge.scope).unwrap_or_default()).arg(hard).arg(soft);
+    }
+    let reply = link.run(&invocation).await?;
+    let (lost, marks): (bool, Vec<(String, String)>) = read_marks(reply)?;
+    let read = marks.iter().filter_map(|(name, times)| purges_of(name, times)).flatten();
+    for purge in read.filter(|purge| purge.at_ms > Timestamp::default()) {
+        purges.mark(&purge);
+    }
+    Ok(lost)
+}
+
+/// The script's answer: whether there were no marks, and the marks.
+fn read_marks(reply: Value) -> Result<(bool, Vec<(String, String)>), Fault> {
+    let Value::Array(mut items) = reply else { return read(reply) };
+    let marks = items.split_off(1.min(items.len()));
+    let lost: Vec<bool> = read(Value::Array(items))?;
+    Ok((lost.contains(&true), read(Value::Array(marks))?))
+}
+
 type Record = (String, Vec<(String, String)>);
 
-/// Appends what is new in the log. Where the place in it is lost, the log begins anew at its end.
+/// Appends what is new in the log. Where the place in it is lost, the log begins anew at its end; and where Redis has lost
+/// what it had told before (a failover, an old snapshot), what was stored before now is purged, for a purge may be lost too.
 pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let log = log_key(namespace);
+    let expected = purges.expected();
     loop {
         let last = purges.cursor();
         // The last one known comes along: if it is still there, nothing between was lost.
@@ -69,11 +175,7 @@ pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> R
         let records: Vec<Record> = link.query(&xrange).await?;
         let known = last == EMPTY || records.first().is_some_and(|(id, _)| *id == last);
         if !known {
-            let mut xrevrange = redis::cmd("XREVRANGE");
-            xrevrange.arg(&log).arg("+").arg("-").arg("COUNT").arg(1);
-            let newest: Vec<Record> = link.query(&xrevrange).await?;
-            purges.begin_at(newest.first().map_or_else(|| EMPTY.to_owned(), |(id, _)| id.clone()));
-            return Ok(());
+            return begin_anew(link, namespace, purges, &last).await;
         }
         let fresh: Vec<&Record> = records.iter().filter(|(id, _)| *id != last).collect();
         let all = fresh.len() < LOG_LENGTH - 1;
@@ -83,9 +185,55 @@ pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> R
             }
         }
         if all {
-            return Ok(());
+            let here = purges.cursor();
+            return match expected {
+                Some(own) if is_later(&own, &here) => distrust(link, namespace, purges, LOST_PURGES).await,
+                _ => Ok(()),
+            };
         }
     }
+}
+
+/// Whatever was stored before now may have been purged without anybody's knowing.
+async fn distrust(link: &Link, namespace: &str, purges: &Purges, why: &str) -> Result<(), Fault> {
+    tracing::warn!("{why}; what was stored before now is not used");
+    let everything = everything(purges);
+    purges.mark(&everything);
+    announce(link, namespace, &everything).await.map(|id| purges.expect(id))
+}
+
+/// Begins at the log's end, and finds out what the lost place means.
+async fn begin_anew(link: &Link, namespace: &str, purges: &Purges, last: &str) -> Result<(), Fault> {
+    let log = log_key(namespace);
+    let end = |command: &str, (from, to)| {
+        let mut range = redis::cmd(command);
+        range.arg(&log).arg(from).arg(to).arg("COUNT").arg(1);
+        range
+    };
+    let oldest: Vec<Record> = link.query(&end("XRANGE", ("-", "+"))).await?;
+    let newest: Vec<Record> = link.query(&end("XREVRANGE", ("+", "-"))).await?;
+    let length: usize = link.query(redis::cmd("XLEN").arg(&log)).await?;
+    let begins_later = oldest.first().is_some_and(|(id, _)| is_later(id, last));
+    // A full log drops its oldest: then the marks say all that was dropped.
+    let dropped = begins_later && length >= LOG_LENGTH;
+    if !last.is_empty() {
+        if dropped {
+            load_marks(link, namespace, purges).await?;
+        } else {
+            distrust(link, namespace, purges, LOST_PURGES).await?;
+        }
+    }
+    purges.begin_at(newest.first().map_or_else(|| EMPTY.to_owned(), |(id, _)| id.clone()));
+    Ok(())
+}
+
+/// Whether a record's id (`milliseconds-number`) comes after another's.
+fn is_later(id: &str, than: &str) -> bool {
+    let parts = |id: &str| {
+        let (millis, number) = id.split_once('-')?;
+        Some((millis.parse::<u64>().ok()?, number.parse::<u64>().ok()?))
+    };
+    parts(id) > parts(than)
 }
 
 /// The cursor of an empty log.

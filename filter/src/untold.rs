@@ -1,0 +1,222 @@
+//! Invalidations that the store has not accepted yet.
+//!
+//! What was answered as invalidated must not come back from the store, nor live on in another Envoy. So each is kept until
+//! the store says that it has it, however long that takes, and tried again after a pause. They are joined by key; where
+//! there are more than can be kept, they become one of everything.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use larder_cache_core::collapse::message::Message;
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::key::PrimaryKey;
+use larder_cache_core::store_api::{INVALIDATE_PATH, Invalidate};
+
+use crate::config::Config;
+use crate::host::Host;
+use crate::metrics;
+use crate::store_client::{head, json};
+use crate::vm::{Call, Purpose, Vm};
+
+/// Bytes of keys that are kept; beyond it they become one invalidation of everything.
+const MAX_BYTES: usize = 1 << 20;
+/// How long the store may take to accept, in milliseconds.
+const TIMEOUT_MS: u64 = 2_000;
+/// Pauses after a failure, in milliseconds: the first, doubled up to the last.
+const PAUSES_MS: (u64, u64) = (100, 1_000);
+/// How often this Envoy's workers are reminded of what the store has not accepted, in milliseconds: they forget after a
+/// while, and might then take it from the store.
+const REMIND_MS: u64 = 20_000;
+
+/// What the store has yet to be told.
+#[derive(Debug, Default)]
+pub(crate) struct Untold {
+    keys: HashMap<PrimaryKey, Timestamp>,
+    bytes: usize,
+    everything: Option<Timestamp>,
+    /// What a call under way tells.
+    under_way: Option<Invalidate>,
+    /// The store that is told.
+    config: Option<Rc<Config>>,
+    not_before: Timestamp,
+    pause_ms: u64,
+    reminded: Timestamp,
+}
+
+impl Untold {
+    /// Keeps these until the store has them.
+    pub(crate) fn add(&mut self, config: &Rc<Config>, keys: &[PrimaryKey], now: Timestamp) {
+        self.config = Some(config.clone());
+        for key in keys {
+            if self.keys.insert(key.clone(), now).is_none() {
+                self.bytes += key.as_bytes().len();
+            }
+        }
+        if self.bytes > MAX_BYTES {
+            self.keys.clear();
+            self.bytes = 0;
+            self.everything = Some(now);
+        }
+    }
+
+    /// What is to be told now, if anything.
+    fn next(&mut self, now: Timestamp) -> Option<Invalidate> {
+        if self.under_way.is_some() || now < self.not_before || (self.keys.is_empty() && self.everything.is_none()) {
+            return None;
+        }
+        let next = match self.everything {
+            Some(time) => Invalidate { keys: Vec::new(), everything: true, now_ms: time },
+            None => {
+                let keys: Vec<PrimaryKey> = self.keys.keys().take(Invalidate::MAX_KEYS).cloned().collect();
+                // All of a batch is dated by its latest: what was requested before is concerned by either.
+                let latest = keys.iter().filter_map(|key| self.keys.get(key)).max().copied().unwrap_or(now);
+                Invalidate { keys, everything: false, now_ms: latest }
+            }
+        };
+        self.under_way = Some(next.clone());
+        Some(next)
+    }
+
+    /// The store has it.
+    fn accepted(&mut self) {
+        self.pause_ms = 0;
+        let Some(told) = self.under_way.take() else { return };
+        self.everything = self.everything.filter(|time| !told.everything || *time > told.now_ms);
+        for key in &told.keys {
+            if self.keys.get(key).is_some_and(|time| *time <= told.now_ms) {
+                self.keys.remove(key);
+                self.bytes -= key.as_bytes().len();
+            }
+        }
+    }
+
+    /// The store does not have it, as far as is known.
+    fn refused(&mut self, now: Timestamp) {
+        self.under_way = None;
+        self.pause_ms = (self.pause_ms * 2).clamp(PAUSES_MS.0, PAUSES_MS.1);
+        self.not_before = now.plus_millis(self.pause_ms);
+    }
+
+    /// What the workers are to be reminded of, now and then.
+    fn reminder(&mut self, now: Timestamp) -> Vec<Message> {
+        if (self.keys.is_empty() && self.everything.is_none()) || now.millis_since(self.reminded) < REMIND_MS {
+            return Vec::new();
+        }
+        self.reminded = now;
+        let keys = self.keys.iter().map(|(key, time)| Message::Invalidate(key.clone(), *time));
+        keys.chain(self.everything.map(Message::Forget)).collect()
+    }
+}
+
+impl<H: Host> Vm<H> {
+    /// Tells the store the next of them, if its time has come.
+    pub(crate) fn tell_invalidations(&mut self) {
+        let now = self.host.now();
+        let Some(config) = self.untold.config.clone() else { return };
+        while let Some(message) = self.untold.next(now) {
+            let head = head(&config, "POST", INVALIDATE_PATH);
+            match self.host.call(&config.store_cluster, &head, &json(&message), TIMEOUT_MS) {
+                Ok(token) => {
+                    let (holds, config, root) = (None, config.clone(), self.root);
+                    self.calls.insert(token, Call { purpose: Purpose::Invalidate, holds, config, sent: now, root });
+                }
+                Err(_) => self.untold.refused(now),
+            }
+        }
+    }
+
+    /// The store has answered, or nobody has.
+    pub(crate) fn on_invalidations_told(&mut self, accepted: bool, now: Timestamp) {
+        if accepted {
+            self.untold.accepted();
+            self.go_on_later();
+        } else {
+            self.metrics.event(metrics::STORE_FAULTS);
+            self.untold.refused(now);
+        }
+    }
+
+    /// On tick: this Envoy's workers do not forget what the store has not accepted.
+    pub(crate) fn remind_of_untold(&mut self, now: Timestamp) {
+        for message in self.untold.reminder(now) {
+            match &message {
+                Message::Invalidate(key, time) => self.l1.invalidate(key, *time, now),
+                Message::Forget(time) => self.l1.clear(*time, now),
+                _ => {}
+            }
+            self.tell_peers(&message, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn key(path: &str) -> PrimaryKey {
+        PrimaryKey::new(b"n", b"http", b"a", path.as_bytes())
+    }
+
+    fn untold(paths: &[&str]) -> Untold {
+        let config = Rc::new(Config::parse(b"{}").unwrap());
+        let mut untold = Untold::default();
+        untold.add(&config, &paths.iter().map(|path| key(path)).collect::<Vec<_>>(), at(10));
+        untold
+    }
+
+    #[test]
+    fn an_invalidation_is_told_until_the_store_has_it() {
+        let mut untold = untold(&["/a"]);
+        let told = untold.next(at(10)).unwrap();
+        assert_eq!((told.keys.as_slice(), told.now_ms), ([key("/a")].as_slice(), at(10)));
+        assert_eq!(untold.next(at(11)), None, "one call at a time");
+        untold.refused(at(11));
+        assert_eq!(untold.next(at(110)), None, "after a pause");
+        assert_eq!(untold.next(at(111)), Some(told));
+        untold.accepted();
+        assert_eq!(untold.next(at(9_999)), None);
+    }
+
+    #[test]
+    fn one_that_comes_while_another_is_told_is_told_too() {
+        let mut untold = untold(&["/a"]);
+        untold.next(at(10)).unwrap();
+        let config = untold.config.clone().unwrap();
+        untold.add(&config, &[key("/a")], at(20));
+        untold.accepted();
+        assert_eq!(untold.next(at(20)).unwrap().now_ms, at(20));
+    }
+
+    #[test]
+    fn more_than_can_be_kept_becomes_one_of_everything() {
+        let mut untold = untold(&[]);
+        let config = untold.config.clone().unwrap();
+        for n in 0..40_u64 {
+            untold.add(&config, &[key(&format!("/{n}{}", "x".repeat(40_000)))], at(n));
+        }
+        assert!(untold.bytes <= MAX_BYTES);
+        let told = untold.next(at(50)).unwrap();
+        assert!(told.everything && told.keys.is_empty());
+        untold.accepted();
+        assert!(!untold.next(at(50)).unwrap().everything, "then those that came later");
+    }
+
+    #[test]
+    fn pauses_grow_and_end_with_success() {
+        let mut untold = untold(&["/a"]);
+        let mut now = 10;
+        for pause in [100, 200, 400, 800, 1_000, 1_000] {
+            untold.next(at(now)).unwrap();
+            untold.refused(at(now));
+            assert_eq!(untold.not_before, at(now + pause));
+            now += pause;
+        }
+        untold.next(at(now)).unwrap();
+        untold.accepted();
+        assert_eq!(untold.pause_ms, 0);
+    }
+}

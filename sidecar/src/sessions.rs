@@ -1,0 +1,162 @@
+//! Which Envoys follow, and which of them are gone with something untold.
+//!
+//! An Envoy that forwards unsafe requests may have answered one while it could not reach the store, and die before it could.
+//! Nobody can know what it would have told. So when such an Envoy is not heard of for [`LAPSE`], whatever was stored until
+//! then is distrusted, once. An Envoy whose connection closes while it is being served has told everything: an end in peace
+//! costs nothing.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// After how long without a poll an Envoy counts as lost.
+pub const LAPSE: Duration = Duration::from_secs(5);
+/// More Envoys than this are not kept apart: a newcomer is not watched.
+const MOST: usize = 10_000;
+/// A poll that is broken off within its time and this was served to its end.
+const SLACK: Duration = Duration::from_millis(500);
+
+/// The Envoys that follow at this sidecar.
+#[derive(Debug, Default)]
+pub struct Sessions(Mutex<HashMap<String, Session>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    seen: Instant,
+    writes: bool,
+    left: bool,
+}
+
+/// What became of an Envoy since it was asked last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It follows; and whether it lately forwarded unsafe requests.
+    Follows(String, bool),
+    /// It has gone in peace.
+    Left(String),
+}
+
+/// A poll under way. Dropped before its end it means that the Envoy has closed the connection.
+#[derive(Debug)]
+pub struct Poll<'a> {
+    sessions: &'a Sessions,
+    envoy: &'a str,
+    until: Instant,
+    answered: bool,
+}
+
+impl Sessions {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Session>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An Envoy polls, for `wait` at most.
+    pub fn poll<'a>(&'a self, envoy: &'a str, writes: bool, wait: Duration) -> Poll<'a> {
+        let now = Instant::now();
+        let mut all = self.all();
+        if all.contains_key(envoy) || all.len() < MOST {
+            all.insert(envoy.to_owned(), Session { seen: now, writes, left: false });
+        }
+        Poll { sessions: self, envoy, until: now + wait + SLACK, answered: false }
+    }
+
+    /// What is to be told to a store that several sidecars share. Who has left, or was not seen for [`LAPSE`], is told of
+    /// once or not at all: the store notices who is missing.
+    pub fn news(&self) -> Vec<News> {
+        let mut all = self.all();
+        let news = all.iter().map(|(envoy, session)| match session.left {
+            true => News::Left(envoy.clone()),
+            false => News::Follows(envoy.clone(), session.writes),
+        });
+        let news = news.collect();
+        all.retain(|_, session| !session.left && session.seen.elapsed() < LAPSE / 2);
+        news
+    }
+
+    /// For a store of this process alone: whether an Envoy that forwards unsafe requests is lost. Each is told of once.
+    pub fn has_lost_a_writer(&self) -> bool {
+        let mut all = self.all();
+        let lost = |session: &Session| !session.left && session.seen.elapsed() >= LAPSE;
+        let writer = all.values().any(|session| lost(session) && session.writes);
+        all.retain(|_, session| !session.left && !lost(session));
+        writer
+    }
+}
+
+impl Poll<'_> {
+    /// It is answered.
+    pub fn answered(mut self) {
+        self.answered = true;
+        if let Some(session) = self.sessions.all().get_mut(self.envoy) {
+            session.seen = Instant::now();
+        }
+    }
+}
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        // Broken off late it proves nothing: this process may have been stopped meanwhile.
+        if !self.answered
+            && Instant::now() < self.until
+            && let Some(session) = self.sessions.all().get_mut(self.envoy)
+        {
+            session.left = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(1);
+
+    fn age(sessions: &Sessions, by: Duration) {
+        sessions.all().values_mut().for_each(|session| session.seen -= by);
+    }
+
+    #[test]
+    fn a_writer_that_is_not_heard_of_is_told_of_once() {
+        let sessions = Sessions::default();
+        sessions.poll("reader", false, WAIT).answered();
+        sessions.poll("writer", true, WAIT).answered();
+        assert!(!sessions.has_lost_a_writer());
+        age(&sessions, LAPSE);
+        assert!(sessions.has_lost_a_writer());
+        assert!(!sessions.has_lost_a_writer());
+    }
+
+    #[test]
+    fn who_only_reads_or_leaves_in_peace_costs_nothing() {
+        let sessions = Sessions::default();
+        sessions.poll("reader", false, WAIT).answered();
+        drop(sessions.poll("writer", true, WAIT));
+        age(&sessions, LAPSE);
+        assert!(!sessions.has_lost_a_writer());
+    }
+
+    #[test]
+    fn a_poll_broken_off_late_is_no_peaceful_end() {
+        let sessions = Sessions::default();
+        let mut poll = sessions.poll("writer", true, WAIT);
+        poll.until = Instant::now();
+        drop(poll);
+        age(&sessions, LAPSE);
+        assert!(sessions.has_lost_a_writer());
+    }
+
+    #[test]
+    fn news_is_who_follows_and_who_has_left() {
+        let sessions = Sessions::default();
+        sessions.poll("a", true, WAIT).answered();
+        drop(sessions.poll("b", true, WAIT));
+        let mut news = sessions.news();
+        news.sort_by_key(|news| format!("{news:?}"));
+        assert_eq!(news, [News::Follows("a".to_owned(), true), News::Left("b".to_owned())]);
+        age(&sessions, LAPSE / 2);
+        assert_eq!(sessions.news(), [News::Follows("a".to_owned(), true)], "once more at most");
+        assert_eq!(sessions.news(), []);
+    }
+}

@@ -1,0 +1,182 @@
+//! A sidecar vouches for what it gives out only while it has heard of all that was purged, whatever Redis loses.
+
+use std::time::Duration;
+
+use larder_cache_core::http_time::Timestamp;
+use larder_cache_core::purge::{Purge, Scope};
+use larder_cache_core::store_api::entry::{Entry, EntryMeta, VERSION, digest};
+use larder_cache_core::store_api::{KeyDigest, LookUp, LookUpAnswer, Selectors};
+use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
+use larder_sidecar::{Purged, Purges, Store, Waiting};
+use larder_stack::{RedisServer, eventually};
+
+const KEY: KeyDigest = KeyDigest([7; 32]);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Long ago.
+const THEN: Timestamp = Timestamp::from_millis(1_000_000);
+const FOREVER: Timestamp = Timestamp::from_millis(1 << 45);
+
+/// Requested at some time, and fresh for ever.
+fn entry(tag: &str, requested: Timestamp) -> Entry {
+    let meta = EntryMeta {
+        version: VERSION,
+        url: "http://a/".to_owned(),
+        status: 200,
+        headers: Vec::new(),
+        cache_type: "revalidate".to_owned(),
+        max_age: 5,
+        use_stale_upto: 5,
+        stale_while_revalidate: 0,
+        stale_if_error: 0,
+        etag: String::new(),
+        initial_age: 0,
+        must_revalidate: false,
+        no_cache: false,
+        public: false,
+        request_time_ms: requested,
+        response_time_ms: requested,
+        fresh_until_ms: FOREVER,
+        serve_stale_until_ms: FOREVER,
+        ttl_ms: 600_000,
+        selecting: Vec::new(),
+        selectors: Selectors::new(),
+        tags: vec![tag.to_owned()],
+        stale_from_ms: None,
+        part_first: None,
+        part_complete: None,
+        route: None,
+        body_length: 1,
+        digest: digest(b"x"),
+    };
+    Entry { meta, body: b"x".to_vec() }
+}
+
+async fn redis(url: String) -> Redis {
+    let settings = Settings {
+        url,
+        namespace: "t".to_owned(),
+        max_variants: 4,
+        timeout: Duration::from_secs(1),
+        seal: Seal::default(),
+        tls: larder_sidecar::store::redis::Tls::default(),
+    };
+    Redis::connect(settings).await.unwrap()
+}
+
+/// A sidecar that shares Redis with others, once it has heard of what they purged.
+async fn sidecar(url: String) -> Purged<Redis> {
+    let (store, purges) = (redis(url).await, Purges::shared());
+    tokio::spawn(follow(store.link(), "t".to_owned(), Waiting::default(), purges.clone()));
+    eventually(PATIENCE, || async { purges.vouches().then_some(()) }).await.expect("it hears");
+    Purged::new(store, purges)
+}
+
+async fn finds(store: &impl Store) -> bool {
+    let asked = LookUp { key: KEY, presented: Selectors::new(), now_ms: THEN, lease: None };
+    matches!(store.look_up(&asked).await.unwrap().answer, LookUpAnswer::Entry(_))
+}
+
+/// Of what was requested until now.
+fn of_tag(tag: &str, at: &Purged<Redis>) -> Purge {
+    Purge { scope: Scope::Tag(tag.to_owned()), soft: false, at_ms: at.purges().clock().now() }
+}
+
+/// Just now, and after this sidecar began.
+fn just_now(at: &Purged<Redis>) -> Timestamp {
+    at.purges().clock().now().plus_millis(1)
+}
+
+#[tokio::test]
+async fn before_the_marks_are_read_nothing_is_given_out() {
+    let server = RedisServer::start().await.unwrap();
+    let store = Purged::new(redis(server.url()).await, Purges::shared());
+    store.write(KEY, None, entry("news", THEN)).await.unwrap();
+    assert!(!finds(&store).await);
+    store.purges().heard_everything(tokio::time::Instant::now());
+    assert!(finds(&store).await);
+}
+
+#[tokio::test]
+async fn where_the_marks_are_gone_a_sidecar_that_starts_trusts_nothing_older() {
+    let server = RedisServer::start().await.unwrap();
+    // As a Redis without this sidecar's marks: evicted, or restored without them.
+    redis(server.url()).await.write(KEY, None, entry("news", THEN)).await.unwrap();
+    assert!(!finds(&sidecar(server.url()).await).await);
+}
+
+#[tokio::test]
+async fn marks_that_are_evicted_are_put_back_by_a_sidecar_that_runs() {
+    let server = RedisServer::start().await.unwrap();
+    let here = sidecar(server.url()).await;
+    here.purge(of_tag("news", &here)).await.unwrap();
+    server.cli(&["DEL", "t:{purges}:marks"]);
+    let back = || async { server.cli(&["HGET", "t:{purges}:marks", "tnews"]).contains(':').then_some(()) };
+    eventually(PATIENCE, back).await.expect("the mark is there again");
+    assert!(here.purges().vouches(), "nothing was lost for those who remember");
+}
+
+#[tokio::test]
+async fn where_redis_loses_what_it_had_told_nothing_older_is_given_out() {
+    let server = RedisServer::start().await.unwrap();
+    let (here, there) = (sidecar(server.url()).await, sidecar(server.url()).await);
+    here.write(KEY, None, entry("other", just_now(&here))).await.unwrap();
+    here.purge(of_tag("news", &here)).await.unwrap();
+    assert!(finds(&there).await);
+    // As after a failover to a replica that was behind: the log ends before what was told.
+    server.cli(&["DEL", "t:{purges}:log"]);
+    eventually(PATIENCE, || async { (!finds(&there).await).then_some(()) }).await.expect("it is distrusted");
+    let late = sidecar(server.url()).await;
+    assert!(!finds(&late).await, "one that starts later knows of it too");
+}
+
+#[tokio::test]
+async fn a_purge_that_a_full_redis_has_taken_holds() {
+    let server = RedisServer::start().await.unwrap();
+    let here = sidecar(server.url()).await;
+    here.write(KEY, None, entry("news", just_now(&here))).await.unwrap();
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert!(here.write(KeyDigest([8; 32]), None, entry("news", just_now(&here))).await.is_err(), "it is full");
+    for tag in ["a", "b", "news"] {
+        here.purge(of_tag(tag, &here)).await.unwrap();
+    }
+    here.invalidate(&[KeyDigest([9; 32])], just_now(&here), false).await.unwrap();
+    assert!(!finds(&sidecar(server.url()).await).await, "one that starts later knows of it");
+}
+
+#[tokio::test]
+async fn where_subscribing_is_not_allowed_purges_are_heard_all_the_same() {
+    let server = RedisServer::start().await.unwrap();
+    server.cli(&["ACL", "SETUSER", "deaf", "on", ">p", "~*", "&*", "+@all", "-subscribe", "-psubscribe"]);
+    let here = sidecar(server.url()).await;
+    let deaf = sidecar(server.url().replacen("redis://", "redis://deaf:p@", 1)).await;
+    here.write(KEY, None, entry("news", just_now(&here))).await.unwrap();
+    assert!(finds(&deaf).await);
+    here.purge(of_tag("news", &here)).await.unwrap();
+    eventually(PATIENCE, || async { (!finds(&deaf).await).then_some(()) }).await.expect("it hears");
+}
+
+#[tokio::test]
+async fn who_cannot_reach_redis_vouches_for_nothing_after_a_while() {
+    let server = RedisServer::start().await.unwrap();
+    let here = sidecar(server.url()).await;
+    drop(server);
+    eventually(PATIENCE, || async { (!here.purges().vouches()).then_some(()) }).await.expect("deaf");
+    assert!(!finds(&here).await, "and is no fault: nothing is found");
+}
+
+#[tokio::test]
+async fn where_an_envoy_that_wrote_is_lost_nothing_older_is_given_out() {
+    let server = RedisServer::start().await.unwrap();
+    let (here, there) = (sidecar(server.url()).await, sidecar(server.url()).await);
+    let wait = Duration::from_secs(1);
+    let lost = || async { (!finds(&there).await).then_some(()) };
+    // One that only reads is lost, and one that writes leaves in peace.
+    here.purges().sessions().poll("reader", false, wait).answered();
+    drop(here.purges().sessions().poll("leaver", true, wait));
+    there.write(KEY, None, entry("news", just_now(&there))).await.unwrap();
+    assert!(eventually(Duration::from_secs(7), lost).await.is_none(), "nothing is lost with them");
+    here.purges().sessions().poll("writer", true, wait).answered();
+    eventually(PATIENCE, lost).await.expect("nobody knows what it would have told");
+}
