@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::fields::{Fields, is_hop_by_hop, split_unquoted, trim};
+use crate::fields::{Fields, is_hop_by_hop, is_token, split_unquoted, trim};
 use crate::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, UNKEYED_FIELD};
 use crate::message::Request;
 use crate::store_api::entry::{narrow, widen};
@@ -43,7 +43,8 @@ impl Vary {
     pub fn of(response: &Fields) -> Self {
         let mut names: Vec<Vec<u8>> = Vec::new();
         for member in response.list("vary") {
-            if member == b"*" {
+            // What is no name cannot be compared, so no other request is known to match.
+            if member == b"*" || !is_token(member) {
                 return Self::Any;
             }
             let name = member.to_ascii_lowercase();
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_star_anywhere_means_that_nothing_matches() {
-        for value in [&["*"][..], &["a, *"], &["*, a"], &["a", "*"], &[" * "]] {
+        for value in [&["*"][..], &["a, *"], &["*, a"], &["a", "*"], &[" * "], &["\"a\""], &["a b"], &["a;q=1"]] {
             let pairs: Vec<_> = value.iter().map(|value| ("vary", *value)).collect();
             assert_eq!(Vary::of(&fields(&pairs)), Vary::Any, "{value:?}");
         }

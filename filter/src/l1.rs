@@ -1,7 +1,7 @@
 //! Level 1: stored responses in the VM's own memory, bounded in bytes.
 //!
 //! What this decides: what is dropped when the bound is reached (`quick_cache`'s scan-resistant S3-FIFO), how many variants
-//! a key has, and what was made untrue before it came ([`invalidations`]). What it leaves out: which variant answers; it
+//! a key has, and what was made untrue before it came (`invalidations`). What it leaves out: which variant answers; it
 //! hands out all of a key; and which variant leaves (`crowding`).
 
 use std::cell::Cell;

@@ -38,7 +38,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         expectation: "A client's PURGE, or what looks like one, flushes nothing.",
         setting: Setting::Safe,
         inputs: &[
-            "PURGE",
             "BAN",
             "GET > x-purge: 1",
             "GET > fastly-soft-purge: 1",

@@ -57,8 +57,8 @@ pub struct Redis {
     invalidate: Script,
 }
 
-/// What lies under a key beside its variants: index, leases, mark, time of the last invalidation, probe of room.
-const PARTS: [&str; 5] = ["i", "l", "u", "x", "o"];
+/// What lies under a key beside its variants: index, leases, mark, time of the last invalidation, probe of room, uses.
+const PARTS: [&str; 6] = ["i", "l", "u", "x", "o", "n"];
 
 /// How Redis is reached.
 #[derive(Clone, Debug)]
