@@ -194,7 +194,8 @@ impl Exchange {
         // Once the store has vouched for it, the very response that was distrusted may answer.
         let vouched_for = self.detail == Some(Detail::PurgesUnheard);
         let is_known = |known: &Arc<StoredResponse>| {
-            !is_news(known, &stored) && !(vouched_for && known.response_time == stored.response_time)
+            let is_the_same = known.response_time == stored.response_time;
+            !(is_news(known, &stored) || vouched_for && is_the_same)
         };
         if self.candidate.as_ref().is_some_and(is_known) {
             return false;
