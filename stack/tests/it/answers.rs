@@ -378,7 +378,7 @@ async fn a_part_is_completed_on_the_way_and_a_broken_promise_breaks_the_answer_o
             origin.script(path, move |request| {
                 vec![Step::Send(if request.contains("bytes=0-99999") { first.clone() } else { rest.clone() })]
             });
-            ask(&world, path, 1, &[("range", "bytes=0-99999")]).await;
+            world.stored(ask(&world, path, 1, &[("range", "bytes=0-99999")])).await;
             let held = larder_stack::eventually(Duration::from_secs(5), || async {
                 let answer = ask(&world, path, 1, &[]).await.remove(0);
                 (answer.says("fwd=partial") || answer.is_hit()).then_some(answer)
