@@ -39,7 +39,7 @@ struct Cli {
     /// Print the scenarios and run none
     #[arg(long)]
     list: bool,
-    /// Only a class, a scenario (class/name), or those whose name contains this; may be repeated
+    /// Only a class, or the scenarios (class/name) whose name contains this; may be repeated
     #[arg(long, value_name = "CLASS|NAME")]
     only: Vec<String>,
     /// Only on this store; without it on both
@@ -89,8 +89,10 @@ async fn main() -> ExitCode {
 }
 
 fn is_chosen(scenario: &Scenario, only: &[String]) -> bool {
-    let is_it = |only: &String| {
-        scenario.class.name() == only || scenario.title() == *only || scenario.name.contains(only.as_str())
+    let is_class = |only: &String| scenario::Class::ALL.iter().any(|class| class.name() == only);
+    let is_it = |only: &String| match is_class(only) {
+        true => scenario.class.name() == only,
+        false => scenario.title().contains(only.as_str()),
     };
     only.is_empty() || only.iter().any(is_it)
 }
@@ -131,8 +133,8 @@ async fn run(chosen: &[&'static Scenario], setting: Setting, store: &'static str
             return inputs.map(failed).collect();
         }
     };
-    let running = inputs.enumerate().map(|(run, (scenario, index))| {
-        let visit = Visit::new(Arc::clone(&target), scenario, index, run);
+    let running = inputs.map(|(scenario, index)| {
+        let visit = Visit::new(Arc::clone(&target), scenario, index);
         async move {
             let outcome = check(scenario, visit, store).await;
             outcome.print(verbose);

@@ -56,7 +56,7 @@ impl Setting {
     pub(crate) fn at_once(self) -> usize {
         match self {
             Self::Flood | Self::Sealed | Self::Swapped => 1,
-            _ => 12,
+            _ => 24,
         }
     }
 

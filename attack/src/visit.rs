@@ -27,8 +27,8 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    pub(crate) fn new(target: Arc<Target>, scenario: &Scenario, index: usize, run: usize) -> Self {
-        let path = format!("/anything/{}-{}-{index}-{run}", scenario.class.name(), scenario.name);
+    pub(crate) fn new(target: Arc<Target>, scenario: &Scenario, index: usize) -> Self {
+        let path = format!("/anything/{}-{}-{index}", scenario.class.name(), scenario.name);
         Self { target, input: scenario.inputs[index], path, transcript: Arc::default() }
     }
 

@@ -35,7 +35,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         class: Class::Control,
         name: "purge-method-from-a-client",
         source: "Varnish and Souin PURGE; nginx ngx_cache_purge",
-        expectation: "A client's PURGE, or what looks like one, flushes nothing.",
+        expectation: "A client's PURGE that the origin refuses, or a field that looks like one, flushes nothing.",
         setting: Setting::Safe,
         inputs: &[
             "BAN",
@@ -166,6 +166,10 @@ async fn purge_method(visit: Visit) -> Verdict {
     let target = tagged(&visit, &[]);
     visit.warm(&target).await?;
     let (method, line) = visit.pair();
+    // An origin that accepts such a method has changed something, and what it changed is invalid (RFC 9111 §4.4).
+    if method != "GET" {
+        visit.behave(&json!({ "status": 405, "times": 1 })).await?;
+    }
     visit.send(Request::new(method, &target).line(line)).await;
     ensure!(visit.get(&target).await.is_hit(), "the page is gone");
     Ok(())

@@ -49,7 +49,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             "transfer-encoding: chunked, identity",
             "transfer-encoding:\u{b}chunked",
             "transfer-encoding: chunked\r\ntransfer-encoding: x",
-            "x: y\ntransfer-encoding: chunked",
             "content-length: 99999999999999999999",
         ],
         check: |visit| Box::pin(framing(visit)),
