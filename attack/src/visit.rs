@@ -190,7 +190,8 @@ impl Visit {
         let own = |request: &&Value| request["target"].as_str().is_some_and(|target| target.contains(&self.path[9..]));
         for request in all.iter().filter(own).take(12) {
             let fields = shortened(&request["headers"].to_string());
-            told.push_str(&format!("\n  {} {} {fields}", request["method"], request["target"]));
+            let target = shortened(&request["target"].to_string());
+            told.push_str(&format!("\n  {} {target} {fields}", request["method"]));
         }
         if let Some(rogue) = &self.target.rogue {
             rogue
