@@ -35,9 +35,17 @@ impl Rogue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests under `path` get these bytes, and then the connection closes.
-    pub(crate) fn says(&self, path: &str, bytes: &[u8]) {
+    /// Requests under `path` get these bytes, and then the connection closes without a word of warning: a request that Envoy
+    /// sends on it meanwhile fails.
+    pub(crate) fn says_exactly(&self, path: &str, bytes: &[u8]) {
         self.state().answers.insert(path.to_owned(), bytes.to_owned());
+    }
+
+    /// The same, with the warning in the head.
+    pub(crate) fn says(&self, path: &str, bytes: &[u8]) {
+        let start = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let (line, rest) = bytes.split_at(start);
+        self.says_exactly(path, &[line, b"connection: close\r\n", rest].concat());
     }
 
     /// The heads of the requests under a path.

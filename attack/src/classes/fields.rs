@@ -111,8 +111,7 @@ async fn connection_names(visit: Visit) -> Verdict {
 
 async fn of_the_connection(visit: Visit) -> Verdict {
     let (name, _) = visit.input.split_once(':').unwrap_or_default();
-    let head =
-        format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nconnection: close, {name}\r\n{}\r\n", visit.input);
+    let head = format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nconnection: {name}\r\n{}\r\n", visit.input);
     visit.rogue()?.says(&visit.path, format!("{head}content-length: 2\r\n\r\nok").as_bytes());
     let hit = visit.warm(&visit.path).await?;
     ensure!(!hit.has(name), "the hit has {name}");

@@ -98,7 +98,7 @@ async fn encoded(visit: Visit) -> Verdict {
 
 async fn framing(visit: Visit) -> Verdict {
     let head = "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\n";
-    visit.rogue()?.says(&visit.path, format!("{head}{}", visit.input).as_bytes());
+    visit.rogue()?.says_exactly(&visit.path, format!("{head}{}", visit.input).as_bytes());
     let mut whole = false;
     for _ in 0..3 {
         let answer = visit.get(&visit.path).await;
@@ -115,7 +115,7 @@ async fn second_answer(visit: Visit) -> Verdict {
     let content = if visit.input == "200" { "content-length: 2\r\n\r\nok" } else { "\r\n" };
     let first = format!("HTTP/1.1 {} X\r\ncache-control: max-age=60\r\n{content}", visit.input);
     let second = "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 4\r\n\r\nevil";
-    visit.rogue()?.says(&visit.path, (first + second).as_bytes());
+    visit.rogue()?.says_exactly(&visit.path, (first + second).as_bytes());
     let other = format!("{}/other", visit.path);
     for _ in 0..3 {
         for target in [&visit.path, &other] {
