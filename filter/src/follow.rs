@@ -157,6 +157,12 @@ impl<H: Host> Vm<H> {
         self.try_again_later(now);
     }
 
+    /// The poll went with the root that made it. That says nothing against the store, so the next tick makes another:
+    /// until then this Envoy hears of no purge.
+    pub(crate) fn forget_poll(&mut self, token: u32) {
+        self.following.poll.take_if(|poll| poll.token == token);
+    }
+
     fn try_again_later(&mut self, now: Timestamp) {
         self.metrics.event(metrics::FOLLOW_FAULTS);
         self.following.poll = None;

@@ -257,7 +257,12 @@ impl<H: Host> Vm<H> {
 
     fn fail_lost_calls(&mut self) {
         for token in std::mem::take(&mut self.lost_calls) {
-            self.on_call_response(token, 0, 0);
+            if matches!(self.calls.get(&token), Some(Call { purpose: Purpose::Follow, .. })) {
+                self.calls.remove(&token);
+                self.forget_poll(token);
+            } else {
+                self.on_call_response(token, 0, 0);
+            }
         }
     }
 

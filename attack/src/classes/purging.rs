@@ -9,8 +9,8 @@ use crate::setting::{Setting, TOKEN};
 use crate::visit::Visit;
 use crate::wire::{Answer, Request};
 
-/// A purge takes milliseconds, and up to a second right after a swap of the filter's configuration.
-const AT_LAST: Duration = Duration::from_secs(2);
+/// A purge takes milliseconds, and a tick of the filter (100 ms) more right after a swap of its configuration.
+const AT_LAST: Duration = Duration::from_millis(400);
 
 const SCOPES: &[&str] = &["url", "tag", "prefix"];
 
