@@ -211,9 +211,12 @@ impl Exchange {
         self.invalidated.is_none_or(|time| stored.request_time > time) && stored.selecting.matches(&self.request)
     }
 
+    /// Only while it is fresh: a refresh under another slot (that of requests without a cookie) may have replaced what this
+    /// one remembers, and whoever answers with it stale would go back behind what was served already.
     pub(super) fn on_handed_over(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
         if let Outcome::Fetched(stored) | Outcome::Found(stored) = outcome
             && self.is_usable(&stored)
+            && reuse::remaining_millis(&stored, now) > 0
             && self.try_hit(stored, now, effects)
         {
             return;

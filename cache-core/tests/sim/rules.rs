@@ -6,6 +6,7 @@ use larder_cache_core::exchange::{Effect, Event, Exchange, Local, Outcome, SlotA
 use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::{Policy, Tell};
+use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
 
 use crate::world::Sim;
@@ -97,6 +98,28 @@ fn a_soft_purge_reaches_a_copy_that_is_handed_over_after_it() {
         let copy = Outcome::Fetched(Arc::new(fetched(request_time)));
         let effects = exchange.handle(Event::Slot(SlotAnswer::HandedOver(copy)), now);
         assert_eq!(effects.iter().any(|effect| matches!(effect, Effect::Reply(_))), hit, "{request_time}");
+    }
+}
+
+#[test]
+fn a_handed_over_copy_answers_only_while_it_is_fresh() {
+    // Another slot's refresh may have replaced it since: the store knows, the copy does not.
+    let mut sim = Sim::new(Policy::default());
+    sim.origin(200, &[("cache-control", "max-age=5, stale-while-revalidate=60")], "one");
+    sim.get("/");
+    let copy = sim.stored()[0].clone();
+    for (age_ms, hit) in [(4_999, true), (5_000, false), (6_000, false)] {
+        for outcome in [Outcome::Fetched(copy.clone()), Outcome::Found(copy.clone())] {
+            let now = copy.response_time.plus_millis(age_ms);
+            let mut exchange = Exchange::new(Arc::new(Policy::default()), Arc::from(b"sim".as_slice()))
+                .with_refreshes(RefreshPath::Routed);
+            exchange.handle(Event::Request(Request::new("GET", "a.example", "/")), now);
+            exchange.handle(Event::Local(Local::default()), now);
+            let effects = exchange.handle(Event::Slot(SlotAnswer::HandedOver(outcome)), now);
+            let answers = effects.iter().any(|effect| matches!(effect, Effect::Reply(_)));
+            let arrives = matches!(effects.last(), Some(Effect::Arrive { accept_handed_over: false, .. }));
+            assert_eq!((answers, arrives), (hit, !hit), "{age_ms}");
+        }
     }
 }
 
