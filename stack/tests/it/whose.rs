@@ -89,7 +89,7 @@ async fn nobody_gets_anothers_page(told: Value) {
     }
     assert_eq!(world.fetches(at_once).await, 3);
     // What says that it is for everybody is, and a refresh of it is nobody's.
-    as_client(&world, "alice", ours).await;
+    world.stored(as_client(&world, "alice", ours)).await;
     let stale = eventually(Duration::from_secs(10), || async {
         let answer = as_client(&world, "bob", ours).await;
         (answer.is_hit() && answer.says("stale-while-revalidate")).then_some(())
