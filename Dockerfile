@@ -2,6 +2,7 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /larder
 COPY .env.example rust-toolchain.toml Cargo.toml Cargo.lock rustfmt.toml clippy.toml ./
+COPY contract contract
 COPY cache-core cache-core
 COPY filter filter
 COPY sidecar sidecar

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
-use larder_cache_core::store_api::entry::{EntryMeta, VERSION, digest, encode};
+use larder_contract::entry::{EntryMeta, VERSION, digest, encode};
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
 use larder_stack::{Origins, RedisServer, Settings, Stack, StoreKind, eventually};
 use reqwest::Client;
 

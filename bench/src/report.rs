@@ -19,7 +19,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 pub(crate) fn when_and_where() -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(since.as_millis()).unwrap_or(0);
-    let date = larder_cache_core::http_time::Timestamp::from_millis(millis).to_http_date();
+    let date = larder_contract::http_time::Timestamp::from_millis(millis).to_http_date();
     let date = date.get(..16).unwrap_or(&date);
     format!("{date}; {}; Larder {}.", machine::hardware(), env!("CARGO_PKG_VERSION"))
 }

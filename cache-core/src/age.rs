@@ -2,12 +2,10 @@
 //!
 //! What this decides: the age on arrival, and now. What it leaves out: whether that is too old (`freshness`, `reuse`).
 
-use crate::fields::Fields;
-use crate::http_time::{DeltaSeconds, Timestamp};
-use crate::stored_response::StoredResponse;
+use larder_contract::http_time::{CLOCK_TOLERANCE_MS, DeltaSeconds, Timestamp};
 
-/// By how many milliseconds two clocks may differ before one is taken to be wrong.
-pub const TOLERANCE_MS: u64 = 1_000;
+use crate::fields::Fields;
+use crate::stored_response::StoredResponse;
 
 /// corrected_initial_age: how old the response was when it arrived, by its `Age` and by its `Date`, whichever says more.
 pub fn corrected_initial_age(fields: &Fields, request_time: Timestamp, response_time: Timestamp) -> DeltaSeconds {
@@ -40,10 +38,10 @@ pub fn current_age(stored: &StoredResponse, now: Timestamp) -> DeltaSeconds {
 }
 
 /// By how many milliseconds a response seems to come from the future: it was received while a clock was ahead, so how old
-/// it is nobody knows. 0 within [`TOLERANCE_MS`], by which clocks may differ.
+/// it is nobody knows. 0 within [`CLOCK_TOLERANCE_MS`], by which clocks may differ.
 pub fn millis_ahead(response_time: Timestamp, now: Timestamp) -> u64 {
     let ahead = response_time.millis_since(now);
-    if ahead > TOLERANCE_MS { ahead } else { 0 }
+    if ahead > CLOCK_TOLERANCE_MS { ahead } else { 0 }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! What this decides: how directives are read: names without case, arguments as tokens or quoted strings, repeats and
 //! contradictions resolved towards less caching. What it leaves out: what a directive entails.
 
-use crate::fields::{Fields, list_members, trim};
-use crate::http_time::DeltaSeconds;
+use larder_contract::http_time::DeltaSeconds;
+use larder_contract::ows::trim;
+
+use crate::fields::{Fields, list_members};
 use crate::policy::Policy;
 
 /// How far `no-cache` or `private` reaches.

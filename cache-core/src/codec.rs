@@ -2,16 +2,18 @@
 //!
 //! What this decides: which numbers travel, the time marks the store compares, and how long it keeps an entry. Everything
 //! that comes back is checked: a header that could split a response makes the entry count as absent.
-//! What it leaves out: the bytes; those are `store_api::entry`.
+//! What it leaves out: the bytes; those are `larder_contract::entry`.
 
 use std::sync::Arc;
 
+use larder_contract::entry::{Entry, EntryFault, EntryMeta, VERSION, digest};
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
+use larder_contract::latin1::{narrow, widen};
+
 use crate::fields::{Fields, are_safe_to_emit};
-use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::partial::Part;
 use crate::policy::Policy;
 use crate::reuse;
-use crate::store_api::entry::{Entry, EntryFault, EntryMeta, VERSION, digest, narrow, widen};
 use crate::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
 use crate::vary::SelectingFields;
 
@@ -121,8 +123,8 @@ pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::RouteSeen;
-    use crate::store_api::entry;
+    use larder_contract::entry;
+    use larder_contract::entry::RouteSeen;
 
     fn example() -> StoredResponse {
         StoredResponse {

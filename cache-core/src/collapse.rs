@@ -19,9 +19,10 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::http_time::Timestamp;
-use crate::key::append_part;
-use crate::store_api::KeyDigest;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
+use larder_contract::key::append_part;
+
 use crate::vary::SelectingFields;
 
 pub mod message;

@@ -17,16 +17,18 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
+use larder_contract::key::KeyDigest;
+use larder_contract::key::PrimaryKey;
+use larder_contract::store_api::Fence;
+
 use crate::cache_control::RequestDirectives;
 use crate::cache_status::{Detail, Forward};
 use crate::collapse::{CollapseKey, Identity};
-use crate::http_time::{DeltaSeconds, Timestamp};
-use crate::key::PrimaryKey;
 use crate::message::Request;
 use crate::policy::Policy;
 use crate::query_override::QueryOverride;
 use crate::route::RefreshPath;
-use crate::store_api::{Fence, KeyDigest};
 use crate::stored_response::StoredResponse;
 
 mod arrival;

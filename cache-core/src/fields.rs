@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use larder_contract::ows::trim;
+
 /// Header fields in the order they were received; names in lower case, values as raw bytes.
 ///
 /// All text lies in one buffer, line by line without a gap, a NUL behind each name and each value: as proxy-wasm hosts
@@ -361,14 +363,6 @@ pub fn split_unquoted(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]
         rest = end.and_then(|end| value.get(end + 1..));
         Some(part)
     })
-}
-
-/// `value` without optional white space (SP and HTAB) at both ends (RFC 9110 §5.6.3).
-pub fn trim(value: &[u8]) -> &[u8] {
-    let is_ows = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let start = value.iter().position(|byte| !is_ows(byte)).unwrap_or(value.len());
-    let end = value.iter().rposition(|byte| !is_ows(byte)).map_or(start, |last| last + 1);
-    value.get(start..end).unwrap_or_default()
 }
 
 /// Whether `name` (in lower case) is a field of one connection, never of a stored response (RFC 9110 §7.6.1,

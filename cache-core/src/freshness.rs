@@ -3,8 +3,9 @@
 //! What this decides: the lifetime and where it comes from. What it leaves out: how old the response is (`age`) and
 //! whether it may be used (`reuse`).
 
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
+
 use crate::cache_control::{FieldScope, ResponseDirectives};
-use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::message::ResponseHead;
 use crate::policy::Policy;
 use crate::stored_response::ReuseTerms;

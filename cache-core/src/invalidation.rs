@@ -3,10 +3,9 @@
 //! What this decides: which methods are unsafe, and which URIs their success concerns. What it leaves out: how stored
 //! responses are found and dropped.
 
-use crate::age;
-use crate::fields::trim;
-use crate::http_time::Timestamp;
-use crate::key::{canonical_authority, canonical_scheme};
+use larder_contract::key::{canonical_authority, canonical_scheme};
+use larder_contract::ows::trim;
+
 use crate::message::{Request, ResponseHead};
 
 /// A URI whose stored responses are dropped.
@@ -72,12 +71,6 @@ pub fn doubtful_target(request: &Request) -> Option<Target> {
 /// resource is gone (RFC 9110 §15.5.5, §15.5.11).
 pub fn ends_what_is_stored(status: u16) -> bool {
     (200..300).contains(&status) || matches!(status, 404 | 410)
-}
-
-/// When something became untrue, as the receiver takes it: not later than a second from now. A clock that is ahead would
-/// else keep everything out for as long as it is.
-pub fn no_later_than(time: Timestamp, now: Timestamp) -> Timestamp {
-    time.min(now.plus_millis(age::TOLERANCE_MS))
 }
 
 /// The path and query that `Content-Location` names, if it lies at the request's origin (RFC 9110 §8.7).
@@ -187,14 +180,6 @@ mod tests {
             assert_eq!(paths("POST", status, &[("location", "/home")]), ["/d/e?x=1"], "{status}");
             assert_eq!(paths("POST", status, &[("content-location", "/home")]), ["/d/e?x=1", "/home"], "{status}");
         }
-    }
-
-    #[test]
-    fn an_invalidation_from_the_future_counts_from_now() {
-        let at = Timestamp::from_millis;
-        assert_eq!(no_later_than(at(86_400_000), at(5_000)), at(6_000));
-        assert_eq!(no_later_than(at(5_500), at(5_000)), at(5_500));
-        assert_eq!(no_later_than(at(1), at(5_000)), at(1));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! What this decides: nothing. Pseudo-fields (`:method`, `:path` …) stay among the fields, as Envoy hands them over, so
 //! that a request is read without copying it.
 
+use larder_contract::key::{canonical_authority, canonical_scheme};
+
 use crate::fields::Fields;
-use crate::key::{canonical_authority, canonical_scheme};
 use crate::policy::Policy;
 
 /// The scheme by which a proxy in front was asked.

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::fields::{Fields, trim};
+use larder_contract::ows::trim;
+
+use crate::fields::Fields;
 use crate::message::ResponseHead;
 use crate::preconditions::range;
 use crate::stored_response::StoredResponse;

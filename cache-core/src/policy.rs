@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::DeltaSeconds;
+
 use crate::field_names::FieldNames;
-use crate::http_time::DeltaSeconds;
 
 mod identity;
 mod unkeyed;

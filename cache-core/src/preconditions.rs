@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+
 use crate::fields::{Fields, list_members};
-use crate::http_time::Timestamp;
 use crate::message::Request;
 use crate::stored_response::StoredResponse;
 use crate::validation::opaque_tag;

@@ -8,8 +8,10 @@
 //! The parameter's name is matched undecoded and without case; its value may be percent-encoded. `;` does not separate
 //! parameters, so a cache and an origin that disagree about `;` cannot be played against each other.
 
-use crate::fields::{split_unquoted, trim};
-use crate::http_time::DeltaSeconds;
+use larder_contract::http_time::DeltaSeconds;
+use larder_contract::ows::trim;
+
+use crate::fields::split_unquoted;
 use crate::stored_response::ReuseTerms;
 
 /// Name of the query parameter.

@@ -6,18 +6,20 @@
 
 use std::sync::Arc;
 
+use larder_contract::entry::RouteSeen;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::OVERRIDE_FIELD;
+
 use crate::exchange::effect::RefreshOrder;
 use crate::exchange::storing::{self, Capture, Captured, Fetched, Purpose};
 use crate::exchange::{Effect, Effects, Outcome, StoreAnswer, StoreQuestion};
 use crate::fields::{Fields, is_hop_by_hop};
-use crate::http_time::Timestamp;
 use crate::invalidation;
-use crate::key::OVERRIDE_FIELD;
 use crate::message::{Request, ResponseHead};
 use crate::policy::{Handling, Policy};
 use crate::query_override::QueryOverride;
 use crate::reuse::{self, Reuse};
-use crate::route::{self, RefreshPath, RouteSeen};
+use crate::route::{self, RefreshPath};
 use crate::stored_response::StoredResponse;
 use crate::validation::{self, Validators};
 use crate::vary::{self, SelectingFields, language, unkeyed};

@@ -3,9 +3,10 @@
 //! What this decides: fresh, stale but allowed, or to be validated, with the reason. What it leaves out: which variant is
 //! asked about (`vary`), and what happens next (`exchange`).
 
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
+
 use crate::age;
 use crate::cache_control::RequestDirectives;
-use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::policy::Policy;
 use crate::stored_response::StoredResponse;
 

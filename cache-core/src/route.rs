@@ -8,13 +8,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::{Deserialize, Serialize};
+use larder_contract::entry::RouteSeen;
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::cache_status::Detail;
 use crate::exchange::ForwardedRequest;
 use crate::fields::{Fields, is_hop_by_hop};
-use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::message::Request;
 use crate::stored_response::StoredResponse;
 
@@ -29,16 +29,6 @@ pub enum RefreshPath {
     Routed,
     /// Straight to the cluster that the route picked.
     Straight,
-}
-
-/// What was seen of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteSeen {
-    /// When.
-    pub at_ms: Timestamp,
-    /// Whether it changes what its client sent, or what the origin answered.
-    pub changes: bool,
 }
 
 /// What is known of the route by which a stored response came. It is learnt after the response has been stored, so it is

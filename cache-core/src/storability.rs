@@ -253,7 +253,7 @@ pub(crate) fn is_worked_out_anew(name: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::freshness;
-    use crate::http_time::Timestamp;
+    use larder_contract::http_time::Timestamp;
 
     fn judge(policy: &Policy, request: &Request, status: u16, pairs: &[(&str, &str)]) -> Result<(), NotStorable> {
         let response = ResponseHead::new(status, pairs);
@@ -312,8 +312,8 @@ mod tests {
 
     #[test]
     fn an_operator_may_give_a_lifetime_to_a_status_that_names_none() {
-        use crate::http_time::DeltaSeconds;
         use crate::policy::StatusRange;
+        use larder_contract::http_time::DeltaSeconds;
         let lifetimes = [("404", 10), ("5xx", 1)];
         let status_lifetimes =
             lifetimes.map(|(name, secs)| (StatusRange::parse(name).unwrap(), DeltaSeconds::new(secs))).to_vec();
@@ -330,8 +330,8 @@ mod tests {
 
     #[test]
     fn a_class_of_statuses_leaves_out_what_one_clients_request_brought_about() {
-        use crate::http_time::DeltaSeconds;
         use crate::policy::StatusRange;
+        use larder_contract::http_time::DeltaSeconds;
         let policy = |names: &[&str]| {
             let lifetime = |name: &&str| (StatusRange::parse(name).unwrap(), DeltaSeconds::new(9));
             Policy { status_lifetimes: names.iter().map(lifetime).collect(), ..Policy::default() }
@@ -350,7 +350,8 @@ mod tests {
 
     #[test]
     fn a_stream_without_a_declared_length_is_not_stored_whatever_its_lifetime() {
-        let policy = Policy { default_lifetime: Some(crate::http_time::DeltaSeconds::new(60)), ..Policy::default() };
+        let policy =
+            Policy { default_lifetime: Some(larder_contract::http_time::DeltaSeconds::new(60)), ..Policy::default() };
         for name in [
             "text/event-stream",
             "Text/Event-Stream; charset=utf-8",

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
+
 use crate::fields::Fields;
-use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::partial::Part;
 use crate::route::RouteNote;
 use crate::vary::SelectingFields;

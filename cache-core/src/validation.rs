@@ -3,9 +3,11 @@
 //! What this decides: which conditions go along, and what a `304` changes. What it leaves out: the conditions of the
 //! client's own request (`preconditions`).
 
+use larder_contract::http_time::Timestamp;
+use larder_contract::ows::trim;
+
 use crate::age;
-use crate::fields::{Fields, connection_options, is_hop_by_hop, trim};
-use crate::http_time::Timestamp;
+use crate::fields::{Fields, connection_options, is_hop_by_hop};
 use crate::message::ResponseHead;
 use crate::storability::is_worked_out_anew;
 use crate::stored_response::StoredResponse;

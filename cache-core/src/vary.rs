@@ -8,13 +8,14 @@
 
 use std::sync::Arc;
 
+use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, UNKEYED_FIELD};
+use larder_contract::latin1::{narrow, widen};
+use larder_contract::ows::trim;
+use larder_contract::selectors::{SelectorToken, Selectors};
 use sha2::{Digest, Sha256};
 
-use crate::fields::{Fields, is_hop_by_hop, is_token, split_unquoted, trim};
-use crate::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, UNKEYED_FIELD};
+use crate::fields::{Fields, is_hop_by_hop, is_token, split_unquoted};
 use crate::message::Request;
-use crate::store_api::entry::{narrow, widen};
-use crate::store_api::{SelectorToken, Selectors};
 use crate::stored_response::StoredResponse;
 
 mod coding;
@@ -172,7 +173,7 @@ fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http_time::Timestamp;
+    use larder_contract::http_time::Timestamp;
     use proptest::prelude::*;
 
     fn fields(pairs: &[(&str, &str)]) -> Fields {

@@ -38,8 +38,10 @@ fn every_module_and_test_that_the_rfc_coverage_names_exists() {
 /// The names of all test functions of the project, including those in `proptest!`.
 fn test_names(root: &Path) -> HashSet<String> {
     let mut names = HashSet::new();
-    let mut folders: Vec<PathBuf> =
-        ["cache-core", "filter", "sidecar", "mock-origin", "stack"].iter().map(|name| root.join(name)).collect();
+    let mut folders: Vec<PathBuf> = ["contract", "cache-core", "filter", "sidecar", "mock-origin", "stack"]
+        .iter()
+        .map(|name| root.join(name))
+        .collect();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();

@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http_cache_semantics::{BeforeRequest, CacheOptions, CachePolicy};
 use larder_cache_core::cache_control::RequestDirectives;
 use larder_cache_core::exchange::storing::{self, Fetched};
-use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
 use larder_cache_core::reuse::{self, Reuse};
+use larder_contract::http_time::Timestamp;
 use proptest::prelude::*;
 
 const RECEIVED: u64 = 1_800_000_000;

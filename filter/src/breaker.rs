@@ -1,7 +1,7 @@
 //! When the store is left alone, and how it gets its load back.
 
 use larder_cache_core::exchange::StoreFault;
-use larder_cache_core::http_time::Timestamp;
+use larder_contract::http_time::Timestamp;
 
 /// Leaves the store alone after a series of faults, tries again with one look-up at a time, and comes back to it by and by.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use larder_cache_core::collapse::message::{Message, Wake};
 use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Handoff, Identity, Terms, pace};
 use larder_cache_core::exchange::{Outcome, RefreshOrder, SlotAnswer};
-use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
+use larder_contract::http_time::Timestamp;
 
 use crate::config::Config;
 use crate::host::{Host, Swap};

@@ -6,10 +6,10 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use larder_cache_core::key::{canonical_authority, canonical_scheme};
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::RefreshPath;
+use larder_contract::key::{canonical_authority, canonical_scheme};
 use serde_json::Value;
 
 mod reading;

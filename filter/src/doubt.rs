@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use larder_cache_core::exchange::SETTLED_AFTER_MS;
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
 
 use crate::config::Config;
 use crate::host::Host;

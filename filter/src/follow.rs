@@ -7,8 +7,8 @@
 
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::store_api::{EVENTS_PATH, Events};
+use larder_contract::http_time::Timestamp;
+use larder_contract::store_api::{Events, EventsSince};
 
 use crate::config::Config;
 use crate::host::{Host, Map, Swap};
@@ -115,10 +115,13 @@ impl<H: Host> Vm<H> {
     fn poll(&mut self, now: Timestamp) {
         let Some(config) = self.config.clone() else { return };
         let wait_ms = wait_ms(&config);
-        let mut path = format!("{EVENTS_PATH}?envoy={:016x}&writes={}", self.envoy(), self.writes(now));
-        if let Some(cursor) = &self.following.cursor {
-            path.push_str(&format!("&wait_ms={wait_ms}&after={cursor}"));
-        }
+        let asked = EventsSince {
+            after: self.following.cursor.clone(),
+            wait_ms,
+            envoy: format!("{:016x}", self.envoy()),
+            writes: self.writes(now),
+        };
+        let path = asked.path();
         match self.host.call(&config.store_cluster, &head(&config, "GET", &path), &[], wait_ms + SLACK_MS) {
             Ok(token) => {
                 let until = now.plus_millis(wait_ms + 2 * SLACK_MS);

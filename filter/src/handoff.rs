@@ -9,11 +9,11 @@ use larder_cache_core::codec;
 use larder_cache_core::collapse::Handoff;
 use larder_cache_core::collapse::message::Wake;
 use larder_cache_core::exchange::Outcome;
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::store_api::entry;
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::entry;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
 
 use crate::collapsing::HANDOFF_MS;
 use crate::host::Host;

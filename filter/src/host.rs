@@ -5,7 +5,7 @@
 //! VM down; nothing here does.
 
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::Timestamp;
+use larder_contract::http_time::Timestamp;
 
 /// A host call was refused; the number is proxy-wasm's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

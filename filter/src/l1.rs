@@ -10,14 +10,13 @@ use std::sync::Arc;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
-use larder_cache_core::crowding::{self, Standing};
 use larder_cache_core::exchange::Local;
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::invalidation::no_later_than;
-use larder_cache_core::key::PrimaryKey;
-use larder_cache_core::purge::{Marks, Purge, Scope, Verdict};
 use larder_cache_core::reuse;
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::crowding::{self, Standing};
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
+use larder_contract::purge::{Marks, Purge, Scope, Verdict};
 use quick_cache::unsync::Cache;
 use quick_cache::{Lifecycle, Weighter};
 
@@ -227,7 +226,7 @@ impl Level1 {
         if let Some(at) = variants.iter().position(|(held, _)| held.selecting == stored.selecting) {
             let (held, known) = variants.remove(at);
             // What comes from the future is not newer than anything.
-            if held.response_time > stored.response_time && held.response_time <= no_later_than(held.response_time, now)
+            if held.response_time > stored.response_time && held.response_time <= held.response_time.no_later_than(now)
             {
                 return true; // a newer one is there already
             }
@@ -262,7 +261,7 @@ impl Level1 {
     /// Drops what a purge concerns, or softly ends its freshness; what is yet to come of it, too. Costs a look at
     /// everything held, unless it concerns one key.
     pub fn purge(&mut self, purge: &Purge, now: Timestamp) {
-        let purge = &Purge { at_ms: no_later_than(purge.at_ms, now), ..purge.clone() };
+        let purge = &Purge { at_ms: purge.at_ms.no_later_than(now), ..purge.clone() };
         match &purge.scope {
             Scope::Key(key) if !purge.soft => self.invalidate(key, purge.at_ms, now),
             Scope::Key(key) => {
@@ -292,7 +291,7 @@ impl Level1 {
     /// Drops everything held, and what was requested until `time` and is yet to come.
     pub fn clear(&mut self, time: Timestamp, now: Timestamp) {
         self.cache.clear();
-        let at_ms = no_later_than(time, now);
+        let at_ms = time.no_later_than(now);
         self.purges.add(&Purge { scope: Scope::Everything, soft: false, at_ms });
     }
 
@@ -312,10 +311,10 @@ impl Level1 {
 
     /// Drops what was requested under a key up to `time`, and whatever of that is yet to come.
     pub fn invalidate(&mut self, key: &PrimaryKey, time: Timestamp, now: Timestamp) {
-        let time = no_later_than(time, now);
+        let time = time.no_later_than(now);
         if let Some(held @ Held::Stored(_)) = self.cache.peek(key) {
             // What seems to come from the future may be older all the same.
-            let is_newer = |at: Timestamp| at > time && at == no_later_than(at, now);
+            let is_newer = |at: Timestamp| at > time && at == at.no_later_than(now);
             let newer: Vec<_> = held.pairs().into_iter().filter(|(stored, _)| is_newer(stored.request_time)).collect();
             self.replace(key.clone(), newer);
         }
@@ -349,10 +348,11 @@ fn standing(stored: &StoredResponse, uses: u32, now: Timestamp) -> Standing {
 
 /// The variants a purge leaves; `None` when it concerns none.
 fn changed(key: &PrimaryKey, held: &Held, purge: &Purge) -> Option<Vec<(Arc<StoredResponse>, u32)>> {
-    if held.variants().iter().all(|stored| purge.verdict(key, stored) == Verdict::Kept) {
+    let verdict = |stored: &StoredResponse| purge.verdict(key, &stored.url, &stored.tags, stored.request_time);
+    if held.variants().iter().all(|stored| verdict(stored) == Verdict::Kept) {
         return None;
     }
-    let kept = held.pairs().into_iter().filter_map(|(stored, uses)| match purge.verdict(key, &stored) {
+    let kept = held.pairs().into_iter().filter_map(|(stored, uses)| match verdict(&stored) {
         Verdict::Kept => Some((stored, uses)),
         Verdict::Gone(_) => None,
         Verdict::StaleSince(time) => Some((stale_since(&stored, time), uses)),

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::{Effect, Effects, StoreAnswer};
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::message::ResponseHead;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::refresh::{Next, Refresh, Start};
 use larder_cache_core::route::RefreshPath;
+use larder_contract::http_time::Timestamp;
 
 use crate::config::Config;
 use crate::host::{Host, Map, Refused};

@@ -3,7 +3,7 @@
 //! What this decides: that it costs hits and nothing else, that it is said in one line for each Envoy, not for each request
 //! or worker, and counted.
 
-use larder_cache_core::http_time::Timestamp;
+use larder_contract::http_time::Timestamp;
 
 use crate::host::{Host, Swap};
 use crate::metrics;

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use larder_cache_core::codec;
 use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::store_api::{
-    AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, KeyDigest, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer,
-    RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer, entry,
-};
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::entry;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
+use larder_contract::store_api::{
+    AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer,
+    RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer,
+};
 
 use serde::Serialize;
 

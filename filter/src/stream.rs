@@ -9,13 +9,13 @@ use larder_cache_core::collapse::Terms;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::at_once;
 use larder_cache_core::exchange::{Effect, Event, Exchange, ForwardedRequest, SlotAnswer, StoreAnswer};
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::RefreshPath;
-use larder_cache_core::store_api::Fence;
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
+use larder_contract::store_api::Fence;
 
 use crate::config::Config;
 use crate::host::{Host, Map};

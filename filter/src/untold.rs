@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
-use larder_cache_core::store_api::{INVALIDATE_PATH, Invalidate};
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
+use larder_contract::store_api::{INVALIDATE_PATH, Invalidate};
 
 use crate::config::Config;
 use crate::host::Host;

@@ -13,11 +13,11 @@ use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::collapse::pace::Pace;
 use larder_cache_core::exchange::{Event, Local, Outcome, RefreshOrder};
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::store_api::{Fence, KeyDigest};
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::{KeyDigest, PrimaryKey};
+use larder_contract::store_api::Fence;
 use rustc_hash::FxHashMap;
 
 use crate::answer::{Given, Unseen, Unsent};

@@ -3,7 +3,7 @@
 
 use larder_cache_core::cache_control::{RequestDirectives, ResponseDirectives};
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::DeltaSeconds;
+use larder_contract::http_time::DeltaSeconds;
 use larder_cache_core::policy::Policy;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,7 +1,7 @@
 //! HTTP-dates and delta-seconds.
 #![no_main]
 
-use larder_cache_core::http_time::{DeltaSeconds, Timestamp};
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

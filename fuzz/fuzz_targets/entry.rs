@@ -3,9 +3,9 @@
 
 use larder_cache_core::codec;
 use larder_cache_core::fields::are_safe_to_emit;
-use larder_cache_core::http_time::Timestamp;
+use larder_contract::http_time::Timestamp;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::store_api::entry;
+use larder_contract::entry;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use larder_cache_core::exchange::{Event, Exchange, Local, ResponseSource, SlotAnswer, StoreAnswer};
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::Timestamp;
+use larder_contract::http_time::Timestamp;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
 use libfuzzer_sys::fuzz_target;

@@ -3,8 +3,8 @@
 
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::collapse::{self, CollapseKey, Finish, Identity, Terms};
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::store_api::KeyDigest;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
 use larder_cache_core::vary::SelectingFields;
 use libfuzzer_sys::fuzz_target;
 

@@ -7,7 +7,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use larder_cache_core::http_time::Timestamp;
+use larder_contract::http_time::Timestamp;
 use tokio::time::Instant;
 
 /// A clock further ahead than this is wrong, and is followed no further.

@@ -11,11 +11,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::invalidation::no_later_than;
-use larder_cache_core::purge::{Marks, Purge, Scope, Verdict};
-use larder_cache_core::store_api::entry::{self, Entry};
-use larder_cache_core::store_api::{Events, Fence, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
+use larder_contract::entry::{self, Entry};
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
+use larder_contract::purge::{Marks, Purge, Scope, Verdict};
+use larder_contract::store_api::{Events, Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -239,7 +239,7 @@ impl Purges {
 
 /// The purge as this process takes it: whoever made it may have a clock that is far ahead.
 fn dated(purge: Purge, clock: &Clock) -> Purge {
-    Purge { at_ms: no_later_than(purge.at_ms, clock.now()), ..purge }
+    Purge { at_ms: purge.at_ms.no_later_than(clock.now()), ..purge }
 }
 
 /// A store whose purged entries cannot be seen.

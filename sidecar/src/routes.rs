@@ -10,11 +10,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Router};
-use larder_cache_core::invalidation::no_later_than;
-use larder_cache_core::purge::{Purge, Scope};
-use larder_cache_core::store_api::{
-    ENTRIES_PATH, EVENTS_PATH, Events, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate, KeyDigest, LOOK_UP_PATH,
-    LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer, entry,
+use larder_contract::entry;
+use larder_contract::key::KeyDigest;
+use larder_contract::purge::{Purge, Scope};
+use larder_contract::purge_order::{self, Order};
+use larder_contract::store_api::{
+    ENTRIES_PATH, EVENTS_PATH, Events, EventsSince, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate, LOOK_UP_PATH,
+    LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -28,9 +30,6 @@ use crate::waiting::Waiting;
 
 mod guard;
 mod health;
-mod order;
-
-use order::Order;
 
 /// Who may do what.
 #[derive(Clone, Debug, Default)]
@@ -148,10 +147,8 @@ impl<S> Sidecar<S> {
 
 async fn look_up<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<Response, Refusal> {
     let asked: LookUp = parsed(&body)?;
-    if let Some(LeaseTerms { lease_ms, wait_ms, .. }) = asked.lease
-        && (!(1..=600_000).contains(&lease_ms) || wait_ms > 30_000)
-    {
-        return Err(Refusal::Malformed("lease_ms is 1 to 600000, wait_ms at most 30000".to_owned()));
+    if let Some(mistake) = asked.lease.and_then(LeaseTerms::mistake) {
+        return Err(Refusal::Malformed(mistake));
     }
     let answer = sidecar.waiting.look_up(&sidecar.store, &asked, sidecar.limits.max_waiters).await;
     let answer = answer.map_err(|fault| sidecar.fault(fault))?;
@@ -205,7 +202,7 @@ async fn write<S: Store>(
 
 async fn release<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<StatusCode, Refusal> {
     let mut release: Release = parsed(&body)?;
-    release.uncacheable_ms = release.uncacheable_ms.min(600_000);
+    release.uncacheable_ms = release.uncacheable_ms.min(Release::MAX_UNCACHEABLE_MS);
     sidecar.store.release(&release).await.map_err(|fault| sidecar.fault(fault))?;
     sidecar.waiting.wake(&release.key);
     Ok(StatusCode::NO_CONTENT)
@@ -217,7 +214,7 @@ async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<
         return Err(Refusal::Malformed(format!("at most {} keys at once", Invalidate::MAX_KEYS)));
     }
     sidecar.counters.invalidations.fetch_add(invalidate.keys.len() as u64, Ordering::Relaxed);
-    let at_ms = no_later_than(invalidate.now_ms, sidecar.store.purges().clock().now());
+    let at_ms = invalidate.now_ms.no_later_than(sidecar.store.purges().clock().now());
     if invalidate.everything {
         let purge = Purge { scope: Scope::Everything, soft: false, at_ms };
         sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
@@ -232,28 +229,17 @@ async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Following {
-    after: Option<String>,
-    wait_ms: u64,
-    /// Which Envoy asks: at most 32 letters and digits.
-    envoy: String,
-    /// Whether it lately forwarded unsafe requests.
-    writes: bool,
-}
-
 async fn events<S: Store>(
     State(sidecar): Shared<S>,
-    Query(following): Query<Following>,
+    Query(asked): Query<EventsSince>,
 ) -> Result<axum::Json<Events>, Refusal> {
-    let wait = Duration::from_millis(following.wait_ms.min(Events::MAX_WAIT_MS));
-    if following.envoy.len() > 32 || !following.envoy.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Err(Refusal::Malformed("envoy is at most 32 letters and digits".to_owned()));
+    if let Some(mistake) = asked.mistake() {
+        return Err(Refusal::Malformed(mistake));
     }
+    let wait = Duration::from_millis(asked.wait_ms.min(Events::MAX_WAIT_MS));
     let purges = sidecar.store.purges();
-    let poll = (!following.envoy.is_empty()).then(|| purges.sessions().poll(&following.envoy, following.writes, wait));
-    let events = if purges.vouches() { Some(purges.since(following.after.as_deref(), wait).await) } else { None };
+    let poll = (!asked.envoy.is_empty()).then(|| purges.sessions().poll(&asked.envoy, asked.writes, wait));
+    let events = if purges.vouches() { Some(purges.since(asked.after.as_deref(), wait).await) } else { None };
     // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
     match events.filter(|_| purges.vouches()) {
         Some(events) => {
@@ -289,7 +275,7 @@ async fn purge<S: Store>(
     sidecar.counters.purges.fetch_add(purges.len() as u64, Ordering::Relaxed);
     sidecar.waiting.wake_all();
     tracing::info!(soft, scopes = ?purges.iter().map(|purge| &purge.scope).collect::<Vec<_>>(), "purged");
-    Ok(axum::Json(order::told(&purges)))
+    Ok(axum::Json(purge_order::answer(&purges)))
 }
 
 /// Prometheus text.

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::invalidation::no_later_than;
-use larder_cache_core::purge::Purge;
-use larder_cache_core::store_api::entry::Entry;
-use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer};
+use larder_contract::entry::Entry;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
+use larder_contract::purge::Purge;
+use larder_contract::selectors::Selectors;
+use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 
 use crate::purging::Purges;
 
@@ -71,12 +72,12 @@ pub const INVALIDATION_MEMORY_MS: u64 = 600_000;
 /// nobody knows whether it was made untrue since; and not when it lies in the future, for its writer's clock is wrong, and no
 /// invalidation would ever be later.
 pub(crate) fn is_timely(requested: Timestamp, now: Timestamp) -> bool {
-    now.millis_since(requested) < INVALIDATION_MEMORY_MS && requested == no_later_than(requested, now)
+    now.millis_since(requested) < INVALIDATION_MEMORY_MS && requested == requested.no_later_than(now)
 }
 
 /// Whether an invalidation that became true at `time` leaves what was requested then: later, but not in the future.
 pub(crate) fn is_left(requested: Timestamp, time: Timestamp, now: Timestamp) -> bool {
-    requested > time && requested == no_later_than(requested, now)
+    requested > time && requested == requested.no_later_than(now)
 }
 
 /// A variant matches when each of its selectors has the same token in `presented`, or none where it is empty.

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use larder_cache_core::store_api::{KeyDigest, LookUp, LookUpAnswer};
+use larder_contract::key::KeyDigest;
+use larder_contract::store_api::{LookUp, LookUpAnswer};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

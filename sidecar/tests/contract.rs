@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
-use larder_cache_core::purge::{Purge, Scope};
-use larder_cache_core::store_api::entry::{Entry, EntryMeta, VERSION, digest};
-use larder_cache_core::store_api::{
-    Fence, Holder, KeyDigest, LeaseTerms, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer, entry,
-};
+use larder_contract::entry;
+use larder_contract::entry::{Entry, EntryMeta, VERSION, digest};
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::{KeyDigest, PrimaryKey};
+use larder_contract::purge::{Purge, Scope};
+use larder_contract::selectors::Selectors;
+use larder_contract::store_api::{Fence, Holder, LeaseTerms, LookUp, LookUpAnswer, Release, WriteAnswer};
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Purged, Purges, Store, Waiting};
@@ -373,7 +373,7 @@ async fn what_was_requested_before_a_purge_is_refused_after_it_and_its_lease_end
 }
 
 async fn a_purge_of_a_key_takes_all_its_variants(store: &Purged<impl Store>) {
-    let key = larder_cache_core::key::PrimaryKey::new(b"n", b"http", b"a", b"/");
+    let key = larder_contract::key::PrimaryKey::new(b"n", b"http", b"a", b"/");
     let look_up = |token: &str| {
         let asked = asking(NOW, &[("x", token)], None);
         LookUp { key: key.digest(), ..asked }

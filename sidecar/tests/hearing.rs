@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::purge::{Purge, Scope};
-use larder_cache_core::store_api::entry::{Entry, EntryMeta, VERSION, digest};
-use larder_cache_core::store_api::{KeyDigest, LookUp, LookUpAnswer, Selectors};
+use larder_contract::entry::{Entry, EntryMeta, VERSION, digest};
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
+use larder_contract::purge::{Purge, Scope};
+use larder_contract::selectors::Selectors;
+use larder_contract::store_api::{LookUp, LookUpAnswer};
 use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
 use larder_sidecar::{Purged, Purges, Store, Waiting};
 use larder_stack::{RedisServer, eventually};

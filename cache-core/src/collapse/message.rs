@@ -3,11 +3,12 @@
 //! What this decides: the messages and their bytes. A message that cannot be read is dropped: it can only come from
 //! another version of the code, and every waiter has a deadline of its own.
 
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
+use larder_contract::purge::Purge;
+
 use super::slot::Reader;
 use super::{CollapseKey, Handoff};
-use crate::http_time::Timestamp;
-use crate::key::PrimaryKey;
-use crate::purge::Purge;
 
 /// A message to one worker VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +126,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::purge::Scope;
+    use larder_contract::purge::Scope;
     use proptest::prelude::*;
 
     #[test]

@@ -4,7 +4,7 @@
 //! bytes all background fetches of one VM may hold together. Envoy keeps the answer to such a fetch in memory until it is
 //! complete, and its size is known only then; what is stored so far is the best guess.
 
-use crate::http_time::Timestamp;
+use larder_contract::http_time::Timestamp;
 
 /// Wholes behind parts that are fetched at once, in one VM.
 pub const MAX_WHOLES: usize = 4;

@@ -11,8 +11,9 @@
 //! ```
 //! Numbers are big-endian. What cannot be read counts as [`Slot::Free`]: a slot outlives a change of code.
 
+use larder_contract::http_time::Timestamp;
+
 use super::{CollapseKey, Handoff, Identity};
-use crate::http_time::Timestamp;
 
 const VERSION: u8 = 2;
 const LEADING: u8 = 1;

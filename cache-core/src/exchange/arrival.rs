@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::{OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
+
 use super::effect::{Effect, Effects, ForwardedRequest};
 use super::event::{Local, SlotAnswer};
 use super::{Exchange, Mark, State};
 use crate::cache_control::RequestDirectives;
 use crate::cache_status::{self, CacheStatus, DEBUG_FIELD, Detail, Forward};
-use crate::http_time::Timestamp;
-use crate::key::{OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
 use crate::message::Request;
 use crate::policy::Handling;
 use crate::query_override::{self, MalformedOverride};

@@ -5,13 +5,14 @@
 //! amount of code it runs through, more than what that code does (`docs/benchmarks.md`).
 
 pub use super::arrival::key_of;
+use larder_contract::http_time::Timestamp;
+
 use super::effect::Reply;
 use super::event::Local;
 use super::look_up::HIT_DETAILS;
 use super::reply::whole;
 use crate::cache_status::{self, CacheStatus};
 use crate::fields::NameSet;
-use crate::http_time::Timestamp;
 use crate::message::Request;
 use crate::policy::Policy;
 use crate::reuse::{self, Reuse};

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+
 use super::effect::{Effect, Effects};
 use super::event::Outcome;
 use super::sharing::ForOthers;
 use super::storing::{self, Capture, Captured, Fetched, Purpose};
 use super::{Exchange, Fetch, State};
 use crate::cache_status::CacheStatus;
-use crate::http_time::Timestamp;
 use crate::message::ResponseHead;
 use crate::storability::NotStorable;
 use crate::stored_response::StoredResponse;

@@ -3,18 +3,20 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
+use larder_contract::key::PrimaryKey;
+use larder_contract::selectors::Selectors;
+use larder_contract::store_api::Fence;
 use smallvec::SmallVec;
 
 use super::event::Outcome;
 use crate::cache_status::CacheStatus;
 use crate::collapse::{CollapseKey, Identity};
 use crate::fields::Fields;
-use crate::http_time::Timestamp;
-use crate::key::PrimaryKey;
 use crate::message::Request;
 use crate::policy::Policy;
 use crate::route::RefreshPath;
-use crate::store_api::{Fence, KeyDigest, Selectors};
 use crate::stored_response::StoredResponse;
 use crate::vary::SelectingFields;
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+use larder_contract::store_api::Fence;
+
 use crate::cache_status::Detail;
 use crate::collapse::Identity;
-use crate::http_time::Timestamp;
 use crate::message::{Request, ResponseHead};
-use crate::store_api::Fence;
 use crate::stored_response::StoredResponse;
 
 /// Something happened. Every event but the first answers an effect or comes from outside.

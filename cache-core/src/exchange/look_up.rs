@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::ALWAYS_SELECTING;
+
 use super::effect::{Effect, Effects, RefreshOrder, StoreQuestion};
 use super::event::{Outcome, StoreAnswer};
 use super::{Exchange, Fetch, State};
 use crate::cache_status::{CacheStatus, Detail, Forward};
 use crate::collapse::CollapseKey;
 use crate::fields::Fields;
-use crate::http_time::Timestamp;
-use crate::key::ALWAYS_SELECTING;
 use crate::partial;
 use crate::preconditions::{self, Answer};
 use crate::refresh;

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+
 use super::effect::{Effect, Effects, RefreshOrder};
 use super::event::Outcome;
 use super::storing::{self, Capture, Captured, Fetched, Purpose};
 use super::{Exchange, Fetch, State};
 use crate::cache_status::{CacheStatus, Detail};
-use crate::http_time::Timestamp;
 use crate::message::ResponseHead;
 use crate::partial::{self, ContentRange};
 use crate::policy::RangeOnMiss;

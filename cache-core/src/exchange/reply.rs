@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+
 use super::effect::{Effect, Reply, ResponseChange};
 use super::{Exchange, Mark};
 use crate::cache_status::{CacheStatus, X_CACHE_STATUS};
 use crate::fields::{Fields, respaced};
-use crate::http_time::Timestamp;
 use crate::preconditions::{self, Answer};
 use crate::query_override::MalformedOverride;
 use crate::stored_response::StoredResponse;

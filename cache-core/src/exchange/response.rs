@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
+
 use super::effect::{Effect, Effects};
 use super::event::{Outcome, ResponseSource};
 use super::{Exchange, Fetch, Mark, State, sharing};
 use crate::cache_status::{CacheStatus, Detail};
-use crate::http_time::Timestamp;
 use crate::invalidation;
-use crate::key::PrimaryKey;
 use crate::message::ResponseHead;
 use crate::reuse::{self, Failure};
 use crate::storability::NotStorable;

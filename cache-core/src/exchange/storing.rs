@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
+use larder_contract::purge::tags_of;
+
 use super::content::Content;
 use crate::age;
 use crate::cache_control::{FieldScope, ResponseDirectives};
 use crate::fields::Fields;
 use crate::freshness::{self, LifetimeSource};
-use crate::http_time::{DeltaSeconds, Timestamp};
 use crate::message::{Request, ResponseHead};
 use crate::partial::{ContentRange, Part};
 use crate::policy::Policy;
 use crate::preconditions;
-use crate::purge::tags_of;
 use crate::query_override::QueryOverride;
 use crate::route::RouteNote;
 use crate::storability::{self, NotStorable};

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+
 use super::effect::{Effect, Effects};
 use super::event::Outcome;
 use super::{Exchange, Fetch, storing};
 use crate::cache_status::{CacheStatus, Detail};
-use crate::http_time::Timestamp;
 use crate::message::ResponseHead;
 use crate::storability::NotStorable;
 use crate::stored_response::StoredResponse;

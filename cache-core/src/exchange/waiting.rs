@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use larder_contract::http_time::Timestamp;
+
 use super::effect::{Effect, Effects};
 use super::event::Outcome;
 use super::{Exchange, MAX_ROUNDS, State};
 use crate::cache_status::{CacheStatus, Detail, Forward};
-use crate::http_time::Timestamp;
 use crate::reuse::{self, Failure};
 use crate::stored_response::StoredResponse;
 

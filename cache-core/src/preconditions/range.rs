@@ -7,10 +7,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use larder_contract::ows::trim;
 use sha2::{Digest, Sha256};
 
 use super::{Answer, Piece};
-use crate::fields::{list_members, trim};
+use crate::fields::list_members;
 use crate::stored_response::StoredResponse;
 
 /// What a `Range` value asks of a representation of some length.

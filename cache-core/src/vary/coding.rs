@@ -5,7 +5,9 @@
 //! cache has never heard of counts like any other (`dcb` is readable only for who named it), and so does a member that
 //! cannot be read. An empty value accepts no coding, which is not what an absent field says.
 
-use crate::fields::{list_members, split_unquoted, trim};
+use larder_contract::ows::trim;
+
+use crate::fields::{list_members, split_unquoted};
 
 /// The members in one order and spelling.
 pub(super) fn normalised<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {

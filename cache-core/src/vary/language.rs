@@ -4,7 +4,9 @@
 //! language that its request liked best answers every request that likes that language best. A request carries both
 //! answers as pseudo-fields, which select like any other field; so a response says only which of them selected it.
 
-use crate::fields::{Fields, list_members, split_unquoted, trim};
+use larder_contract::ows::trim;
+
+use crate::fields::{Fields, list_members, split_unquoted};
 
 /// Pseudo-field: the accepted languages in a fixed order, with their weights. Empty where there is no field.
 pub const LANGUAGES_FIELD: &str = ":accept-language";

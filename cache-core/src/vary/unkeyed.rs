@@ -4,8 +4,9 @@
 //! knows what an origin makes of them. Requests without any share one variant. What it leaves out: which fields these
 //! are (`policy::unkeyed`).
 
+use larder_contract::key::UNKEYED_FIELD;
+
 use crate::fields::Fields;
-use crate::key::UNKEYED_FIELD;
 use crate::policy::{Handling, UnkeyedFields};
 
 /// Adds the pseudo-field to a request that has any of them; once.

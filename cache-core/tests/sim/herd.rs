@@ -7,10 +7,10 @@ use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Identity, 
 use larder_cache_core::exchange::{
     Effect, Event, Exchange, Interest, Local, Outcome, ResponseSource, SlotAnswer, StoreAnswer,
 };
-use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::http_time::Timestamp;
 
 /// How long a request waits.
 const WAIT_MS: u64 = 10_000;

@@ -9,8 +9,8 @@ mod whose;
 mod world;
 
 use larder_cache_core::exchange::ResponseSource;
-use larder_cache_core::http_time::DeltaSeconds;
 use larder_cache_core::policy::Policy;
+use larder_contract::http_time::DeltaSeconds;
 use world::{Sim, override_policy};
 
 #[test]

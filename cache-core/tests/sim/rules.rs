@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use larder_cache_core::exchange::{Effect, Event, Exchange, Local, Outcome, SlotAnswer};
-use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::{Policy, Tell};
 use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::http_time::Timestamp;
 
 use crate::world::Sim;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use larder_cache_core::exchange::{Effect, Event, Exchange, Local, SlotAnswer, StoreAnswer};
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::route::{RefreshPath, RouteSeen};
-use larder_cache_core::store_api::Fence;
+use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::entry::RouteSeen;
+use larder_contract::store_api::Fence;
 
 use crate::world::Sim;
 

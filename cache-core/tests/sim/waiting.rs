@@ -1,7 +1,7 @@
 //! Stories of herds: who leads, who waits, and what they get.
 
-use larder_cache_core::http_time::DeltaSeconds;
 use larder_cache_core::policy::Policy;
+use larder_contract::http_time::DeltaSeconds;
 
 use crate::herd::{Answer, Herd};
 

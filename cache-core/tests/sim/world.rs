@@ -8,13 +8,14 @@ use larder_cache_core::exchange::{
     StoreAnswer,
 };
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
 use larder_cache_core::refresh::{Next, Refresh, Start};
-use larder_cache_core::route::{RefreshPath, RouteSeen};
+use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::entry::RouteSeen;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
 
 /// What a client got: status (0 for an answer that was broken off), content, `Cache-Status`.
 pub(crate) type Got = (u16, String, String);

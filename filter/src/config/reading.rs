@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use larder_cache_core::fields::is_token;
-use larder_cache_core::http_time::DeltaSeconds;
 use larder_cache_core::policy::{Policy, RangeOnMiss, StatusRange, Tell};
+use larder_contract::http_time::DeltaSeconds;
+use larder_contract::store_api::LeaseTerms;
 use serde_json::{Map, Value};
 
 use super::{Config, DEFAULT_L1_BYTES, Rule, Secret};
@@ -79,12 +80,12 @@ impl Reader {
             store_cluster: cluster,
             store_token: self.token(&store),
             store_timeout_ms: self.number(&store, "store", "timeout_ms", 50, 1, 10_000),
-            store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, 30_000),
+            store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, LeaseTerms::MAX_WAIT_MS),
             distrust_after_ms: self.number(&store, "store", "distrust_after_ms", 5_000, 0, 600_000),
             namespace: Arc::from(namespace.into_bytes()),
             l1_bytes: self.number(&limits, "limits", "l1_bytes", DEFAULT_L1_BYTES, 0, 512 << 20),
             collapse_wait_ms: self.number(&limits, "limits", "collapse_wait_ms", 10_000, 1, 30_000),
-            lease_ms: self.number(&limits, "limits", "lease_ms", 30_000, 100, 600_000),
+            lease_ms: self.number(&limits, "limits", "lease_ms", 30_000, 100, LeaseTerms::MAX_LEASE_MS),
             refresh_cluster: self.text(&top, "", "refresh_cluster"),
             refresh_cluster_found: Cell::new(None),
             rules: self.rules(top.get("rules")),

@@ -10,7 +10,7 @@ use std::ptr::null_mut;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::Timestamp;
+use larder_contract::http_time::Timestamp;
 
 use crate::host::{Host, Map, Refused, Swap};
 use crate::pairs;

@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::PrimaryKey;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
 
 use super::Hasher;
 

@@ -1,9 +1,9 @@
 use super::*;
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::DeltaSeconds;
 use larder_cache_core::message::Request;
 use larder_cache_core::stored_response::ReuseTerms;
 use larder_cache_core::vary::SelectingFields;
+use larder_contract::http_time::DeltaSeconds;
 
 const NOW: Timestamp = Timestamp::from_millis(100_000);
 

@@ -7,9 +7,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use larder_cache_core::http_time::Timestamp;
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
+use larder_contract::http_time::Timestamp;
 
 use super::{Action, Passage};
 use crate::config::Config;

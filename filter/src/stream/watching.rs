@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use larder_cache_core::http_time::{DeltaSeconds, Timestamp};
-use larder_cache_core::route::{RouteSeen, Sent};
+use larder_cache_core::route::Sent;
 use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::entry::RouteSeen;
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
 
 use super::Stream;
 use crate::config::Config;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use larder_cache_core::fields::Fields;
-use larder_cache_core::http_time::Timestamp;
+use larder_contract::http_time::Timestamp;
 use larder_filter::config::REFRESH_CLUSTER;
 use larder_filter::host::{Host, Map, Refused, Swap};
 

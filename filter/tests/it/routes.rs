@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use larder_cache_core::fields::Fields;
-use larder_cache_core::route::RouteSeen;
-use larder_cache_core::store_api::entry;
+use larder_contract::entry;
+use larder_contract::entry::RouteSeen;
 use larder_filter::config::REFRESH_CLUSTER;
 
 use crate::fake_host::Common;

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::{Map, Value, json};
+use larder_contract::purge_order::{DEFAULT_NAMESPACE, Order};
+use larder_contract::store_api::PURGE_PATH;
+use serde_json::Value;
 
 /// Tells a running Larder what to do. Settings may stand in `.env` of the checkout or of the current folder.
 #[derive(Parser)]
@@ -52,7 +54,7 @@ struct Purge {
     #[arg(long)]
     soft: bool,
     /// The filter configuration's namespace, for --url
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = DEFAULT_NAMESPACE)]
     namespace: String,
     /// The sidecar's LARDER_PURGE_TOKEN, from the environment or .env
     #[arg(long, env = "LARDER_PURGE_TOKEN", hide_env_values = true)]
@@ -81,26 +83,21 @@ async fn main() -> ExitCode {
     }
 }
 
-fn order(purge: &Purge) -> Value {
-    let mut order = Map::from_iter([("soft".to_owned(), json!(purge.soft))]);
-    if let Some(url) = &purge.what.url {
-        order.insert("url".to_owned(), json!(url));
-        order.insert("namespace".to_owned(), json!(purge.namespace));
+fn order(purge: &Purge) -> Order {
+    let Purge { what, soft, namespace, .. } = purge;
+    Order {
+        url: what.url.clone(),
+        namespace: what.url.is_some().then(|| namespace.clone()),
+        tag: None,
+        tags: what.tag.clone(),
+        prefix: what.prefix.clone(),
+        everything: what.everything,
+        soft: *soft,
     }
-    if !purge.what.tag.is_empty() {
-        order.insert("tags".to_owned(), json!(purge.what.tag));
-    }
-    if let Some(prefix) = &purge.what.prefix {
-        order.insert("prefix".to_owned(), json!(prefix));
-    }
-    if purge.what.everything {
-        order.insert("everything".to_owned(), json!(true));
-    }
-    Value::Object(order)
 }
 
 async fn send(sidecar: &str, purge: &Purge) -> Result<Value, String> {
-    let url = format!("{}{}", sidecar.trim_end_matches('/'), larder_cache_core::store_api::PURGE_PATH);
+    let url = format!("{}{}", sidecar.trim_end_matches('/'), PURGE_PATH);
     let client =
         reqwest::Client::builder().timeout(Duration::from_secs(10)).build().map_err(|error| error.to_string())?;
     let response = client.post(&url).bearer_auth(&purge.token).json(&order(purge)).send().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use larder_cache_core::store_api::PURGE_PATH;
+use larder_contract::store_api::PURGE_PATH;
 
 use super::Sidecar;
 use crate::listening::Peer;

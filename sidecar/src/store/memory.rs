@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_cache_core::crowding::{self, Standing};
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::invalidation::no_later_than;
-use larder_cache_core::key::ALWAYS_SELECTING;
-use larder_cache_core::purge::Purge;
-use larder_cache_core::store_api::entry::{self, Entry, EntryMeta};
-use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, Selectors, WriteAnswer};
+use larder_contract::crowding::{self, Standing};
+use larder_contract::entry::{self, Entry, EntryMeta};
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::{ALWAYS_SELECTING, KeyDigest};
+use larder_contract::purge::Purge;
+use larder_contract::selectors::Selectors;
+use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 use moka::Expiry;
 use moka::sync::Cache;
 
@@ -228,7 +228,7 @@ impl Store for Memory {
         let is_later = |held: &Variant| {
             let held = held.meta.request_time_ms;
             // What comes from the future is not newer than anything.
-            held > entry.meta.request_time_ms && held <= no_later_than(held, clock::now())
+            held > entry.meta.request_time_ms && held <= held.no_later_than(clock::now())
         };
         if renewed.and_then(|at| variants.get(at)).is_some_and(is_later) {
             return Ok(WriteAnswer::Fenced); // what is there was asked for later

@@ -17,10 +17,11 @@
 
 use std::time::{Duration, Instant};
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::purge::Purge;
-use larder_cache_core::store_api::entry::{self, BODY_FIELD, Entry};
-use larder_cache_core::store_api::{Fence, KeyDigest, LookUp, LookUpAnswer, Release, WriteAnswer};
+use larder_contract::entry::{self, BODY_FIELD, Entry};
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
+use larder_contract::purge::Purge;
+use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 use redis::{Script, ScriptInvocation, Value};
 use serde_json::json;
 

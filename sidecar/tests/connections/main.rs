@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::store_api::KeyDigest;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Purges, Store, Waiting};
 use larder_stack::{RedisServer, eventually};

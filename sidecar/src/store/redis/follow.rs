@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use larder_cache_core::store_api::KeyDigest;
+use larder_contract::key::KeyDigest;
 use redis::Value;
 use redis::aio::PubSub;
 use tokio::time::{Instant, timeout};

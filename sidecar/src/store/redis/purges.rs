@@ -1,7 +1,7 @@
 //! Where purges lie in Redis, and how they are read back.
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::purge::{Purge, Scope};
+use larder_contract::http_time::Timestamp;
+use larder_contract::purge::{Purge, Scope};
 use redis::{Script, Value};
 
 use super::Link;

@@ -7,7 +7,7 @@
 //! for the filter reckons freshness by the sealed ones.
 
 use hmac::{Hmac, KeyInit, Mac};
-use larder_cache_core::store_api::KeyDigest;
+use larder_contract::key::KeyDigest;
 use sha2::Sha256;
 
 /// The hash field of the seal.

@@ -1,29 +1,28 @@
 //! The contract between a filter and its sidecar: every message, built and read in this one place.
 //!
 //! What this decides: paths, status codes, field names and bodies of the sidecar's HTTP API, and the bytes of an entry
-//! ([`entry`]). What it leaves out: caching. To the store an entry is three points in time and some bytes; the time
+//! ([`crate::entry`]). What it leaves out: caching. To the store an entry is three points in time and some bytes; the time
 //! marks are opaque to it, the rules behind them are the filter's.
 //!
 //! | request | body | answers |
 //! |---|---|---|
 //! | `POST /v1/look-up` | [`LookUp`] | `200` entry, `201` lease (and the stale entry), `202` held by another (and the stale entry), `204` nothing |
-//! | `PUT /v1/entries/{key}` | an [`entry::Entry`] | `204` stored, `409` refused: fence, `413` too large |
+//! | `PUT /v1/entries/{key}` | an [`crate::entry::Entry`] | `204` stored, `409` refused: fence, `413` too large |
 //! | `POST /v1/release` | [`Release`] | `204` |
 //! | `POST /v1/invalidate` | [`Invalidate`] | `204` |
-//! | `GET /v1/events` | | `200` [`Events`] |
+//! | `GET /v1/events?…` | [`EventsSince`] as the query | `200` [`Events`] |
+//! | `POST /v1/purge` | [`Order`](crate::purge_order::Order) | `200` what was purged |
 //!
 //! Every answer that is not in this table is a fault of the store, and the filter goes on as if nothing was stored.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::http_time::Timestamp;
-use crate::key::PrimaryKey;
+use crate::key::{KeyDigest, PrimaryKey};
 use crate::purge::Purge;
-
-pub mod entry;
+use crate::selectors::Selectors;
 
 /// `POST`: look up an entry, and be given the lease or wait for its holder.
 pub const LOOK_UP_PATH: &str = "/v1/look-up";
@@ -44,44 +43,6 @@ pub const FENCE_FIELD: &str = "x-larder-fence";
 /// `1` in a `204` look-up answer: the key's last response was not storable, so nobody leads and nobody waits.
 pub const UNCACHEABLE_FIELD: &str = "x-larder-uncacheable";
 
-/// SHA-256 of a primary key: what the store knows of a URL. 64 hex digits in paths and JSON.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyDigest(pub [u8; 32]);
-
-impl KeyDigest {
-    /// Reads 64 hex digits.
-    pub fn parse(hex_digits: &str) -> Option<Self> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(hex_digits, &mut bytes).ok()?;
-        Some(Self(bytes))
-    }
-}
-
-impl fmt::Display for KeyDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for KeyDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for KeyDigest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyDigest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a key is 64 hex digits"))
-    }
-}
-
 /// Proof of a lease, refused on a write once the lease has lapsed or passed to another. 1 to 32 hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -95,13 +56,6 @@ impl Fence {
         well_formed.then(|| Self(text.to_owned()))
     }
 }
-
-/// Stands for the value of one selecting field, so that the store can compare values without seeing them: 32 hex digits
-/// of SHA-256. A field that is absent has no token.
-pub type SelectorToken = String;
-
-/// Selecting fields as the store sees them: field name in lower case to token.
-pub type Selectors = BTreeMap<String, SelectorToken>;
 
 /// *Look up, or give me the lease, or let me wait*, in one round trip.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,15 +110,29 @@ pub struct LeaseTerms {
     /// 16 hex digits that the asker drew. The lease's fence ends in them, so that an asker who never saw the answer can
     /// still give the lease back.
     pub holder: Holder,
-    /// After this many milliseconds without a write the lease lapses. 1 to 600 000.
+    /// After this many milliseconds without a write the lease lapses. 1 to [`Self::MAX_LEASE_MS`].
     pub lease_ms: u64,
-    /// How long the answer may be held back while another holds the lease, in milliseconds. 0 to 30 000. The answer
+    /// How long the answer may be held back while another holds the lease, in milliseconds. 0 to [`Self::MAX_WAIT_MS`]. The answer
     /// comes at once when the holder publishes, gives up, or lets its lease lapse; in the latter two cases this
     /// look-up takes part in the race for the lease again.
     pub wait_ms: u64,
 }
 
-/// The answer to a [`LookUp`]. Entries are whole [`entry::Entry`] encodings.
+impl LeaseTerms {
+    /// The longest lease.
+    pub const MAX_LEASE_MS: u64 = 600_000;
+    /// The longest wait for a lease's holder.
+    pub const MAX_WAIT_MS: u64 = 30_000;
+
+    /// What is out of range, in words.
+    pub fn mistake(self) -> Option<String> {
+        let (lease, wait) = (Self::MAX_LEASE_MS, Self::MAX_WAIT_MS);
+        let wrong = !(1..=lease).contains(&self.lease_ms) || self.wait_ms > wait;
+        wrong.then(|| format!("lease_ms is 1 to {lease}, wait_ms at most {wait}"))
+    }
+}
+
+/// The answer to a [`LookUp`]. Entries are whole [`crate::entry::Entry`] encodings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookUpAnswer {
     /// `200`: an entry that is fresh, or any that matches when no lease was asked for.
@@ -240,8 +208,14 @@ pub struct Release {
     pub key: KeyDigest,
     /// The lease, or its holder alone. A fence that holds none is ignored.
     pub fence: Fence,
-    /// For so many milliseconds look-ups are told that the key is not storable; 0 for not at all. At most 600 000.
+    /// For so many milliseconds look-ups are told that the key is not storable; 0 for not at all. More than
+    /// [`Self::MAX_UNCACHEABLE_MS`] counts as that.
     pub uncacheable_ms: u64,
+}
+
+impl Release {
+    /// The longest time for which a key is known as not storable.
+    pub const MAX_UNCACHEABLE_MS: u64 = 600_000;
 }
 
 /// Drop every variant under some keys that was requested up to now, refuse writes of such ones, and tell all Envoys.
@@ -262,8 +236,38 @@ impl Invalidate {
     pub const MAX_KEYS: usize = 64;
 }
 
-/// What has been purged since a cursor: the answer to `GET /v1/events?after=CURSOR&wait_ms=MILLISECONDS`, which is held
-/// back until there is something. Without `after` it comes at once and is empty: the place to begin.
+/// The question of `GET /v1/events`, as its query: what has been purged since a cursor?
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventsSince {
+    /// The cursor of the last answer. `None`: the answer comes at once and is empty, the place to begin.
+    pub after: Option<String>,
+    /// How long the answer may be held back until there is something. 0 to [`Events::MAX_WAIT_MS`].
+    pub wait_ms: u64,
+    /// Which Envoy asks: at most 32 ASCII letters and digits; empty for somebody who is not watched.
+    pub envoy: String,
+    /// Whether this Envoy lately forwarded unsafe requests; see `sessions` in the sidecar.
+    pub writes: bool,
+}
+
+impl EventsSince {
+    /// The path with the query that asks this.
+    pub fn path(&self) -> String {
+        let mut path = format!("{EVENTS_PATH}?envoy={}&writes={}", self.envoy, self.writes);
+        if let Some(cursor) = &self.after {
+            path.push_str(&format!("&wait_ms={}&after={cursor}", self.wait_ms));
+        }
+        path
+    }
+
+    /// What is malformed, in words.
+    pub fn mistake(&self) -> Option<String> {
+        let well_formed = self.envoy.len() <= 32 && self.envoy.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        (!well_formed).then(|| "envoy is at most 32 letters and digits".to_owned())
+    }
+}
+
+/// What has been purged since a cursor: the answer to [`EventsSince`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
@@ -338,12 +342,21 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_64_hex_digits_in_json() {
-        let key = KeyDigest([0xab; 32]);
-        let json = serde_json::to_string(&key).unwrap();
-        assert_eq!(json, format!("\"{}\"", "ab".repeat(32)));
-        assert_eq!(serde_json::from_str::<KeyDigest>(&json).unwrap(), key);
-        assert!(serde_json::from_str::<KeyDigest>("\"abc\"").is_err());
+    fn terms_out_of_range_are_a_mistake() {
+        let terms = |lease_ms, wait_ms| LeaseTerms { holder: Holder(1), lease_ms, wait_ms };
+        assert_eq!(terms(600_000, 30_000).mistake(), None);
+        for wrong in [terms(0, 0), terms(600_001, 0), terms(1, 30_001)] {
+            assert_eq!(wrong.mistake().unwrap(), "lease_ms is 1 to 600000, wait_ms at most 30000");
+        }
+    }
+
+    #[test]
+    fn a_question_for_events_is_a_query() {
+        let first = EventsSince { envoy: "0a".into(), wait_ms: 5, ..EventsSince::default() };
+        assert_eq!(first.path(), "/v1/events?envoy=0a&writes=false");
+        let next = EventsSince { after: Some("1-2".into()), writes: true, ..first };
+        assert_eq!(next.path(), "/v1/events?envoy=0a&writes=true&wait_ms=5&after=1-2");
+        assert!(EventsSince { envoy: "a&b".into(), ..next }.mistake().is_some());
     }
 
     #[test]

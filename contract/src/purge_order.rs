@@ -1,32 +1,52 @@
-//! An operator's order to purge, as it reads.
+//! `POST /v1/purge`: an operator's order, and what the sidecar answers.
+//!
+//! What this decides: which orders are well-formed, and which purges one asks for. What it leaves out: who may give one.
 
-use larder_cache_core::http_time::Timestamp;
-use larder_cache_core::key::{PrimaryKey, canonical_authority, canonical_scheme};
-use larder_cache_core::purge::{MAX_TAG_BYTES, Purge, Scope};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// `{"url": …}`, `{"tag": …}`, `{"tags": […]}`, `{"prefix": …}` or `{"everything": true}`, each with `"soft": true` if so
-/// wished.
-#[derive(Debug, Default, Deserialize)]
+use crate::http_time::Timestamp;
+use crate::key::{PrimaryKey, canonical_authority, canonical_scheme};
+use crate::purge::{MAX_TAG_BYTES, Purge, Scope};
+
+/// A prefix longer than this, in bytes, is refused.
+pub const MAX_PREFIX_BYTES: usize = 2048;
+/// The namespace of a URL's key where the order names none; the filter configuration's default.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// `{"url": …}`, `{"tag": …}`, `{"tags": […]}`, `{"prefix": …}` or `{"everything": true}`; `"soft": true` marks stale
+/// instead of removing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Order {
-    url: Option<String>,
-    /// The filter configuration's `namespace`; it is part of a URL's key.
-    namespace: Option<String>,
-    tag: Option<String>,
-    tags: Vec<String>,
-    prefix: Option<String>,
-    everything: bool,
-    pub(super) soft: bool,
+pub struct Order {
+    /// All variants of one URL, as clients ask for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The filter configuration's `namespace`; it is part of a URL's key. [`DEFAULT_NAMESPACE`] when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Every response with this tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Every response with one of these tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Every response whose URL begins so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Every response.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub everything: bool,
+    /// Mark stale instead of removing.
+    pub soft: bool,
 }
 
 impl Order {
     /// The purges it asks for. The error says what is wrong.
-    pub(super) fn purges(self, at_ms: Timestamp) -> Result<Vec<Purge>, String> {
+    pub fn purges(self, at_ms: Timestamp) -> Result<Vec<Purge>, String> {
         let mut scopes = Vec::new();
         if let Some(url) = &self.url {
-            scopes.extend(keys_of(url, self.namespace.as_deref().unwrap_or("default"))?.map(Scope::Key));
+            scopes.extend(keys_of(url, self.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE))?.map(Scope::Key));
         }
         for tag in self.tag.iter().chain(&self.tags) {
             let separates = |byte: char| byte == ',' || byte.is_whitespace();
@@ -36,7 +56,7 @@ impl Order {
             scopes.push(Scope::Tag(tag.clone()));
         }
         if let Some(prefix) = self.prefix {
-            if !prefix.contains("://") || prefix.len() > 2048 {
+            if !prefix.contains("://") || prefix.len() > MAX_PREFIX_BYTES {
                 return Err(format!("{prefix:?} is no prefix: it begins as URLs do, with http:// or https://"));
             }
             scopes.push(Scope::Prefix(canonical_prefix(&prefix)));
@@ -105,8 +125,8 @@ impl<'a> Url<'a> {
     }
 }
 
-/// What the operator is told.
-pub(super) fn told(purges: &[Purge]) -> Value {
+/// The sidecar's answer: each scope, and in words what happened to it.
+pub fn answer(purges: &[Purge]) -> Value {
     let one = |purge: &Purge| {
         let what = match &purge.scope {
             Scope::Key(_) => "every variant of the URL, by http and by https,".to_owned(),
@@ -140,6 +160,18 @@ mod tests {
         let key = |scheme| Scope::Key(PrimaryKey::new(b"default", scheme, b"a:1", b"/x?y"));
         assert_eq!(purges(r#"{"url": "http://a:1/x?y"}"#).unwrap(), [key(b"http"), key(b"https")]);
         assert_eq!(purges(r#"{"url": "http://a"}"#), purges(r#"{"url": "http://a/"}"#));
+    }
+
+    #[test]
+    fn an_order_survives_its_message() {
+        for order in [
+            Order { url: Some("http://a/".into()), namespace: Some("n".into()), soft: true, ..Order::default() },
+            Order { tags: vec!["a".into()], ..Order::default() },
+            Order { everything: true, ..Order::default() },
+        ] {
+            assert_eq!(serde_json::from_str::<Order>(&serde_json::to_string(&order).unwrap()).unwrap(), order);
+        }
+        assert_eq!(serde_json::to_string(&Order::default()).unwrap(), r#"{"soft":false}"#);
     }
 
     #[test]

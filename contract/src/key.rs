@@ -7,11 +7,10 @@
 //! invalidating a URL takes all of them.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
-
-use crate::store_api::KeyDigest;
 
 /// The pseudo-field under which a request carries its override in canonical form; see `query_override`.
 pub const OVERRIDE_FIELD: &str = ":override";
@@ -55,6 +54,44 @@ impl PrimaryKey {
     /// SHA-256 of the bytes: what leaves the process.
     pub fn digest(&self) -> KeyDigest {
         KeyDigest(Sha256::digest(&self.0).into())
+    }
+}
+
+/// SHA-256 of a primary key: what the store knows of a URL. 64 hex digits in paths and JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyDigest(pub [u8; 32]);
+
+impl KeyDigest {
+    /// Reads 64 hex digits.
+    pub fn parse(hex_digits: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex_digits, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for KeyDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a key is 64 hex digits"))
     }
 }
 
@@ -183,6 +220,15 @@ mod tests {
         ] {
             assert_ne!(key(["n", scheme, one, "/"]), key(["n", scheme, other, "/"]), "{one}");
         }
+    }
+
+    #[test]
+    fn keys_are_64_hex_digits_in_json() {
+        let key = KeyDigest([0xab; 32]);
+        let json = serde_json::to_string(&key).unwrap();
+        assert_eq!(json, format!("\"{}\"", "ab".repeat(32)));
+        assert_eq!(serde_json::from_str::<KeyDigest>(&json).unwrap(), key);
+        assert!(serde_json::from_str::<KeyDigest>("\"abc\"").is_err());
     }
 
     proptest! {

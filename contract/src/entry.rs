@@ -15,9 +15,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Selectors;
 use crate::http_time::Timestamp;
-use crate::route::RouteSeen;
+use crate::selectors::Selectors;
 
 /// First bytes of every encoded entry; the last one is the version.
 pub const MAGIC: [u8; 4] = *b"LRD\x01";
@@ -40,7 +39,7 @@ pub struct Entry {
 }
 
 /// What is known of a stored response besides its body. Text is Latin-1 widened to Unicode, so any byte of a header
-/// value survives JSON; see [`widen`] and [`narrow`].
+/// value survives JSON; see [`crate::latin1`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EntryMeta {
@@ -105,6 +104,16 @@ pub struct EntryMeta {
     pub body_length: u64,
     /// `xxh3:` and the XXH3-128 of the body in hex: against damage, not against forgery.
     pub digest: String,
+}
+
+/// What was seen of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSeen {
+    /// When.
+    pub at_ms: Timestamp,
+    /// Whether it changes what its client sent, or what the origin answered.
+    pub changes: bool,
 }
 
 impl EntryMeta {
@@ -232,25 +241,10 @@ pub fn from_hash_fields<'a>(fields: impl IntoIterator<Item = (&'a str, &'a [u8])
     if meta.version != VERSION { Err(EntryFault::Version) } else { Ok(meta) }
 }
 
-/// Text with each byte as the character of the same number, so that any bytes survive JSON.
-pub fn widen(bytes: &[u8]) -> String {
-    if bytes.is_ascii() {
-        return String::from_utf8_lossy(bytes).into_owned();
-    }
-    bytes.iter().map(|&byte| char::from(byte)).collect()
-}
-
-/// The bytes that [`widen`] made text of. `None` when a character is above U+00FF.
-pub fn narrow(text: &str) -> Option<Vec<u8>> {
-    if text.is_ascii() {
-        return Some(text.as_bytes().to_vec());
-    }
-    text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::latin1::widen;
     use proptest::prelude::*;
 
     fn example(body: &[u8]) -> EntryMeta {
@@ -354,11 +348,6 @@ mod tests {
             let mut framed = MAGIC.to_vec();
             framed.extend_from_slice(&bytes);
             let _ = decode(&framed);
-        }
-
-        #[test]
-        fn narrowing_undoes_widening(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            prop_assert_eq!(narrow(&widen(&bytes)), Some(bytes));
         }
     }
 }

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::http_time::Timestamp;
 use crate::key::PrimaryKey;
-use crate::stored_response::StoredResponse;
 
 /// Tags longer than this, in bytes, are not purge tags.
 pub const MAX_TAG_BYTES: usize = 256;
@@ -167,14 +166,14 @@ impl Marks {
 
 impl Purge {
     /// What this purge alone means for a response kept under a primary key.
-    pub fn verdict(&self, key: &PrimaryKey, stored: &StoredResponse) -> Verdict {
+    pub fn verdict(&self, key: &PrimaryKey, url: &str, tags: &[String], requested: Timestamp) -> Verdict {
         let concerned = match &self.scope {
             Scope::Key(own) => own == key,
-            Scope::Tag(tag) => stored.tags.contains(tag),
-            Scope::Prefix(prefix) => stored.url.starts_with(prefix.as_str()),
+            Scope::Tag(tag) => tags.contains(tag),
+            Scope::Prefix(prefix) => url.starts_with(prefix.as_str()),
             Scope::Everything => true,
         };
-        match (concerned && stored.request_time <= self.at_ms, self.soft) {
+        match (concerned && requested <= self.at_ms, self.soft) {
             (false, _) => Verdict::Kept,
             (true, false) => Verdict::Gone(self.at_ms),
             (true, true) => Verdict::StaleSince(self.at_ms),

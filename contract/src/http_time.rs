@@ -8,13 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fields::trim;
 use crate::http_date;
+use crate::ows::trim;
 
 /// Milliseconds since the Unix epoch, on the clock of the machine that took it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
+
+/// By how many milliseconds two clocks may differ before one is taken to be wrong.
+pub const CLOCK_TOLERANCE_MS: u64 = 1_000;
 
 impl Timestamp {
     /// The time `ms` milliseconds after the Unix epoch.
@@ -42,6 +45,13 @@ impl Timestamp {
     #[must_use]
     pub const fn plus(self, span: DeltaSeconds) -> Self {
         self.plus_millis(span.as_millis())
+    }
+
+    /// When something was invalidated, as the receiver takes it: at most [`CLOCK_TOLERANCE_MS`] after `now`. Otherwise a
+    /// clock that is ahead would keep everything out for as long as it is ahead.
+    #[must_use]
+    pub fn no_later_than(self, now: Self) -> Self {
+        self.min(now.plus_millis(CLOCK_TOLERANCE_MS))
     }
 
     /// Milliseconds from `earlier` to `self`; 0 when `earlier` is later.
@@ -172,5 +182,13 @@ mod tests {
         assert_eq!(Timestamp::default().since(late), DeltaSeconds::ZERO);
         assert_eq!(late.since(Timestamp::default()), DeltaSeconds::MAX);
         assert!(late.to_http_date().ends_with("9999 23:59:59 GMT"));
+    }
+
+    #[test]
+    fn an_invalidation_from_the_future_counts_from_now() {
+        let at = Timestamp::from_millis;
+        assert_eq!(at(86_400_000).no_later_than(at(5_000)), at(6_000));
+        assert_eq!(at(5_500).no_later_than(at(5_000)), at(5_500));
+        assert_eq!(at(1).no_later_than(at(5_000)), at(1));
     }
 }
