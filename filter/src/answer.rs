@@ -12,6 +12,7 @@ use larder_cache_core::fields::Fields;
 use larder_cache_core::stored_response::{StoredResponse, Treatment};
 
 use crate::host::{Host, Map};
+use crate::stream::Action;
 use crate::vm::Vm;
 
 /// Answers of this size are never given at once. Envoy copies what `reply` is given three times, and what is put in place
@@ -181,9 +182,21 @@ impl<H: Host> Vm<H> {
     pub(crate) fn miss_content(&mut self, id: u32) -> bool {
         let Some(unsent) = self.unsent.get(&id) else { return false };
         if !unsent.begun && !unsent.reply.content().is_empty() {
-            let _ = self.host.break_off();
+            self.break_off();
         }
         true
+    }
+
+    /// Ends the client's stream whose answer cannot be completed.
+    pub(crate) fn break_off(&mut self) {
+        let _ = self.host.break_off();
+        self.broke_off = true;
+    }
+
+    /// What Envoy does with what passes now. It has given up the client's stream by the time `break_off` returns; trailers
+    /// that went on from there crashed it.
+    pub(crate) fn passing(&mut self) -> Action {
+        if std::mem::take(&mut self.broke_off) { Action::Pause } else { Action::Continue }
     }
 }
 

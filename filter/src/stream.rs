@@ -279,7 +279,7 @@ impl<H: Host> Vm<H> {
             }
             Effect::Abort => {
                 let _ = self.host.replace_response_body(&[]);
-                let _ = self.host.break_off();
+                self.break_off();
             }
             Effect::Keep { key, stored, fence, local_only } => {
                 self.keep(&stream.config, &stream.policy, &key, stored.clone(), fence, local_only);

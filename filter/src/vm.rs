@@ -98,6 +98,8 @@ pub struct Vm<H> {
     pub(crate) unseen: FxHashMap<u32, Unseen>,
     /// Whether Envoy was seen to rewrite an answer of ours as an error page.
     pub(crate) answers_are_rewritten: bool,
+    /// Whether the stream that is passing was broken off in this callback.
+    pub(crate) broke_off: bool,
     /// The last answer that was given at once: Envoy may not let it pass as it is.
     pub(crate) given: Option<Given>,
     /// Responses of whose route the end of their stream will tell.
@@ -173,6 +175,7 @@ impl<H: Host> Vm<H> {
             watched: FxHashMap::default(),
             unseen: FxHashMap::default(),
             answers_are_rewritten: false,
+            broke_off: false,
             given: None,
             waiting: HashMap::new(),
             woken: VecDeque::new(),

@@ -30,7 +30,9 @@ impl<H: Host> Vm<H> {
             return Action::Continue;
         }
         stream.response = Passage::InCallback(Action::Continue);
-        stream.content_follows = !end;
+        // A 304 that does not end with its head has no content either (RFC 9110 §15.4.5): no frame, or an empty one, or
+        // trailers, which leave no place for an answer's.
+        stream.content_follows = !end && status != 304;
         let source = self.source_of(status, fields.contains(SERVICE_TIME));
         fields.remove(b":status");
         let now = self.host.now();
@@ -63,13 +65,13 @@ impl<H: Host> Vm<H> {
             Ok(piece) => self.drive(id, Event::Body { chunk: &piece, end }, now),
             Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
         }
-        Action::Continue
+        self.passing()
     }
 
     /// Trailers: the content was complete without an end of its own.
     pub fn on_response_trailers(&mut self, id: u32) -> Action {
         if self.miss_content(id) {
-            return Action::Continue;
+            return self.passing();
         }
         self.on_response_body(id, 0, true)
     }

@@ -430,7 +430,7 @@ fn trailers_in_the_place_of_the_content_that_was_promised_break_the_answer_off()
     worker.host.told.borrow_mut().response =
         Fields::from_pairs([(":status", "500"), ("x-envoy-upstream-service-time", "1")]);
     assert_eq!(worker.vm.on_response_headers(2, false), Action::Continue);
-    worker.vm.on_response_trailers(2);
+    assert_eq!(worker.vm.on_response_trailers(2), Action::Pause, "Envoy's stream is gone");
     assert_eq!(worker.host.told.borrow().broken_off, 1);
 }
 

@@ -17,4 +17,5 @@ mod rules;
 mod sidecar;
 mod start;
 mod support;
+mod trailers;
 mod whose;
