@@ -52,7 +52,8 @@ impl Exchange {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let failed = source != ResponseSource::Origin || is_server_error(head.status);
+        // What the proxy itself says is a failure only if it says so: a refusal or a redirect of its own is an answer.
+        let failed = is_server_error(head.status) || !matches!(source, ResponseSource::Origin | ResponseSource::Proxy);
         let failure = if source == ResponseSource::Origin { Failure::ErrorStatus } else { Failure::Disconnected };
         if failed && self.fall_back(head.status, failure, now, effects) {
             return;

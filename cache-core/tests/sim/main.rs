@@ -247,6 +247,25 @@ fn grace_bridges_a_lost_origin_but_not_an_error_that_it_sends() {
 }
 
 #[test]
+fn what_the_proxy_itself_refuses_or_redirects_is_answered_so_and_not_with_a_stale_copy() {
+    for policy in [Policy::default(), Policy { grace: DeltaSeconds::new(60), ..Policy::default() }] {
+        let mut sim = Sim::new(policy);
+        sim.origin(200, &[("cache-control", "max-age=5, stale-if-error=60")], "one");
+        sim.get("/");
+        sim.pass_secs(20);
+        for (status, expected) in [(200, 200), (302, 302), (401, 401), (403, 403), (404, 404), (429, 429)] {
+            sim.proxy(status);
+            let (got, body, said) = sim.get("/");
+            assert_eq!((got, body.as_str()), (expected, "by the proxy"), "{said}");
+        }
+        for status in [500, 502, 503, 504] {
+            sim.proxy(status);
+            assert_eq!(sim.get("/").1, "one", "{status}");
+        }
+    }
+}
+
+#[test]
 fn a_304_with_anothers_validator_answers_once_and_updates_nothing() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");

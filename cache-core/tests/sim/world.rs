@@ -75,6 +75,12 @@ impl Sim {
         self.source = source;
     }
 
+    /// From now on the proxy answers of its own accord.
+    pub(crate) fn proxy(&mut self, status: u16) {
+        self.origin(status, &[], "by the proxy");
+        self.source = ResponseSource::Proxy;
+    }
+
     /// A request whose client leaves once it has gone to the origin.
     pub(crate) fn leave(&mut self, method: &str, path: &str, fields: &[(&str, &str)]) {
         let request = Request::new(method, "a.example", path);
