@@ -51,7 +51,10 @@ impl Exchange {
                 }
             }
             Outcome::Uncacheable | Outcome::Unfinished => self.forward_uncacheable(now, effects),
-            Outcome::NotRefreshed | Outcome::Again => self.arrive_again(now, effects),
+            Outcome::NotRefreshed => self.arrive_again(now, effects),
+            // Does not count: clients that leave one by one must not send all the others to the origin at once. It ends all
+            // the same, for each of these rounds uses up one leader.
+            Outcome::Again => self.arrive(true, effects),
         }
     }
 

@@ -120,6 +120,13 @@ impl Herd {
         self.now = end;
     }
 
+    /// A stream of which no answer is seen any more, for this reason.
+    pub(crate) fn end(&mut self, id: usize, why: Event<'static>) {
+        self.streams[id].waits = None;
+        self.due.retain(|(_, due)| !matches!(due, Due::Head(of, _) | Due::End(of) | Due::Reminder(of) if *of == id));
+        self.drive(id, why);
+    }
+
     fn happen(&mut self, due: Due) {
         match due {
             Due::Head(id, Answer { status, fields, end_after_ms, .. }) => {

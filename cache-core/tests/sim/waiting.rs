@@ -1,5 +1,6 @@
 //! Stories of herds: who leads, who waits, and what they get.
 
+use larder_cache_core::exchange::Event;
 use larder_cache_core::policy::Policy;
 use larder_contract::http_time::DeltaSeconds;
 
@@ -193,4 +194,16 @@ fn content_without_an_end_keeps_nobody_waiting() {
     herd.pass_ms(5_000);
     herd.send(1, &[]);
     assert_eq!((herd.fetches.len(), herd.answered().len()), (1, 2));
+}
+
+#[test]
+fn leaders_that_leave_one_by_one_send_nobody_else_to_the_origin() {
+    let mut herd = Herd::new(Policy::default(), || Answer::new(200, &[FRESH]));
+    herd.send(60, &[]);
+    for leader in 0..20 {
+        herd.pass_ms(10);
+        herd.end(leader, Event::Gone { origin_broke: false });
+    }
+    herd.pass_ms(5_000);
+    assert_eq!((herd.fetches.len(), herd.answered().len()), (21, 40), "one at a time");
 }
