@@ -199,6 +199,7 @@ impl Exchange {
             Event::Response { head, source, end } => self.on_response(&head, source, end, now, &mut effects),
             Event::Body { chunk, end } => self.on_body(chunk, end, now, &mut effects),
             Event::Gone { origin_broke } => self.on_gone(origin_broke, now, &mut effects),
+            Event::Redirected => self.on_redirected(now, &mut effects),
         }
         effects
     }
@@ -276,6 +277,16 @@ impl Exchange {
         }
         let outcome = if origin_broke { Outcome::Failed(502) } else { Outcome::Again };
         self.finish(outcome, now, effects);
+        self.state = State::Over;
+    }
+
+    /// A redirect is no error, so an unsafe method invalidates by it (RFC 9111 §4.4). It could not be stored, for nobody has
+    /// seen it, and the next one's will not be seen either: those who wait would go one by one.
+    fn on_redirected(&mut self, now: Timestamp, effects: &mut Effects) {
+        if matches!(self.state, State::Passing { invalidates: true }) {
+            effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
+        }
+        self.finish(Outcome::Uncacheable, now, effects);
         self.state = State::Over;
     }
 

@@ -175,8 +175,9 @@ impl<H: Host> Vm<H> {
             if stream.exchange.is_waiting() {
                 self.leave_waiting(id);
             }
+            let is_redirected = details == b"internal_redirect";
             let now = self.host.now();
-            self.drive(id, Event::Gone { origin_broke }, now);
+            self.drive(id, if is_redirected { Event::Redirected } else { Event::Gone { origin_broke } }, now);
         }
         self.streams.remove(&id);
         self.forget_calls_of(id);

@@ -53,6 +53,9 @@ pub enum Event<'a> {
         /// Whether the origin broke off; else the client left.
         origin_broke: bool,
     },
+    /// The origin has redirected, and the proxy follows: the client's answer is that to another request. Of this one's
+    /// nothing more is seen.
+    Redirected,
 }
 
 /// What level 1 holds under a key.

@@ -8,9 +8,12 @@ mod waiting;
 mod whose;
 mod world;
 
-use larder_cache_core::exchange::ResponseSource;
+use std::sync::Arc;
+
+use larder_cache_core::exchange::{Effect, Event, Exchange, ResponseSource};
+use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
-use larder_contract::http_time::DeltaSeconds;
+use larder_contract::http_time::{DeltaSeconds, Timestamp};
 use world::{Sim, override_policy};
 
 #[test]
@@ -148,6 +151,16 @@ fn an_unsafe_request_whose_answer_is_lost_or_whose_client_leaves_may_have_happen
     sim.disconnect();
     sim.request("PUT", "/");
     assert!(sim.get("/").2.contains("hit"), "it has not gone out");
+}
+
+#[test]
+fn an_unsafe_request_whose_redirect_the_proxy_follows_invalidates_its_target() {
+    let mut exchange = Exchange::new(Arc::new(Policy::default()), Arc::from(b"sim".as_slice()));
+    let now = Timestamp::default();
+    exchange.handle(Event::Request(Request::new("PUT", "a.example", "/x")), now);
+    let key = exchange.key().cloned().unwrap();
+    let effects: Vec<_> = exchange.handle(Event::Redirected, now).into_iter().collect();
+    assert_eq!(effects, [Effect::Invalidate(vec![key])]);
 }
 
 #[test]

@@ -207,3 +207,14 @@ fn leaders_that_leave_one_by_one_send_nobody_else_to_the_origin() {
     herd.pass_ms(5_000);
     assert_eq!((herd.fetches.len(), herd.answered().len()), (21, 40), "one at a time");
 }
+
+#[test]
+fn behind_a_redirect_that_the_proxy_follows_nobody_queues() {
+    let mut herd = Herd::new(Policy::default(), || Answer::new(200, &[FRESH]));
+    herd.send(60, &[]);
+    herd.pass_ms(500);
+    herd.end(0, Event::Redirected);
+    assert_eq!((herd.fetches.len(), herd.fetches[59]), (60, 500), "each has to be redirected itself");
+    herd.pass_ms(5_000);
+    assert_eq!(herd.answered().len(), 59);
+}
