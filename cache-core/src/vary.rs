@@ -68,12 +68,16 @@ pub struct SelectingFields(Vec<Selecting>);
 type Selecting = (Box<[u8]>, Option<Box<[u8]>>);
 
 impl SelectingFields {
-    /// The fields that selected `response` for `request`: those that `Vary` names, the override, and what selects unnamed.
+    /// The fields that selected `response` for `request`: those that `Vary` names, the override, what selects unnamed, and
+    /// `Origin` where the response names it back.
     /// `None` when no other request can match (RFC 9111 §4.1).
     pub fn of_response(request: &Request, response: &Fields) -> Option<Self> {
         let Vary::Fields(mut names) = Vary::of(response) else { return None };
         for name in names.iter_mut().filter(|name| *name == b"accept-language") {
             *name = language::selecting_field(&request.fields, response).as_bytes().to_vec();
+        }
+        if reflects_origin(request, response) && !names.iter().any(|name| name == b"origin") {
+            names.push(b"origin".to_vec());
         }
         names.extend(ALWAYS_SELECTING.map(|name| name.as_bytes().to_vec()));
         Self::of(&names, request)
@@ -152,6 +156,13 @@ pub fn presented_selectors(request: &Request) -> Selectors {
 /// Of the variants that match `request` the one received last (RFC 9111 §4.1).
 pub fn select<'a>(variants: &'a [Arc<StoredResponse>], request: &Request) -> Option<&'a Arc<StoredResponse>> {
     variants.iter().filter(|stored| stored.selecting.matches(request)).max_by_key(|stored| stored.response_time)
+}
+
+/// Whether the response allows just the origin that asked. Who answers so has to say `Vary: Origin` (Fetch standard, "CORS
+/// protocol and HTTP caches") and often does not; without it one site's permission would be another's refusal.
+fn reflects_origin(request: &Request, response: &Fields) -> bool {
+    let Some(origin) = request.fields.get("origin") else { return false };
+    response.all("access-control-allow-origin").any(|allowed| trim(allowed).eq_ignore_ascii_case(trim(origin)))
 }
 
 fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {

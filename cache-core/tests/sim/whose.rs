@@ -258,6 +258,38 @@ fn a_coding_that_another_client_cannot_read_is_another_variant() {
 }
 
 #[test]
+fn an_origin_that_is_named_back_selects_though_no_vary_says_so() {
+    let mut sim = Sim::new(Policy::default());
+    let allows = |origin| [SWR, ("access-control-allow-origin", origin)];
+    sim.origin(200, &allows("https://one.example"), "one's");
+    sim.get_with("/", &[("origin", "https://one.example")]);
+    sim.origin(200, &allows("https://two.example"), "two's");
+    assert_eq!(sim.get_with("/", &[("origin", "https://two.example")]).1, "two's");
+    assert_eq!(sim.get_with("/", &[("origin", "https://one.example")]).1, "one's");
+    sim.pass_secs(3);
+    sim.origin(200, &allows("https://one.example"), "one's anew");
+    sim.get_with("/", &[("origin", "https://one.example")]);
+    sim.run_refreshes();
+    assert_eq!(sim.last_request_field("origin").as_deref(), Some("https://one.example"));
+    assert_eq!(sim.get_with("/", &[("origin", "https://one.example")]).1, "one's anew");
+    sim.origin(200, &[SWR], "nobody's");
+    assert_eq!(sim.get("/").1, "nobody's");
+}
+
+#[test]
+fn a_permission_for_all_or_for_one_site_alone_is_one_variant() {
+    for allowed in ["*", "https://app.example"] {
+        let mut sim = Sim::new(Policy::default());
+        sim.origin(200, &[("cache-control", "max-age=60"), ("access-control-allow-origin", allowed)], "one");
+        sim.get_with("/", &[("origin", "https://other.example")]);
+        for origin in ["https://app.example", "https://third.example"] {
+            assert!(sim.get_with("/", &[("origin", origin)]).2.contains("hit"), "{allowed} {origin}");
+        }
+        assert!(sim.get("/").2.contains("hit"), "{allowed}");
+    }
+}
+
+#[test]
 fn what_one_client_forged_marks_nothing_as_uncacheable_for_the_others() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "no-store")], "mine");
