@@ -289,3 +289,61 @@ async fn behind_a_part_the_rewritten_whole_comes_or_none() {
         assert_eq!(world.fetches("/anything/v2/film").await, 0);
     }
 }
+
+#[tokio::test]
+async fn a_field_that_a_route_matches_and_the_policy_names_sends_nobody_else_to_its_route() {
+    let canary = json!({
+        "match": { "prefix": "/anything/v2/", "headers": [{ "name": "x-canary", "present_match": true }] },
+        "route": { "cluster": "origin", "prefix_rewrite": "/anything/canary/" },
+    });
+    let config = r#"{ "store": { "timeout_ms": 3000 }, "rules": [{ "policy": { "unkeyed_fields": { "x-canary": "select" } } }] }"#;
+    let settings = rewriting(Settings { filter_config: config.to_owned(), ..patient() }).with_routes_before(&[canary]);
+    let world = World::with(On::Memory, settings).await;
+    let path = format!("/anything/v2/x?{STALE_SOON}");
+    let canary = [("x-canary", "1")];
+    let target = |answer: &Answer| answer.body.contains(r#""target":"/anything/canary/x?"#);
+    assert!(target(&world.send("GET", &path, &canary).await));
+    assert!(!target(&world.get(&path).await), "the route of who does not send the field");
+    let refreshed = eventually(Duration::from_secs(10), || async {
+        assert!(target(&world.send("GET", &path, &canary).await), "before and behind a refresh");
+        assert!(!target(&world.get(&path).await));
+        (world.fetches("/anything/canary/x").await >= 3 && world.fetches("/anything/x").await >= 3).then_some(())
+    });
+    assert!(refreshed.await.is_some());
+}
+
+#[tokio::test]
+async fn behind_a_redirect_that_envoy_follows_nobody_queues() {
+    let follow = json!({ "internal_redirect_policy": { "max_internal_redirects": 1 } });
+    let world = World::with(On::Memory, with_route(patient(), &follow, &json!({}))).await;
+    let target = format!("{}/anything/v2/new?mock-cache-control=max-age%3D60", world.stack.url());
+    let behaviour = json!({ "status": 302, "delay_ms": 500, "headers": [["location", target]] });
+    world.behave("/anything/v2/old", &behaviour.to_string()).await;
+    let answers = world.herd("/anything/v2/old", 30).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let journal = world.journal("/anything/v2/old").await;
+    let times: Vec<u64> = journal.iter().filter_map(|request| request["at_ms"].as_u64()).collect();
+    let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+    assert!(last - first < 2 * 500, "one queue of them: {times:?}");
+    assert_eq!(world.fetches("/anything/v2/new").await, 1);
+}
+
+#[tokio::test]
+async fn what_a_filter_behind_the_cache_refuses_gets_no_stale_copy_in_its_place() {
+    let refuse = json!({ "header": { "name": "x-refuse", "present_match": true } });
+    let rules = json!({ "action": "DENY", "policies": { "test": { "permissions": [refuse], "principals": [{ "any": true }] } } });
+    let filter = json!({ "name": "envoy.filters.http.rbac", "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": rules } });
+    let mut settings = patient();
+    let router = "                  - name: envoy.filters.http.router\n                    typed_config:\n                      \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router\n                # The listener";
+    let with_filter = format!("                  - {filter}\n{router}");
+    settings.envoy_edits.push((router.to_owned(), with_filter));
+    let world = World::with(On::Memory, settings).await;
+    let path = "/anything/x?mock-cache-control=max-age%3D1,stale-if-error%3D60";
+    world.get(path).await;
+    let refused = eventually(Duration::from_secs(10), || async {
+        let answer = world.send("GET", path, &[("x-refuse", "1")]).await;
+        (!answer.is_hit()).then_some(answer)
+    });
+    let refused = refused.await.unwrap();
+    assert_eq!((refused.status, refused.body.as_str()), (403, "RBAC: access denied"), "{refused:?}");
+}
