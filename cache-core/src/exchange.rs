@@ -2,134 +2,72 @@
 //!
 //! | state | what it waits for | next |
 //! |---|---|---|
-//! | `New` | the request | `Local`, `Passing`, `Over` |
+//! | the request arrives | | `Local`, `Passing`, `Over` (a purge, a malformed override) |
 //! | `Local` | level 1 | `Over` (hit), `Arriving`, `Asking`, `Forwarded` |
-//! | `Arriving` | the leader slot | `Asking` (leads), `Waiting`, `Forwarded` (alone) |
-//! | `Waiting` | the leader's end, or its own | `Over`, `Arriving` (again), `Forwarded` (alone) |
-//! | `Asking` | the store | `Over` (hit), `Forwarded` |
-//! | `Forwarded` | the origin's answer | `Capturing`, `Completing`, `Over` |
-//! | `Capturing` | the answer's content, on its way to the client | `Over` (stored) |
-//! | `Completing` | the rest of a stored part, on its way to the client | `Over` (joined and stored) |
-//! | `Passing` | an answer that is not cached | `Over` |
+//! | `Arriving` | the leader slot | `Over` (handed over), `Arriving` (again), `Waiting`, `Asking`, `Forwarded` |
+//! | `Waiting` | the leader's end, or its own | `Over` (shared), `Arriving` (again), `Forwarded` (alone) |
+//! | `Asking` | the store | `Over` (hit), `Asking` (waits), `Arriving` (behind a refresh), `Forwarded` |
+//! | `Forwarded` | the origin's answer | `Over`, `Capturing`, `Completing` |
+//! | `Capturing` | the answer's content, on its way to the client | `Capturing` (more), `Over` (stored) |
+//! | `Completing` | the rest of a stored part, on its way to the client | `Completing` (more), `Over` (joined and stored) |
+//! | `Passing` | an answer that is not cached | `Over`, `Capturing` (a POST's own representation) |
 //!
-//! What this decides: the order of things. The rules themselves are in the modules it consults.
-//! An event that does not fit the state changes nothing.
+//! From every state the end of the stream leads to `Over`. `tests/states.rs` holds this table to the code.
+//!
+//! What this decides: which state takes which event. What happens in a state is in the module of its name; the rules
+//! themselves are in the modules that those consult. An event that does not fit the state changes nothing.
 
 use std::sync::Arc;
 
-use larder_contract::http_time::{DeltaSeconds, Timestamp};
-use larder_contract::key::KeyDigest;
+use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
-use larder_contract::store_api::Fence;
 
-use crate::cache_control::RequestDirectives;
-use crate::cache_status::{Detail, Forward};
-use crate::collapse::{CollapseKey, Identity};
 use crate::message::Request;
-use crate::policy::Policy;
-use crate::query_override::QueryOverride;
-use crate::route::RefreshPath;
 use crate::stored_response::StoredResponse;
 
 mod arrival;
+mod arriving;
+mod asking;
 pub mod at_once;
 mod capturing;
-mod content;
+mod completing;
 pub mod effect;
 pub mod event;
-mod look_up;
+mod forward;
+mod forwarded;
+mod known;
+mod leadership;
+mod local;
 mod parts;
+mod passing;
+mod presented;
 mod reply;
-mod response;
+mod search;
 mod sharing;
-pub mod storing;
+mod state;
+mod step;
 mod validated;
 mod waiting;
 
-pub use effect::{Effect, Effects, ForwardedRequest, RefreshOrder, Reply, ResponseChange, StoreQuestion};
+pub use effect::{
+    Arrive, CacheCommand, Command, Effects, ForwardedRequest, Question, RefreshOrder, Reply, ResponseChange,
+    StoreQuestion,
+};
 pub use event::{Event, Local, Outcome, ResponseSource, SlotAnswer, StoreAnswer, StoreFault};
+use presented::Presented;
+pub use presented::Setup;
+use state::{Passing, State};
+use step::Step;
 
-/// A waiter that finds no usable answer so many times goes to the origin by itself.
-const MAX_ROUNDS: u8 = 8;
+/// How long after an unsafe request whose answer nobody saw its target is dropped once more, in milliseconds: first when a
+/// quick origin has finished, then when Envoy itself would have given up (its default route timeout).
+pub const SETTLED_AFTER_MS: [u64; 2] = [1_000, 15_000];
 
 /// One request's whole life. Give it what happened and what time it is; it says what to do next.
 #[derive(Debug)]
 pub struct Exchange {
-    policy: Arc<Policy>,
-    namespace: Arc<[u8]>,
+    presented: Presented,
     state: State,
-    request: Request,
-    key: Option<PrimaryKey>,
-    digest: Option<KeyDigest>,
-    /// Path and query for the origin, where that differs from the client's.
-    path: Option<Vec<u8>>,
-    /// How the request differs on every way to the origin from what the client sent.
-    adjusted: ForwardedRequest,
-    overriding: Option<QueryOverride>,
-    asked: Option<RequestDirectives>,
-    /// The best stored response known; what a validation is about.
-    candidate: Option<Arc<StoredResponse>>,
-    answered_by: Option<Arc<StoredResponse>>,
-    why: Forward,
-    detail: Option<Detail>,
-    collapse_key: Option<CollapseKey>,
-    leads: bool,
-    fence: Option<Fence>,
-    invalidated: Option<Timestamp>,
-    softened: Option<Timestamp>,
-    /// What was requested until then may have been purged without our hearing of it.
-    distrusted: Option<Timestamp>,
-    arrived: Timestamp,
-    /// Whom it waits for.
-    awaited: Option<Identity>,
-    rounds: u8,
-    /// Fetches that it waited for and that failed.
-    failed_rounds: u8,
-    /// Fetches that it waited for and whose answer was for the leader alone.
-    refused_rounds: u8,
-    /// Its cookie alone may keep its answer from the others, so it leads only for its like.
-    has_own_slot: bool,
-    store_waited: bool,
-    /// The store was asked for something to serve while another refreshes.
-    behind_refresh: bool,
-    mark: Mark,
-    /// Whether the client is told how its answer came about.
-    told: bool,
-    refreshes: RefreshPath,
-}
-
-/// Whether the client is told that a cache was there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mark {
-    Told,
-    /// A rule, an upgrade or gRPC: nothing is changed in passing, but an unsafe method invalidates all the same.
-    Untouched,
-}
-
-#[derive(Debug)]
-enum State {
-    New,
-    Local,
-    Arriving,
-    Waiting,
-    Asking { storable: bool },
-    Forwarded(Fetch),
-    Capturing(Box<storing::Capture>),
-    Completing(Box<parts::Rest>),
-    Passing { invalidates: bool },
-    Over,
-}
-
-/// A request gone to the origin.
-#[derive(Clone, Copy, Debug)]
-struct Fetch {
-    request_time: Timestamp,
-    /// Whether the candidate's validators went along.
-    validates: bool,
-    /// Whether the answer may be stored at all: a GET without ranges of its own.
-    may_store: bool,
-    /// Whether only the rest of the candidate was asked for.
-    completes: bool,
 }
 
 /// What the shell has to feed while the answer's content passes.
@@ -142,81 +80,38 @@ pub enum Interest {
 }
 
 impl Exchange {
-    /// A request under `policy`. `namespace` is part of every key.
-    pub fn new(policy: Arc<Policy>, namespace: Arc<[u8]>) -> Self {
-        Self {
-            policy,
-            namespace,
-            state: State::New,
-            request: Request::default(),
-            key: None,
-            digest: None,
-            path: None,
-            adjusted: ForwardedRequest::default(),
-            overriding: None,
-            asked: None,
-            candidate: None,
-            answered_by: None,
-            why: Forward::UriMiss,
-            detail: None,
-            collapse_key: None,
-            leads: false,
-            fence: None,
-            invalidated: None,
-            softened: None,
-            distrusted: None,
-            arrived: Timestamp::default(),
-            awaited: None,
-            rounds: 0,
-            failed_rounds: 0,
-            refused_rounds: 0,
-            has_own_slot: false,
-            store_waited: false,
-            behind_refresh: false,
-            mark: Mark::Told,
-            told: true,
-            refreshes: RefreshPath::default(),
-        }
-    }
-
-    /// The same with background refreshes that travel so.
-    #[must_use]
-    pub fn with_refreshes(self, refreshes: RefreshPath) -> Self {
-        Self { refreshes, ..self }
+    /// A request has arrived.
+    pub fn begin(request: Request, setup: Setup, now: Timestamp) -> (Self, Effects) {
+        let mut step = Step::at(now);
+        let (mut presented, malformed) = Presented::of(request, setup, now);
+        let state = arrival::on_request(&mut presented, malformed.as_ref(), &mut step);
+        (Self { presented, state }, step.effects)
     }
 
     /// Takes an event in and says what to do. Nothing else changes state.
     pub fn handle(&mut self, event: Event<'_>, now: Timestamp) -> Effects {
-        let mut effects = Effects::new();
-        match event {
-            Event::Request(request) => self.on_request(request, now, &mut effects),
-            Event::Local(local) => self.on_local(local, now, &mut effects),
-            Event::Slot(answer) => self.on_slot(answer, now, &mut effects),
-            Event::Store(answer) => self.on_store(answer, now, &mut effects),
-            Event::Woken { outcome, untrue_since } => self.on_woken(outcome, untrue_since, now, &mut effects),
-            Event::WaitEnded => self.on_wait_ended(&mut effects),
-            Event::TimePassed => self.on_time_passed(now, &mut effects),
-            Event::Response { head, source, end } => self.on_response(&head, source, end, now, &mut effects),
-            Event::Body { chunk, end } => self.on_body(chunk, end, now, &mut effects),
-            Event::Gone { origin_broke } => self.on_gone(origin_broke, now, &mut effects),
-            Event::Redirected => self.on_redirected(now, &mut effects),
-        }
-        effects
+        let mut step = Step::at(now);
+        let state = std::mem::replace(&mut self.state, State::OVER);
+        self.state = next(state, event, &self.presented, &mut step);
+        step.effects
     }
 
-    /// What the request is about, once it is known; what level 1 is looked up by.
-    pub fn key(&self) -> Option<&PrimaryKey> {
-        self.key.as_ref()
+    /// What the request is about; what level 1 is looked up by.
+    pub fn key(&self) -> &PrimaryKey {
+        &self.presented.key
     }
 
-    /// The request as it came.
+    /// The request as it is judged.
     pub fn request(&self) -> &Request {
-        &self.request
+        &self.presented.request
     }
 
-    /// The key and the stored response that has answered, where level 1 or the store had one that may.
-    pub fn answered_by(&self) -> Option<(&PrimaryKey, &Arc<StoredResponse>)> {
-        self.key.as_ref().zip(self.answered_by.as_ref())
+    /// The stored response that has answered, where level 1 or the store had one that may.
+    pub fn answered_by(&self) -> Option<&Arc<StoredResponse>> {
+        match &self.state {
+            State::Over { answered_by } => answered_by.as_ref(),
+            _ => None,
+        }
     }
 
     /// What the shell has to do with content that comes in now.
@@ -229,85 +124,73 @@ impl Exchange {
 
     /// Whether the request waits for another's fetch.
     pub fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting)
+        matches!(self.state, State::Waiting(_))
     }
 
     /// Whether the request has gone to the origin and its answer is of interest.
     pub fn expects_response(&self) -> bool {
         match self.state {
             State::Forwarded(_) => true,
-            State::Passing { invalidates } => invalidates || self.mark == Mark::Told,
+            State::Passing(Passing { invalidates, .. }) => invalidates || !self.presented.is_untouched,
             _ => false,
         }
     }
 
     /// Whether nothing more is to come: the shell may drop it.
     pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, State::Over { .. })
     }
 
-    fn digest(&mut self) -> KeyDigest {
-        let key = &self.key;
-        *self.digest.get_or_insert_with(|| key.as_ref().map_or(KeyDigest([0; 32]), PrimaryKey::digest))
-    }
-
-    /// Leaves the leader slot, if this request leads, and gives the lease back unless an entry will.
-    fn finish(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
-        let outcome = self.as_seen_by_others(outcome);
-        let uncacheable = matches!(outcome, Outcome::Uncacheable);
-        if let Some(fence) = self.fence.take() {
-            let speaks_for_all = uncacheable && !self.is_a_choice_of_the_client();
-            let uncacheable_ms = if speaks_for_all { self.policy.uncacheable_for.as_millis() } else { 0 };
-            effects.push(Effect::ReleaseLease { key: self.digest(), fence, uncacheable_ms });
-        }
-        if std::mem::take(&mut self.leads)
-            && let Some(key) = self.collapse_key
-        {
-            let uncacheable_until = now.plus(self.policy.uncacheable_for);
-            if uncacheable {
-                self.mark_uncacheable(uncacheable_until, effects);
-            }
-            effects.push(Effect::Publish { key, outcome, uncacheable_until });
-        }
-    }
-
-    fn on_gone(&mut self, origin_broke: bool, now: Timestamp, effects: &mut Effects) {
-        if matches!(self.state, State::Passing { invalidates: true }) {
-            self.doubt(effects);
-        }
-        let outcome = if origin_broke { Outcome::Failed(502) } else { Outcome::Again };
-        self.finish(outcome, now, effects);
-        self.state = State::Over;
-    }
-
-    /// A redirect is no error, so an unsafe method invalidates by it (RFC 9111 §4.4). It could not be stored, for nobody has
-    /// seen it, and the next one's will not be seen either: those who wait would go one by one.
-    fn on_redirected(&mut self, now: Timestamp, effects: &mut Effects) {
-        if matches!(self.state, State::Passing { invalidates: true }) {
-            effects.extend(self.key.clone().map(|key| Effect::Invalidate(vec![key])));
-        }
-        self.finish(Outcome::Uncacheable, now, effects);
-        self.state = State::Over;
-    }
-
-    fn url(&self) -> String {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let path = self.path.as_deref().unwrap_or_else(|| self.request.path());
-        format!("{}://{}{}", text(self.request.scheme()), text(self.request.authority()), text(path))
-    }
-
-    fn is_head(&self) -> bool {
-        self.request.method() == b"HEAD"
-    }
-
-    fn method_is_get(&self) -> bool {
-        self.request.method() == b"GET"
+    /// The name of its state, as in the table above.
+    pub fn state_name(&self) -> &'static str {
+        self.state.name()
     }
 }
 
-/// How long after an unsafe request whose answer nobody saw its target is dropped once more, in milliseconds: first when a
-/// quick origin has finished, then when Envoy itself would have given up (its default route timeout).
-pub const SETTLED_AFTER_MS: [u64; 2] = [1_000, 15_000];
+fn next(state: State, event: Event<'_>, presented: &Presented, step: &mut Step) -> State {
+    match (state, event) {
+        (State::Local, Event::Local(local)) => local::on_local(local, presented, step),
+        (State::Arriving(search), Event::Slot(answer)) => arriving::on_slot(search, answer, presented, step),
+        (State::Waiting(waiting), Event::Woken { outcome, untrue_since }) => {
+            waiting::on_woken(waiting, outcome, untrue_since, presented, step)
+        }
+        (State::Waiting(waiting), Event::WaitEnded) => waiting::on_wait_ended(waiting, step),
+        (State::Asking(asking), Event::Store(answer)) => asking::on_store(asking, answer, presented, step),
+        (State::Forwarded(forwarded), Event::Response { head, source, end }) => {
+            forwarded::on_response(forwarded, &head, source, end, presented, step)
+        }
+        (State::Passing(passing), Event::Response { head, source, end }) => {
+            passing::on_response(passing, &head, source, end, presented, step)
+        }
+        (State::Capturing(capturing), Event::Body { chunk, end }) => {
+            capturing::on_body(capturing, chunk, end, presented, step)
+        }
+        (State::Capturing(capturing), Event::TimePassed) => capturing::on_time_passed(capturing, presented, step),
+        (State::Completing(completing), Event::Body { chunk, end }) => {
+            completing::on_body(completing, chunk, end, presented, step)
+        }
+        (state, Event::Gone { origin_broke }) => on_gone(state, origin_broke, presented, step),
+        (state, Event::Redirected) => on_redirected(state, presented, step),
+        (state, _) => state,
+    }
+}
 
-/// How long a leader may take before another replaces it.
-pub const LEASE: DeltaSeconds = DeltaSeconds::new(30);
+/// The stream has ended before its answer was complete.
+fn on_gone(state: State, origin_broke: bool, presented: &Presented, step: &mut Step) -> State {
+    if matches!(state, State::Passing(Passing { invalidates: true, .. })) {
+        passing::doubt(presented, step);
+    }
+    let outcome = if origin_broke { Outcome::Failed(502) } else { Outcome::Again };
+    state.into_leadership().finish(outcome, presented, step);
+    State::OVER
+}
+
+/// A redirect is no error, so an unsafe method invalidates by it (RFC 9111 §4.4). It could not be stored, for nobody has
+/// seen it, and the next one's will not be seen either: those who wait would go one by one.
+fn on_redirected(state: State, presented: &Presented, step: &mut Step) -> State {
+    if matches!(state, State::Passing(Passing { invalidates: true, .. })) {
+        step.cache(CacheCommand::Invalidate(vec![presented.key.clone()]));
+    }
+    state.into_leadership().finish(Outcome::Uncacheable, presented, step);
+    State::OVER
+}

@@ -26,5 +26,6 @@ pub mod reuse;
 pub mod route;
 pub mod storability;
 pub mod stored_response;
+pub mod storing;
 pub mod validation;
 pub mod vary;

@@ -11,8 +11,7 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::OVERRIDE_FIELD;
 
 use crate::exchange::effect::RefreshOrder;
-use crate::exchange::storing::{self, Capture, Captured, Fetched, Purpose};
-use crate::exchange::{Effect, Effects, Outcome, StoreAnswer, StoreQuestion};
+use crate::exchange::{CacheCommand, Effects, Outcome, StoreAnswer, StoreQuestion};
 use crate::fields::{Fields, is_hop_by_hop};
 use crate::invalidation;
 use crate::message::{Request, ResponseHead};
@@ -21,6 +20,7 @@ use crate::query_override::QueryOverride;
 use crate::reuse::{self, Reuse};
 use crate::route::{self, RefreshPath};
 use crate::stored_response::StoredResponse;
+use crate::storing::{self, Capture, Captured, Fetched, Purpose};
 use crate::validation::{self, Validators};
 use crate::vary::{self, SelectingFields, language, unkeyed};
 
@@ -35,62 +35,75 @@ pub struct Refresh {
     request_time: Timestamp,
 }
 
-/// What a refresh does first.
-#[derive(Debug, PartialEq)]
-pub enum Start {
+/// Something that a refresh finds out. The answer comes back as an [`Event`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
     /// Ask the store: another Envoy may have been faster.
     AskStore(StoreQuestion),
-    /// The lease is held already, or there is none: send these fields to the origin.
+    /// Send these fields to the origin.
     Fetch(Fields),
 }
 
-/// What a refresh does once the store has answered.
-#[derive(Debug, PartialEq)]
-pub enum Next {
-    /// Send these fields to the origin.
-    Fetch(Fields),
-    /// Done; carry these out.
-    Done(Effects),
+/// What happened to a refresh.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Answers [`Question::AskStore`].
+    Store(StoreAnswer),
+    /// Answers [`Question::Fetch`]: the origin's whole answer.
+    Response(&'a ResponseHead, &'a [u8]),
+    /// Answers [`Question::Fetch`]: there was none.
+    NoResponse,
 }
+
+/// What a step of a refresh brings about. Without a question the refresh is over.
+pub type Step = Effects<Question, CacheCommand>;
 
 impl Refresh {
     /// A refresh that has won its leader slot.
-    pub fn new(order: RefreshOrder, policy: Arc<Policy>) -> Self {
+    pub fn begin(order: RefreshOrder, policy: Arc<Policy>, now: Timestamp) -> (Self, Step) {
         let canonical = order.request.fields.get(OVERRIDE_FIELD);
         let overriding = canonical.and_then(|value| QueryOverride::parse(value).ok());
         let sent = request_to_send(&order, &policy);
-        Self { order, policy, sent, overriding, request_time: Timestamp::default() }
+        let mut refresh = Self { order, policy, sent, overriding, request_time: now };
+        let question = if refresh.order.fence.is_some() || !refresh.policy.shared_store {
+            refresh.fetch(now)
+        } else {
+            let presented = vary::presented_selectors(&refresh.order.request);
+            let key = refresh.order.key.digest();
+            Question::AskStore(StoreQuestion { key, presented, lease: true, wait: false })
+        };
+        (refresh, Step { question: Some(question), ..Step::default() })
     }
 
-    /// The first step.
-    pub fn start(&mut self, now: Timestamp) -> Start {
-        if self.order.fence.is_some() || !self.policy.shared_store {
-            return Start::Fetch(self.request_fields(now));
+    /// Takes an event in and says what to do.
+    pub fn handle(&mut self, event: Event<'_>, now: Timestamp) -> Step {
+        let mut step = Step::default();
+        match event {
+            Event::Store(answer) => self.on_store(answer, now, &mut step),
+            Event::Response(head, body) => self.on_response(head, body, now, &mut step),
+            // The good object stays.
+            Event::NoResponse => self.finish(Outcome::NotRefreshed, now, &mut step),
         }
-        let presented = vary::presented_selectors(&self.order.request);
-        Start::AskStore(StoreQuestion { key: self.order.key.digest(), presented, lease: true, wait: false })
+        step
     }
 
-    /// What the store said.
-    pub fn on_store(&mut self, answer: StoreAnswer, now: Timestamp) -> Next {
+    fn on_store(&mut self, answer: StoreAnswer, now: Timestamp, step: &mut Step) {
         match answer {
             StoreAnswer::Lease(fence, _) => self.order.fence = Some(fence),
             StoreAnswer::Entry(stored) if self.is_news(&stored, now) => {
-                let keep =
-                    Effect::Keep { key: self.order.key.clone(), stored: stored.clone(), fence: None, local_only: true };
-                let mut effects = Effects::from_iter([keep]);
-                self.finish(Outcome::Found(stored), now, &mut effects);
-                return Next::Done(effects);
+                let (key, fence) = (self.order.key.clone(), None);
+                step.commands.push(CacheCommand::Keep { key, stored: stored.clone(), fence, local_only: true });
+                self.finish(Outcome::Found(stored), now, step);
+                return;
             }
+            // Another Envoy refreshes; what it stores is found once this copy may not be served any more.
             StoreAnswer::Held(_) => {
-                // Another Envoy refreshes; what it stores is found once this copy may not be served any more.
-                let mut effects = Effects::new();
-                self.finish(Outcome::Again, now, &mut effects);
-                return Next::Done(effects);
+                self.finish(Outcome::Again, now, step);
+                return;
             }
             StoreAnswer::Entry(_) | StoreAnswer::Nothing { .. } | StoreAnswer::Fault(_) => {}
         }
-        Next::Fetch(self.request_fields(now))
+        step.question = Some(self.fetch(now));
     }
 
     fn is_news(&self, stored: &StoredResponse, now: Timestamp) -> bool {
@@ -102,7 +115,7 @@ impl Refresh {
     }
 
     /// The request's fields for the origin, with the stored validators.
-    fn request_fields(&mut self, now: Timestamp) -> Fields {
+    fn fetch(&mut self, now: Timestamp) -> Question {
         self.request_time = now;
         let mut fields = self.sent.fields.clone();
         fields.retain(|name, _| {
@@ -111,34 +124,24 @@ impl Refresh {
         if let Some(stored) = &self.order.stored {
             validation::add_conditionals(&Validators::of(&stored.fields), &mut fields);
         }
-        fields
+        Question::Fetch(fields)
     }
 
-    /// The origin's whole answer.
-    pub fn on_response(&mut self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Effects {
-        let mut effects = Effects::new();
+    fn on_response(&mut self, head: &ResponseHead, body: &[u8], now: Timestamp, step: &mut Step) {
         match self.as_routed(self.fresh_response(head, body, now), now) {
             Verdict::Keep(stored) => {
                 let stored = Arc::new(*stored);
                 let fence = self.order.fence.take();
                 let key = self.order.key.clone();
-                effects.push(Effect::keep(&self.policy, key, stored.clone(), fence));
-                self.finish(Outcome::Fetched(stored), now, &mut effects);
+                step.commands.push(CacheCommand::keep(&self.policy, key, stored.clone(), fence));
+                self.finish(Outcome::Fetched(stored), now, step);
             }
             Verdict::Replaced => {
-                effects.push(Effect::Invalidate(vec![self.order.key.clone()]));
-                self.finish(Outcome::Uncacheable, now, &mut effects);
+                step.commands.push(CacheCommand::Invalidate(vec![self.order.key.clone()]));
+                self.finish(Outcome::Uncacheable, now, step);
             }
-            Verdict::Failed => self.finish(Outcome::NotRefreshed, now, &mut effects),
+            Verdict::Failed => self.finish(Outcome::NotRefreshed, now, step),
         }
-        effects
-    }
-
-    /// No answer at all. The good object stays.
-    pub fn on_failure(&mut self, now: Timestamp) -> Effects {
-        let mut effects = Effects::new();
-        self.finish(Outcome::NotRefreshed, now, &mut effects);
-        effects
     }
 
     /// What is stored so far; `None` where this fetches the whole behind a part.
@@ -201,12 +204,13 @@ impl Refresh {
         }
     }
 
-    fn finish(&mut self, outcome: Outcome, now: Timestamp, effects: &mut Effects) {
+    fn finish(&mut self, outcome: Outcome, now: Timestamp, step: &mut Step) {
         if let Some(fence) = self.order.fence.take() {
-            effects.push(Effect::ReleaseLease { key: self.order.key.digest(), fence, uncacheable_ms: 0 });
+            let key = self.order.key.digest();
+            step.commands.push(CacheCommand::ReleaseLease { key, fence, uncacheable_ms: 0 });
         }
         let uncacheable_until = now.plus(self.policy.uncacheable_for);
-        effects.push(Effect::Publish { key: self.order.collapse, outcome, uncacheable_until });
+        step.commands.push(CacheCommand::Publish { key: self.order.collapse, outcome, uncacheable_until });
     }
 }
 

@@ -1,7 +1,7 @@
 //! May a response be stored, and which of its fields? (RFC 9111 §3, §3.1, §3.5)
 //!
 //! What this decides: yes or no, with the reason; and what is left out of what is kept. What it leaves out: its size and
-//! completeness (`exchange::storing`) and which variant it is (`vary`).
+//! completeness (`storing`) and which variant it is (`vary`).
 
 use crate::cache_control::{FieldScope, RequestDirectives, ResponseDirectives};
 use crate::fields::{Fields, are_safe_to_emit, connection_options, is_hop_by_hop, respaced};

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, LazyLock};
 
-use larder_cache_core::exchange::{Effect, Event, Exchange, Local, at_once};
+use larder_cache_core::exchange::{Command, Event, Exchange, Local, Question, Setup, at_once};
 use larder_cache_core::field_names::FieldPattern;
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::Request;
 use larder_cache_core::partial::Part;
 use larder_cache_core::policy::{Handling, Policy};
+use larder_cache_core::route::RefreshPath;
 use larder_cache_core::route::RouteNote;
 use larder_cache_core::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
 use larder_cache_core::vary::SelectingFields;
@@ -124,17 +125,18 @@ fn prepared(mut request: Request) -> Request {
     request
 }
 
-/// The effects that the long way ends with, if level 1 is all it has.
-fn the_long_way(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>], now: Timestamp) -> Vec<Effect> {
-    let mut exchange = Exchange::new(Arc::new(policy.clone()), Arc::from(b"n".as_slice()));
-    let effects = exchange.handle(Event::Request(request.clone()), now);
-    if effects.as_slice() != [Effect::LookUpLocal] {
-        return effects.into_vec();
+/// The commands that the long way ends with, if level 1 is all it has.
+fn the_long_way(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>], now: Timestamp) -> Vec<Command> {
+    let (policy, namespace) = (Arc::new(policy.clone()), Arc::from(b"n".as_slice()));
+    let setup = Setup { policy, namespace, refreshes: RefreshPath::Routed };
+    let (mut exchange, effects) = Exchange::begin(request.clone(), setup, now);
+    if effects.question != Some(Question::LookUpLocal) {
+        return effects.commands.into_vec();
     }
     let looked_up = at_once::key_of(b"n", request, None);
-    let same_key = exchange.key() == Some(&looked_up);
+    let same_key = *exchange.key() == looked_up;
     let local = if same_key { Local { variants, ..Local::default() } } else { Local::default() };
-    exchange.handle(Event::Local(local), now).into_vec()
+    exchange.handle(Event::Local(local), now).commands.into_vec()
 }
 
 fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) -> bool {
@@ -149,7 +151,7 @@ fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) ->
         return false;
     };
     let long = the_long_way(unprepared, policy, variants, now);
-    assert_eq!(long, [Effect::Reply(reply), Effect::Report(status)], "{request:?}");
+    assert_eq!(long, [Command::Reply(reply), Command::Report(status)], "{request:?}");
     true
 }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http_cache_semantics::{BeforeRequest, CacheOptions, CachePolicy};
 use larder_cache_core::cache_control::RequestDirectives;
-use larder_cache_core::exchange::storing::{self, Fetched};
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
 use larder_cache_core::reuse::{self, Reuse};
+use larder_cache_core::storing::{self, Fetched};
 use larder_contract::http_time::Timestamp;
 use proptest::prelude::*;
 

@@ -8,14 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::exchange::{Effect, Effects, StoreAnswer};
+use larder_cache_core::exchange::{CacheCommand, StoreAnswer};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::ResponseHead;
 use larder_cache_core::policy::Policy;
-use larder_cache_core::refresh::{Next, Refresh, Start};
+use larder_cache_core::refresh::{Event, Question, Refresh, Step};
 use larder_cache_core::route::RefreshPath;
 use larder_contract::http_time::Timestamp;
 
+use crate::changes::Cause;
 use crate::config::Config;
 use crate::host::{Host, Map, Refused};
 use crate::metrics;
@@ -51,15 +52,41 @@ impl<H: Host> Vm<H> {
                 continue;
             }
             self.metrics.event(metrics::REFRESHES);
-            let mut refresh = Refresh::new(order, policy.clone());
-            let start = refresh.start(now);
-            self.refreshes.insert(id, Refreshing { refresh, config: config.clone(), policy, straight });
-            match start {
-                Start::Fetch(fields) => self.fetch_refresh(id, fields, now),
-                Start::AskStore(question) => {
-                    if let Err(fault) = self.ask_store(&config, &question, Purpose::RefreshLookUp(id), now) {
-                        self.on_refresh_look_up(id, StoreAnswer::Fault(fault), now);
-                    }
+            let (refresh, step) = Refresh::begin(order, policy.clone(), now);
+            self.refreshes.insert(id, Refreshing { refresh, config, policy, straight });
+            self.follow_refresh(id, step, now);
+        }
+    }
+
+    /// Gives a refresh an event, and carries out what follows.
+    fn drive_refresh(&mut self, id: u32, event: Event<'_>, now: Timestamp) {
+        let Some(refreshing) = self.refreshes.get_mut(&id) else { return };
+        let step = refreshing.refresh.handle(event, now);
+        self.follow_refresh(id, step, now);
+    }
+
+    fn follow_refresh(&mut self, id: u32, step: Step, now: Timestamp) {
+        let Some(Refreshing { config, policy, .. }) = self.refreshes.get(&id) else { return };
+        let cause = Cause { id, config: config.clone(), policy: policy.clone() };
+        if step.question.is_none() {
+            self.refreshes.remove(&id);
+        }
+        let mut refreshed = None;
+        for command in step.commands {
+            if let CacheCommand::Keep { key, .. } = &command {
+                refreshed = Some(key.clone());
+            }
+            if let (Some(handoff), Some(key)) = (self.change(&cause, command, now), &refreshed) {
+                // The other workers hold the old one stale and would each begin a refresh of their own.
+                self.tell_peers(&Message::Refreshed(key.clone(), handoff), now);
+            }
+        }
+        match step.question {
+            None => {}
+            Some(Question::Fetch(fields)) => self.fetch_refresh(id, fields, now),
+            Some(Question::AskStore(question)) => {
+                if let Err(fault) = self.ask_store(&cause.config, &question, Purpose::RefreshLookUp(id), now) {
+                    self.on_refresh_look_up(id, StoreAnswer::Fault(fault), now);
                 }
             }
         }
@@ -74,11 +101,7 @@ impl<H: Host> Vm<H> {
     }
 
     pub(crate) fn on_refresh_look_up(&mut self, id: u32, answer: StoreAnswer, now: Timestamp) {
-        let Some(refreshing) = self.refreshes.get_mut(&id) else { return };
-        match refreshing.refresh.on_store(answer, now) {
-            Next::Fetch(fields) => self.fetch_refresh(id, fields, now),
-            Next::Done(effects) => self.end_refresh(id, effects, now),
-        }
+        self.drive_refresh(id, Event::Store(answer), now);
     }
 
     fn fetch_refresh(&mut self, id: u32, mut fields: Fields, now: Timestamp) {
@@ -149,42 +172,13 @@ impl<H: Host> Vm<H> {
         let status = fields.get(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
         fields.remove(b":status");
         let body = if body_length == 0 { Ok(Vec::new()) } else { self.host.call_body(body_length) };
-        let (Ok(body), Some(refreshing)) = (body, self.refreshes.get_mut(&id)) else {
-            self.fail_refresh(id, now);
-            return;
-        };
-        let effects = refreshing.refresh.on_response(&ResponseHead { status, fields }, &body, now);
-        self.end_refresh(id, effects, now);
+        match body {
+            Ok(body) => self.drive_refresh(id, Event::Response(&ResponseHead { status, fields }, &body), now),
+            Err(_) => self.fail_refresh(id, now),
+        }
     }
 
     fn fail_refresh(&mut self, id: u32, now: Timestamp) {
-        let Some(refreshing) = self.refreshes.get_mut(&id) else { return };
-        let effects = refreshing.refresh.on_failure(now);
-        self.end_refresh(id, effects, now);
-    }
-
-    fn end_refresh(&mut self, id: u32, effects: Effects, now: Timestamp) {
-        let Some(Refreshing { config, policy, .. }) = self.refreshes.remove(&id) else { return };
-        let mut refreshed = None;
-        for effect in effects {
-            match effect {
-                Effect::Keep { key, stored, fence, local_only } => {
-                    self.keep(&config, &policy, &key, stored, fence, local_only);
-                    refreshed = Some(key);
-                }
-                Effect::Publish { key, outcome, uncacheable_until } => {
-                    let handoff = self.publish(&key, id, &outcome, &policy, uncacheable_until, now);
-                    if let (Some(key), Some(handoff)) = (refreshed.take(), handoff) {
-                        // The other workers hold the old one stale and would each begin a refresh of their own.
-                        self.tell_peers(&Message::Refreshed(key, handoff), now);
-                    }
-                }
-                Effect::ReleaseLease { key, fence, uncacheable_ms } => {
-                    self.tell_store(&config, StoreCall::Release { key, fence, uncacheable_ms });
-                }
-                Effect::Invalidate(keys) | Effect::InvalidateDoubtful(keys) => self.invalidate(&config, &keys, now),
-                _ => {}
-            }
-        }
+        self.drive_refresh(id, Event::NoResponse, now);
     }
 }

@@ -4,19 +4,20 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use larder_cache_core::cache_status::{CacheStatus, DEBUG_FIELD};
+use larder_cache_core::cache_status::DEBUG_FIELD;
 use larder_cache_core::collapse::Terms;
-use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::at_once;
-use larder_cache_core::exchange::{Effect, Event, Exchange, ForwardedRequest, SlotAnswer, StoreAnswer};
+use larder_cache_core::exchange::{
+    Arrive, CacheCommand, Command, Effects, Event, Exchange, ForwardedRequest, Question, Reply, Setup, SlotAnswer,
+    StoreAnswer,
+};
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::RefreshPath;
-use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
-use larder_contract::store_api::Fence;
 
+use crate::changes::Cause;
 use crate::config::Config;
 use crate::host::{Host, Map};
 use crate::store_client::StoreCall;
@@ -76,8 +77,13 @@ enum Passage {
 
 impl Stream {
     /// What its request is about.
-    pub(crate) fn key(&self) -> Option<&PrimaryKey> {
+    pub(crate) fn key(&self) -> &PrimaryKey {
         self.exchange.key()
+    }
+
+    /// On whose behalf it changes what all share.
+    fn cause(&self, id: u32) -> Cause {
+        Cause { id, config: self.config.clone(), policy: self.policy.clone() }
     }
 }
 
@@ -129,8 +135,12 @@ impl<H: Host> Vm<H> {
             }
         }
         request.is_identified = !request.is_credentialed(policy) && self.is_identified(policy);
+        let (is_head, is_cross_origin) = (request.method() == b"HEAD", request.fields.contains("origin"));
+        let setup =
+            Setup { policy: policy.clone(), namespace: config.namespace.clone(), refreshes: config.refresh_path() };
+        let (exchange, effects) = Exchange::begin(request, setup, now);
         let mut stream = Stream {
-            exchange: Exchange::new(policy.clone(), config.namespace.clone()).with_refreshes(config.refresh_path()),
+            exchange,
             config: config.clone(),
             policy: policy.clone(),
             root: self.root,
@@ -140,10 +150,10 @@ impl<H: Host> Vm<H> {
             before: None,
             replied: false,
             change: None,
-            is_head: request.method() == b"HEAD",
-            is_cross_origin: request.fields.contains("origin"),
+            is_head,
+            is_cross_origin,
         };
-        self.drive_stream(id, &mut stream, Event::Request(request), now);
+        self.go_on(id, &mut stream, effects, now);
         if stream.exchange.is_over() {
             return Action::Pause; // answered: nothing to remember
         }
@@ -208,131 +218,108 @@ impl<H: Host> Vm<H> {
 
     fn drive_stream(&mut self, id: u32, stream: &mut Stream, event: Event<'_>, now: Timestamp) {
         self.root = stream.root;
-        // Last in, first out: what an effect brings about comes before what was to follow it.
-        let mut pending = stream.exchange.handle(event, now);
-        pending.reverse();
-        while let Some(effect) = pending.pop() {
-            let mut more = match effect {
-                Effect::LookUpLocal => {
-                    let local = stream.exchange.key().map(|key| self.local(key, now)).unwrap_or_default();
-                    let effects = stream.exchange.handle(Event::Local(local), now);
-                    if let (2.., Some((key, stored))) = (local.variants.len(), stream.exchange.answered_by()) {
-                        self.l1.count_use(key, stored);
-                    }
-                    effects
-                }
-                Effect::Arrive { key, accept_handed_over, wait_for_refresh, given_up } => {
-                    let terms = Terms {
-                        accept_handed_over,
-                        wait_for_refresh,
-                        given_up,
-                        invalidated: stream.exchange.key().and_then(|key| self.l1.invalidated_at(key)),
-                        ..Terms::until(now.plus_millis(stream.config.lease_ms))
-                    };
-                    let answer = self.arrive_at_slot(&key, id, terms, now);
-                    if matches!(answer, SlotAnswer::Wait(_)) {
-                        self.wait(&stream.config, key, id, now);
-                    }
-                    stream.exchange.handle(Event::Slot(answer), now)
-                }
-                Effect::AskStore(question) => match self.ask_store(&stream.config, &question, Purpose::LookUp(id), now)
-                {
-                    Ok(()) => continue,
-                    Err(fault) => stream.exchange.handle(Event::Store(StoreAnswer::Fault(fault)), now),
-                },
-                effect => {
-                    self.carry_out(id, stream, effect, now);
-                    continue;
-                }
-            };
-            more.reverse();
-            pending.append(&mut more);
+        let effects = stream.exchange.handle(event, now);
+        self.go_on(id, stream, effects, now);
+    }
+
+    /// Carries commands out and answers questions, until there is none or its answer is still to come.
+    fn go_on(&mut self, id: u32, stream: &mut Stream, mut effects: Effects, now: Timestamp) {
+        loop {
+            for command in effects.commands {
+                self.carry_out(id, stream, command, now);
+            }
+            let Some(question) = effects.question else { return };
+            let Some(more) = self.answer(id, stream, question, now) else { return };
+            effects = more;
         }
     }
 
-    fn carry_out(&mut self, id: u32, stream: &mut Stream, effect: Effect, now: Timestamp) {
-        match effect {
-            Effect::Forward(change) => {
+    /// What follows from the answer to a question; `None` where it comes later.
+    fn answer(&mut self, id: u32, stream: &mut Stream, question: Question, now: Timestamp) -> Option<Effects> {
+        let event = match question {
+            Question::LookUpLocal => return Some(self.look_up_local(stream, now)),
+            Question::Arrive(arrive) => Event::Slot(self.arrive(id, stream, arrive, now)),
+            Question::AskStore(question) => {
+                let asked = self.ask_store(&stream.config, &question, Purpose::LookUp(id), now);
+                Event::Store(StoreAnswer::Fault(asked.err()?))
+            }
+            Question::Forward(change) => {
                 self.forward(stream, &change);
                 if stream.config.refresh_path() == RefreshPath::Straight {
                     stream.change = Some(change);
                 }
+                return None;
             }
-            Effect::Reply(reply) => {
-                stream.replied = true;
-                if stream.request != Passage::Passed {
-                    self.reply(id, reply, matches!(stream.request, Passage::InCallback(_)));
-                    return;
-                }
-                if stream.content_follows || stream.is_head || reply.content().is_empty() {
-                    self.reply_in_place(id, reply);
-                    return;
-                }
-                if let Passage::InCallback(action) = &mut stream.response {
-                    // Envoy has been given an answer: what passes ends here.
-                    *action = Action::Pause;
-                }
-                self.reply_past_filters(id, reply);
-            }
-            Effect::PassResponse(change) => {
+        };
+        Some(stream.exchange.handle(event, now))
+    }
+
+    fn look_up_local(&mut self, stream: &mut Stream, now: Timestamp) -> Effects {
+        let local = self.local(stream.exchange.key(), now);
+        let is_chosen = local.variants.len() > 1;
+        let effects = stream.exchange.handle(Event::Local(local), now);
+        if let (true, Some(stored)) = (is_chosen, stream.exchange.answered_by()) {
+            self.l1.count_use(stream.exchange.key(), stored);
+        }
+        effects
+    }
+
+    fn arrive(&mut self, id: u32, stream: &Stream, arrive: Arrive, now: Timestamp) -> SlotAnswer {
+        let Arrive { key, accept_handed_over, wait_for_refresh, given_up } = arrive;
+        let invalidated = self.l1.invalidated_at(stream.exchange.key());
+        let until = now.plus_millis(stream.config.lease_ms);
+        let terms = Terms { accept_handed_over, wait_for_refresh, given_up, invalidated, ..Terms::until(until) };
+        let answer = self.arrive_at_slot(&key, id, terms, now);
+        if matches!(answer, SlotAnswer::Wait(_)) {
+            self.wait(&stream.config, key, id, now);
+        }
+        answer
+    }
+
+    fn carry_out(&mut self, id: u32, stream: &mut Stream, command: Command, now: Timestamp) {
+        match command {
+            Command::Reply(reply) => self.reply_to(id, stream, reply),
+            Command::PassResponse(change) => {
                 self.pass_response(&change);
                 stream.before = change.before;
             }
-            Effect::Abort => {
+            Command::Abort => {
                 let _ = self.host.replace_response_body(&[]);
                 self.break_off();
             }
-            Effect::Keep { key, stored, fence, local_only } => {
-                self.keep(&stream.config, &stream.policy, &key, stored.clone(), fence, local_only);
-                self.watch_route(id, stream, &stored, now);
-            }
-            Effect::Publish { key, outcome, uncacheable_until } => {
-                self.publish(&key, id, &outcome, &stream.policy, uncacheable_until, now);
-            }
-            Effect::MarkUncacheable { key, until } => self.l1.mark_uncacheable(&key, until),
-            Effect::ReleaseLease { key, fence, uncacheable_ms } => {
-                self.tell_store(&stream.config, StoreCall::Release { key, fence, uncacheable_ms });
-            }
-            Effect::RemindAt(time) => self.reminders.push_back((time, id)),
-            Effect::Refresh(order) => {
+            Command::RemindAt(time) => self.reminders.push_back((time, id)),
+            Command::Refresh(order) => {
                 let (config, policy) = (stream.config.clone(), stream.policy.clone());
                 let straight = if order.way == RefreshPath::Straight { self.picked_cluster() } else { None };
                 self.refresh_orders.push_back(Ordered { config, policy, straight, order: *order });
                 self.go_on_later();
             }
-            Effect::Invalidate(keys) => self.invalidate(&stream.config, &keys, now),
-            Effect::InvalidateDoubtful(keys) => self.doubt(&stream.config, keys, now),
-            Effect::Report(status) => self.report(&status),
-            Effect::LookUpLocal | Effect::Arrive { .. } | Effect::AskStore(_) => {}
+            Command::Report(status) => self.metrics.request(&status),
+            Command::Cache(command) => {
+                let kept = if let CacheCommand::Keep { stored, .. } = &command { Some(stored.clone()) } else { None };
+                self.change(&stream.cause(id), command, now);
+                if let Some(stored) = kept {
+                    self.watch_route(id, stream, &stored, now);
+                }
+            }
         }
     }
 
-    /// Into level 1 and, unless it comes from there, into the store; not if it was invalidated since it was requested.
-    pub(crate) fn keep(
-        &mut self,
-        config: &Rc<Config>,
-        policy: &Arc<Policy>,
-        key: &PrimaryKey,
-        stored: Arc<StoredResponse>,
-        fence: Option<Fence>,
-        local_only: bool,
-    ) {
-        let now = self.host.now();
-        let from_store = local_only && policy.shared_store;
-        let kept = match from_store {
-            true => self.l1.put(key, stored.clone(), now),
-            false => self.l1.put_fetched(key, stored.clone(), now),
-        };
-        match fence {
-            // The lease has to end even where the entry is refused.
-            Some(fence) if !kept => {
-                self.tell_store(config, StoreCall::Release { key: key.digest(), fence, uncacheable_ms: 0 });
-            }
-            fence if kept && !local_only => {
-                self.tell_store(config, StoreCall::Write { key: key.digest(), stored, fence, policy: policy.clone() });
-            }
-            _ => {}
+    fn reply_to(&mut self, id: u32, stream: &mut Stream, reply: Reply) {
+        stream.replied = true;
+        if stream.request != Passage::Passed {
+            self.reply(id, reply, matches!(stream.request, Passage::InCallback(_)));
+            return;
         }
+        if stream.content_follows || stream.is_head || reply.content().is_empty() {
+            self.reply_in_place(id, reply);
+            return;
+        }
+        if let Passage::InCallback(action) = &mut stream.response {
+            // Envoy has been given an answer: what passes ends here.
+            *action = Action::Pause;
+        }
+        self.reply_past_filters(id, reply);
     }
 
     fn forward(&mut self, stream: &mut Stream, change: &ForwardedRequest) {
@@ -355,23 +342,5 @@ impl<H: Host> Vm<H> {
             }
             Passage::Passed => {}
         }
-    }
-
-    /// RFC 9111 §4.4, before the client sees its answer: here at once, in the other VMs before their next look-up, in the
-    /// store soon. What is on its way from the store meanwhile is known to be older.
-    pub(crate) fn invalidate(&mut self, config: &Rc<Config>, keys: &[PrimaryKey], now: Timestamp) {
-        for key in keys {
-            self.l1.invalidate(key, now, now);
-            self.tell_peers(&Message::Invalidate(key.clone(), now), now);
-        }
-        if config.store_enabled {
-            self.note_writing(now);
-            self.untold.add(config, keys, now);
-            self.go_on_later();
-        }
-    }
-
-    fn report(&mut self, status: &CacheStatus) {
-        self.metrics.request(status);
     }
 }

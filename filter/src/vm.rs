@@ -319,7 +319,7 @@ impl<H: Host> Vm<H> {
         for _ in 0..BATCH {
             let Some((stream, outcome)) = self.woken.pop_front() else { return };
             // Judged as late as can be: it may have waited behind a purge.
-            let key = self.streams.get(&stream).and_then(Stream::key);
+            let key = self.streams.get(&stream).map(Stream::key);
             let untrue_since = key.zip(outcome.stored()).and_then(|(key, stored)| self.l1.untrue_since(key, stored));
             self.drive_other(stream, Event::Woken { outcome, untrue_since });
         }

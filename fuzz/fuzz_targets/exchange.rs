@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use larder_cache_core::exchange::{Event, Exchange, Local, ResponseSource, SlotAnswer, StoreAnswer};
+use larder_cache_core::exchange::{Event, Exchange, Local, ResponseSource, Setup, SlotAnswer, StoreAnswer};
 use larder_cache_core::fields::Fields;
 use larder_contract::http_time::Timestamp;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
+use larder_cache_core::route::RefreshPath;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -24,8 +25,8 @@ fuzz_target!(|data: &[u8]| {
     }
     let status = 200 + u16::from(data.first().copied().unwrap_or(0));
     let now = Timestamp::from_millis(1_700_000_000_000);
-    let mut exchange = Exchange::new(Arc::new(Policy::strict()), Arc::from(b"n".as_slice()));
-    exchange.handle(Event::Request(request), now);
+    let (policy, namespace) = (Arc::new(Policy::strict()), Arc::from(b"n".as_slice()));
+    let (mut exchange, _) = Exchange::begin(request, Setup { policy, namespace, refreshes: RefreshPath::Routed }, now);
     exchange.handle(Event::Local(Local::default()), now);
     exchange.handle(Event::Slot(SlotAnswer::Lead), now);
     exchange.handle(Event::Store(StoreAnswer::Nothing { uncacheable: false }), now);

@@ -4,12 +4,12 @@
 //! what the long way would say; `tests/at_once.rs` holds it to that. It exists because a hit's cost inside a proxy is the
 //! amount of code it runs through, more than what that code does (`docs/benchmarks.md`).
 
-pub use super::arrival::key_of;
+pub use super::presented::key_of;
 use larder_contract::http_time::Timestamp;
 
 use super::effect::Reply;
 use super::event::Local;
-use super::look_up::HIT_DETAILS;
+use super::known::HIT_DETAILS;
 use super::reply::whole;
 use crate::cache_status::{self, CacheStatus};
 use crate::fields::NameSet;

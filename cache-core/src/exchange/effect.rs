@@ -1,4 +1,6 @@
 //! What the shell does for an exchange. It decides nothing in doing so.
+//!
+//! A [`Question`] comes back as an event; a [`Command`] does not. Both are matched exhaustively by whoever carries them out.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,29 +22,38 @@ use crate::route::RefreshPath;
 use crate::stored_response::StoredResponse;
 use crate::vary::SelectingFields;
 
-/// Effects in the order in which they are to be carried out. Two are as many as a hit has.
-pub type Effects = SmallVec<[Effect; 2]>;
-
-/// Something to do.
+/// What a step of an exchange, or of a background refresh, brings about: commands in the order in which they are to be
+/// carried out, and behind them at most one question.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
+pub struct Effects<Q = Question, C = Command> {
+    /// Two are as many as a hit has.
+    pub commands: SmallVec<[C; 2]>,
+    /// What the next event answers; nothing else happens before, unless it comes from outside.
+    pub question: Option<Q>,
+}
+
+impl<Q, C> Default for Effects<Q, C> {
+    fn default() -> Self {
+        Self { commands: SmallVec::new(), question: None }
+    }
+}
+
+/// Something to find out. The answer comes back as an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
     /// Look into level 1 under [`super::Exchange::key`]; comes back as `Event::Local`.
     LookUpLocal,
     /// Go to the key's leader slot; comes back as `Event::Slot`.
-    Arrive {
-        /// What is to be fetched.
-        key: CollapseKey,
-        /// Whether an answer that another has just handed over will do.
-        accept_handed_over: bool,
-        /// Whether to wait for a background refresh: nothing may be served stale meanwhile.
-        wait_for_refresh: bool,
-        /// The leader that was waited for as long as one may.
-        given_up: Option<Identity>,
-    },
+    Arrive(Arrive),
     /// Ask the store; comes back as `Event::Store`.
     AskStore(StoreQuestion),
-    /// Let the request go to the origin, changed so; the answer comes as `Event::Response`.
+    /// Let the request go to the origin, changed so; comes back as `Event::Response`.
     Forward(ForwardedRequest),
+}
+
+/// Something to carry out. Nothing comes back.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
     /// Answer the client, in place of the origin's response if its head is passing. The last word to this client.
     Reply(Reply),
     /// Let the response pass, changed so.
@@ -50,6 +61,19 @@ pub enum Effect {
     /// Break off the response that is passing, this piece of it included: the head that went ahead promised something
     /// else (RFC 9112 §8).
     Abort,
+    /// Remind the exchange at this time, as `Event::TimePassed`, if it is not over by then.
+    RemindAt(Timestamp),
+    /// Refresh in the background.
+    Refresh(Box<RefreshOrder>),
+    /// How it ended, for metrics and log. Once per exchange.
+    Report(CacheStatus),
+    /// Change what all requests share.
+    Cache(CacheCommand),
+}
+
+/// A change of what all requests share: stored responses, leader slots, leases.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CacheCommand {
     /// Keep a response, in level 1 and, unless `local_only`, in the store.
     Keep {
         /// Under which key.
@@ -86,24 +110,37 @@ pub enum Effect {
         /// For how many milliseconds the key is marked as not storable.
         uncacheable_ms: u64,
     },
-    /// Say so when it is that late, as `Event::TimePassed`, if the exchange is not over.
-    RemindAt(Timestamp),
-    /// Refresh in the background.
-    Refresh(Box<RefreshOrder>),
     /// Drop all that is stored under these keys, everywhere (RFC 9111 §4.4).
     Invalidate(Vec<PrimaryKey>),
     /// The same for what an unsafe request may have changed that nobody saw the answer to: the origin may still be at it, so
     /// once more after [`super::SETTLED_AFTER_MS`].
     InvalidateDoubtful(Vec<PrimaryKey>),
-    /// How it ended, for metrics and log. Once per exchange.
-    Report(CacheStatus),
 }
 
-impl Effect {
+impl CacheCommand {
     /// Keep what is new wherever `policy` wants it.
     pub(crate) fn keep(policy: &Policy, key: PrimaryKey, stored: Arc<StoredResponse>, fence: Option<Fence>) -> Self {
         Self::Keep { key, stored, fence, local_only: !policy.shared_store }
     }
+}
+
+impl From<CacheCommand> for Command {
+    fn from(command: CacheCommand) -> Self {
+        Self::Cache(command)
+    }
+}
+
+/// How a request arrives at a leader slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrive {
+    /// What is to be fetched.
+    pub key: CollapseKey,
+    /// Whether an answer that another has just handed over will do.
+    pub accept_handed_over: bool,
+    /// Whether to wait for a background refresh: nothing may be served stale meanwhile.
+    pub wait_for_refresh: bool,
+    /// The leader that was waited for as long as one may.
+    pub given_up: Option<Identity>,
 }
 
 /// A look-up in the store.

@@ -7,19 +7,17 @@ use larder_contract::store_api::Fence;
 
 use crate::cache_status::Detail;
 use crate::collapse::Identity;
-use crate::message::{Request, ResponseHead};
+use crate::message::ResponseHead;
 use crate::stored_response::StoredResponse;
 
-/// Something happened. Every event but the first answers an effect or comes from outside.
+/// Something happened: an answer to a question, or something from outside.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The request's head is there. The first event, and once only.
-    Request(Request),
-    /// Answers [`super::Effect::LookUpLocal`].
+    /// Answers [`super::Question::LookUpLocal`].
     Local(Local<'a>),
-    /// Answers [`super::Effect::Arrive`].
+    /// Answers [`super::Question::Arrive`].
     Slot(SlotAnswer),
-    /// Answers [`super::Effect::AskStore`].
+    /// Answers [`super::Question::AskStore`].
     Store(StoreAnswer),
     /// While waiting: the leader has finished.
     Woken {
@@ -30,9 +28,9 @@ pub enum Event<'a> {
     },
     /// While waiting: the time is up.
     WaitEnded,
-    /// Answers [`super::Effect::RemindAt`].
+    /// Answers [`super::Command::RemindAt`].
     TimePassed,
-    /// The head of the answer to the forwarded request.
+    /// Answers [`super::Question::Forward`]: the head of the response.
     Response {
         /// Status and fields.
         head: ResponseHead,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
 
-use super::effect::{Effect, Reply, ResponseChange};
-use super::{Exchange, Mark};
+use super::effect::{Command, Reply, ResponseChange};
+use super::presented::Presented;
 use crate::cache_status::{CacheStatus, X_CACHE_STATUS};
 use crate::fields::{Fields, respaced};
 use crate::preconditions::{self, Answer};
@@ -13,99 +13,109 @@ use crate::query_override::MalformedOverride;
 use crate::stored_response::StoredResponse;
 use crate::{age, reuse};
 
-impl Exchange {
-    /// Answers with `stored`: whole, or as the request's own conditions and ranges ask (RFC 9111 §4.3.2).
-    pub(super) fn reply_with(
-        &self,
-        stored: &Arc<StoredResponse>,
-        mut status: CacheStatus,
-        details: &'static str,
-        now: Timestamp,
-    ) -> [Effect; 2] {
-        status.ttl = Some(reuse::ttl(stored, now));
-        let (code, mut fields, body) = match preconditions::evaluate(&self.request, stored, self.policy.max_ranges) {
+/// Answers with `stored`: whole, or as the request's own conditions and ranges ask (RFC 9111 §4.3.2).
+pub(super) fn with(
+    presented: &Presented,
+    stored: &Arc<StoredResponse>,
+    mut status: CacheStatus,
+    details: &'static str,
+    now: Timestamp,
+) -> [Command; 2] {
+    status.ttl = Some(reuse::ttl(stored, now));
+    let (code, mut fields, body) =
+        match preconditions::evaluate(&presented.request, stored, presented.policy.max_ranges) {
             Answer::Full => {
-                return [Effect::Reply(whole(stored, &status, self.told, details, now)), Effect::Report(status)];
+                return [Command::Reply(whole(stored, &status, presented.told, details, now)), Command::Report(status)];
             }
             Answer::NotModified => (304, preconditions::not_modified_fields(stored), Arc::from([])),
             Answer::Partial(piece) => (206, piece.fields, piece.body),
             Answer::RangeNotSatisfiable(fields) => (416, fields, Arc::from([])),
         };
-        add_age(&mut fields, stored, now);
-        mark(&mut fields, &status, self.told);
-        let range = 0..body.len();
-        let reply = Reply { status: code, stored: None, fields, body, range, details };
-        [Effect::Reply(reply), Effect::Report(status)]
-    }
+    add_age(&mut fields, stored, now);
+    mark(&mut fields, &status, presented.told);
+    let range = 0..body.len();
+    let reply = Reply { status: code, stored: None, fields, body, range, details };
+    [Command::Reply(reply), Command::Report(status)]
+}
 
-    /// Answers with a status and one line of JSON that says why.
-    pub(super) fn reply_made(&self, code: u16, error: &str, status: CacheStatus, details: &'static str) -> [Effect; 2] {
-        let mut json = serde_json::json!({ "error": error });
-        if let (Some(members), Some(detail)) = (json.as_object_mut(), status.detail.filter(|_| self.told)) {
-            members.insert("detail".to_owned(), detail.token().into());
+/// Answers with a status and one line of JSON that says why.
+pub(super) fn made(
+    presented: &Presented,
+    code: u16,
+    error: &str,
+    status: CacheStatus,
+    details: &'static str,
+) -> [Command; 2] {
+    let mut json = serde_json::json!({ "error": error });
+    if let (Some(members), Some(detail)) = (json.as_object_mut(), status.detail.filter(|_| presented.told)) {
+        members.insert("detail".to_owned(), detail.token().into());
+    }
+    of_json(presented, code, &json, status, details)
+}
+
+/// `400`, and which directive of the override is at fault.
+pub(super) fn malformed(presented: &Presented, fault: &MalformedOverride, status: CacheStatus) -> [Command; 2] {
+    let json = serde_json::json!({
+        "error": "malformed cache-control parameter",
+        "directive": fault.directive,
+        "problem": fault.problem,
+    });
+    of_json(presented, 400, &json, status, "larder_malformed_override")
+}
+
+/// `200` to a `PURGE`.
+pub(super) fn purged(presented: &Presented, status: CacheStatus) -> [Command; 2] {
+    of_json(presented, 200, &serde_json::json!({ "purged": presented.url() }), status, "larder_purged")
+}
+
+fn of_json(
+    presented: &Presented,
+    code: u16,
+    json: &serde_json::Value,
+    status: CacheStatus,
+    details: &'static str,
+) -> [Command; 2] {
+    let body: Arc<[u8]> = Arc::from(format!("{json}\n").into_bytes());
+    let mut fields = Fields::from_pairs([("content-type", "application/json"), ("cache-control", "no-store")]);
+    mark(&mut fields, &status, presented.told);
+    let range = 0..body.len();
+    let reply = Reply { status: code, stored: None, fields, body, range, details };
+    [Command::Reply(reply), Command::Report(status)]
+}
+
+/// Lets the origin's response pass, with this cache's own fields on it.
+pub(super) fn pass(presented: &Presented, upstream: &Fields, code: Option<u16>, status: CacheStatus) -> [Command; 2] {
+    [Command::PassResponse(marked(presented, upstream, code, &status)), Command::Report(status)]
+}
+
+/// How the origin's response is changed in passing.
+pub(super) fn marked(
+    presented: &Presented,
+    upstream: &Fields,
+    code: Option<u16>,
+    status: &CacheStatus,
+) -> ResponseChange {
+    let mut set = Fields::with_capacity(3, 160);
+    if !presented.is_untouched
+        && status.stored
+        && let Some(spaced) = upstream.get("cache-control").and_then(respaced)
+    {
+        set.append(b"cache-control", &spaced);
+    }
+    if !presented.is_untouched && presented.told {
+        // RFC 9211 §2: each cache adds its member behind those of the caches before it.
+        let mut list = upstream.combined("cache-status").unwrap_or_else(|| Vec::with_capacity(80));
+        if !list.is_empty() {
+            list.extend_from_slice(b", ");
         }
-        self.reply_json(code, &json, status, details)
+        status.write(&mut list);
+        set.append(b"cache-status", &list);
+        set.append(X_CACHE_STATUS.as_bytes(), status.hit_or_miss().as_bytes());
     }
-
-    /// `400`, and which directive of the override is at fault.
-    pub(super) fn reply_malformed(&self, fault: &MalformedOverride, status: CacheStatus) -> [Effect; 2] {
-        let json = serde_json::json!({
-            "error": "malformed cache-control parameter",
-            "directive": fault.directive,
-            "problem": fault.problem,
-        });
-        self.reply_json(400, &json, status, "larder_malformed_override")
-    }
-
-    /// `200` to a `PURGE`.
-    pub(super) fn reply_purged(&self, status: CacheStatus) -> [Effect; 2] {
-        self.reply_json(200, &serde_json::json!({ "purged": self.url() }), status, "larder_purged")
-    }
-
-    fn reply_json(
-        &self,
-        code: u16,
-        json: &serde_json::Value,
-        status: CacheStatus,
-        details: &'static str,
-    ) -> [Effect; 2] {
-        let body: Arc<[u8]> = Arc::from(format!("{json}\n").into_bytes());
-        let mut fields = Fields::from_pairs([("content-type", "application/json"), ("cache-control", "no-store")]);
-        mark(&mut fields, &status, self.told);
-        let range = 0..body.len();
-        let reply = Reply { status: code, stored: None, fields, body, range, details };
-        [Effect::Reply(reply), Effect::Report(status)]
-    }
-
-    /// Lets the origin's response pass, with this cache's own fields on it.
-    pub(super) fn pass(&self, upstream: &Fields, code: Option<u16>, status: CacheStatus) -> [Effect; 2] {
-        [Effect::PassResponse(self.marked(upstream, code, &status)), Effect::Report(status)]
-    }
-
-    /// How the origin's response is changed in passing.
-    pub(super) fn marked(&self, upstream: &Fields, code: Option<u16>, status: &CacheStatus) -> ResponseChange {
-        let mut set = Fields::with_capacity(3, 160);
-        if self.mark == Mark::Told
-            && status.stored
-            && let Some(spaced) = upstream.get("cache-control").and_then(respaced)
-        {
-            set.append(b"cache-control", &spaced);
-        }
-        if self.mark == Mark::Told && self.told {
-            // RFC 9211 §2: each cache adds its member behind those of the caches before it.
-            let mut list = upstream.combined("cache-status").unwrap_or_else(|| Vec::with_capacity(80));
-            if !list.is_empty() {
-                list.extend_from_slice(b", ");
-            }
-            status.write(&mut list);
-            set.append(b"cache-status", &list);
-            set.append(X_CACHE_STATUS.as_bytes(), status.hit_or_miss().as_bytes());
-        }
-        let strip = self.policy.strip_tag_fields && self.mark == Mark::Told;
-        let stripped = self.policy.tag_fields.iter().filter(|name| strip && upstream.contains(name));
-        let remove = stripped.map(|name| name.as_bytes().to_vec()).collect();
-        ResponseChange { status: code, remove, set, before: None }
-    }
+    let strip = presented.policy.strip_tag_fields && !presented.is_untouched;
+    let stripped = presented.policy.tag_fields.iter().filter(|name| strip && upstream.contains(name));
+    let remove = stripped.map(|name| name.as_bytes().to_vec()).collect();
+    ResponseChange { status: code, remove, set, before: None }
 }
 
 /// `stored` as it is, with what this answer adds.

@@ -3,11 +3,11 @@
 //! What this decides: whose doing it is that an answer is not for others. Only a response's own words speak about the key;
 //! what one request brought upon itself says nothing to anybody else.
 
-use super::Exchange;
 use super::event::{Outcome, ResponseSource};
-use super::storing::{self, Fetched};
+use super::presented::Presented;
 use crate::storability::NotStorable;
 use crate::stored_response::StoredResponse;
+use crate::storing::{self, Fetched};
 
 /// What an answer that is not stored means for others.
 #[derive(Debug)]
@@ -24,30 +24,25 @@ pub(super) enum ForOthers {
     NeverAny,
 }
 
-impl Exchange {
-    pub(super) fn for_others(&self, fetched: &Fetched<'_>, why: NotStorable) -> ForOthers {
-        let status = fetched.response.status;
-        if speaks_of_its_request(status) {
-            ForOthers::Nothing
-        } else if why.lies_in_the_request() {
-            if self.has_own_slot && status < 400 { ForOthers::NeverItsLike } else { ForOthers::Nothing }
-        } else if (500..600).contains(&status) {
-            let error = storing::error_response(fetched, &self.policy).filter(|_| !self.is_credentialed());
-            error.map_or(ForOthers::NotThis, |error| ForOthers::Error(Box::new(error)))
-        } else if matches!(status, 401 | 403 | 406 | 407) {
-            ForOthers::NotThis
-        } else {
-            ForOthers::NeverAny
-        }
-    }
-
-    /// A failure that this request's own fields may have caused is nobody else's.
-    pub(super) fn as_seen_by_others(&self, outcome: Outcome) -> Outcome {
-        let own = self.request.fields.contains("cookie") || self.is_credentialed();
-        match outcome {
-            Outcome::Failed(_) if own => Outcome::NotForOthers { counts: true },
-            outcome => outcome,
-        }
+/// `is_for_cookies`: only those with a cookie wait for it.
+pub(super) fn for_others(
+    fetched: &Fetched<'_>,
+    why: NotStorable,
+    is_for_cookies: bool,
+    presented: &Presented,
+) -> ForOthers {
+    let status = fetched.response.status;
+    if speaks_of_its_request(status) {
+        ForOthers::Nothing
+    } else if why.lies_in_the_request() {
+        if is_for_cookies && status < 400 { ForOthers::NeverItsLike } else { ForOthers::Nothing }
+    } else if (500..600).contains(&status) {
+        let error = storing::error_response(fetched, &presented.policy).filter(|_| !presented.is_credentialed());
+        error.map_or(ForOthers::NotThis, |error| ForOthers::Error(Box::new(error)))
+    } else if matches!(status, 401 | 403 | 406 | 407) {
+        ForOthers::NotThis
+    } else {
+        ForOthers::NeverAny
     }
 }
 

@@ -1,16 +1,20 @@
 //! Many requests at once over a virtual clock: leader slots, waiters, and an origin that takes its time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Identity, Terms};
 use larder_cache_core::exchange::{
-    Effect, Event, Exchange, Interest, Local, Outcome, ResponseSource, SlotAnswer, StoreAnswer,
+    Arrive, CacheCommand, Command, Effects, Event, Exchange, Interest, Local, Outcome, Question, ResponseSource,
+    SlotAnswer, StoreAnswer,
 };
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
+use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
+
+use crate::world::setup;
 
 /// How long a request waits.
 const WAIT_MS: u64 = 10_000;
@@ -84,9 +88,9 @@ impl Herd {
         for _ in 0..count {
             let request = Request::new("GET", "a.example", "/");
             let request = fields.iter().fold(request, |request, (name, value)| request.with(name, value));
-            let exchange = Exchange::new(self.policy.clone(), Arc::from(b"herd".as_slice()));
+            let (exchange, effects) = Exchange::begin(request, setup(&self.policy, RefreshPath::Routed), self.now);
             self.streams.push(Stream { exchange, got: None, waits: None });
-            self.drive(self.streams.len() - 1, Event::Request(request));
+            self.go_on(self.streams.len() - 1, effects);
         }
     }
 
@@ -147,39 +151,37 @@ impl Herd {
     }
 
     fn drive(&mut self, id: usize, event: Event<'_>) {
-        let mut pending: VecDeque<Effect> = self.streams[id].exchange.handle(event, self.now).into_iter().collect();
-        while let Some(effect) = pending.pop_front() {
-            let event = match effect {
-                Effect::LookUpLocal => {
-                    let variants = self.level1.clone();
-                    let (invalidated, uncacheable_until) = (self.invalidated, self.uncacheable_until);
-                    let local = Local { variants: &variants, invalidated, uncacheable_until, ..Local::default() };
-                    let more = self.streams[id].exchange.handle(Event::Local(local), self.now);
-                    more.into_iter().rev().for_each(|effect| pending.push_front(effect));
-                    continue;
-                }
-                Effect::Arrive { key, accept_handed_over, wait_for_refresh, given_up } => {
-                    let until = self.now.plus_millis(30_000);
-                    let terms = Terms {
-                        accept_handed_over,
-                        wait_for_refresh,
-                        given_up,
-                        invalidated: self.invalidated,
-                        ..Terms::until(until)
-                    };
-                    Event::Slot(self.arrive(id, key, terms))
-                }
-                Effect::AskStore(question) => {
-                    self.leases += usize::from(question.lease);
-                    Event::Store(StoreAnswer::Nothing { uncacheable: false })
-                }
-                effect => {
-                    self.carry_out(id, effect);
-                    continue;
-                }
-            };
-            let more = self.streams[id].exchange.handle(event, self.now);
-            more.into_iter().rev().for_each(|effect| pending.push_front(effect));
+        let effects = self.streams[id].exchange.handle(event, self.now);
+        self.go_on(id, effects);
+    }
+
+    fn go_on(&mut self, id: usize, effects: Effects) {
+        effects.commands.into_iter().for_each(|command| self.carry_out(id, command));
+        match effects.question {
+            None => {}
+            Some(Question::LookUpLocal) => {
+                let variants = self.level1.clone();
+                let (invalidated, uncacheable_until) = (self.invalidated, self.uncacheable_until);
+                let local = Local { variants: &variants, invalidated, uncacheable_until, ..Local::default() };
+                self.drive(id, Event::Local(local));
+            }
+            Some(Question::Arrive(Arrive { key, accept_handed_over, wait_for_refresh, given_up })) => {
+                let until = self.now.plus_millis(30_000);
+                let invalidated = self.invalidated;
+                let terms =
+                    Terms { accept_handed_over, wait_for_refresh, given_up, invalidated, ..Terms::until(until) };
+                let answer = self.arrive(id, key, terms);
+                self.drive(id, Event::Slot(answer));
+            }
+            Some(Question::AskStore(question)) => {
+                self.leases += usize::from(question.lease);
+                self.drive(id, Event::Store(StoreAnswer::Nothing { uncacheable: false }));
+            }
+            Some(Question::Forward(_)) => {
+                self.fetches.push(self.now.as_millis() - 1_000_000);
+                let answer = (self.origin)();
+                self.due.push((self.now.plus_millis(answer.after_ms), Due::Head(id, answer)));
+            }
         }
     }
 
@@ -201,27 +203,34 @@ impl Herd {
         answer
     }
 
-    fn carry_out(&mut self, id: usize, effect: Effect) {
-        match effect {
-            Effect::Forward(_) => {
-                self.fetches.push(self.now.as_millis() - 1_000_000);
-                let answer = (self.origin)();
-                self.due.push((self.now.plus_millis(answer.after_ms), Due::Head(id, answer)));
-            }
+    fn carry_out(&mut self, id: usize, command: Command) {
+        match command {
             // Which status passes does not matter here.
-            Effect::PassResponse(_) => self.streams[id].got = Some(0),
-            Effect::Reply(reply) => self.streams[id].got = Some(reply.status),
-            Effect::Keep { stored, .. } if self.invalidated.is_none_or(|time| stored.request_time > time) => {
-                self.level1 = vec![stored];
+            Command::PassResponse(_) => self.streams[id].got = Some(0),
+            Command::Reply(reply) => self.streams[id].got = Some(reply.status),
+            Command::RemindAt(time) => self.due.push((time, Due::Reminder(id))),
+            Command::Cache(command) => self.change(id, command),
+            // Nothing here is refreshed or broken off.
+            Command::Abort | Command::Refresh(_) | Command::Report(_) => {}
+        }
+    }
+
+    fn change(&mut self, id: usize, command: CacheCommand) {
+        match command {
+            CacheCommand::Keep { stored, .. } => {
+                if self.invalidated.is_none_or(|time| stored.request_time > time) {
+                    self.level1 = vec![stored];
+                }
             }
-            Effect::Publish { key, outcome, uncacheable_until } => self.publish(id, &key, &outcome, uncacheable_until),
-            Effect::MarkUncacheable { until, .. } => self.uncacheable_until = Some(until),
-            Effect::RemindAt(time) => self.due.push((time, Due::Reminder(id))),
-            Effect::Invalidate(_) => {
+            CacheCommand::Publish { key, outcome, uncacheable_until } => {
+                self.publish(id, &key, &outcome, uncacheable_until);
+            }
+            CacheCommand::MarkUncacheable { until, .. } => self.uncacheable_until = Some(until),
+            CacheCommand::Invalidate(_) | CacheCommand::InvalidateDoubtful(_) => {
                 self.invalidations += 1;
                 self.invalidate();
             }
-            _ => {}
+            CacheCommand::ReleaseLease { .. } => {} // the store here gives none
         }
     }
 

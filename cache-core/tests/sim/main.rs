@@ -10,9 +10,10 @@ mod world;
 
 use std::sync::Arc;
 
-use larder_cache_core::exchange::{Effect, Event, Exchange, ResponseSource};
+use larder_cache_core::exchange::{CacheCommand, Command, Event, Exchange, ResponseSource};
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
+use larder_cache_core::route::RefreshPath;
 use larder_contract::http_time::{DeltaSeconds, Timestamp};
 use world::{Sim, override_policy};
 
@@ -155,12 +156,13 @@ fn an_unsafe_request_whose_answer_is_lost_or_whose_client_leaves_may_have_happen
 
 #[test]
 fn an_unsafe_request_whose_redirect_the_proxy_follows_invalidates_its_target() {
-    let mut exchange = Exchange::new(Arc::new(Policy::default()), Arc::from(b"sim".as_slice()));
     let now = Timestamp::default();
-    exchange.handle(Event::Request(Request::new("PUT", "a.example", "/x")), now);
-    let key = exchange.key().cloned().unwrap();
-    let effects: Vec<_> = exchange.handle(Event::Redirected, now).into_iter().collect();
-    assert_eq!(effects, [Effect::Invalidate(vec![key])]);
+    let request = Request::new("PUT", "a.example", "/x");
+    let setup = world::setup(&Arc::new(Policy::default()), RefreshPath::Routed);
+    let (mut exchange, _) = Exchange::begin(request, setup, now);
+    let key = exchange.key().clone();
+    let effects = exchange.handle(Event::Redirected, now);
+    assert_eq!(effects.commands.into_vec(), [Command::Cache(CacheCommand::Invalidate(vec![key]))]);
 }
 
 #[test]

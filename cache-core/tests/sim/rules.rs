@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use larder_cache_core::exchange::{Effect, Event, Exchange, Local, Outcome, SlotAnswer};
-use larder_cache_core::message::Request;
+use larder_cache_core::exchange::{Arrive, Command, Event, Local, Outcome, Question, SlotAnswer};
 use larder_cache_core::policy::{Policy, Tell};
 use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
 
-use crate::world::Sim;
+use crate::world::{Sim, begin};
 
 #[test]
 fn a_changed_response_replaces_the_stored_one_too() {
@@ -91,13 +90,12 @@ fn a_soft_purge_reaches_a_copy_that_is_handed_over_after_it() {
     };
     for (request_time, hit) in [(5_000, false), (5_001, true)] {
         let now = Timestamp::from_millis(6_000);
-        let mut exchange = Exchange::new(Arc::new(Policy::default()), Arc::from(b"sim".as_slice()));
-        exchange.handle(Event::Request(Request::new("GET", "a.example", "/")), now);
+        let (mut exchange, _) = begin(RefreshPath::Routed, now);
         let local = Local { softened: Some(Timestamp::from_millis(5_000)), ..Local::default() };
         exchange.handle(Event::Local(local), now);
         let copy = Outcome::Fetched(Arc::new(fetched(request_time)));
         let effects = exchange.handle(Event::Slot(SlotAnswer::HandedOver(copy)), now);
-        assert_eq!(effects.iter().any(|effect| matches!(effect, Effect::Reply(_))), hit, "{request_time}");
+        assert_eq!(effects.commands.iter().any(|command| matches!(command, Command::Reply(_))), hit, "{request_time}");
     }
 }
 
@@ -111,13 +109,11 @@ fn a_handed_over_copy_answers_only_while_it_is_fresh() {
     for (age_ms, hit) in [(4_999, true), (5_000, false), (6_000, false)] {
         for outcome in [Outcome::Fetched(copy.clone()), Outcome::Found(copy.clone())] {
             let now = copy.response_time.plus_millis(age_ms);
-            let mut exchange = Exchange::new(Arc::new(Policy::default()), Arc::from(b"sim".as_slice()))
-                .with_refreshes(RefreshPath::Routed);
-            exchange.handle(Event::Request(Request::new("GET", "a.example", "/")), now);
+            let (mut exchange, _) = begin(RefreshPath::Routed, now);
             exchange.handle(Event::Local(Local::default()), now);
             let effects = exchange.handle(Event::Slot(SlotAnswer::HandedOver(outcome)), now);
-            let answers = effects.iter().any(|effect| matches!(effect, Effect::Reply(_)));
-            let arrives = matches!(effects.last(), Some(Effect::Arrive { accept_handed_over: false, .. }));
+            let answers = effects.commands.iter().any(|command| matches!(command, Command::Reply(_)));
+            let arrives = matches!(effects.question, Some(Question::Arrive(Arrive { accept_handed_over: false, .. })));
             assert_eq!((answers, arrives), (hit, !hit), "{age_ms}");
         }
     }

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use larder_cache_core::exchange::{Effect, Event, Exchange, Local, SlotAnswer, StoreAnswer};
-use larder_cache_core::message::Request;
+use larder_cache_core::exchange::{Command, Event, Local, SlotAnswer, StoreAnswer};
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::entry::RouteSeen;
 use larder_contract::store_api::Fence;
 
-use crate::world::Sim;
+use crate::world::{Sim, begin};
 
 const STALE_SOON: [(&str, &str); 3] =
     [("cache-control", "max-age=1, stale-while-revalidate=600"), ("etag", "\"1\""), ("x-route", "added")];
@@ -97,13 +96,14 @@ fn the_store_tells_of_a_route_that_was_seen_after_its_answer_was_handed_over() {
     let seen = RouteSeen { at_ms: held[0].response_time, changes: false };
     let told = StoredResponse { route: Some(seen).into(), ..(*held[0]).clone() };
     let now = held[0].response_time.plus_millis(2_000);
-    let mut exchange =
-        Exchange::new(Arc::new(Policy::default()), Arc::from(b"sim".as_slice())).with_refreshes(RefreshPath::Straight);
-    exchange.handle(Event::Request(Request::new("GET", "a.example", "/")), now);
+    let (mut exchange, _) = begin(RefreshPath::Straight, now);
     exchange.handle(Event::Local(Local { variants: &held, ..Local::default() }), now);
     exchange.handle(Event::Slot(SlotAnswer::Lead), now);
     let lease = StoreAnswer::Lease(Fence("1".into()), Some(Arc::new(told)));
     let effects = exchange.handle(Event::Store(lease), now);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Reply(reply) if reply.status == 200)), "{effects:?}");
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Refresh(_))), "{effects:?}");
+    assert!(
+        effects.commands.iter().any(|command| matches!(command, Command::Reply(reply) if reply.status == 200)),
+        "{effects:?}"
+    );
+    assert!(effects.commands.iter().any(|command| matches!(command, Command::Refresh(_))), "{effects:?}");
 }

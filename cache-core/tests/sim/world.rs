@@ -1,16 +1,15 @@
 //! The simulated world: one cache, one origin, a clock that only moves when told.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use larder_cache_core::exchange::{
-    Effect, Effects, Event, Exchange, Interest, Local, RefreshOrder, ResponseChange, ResponseSource, SlotAnswer,
-    StoreAnswer,
+    CacheCommand, Command, Effects, Event, Exchange, ForwardedRequest, Interest, Local, Question, RefreshOrder,
+    ResponseChange, ResponseSource, Setup, SlotAnswer, StoreAnswer,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::policy::Policy;
-use larder_cache_core::refresh::{Next, Refresh, Start};
+use larder_cache_core::refresh::{self, Refresh};
 use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::entry::RouteSeen;
@@ -37,6 +36,17 @@ pub(crate) struct Sim {
 
 pub(crate) fn override_policy() -> Policy {
     Policy { query_override: true, ..Policy::default() }
+}
+
+/// What holds for all requests under a policy.
+pub(crate) fn setup(policy: &Arc<Policy>, refreshes: RefreshPath) -> Setup {
+    Setup { policy: policy.clone(), namespace: Arc::from(b"sim".as_slice()), refreshes }
+}
+
+/// A GET of `/` that has arrived.
+pub(crate) fn begin(refreshes: RefreshPath, now: Timestamp) -> (Exchange, Effects) {
+    let request = Request::new("GET", "a.example", "/");
+    Exchange::begin(request, setup(&Arc::new(Policy::default()), refreshes), now)
 }
 
 impl Sim {
@@ -85,11 +95,13 @@ impl Sim {
     pub(crate) fn leave(&mut self, method: &str, path: &str, fields: &[(&str, &str)]) {
         let request = Request::new(method, "a.example", path);
         let request = fields.iter().fold(request, |request, (name, value)| request.with(name, value));
-        let mut exchange = Exchange::new(self.policy.clone(), Arc::from(b"sim".as_slice()));
-        exchange.handle(Event::Request(request), self.now);
-        for effect in exchange.handle(Event::Gone { origin_broke: false }, self.now) {
-            self.carry_out(effect, &mut Got::default());
-        }
+        let (mut exchange, _) = self.begin(request);
+        let effects = exchange.handle(Event::Gone { origin_broke: false }, self.now);
+        effects.commands.into_iter().for_each(|command| self.carry_out(command, &mut Got::default()));
+    }
+
+    fn begin(&self, request: Request) -> (Exchange, Effects) {
+        Exchange::begin(request, setup(&self.policy, self.refresh_path), self.now)
     }
 
     /// From now on refreshes take no route.
@@ -124,14 +136,20 @@ impl Sim {
     /// Lets the refreshes that were ordered fetch what the origin answers now.
     pub(crate) fn run_refreshes(&mut self) {
         for order in std::mem::take(&mut self.refreshes) {
-            let mut refresh = Refresh::new(order, self.policy.clone());
-            let Start::AskStore(_) = refresh.start(self.now) else { panic!("the sim gives no leases") };
-            let next = refresh.on_store(StoreAnswer::Nothing { uncacheable: false }, self.now);
-            let Next::Fetch(fields) = next else { panic!("nothing is stored") };
-            self.requests.push(fields);
-            let (head, body) = self.answer.clone();
-            for effect in refresh.on_response(&head, body.as_bytes(), self.now) {
-                self.carry_out(effect, &mut Got::default());
+            let (mut refresh, mut step) = Refresh::begin(order, self.policy.clone(), self.now);
+            while let Some(question) = step.question {
+                let (head, body) = self.answer.clone();
+                let event = match question {
+                    refresh::Question::AskStore(_) => {
+                        refresh::Event::Store(StoreAnswer::Nothing { uncacheable: false })
+                    }
+                    refresh::Question::Fetch(fields) => {
+                        self.requests.push(fields);
+                        refresh::Event::Response(&head, body.as_bytes())
+                    }
+                };
+                step = refresh.handle(event, self.now);
+                std::mem::take(&mut step.commands).into_iter().for_each(|command| self.change(command));
             }
         }
     }
@@ -176,44 +194,39 @@ impl Sim {
     /// A request of any kind.
     pub(crate) fn run(&mut self, request: Request) -> Got {
         let mut sent = request.fields.clone();
-        let mut exchange =
-            Exchange::new(self.policy.clone(), Arc::from(b"sim".as_slice())).with_refreshes(self.refresh_path);
-
-        let mut effects: VecDeque<Effect> = exchange.handle(Event::Request(request), self.now).into_iter().collect();
+        let (mut exchange, mut effects) = self.begin(request);
         let mut got: Got = (0, String::new(), String::new());
-        while let Some(effect) = effects.pop_front() {
-            let more = match effect {
-                Effect::LookUpLocal => {
-                    let key = exchange.key().unwrap().clone();
-                    let variants: Vec<_> =
-                        self.level1.iter().filter(|(held, _)| *held == key).map(|(_, stored)| stored.clone()).collect();
+        loop {
+            let Effects { commands, question } = effects;
+            commands.into_iter().for_each(|command| self.carry_out(command, &mut got));
+            effects = match question {
+                None => return got,
+                Some(Question::LookUpLocal) => {
+                    let held = self.level1.iter().filter(|(held, _)| held == exchange.key());
+                    let variants: Vec<_> = held.map(|(_, stored)| stored.clone()).collect();
                     exchange.handle(Event::Local(Local { variants: &variants, ..Local::default() }), self.now)
                 }
-                Effect::Arrive { .. } => exchange.handle(Event::Slot(SlotAnswer::Lead), self.now),
-                Effect::AskStore(_) => {
+                Some(Question::Arrive(_)) => exchange.handle(Event::Slot(SlotAnswer::Lead), self.now),
+                Some(Question::AskStore(_)) => {
                     exchange.handle(Event::Store(StoreAnswer::Nothing { uncacheable: false }), self.now)
                 }
-                Effect::Forward(change) => {
-                    if let Some(path) = &change.path {
-                        sent.set(b":path", path);
-                    }
-                    sent.retain(|name, _| !change.remove.iter().any(|removed| removed == name));
-                    for (name, value) in change.set.iter() {
-                        sent.set(name, value);
-                    }
-                    self.requests.push(sent.clone());
+                Some(Question::Forward(change)) => {
+                    self.forward(&mut sent, change);
                     self.answer_from_origin(&mut exchange, &mut got)
                 }
-                effect => {
-                    self.carry_out(effect, &mut got);
-                    Effects::new()
-                }
             };
-            for effect in more.into_iter().rev() {
-                effects.push_front(effect);
-            }
         }
-        got
+    }
+
+    fn forward(&mut self, sent: &mut Fields, change: ForwardedRequest) {
+        if let Some(path) = &change.path {
+            sent.set(b":path", path);
+        }
+        sent.retain(|name, _| !change.remove.iter().any(|removed| removed == name));
+        for (name, value) in change.set.iter() {
+            sent.set(name, value);
+        }
+        self.requests.push(sent.clone());
     }
 
     fn answer_from_origin(&mut self, exchange: &mut Exchange, got: &mut Got) -> Effects {
@@ -225,41 +238,50 @@ impl Sim {
         let (first, second) = body.as_bytes().split_at(body.len() / 2);
         for (chunk, end) in [(first, false), (second, true)] {
             if !body.is_empty() && exchange.interest() != Interest::None {
-                effects.extend(exchange.handle(Event::Body { chunk, end }, self.now));
+                effects.commands.extend(exchange.handle(Event::Body { chunk, end }, self.now).commands);
             }
         }
         effects
     }
 
-    fn carry_out(&mut self, effect: Effect, got: &mut Got) {
-        match effect {
-            Effect::Reply(reply) => {
+    fn carry_out(&mut self, command: Command, got: &mut Got) {
+        match command {
+            Command::Reply(reply) => {
                 let said = reply.fields.get("cache-status").unwrap_or_default().to_vec();
                 let content = String::from_utf8(reply.content().to_vec()).unwrap();
                 *got = (reply.status, content, String::from_utf8(said).unwrap());
                 self.last_reply = Fields::from_pairs(reply.parts().into_iter().flat_map(Fields::iter));
             }
-            Effect::PassResponse(change) => {
+            Command::PassResponse(change) => {
                 got.0 = change.status.unwrap_or(got.0);
                 let before = change.before.as_deref().unwrap_or_default();
                 got.1.insert_str(0, std::str::from_utf8(before).unwrap());
                 self.last_passed = change.clone();
                 got.2 = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
             }
-            Effect::Keep { key, stored, .. } => {
-                self.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
-                self.level1.push((key, stored));
-            }
-            Effect::Invalidate(keys) | Effect::InvalidateDoubtful(keys) => {
-                self.level1.retain(|(held, _)| !keys.contains(held))
-            }
-            Effect::MarkUncacheable { .. } => self.marks += 1,
-            Effect::Abort => got.0 = 0,
-            Effect::Refresh(order) => {
+            Command::Abort => got.0 = 0,
+            Command::Refresh(order) => {
                 self.begun_refreshes += 1;
                 self.refreshes.push(*order);
             }
-            _ => {}
+            Command::Cache(command) => self.change(command),
+            // Content comes at once here, and reports are read off the answers.
+            Command::RemindAt(_) | Command::Report(_) => {}
+        }
+    }
+
+    fn change(&mut self, command: CacheCommand) {
+        match command {
+            CacheCommand::Keep { key, stored, .. } => {
+                self.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
+                self.level1.push((key, stored));
+            }
+            CacheCommand::Invalidate(keys) | CacheCommand::InvalidateDoubtful(keys) => {
+                self.level1.retain(|(held, _)| !keys.contains(held));
+            }
+            CacheCommand::MarkUncacheable { .. } => self.marks += 1,
+            // Nobody waits, and there is no store.
+            CacheCommand::Publish { .. } | CacheCommand::ReleaseLease { .. } => {}
         }
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use larder_contract::http_time::{DeltaSeconds, Timestamp};
 use larder_contract::purge::tags_of;
 
-use super::content::Content;
 use crate::age;
 use crate::cache_control::{FieldScope, ResponseDirectives};
 use crate::fields::Fields;
@@ -21,6 +20,10 @@ use crate::route::RouteNote;
 use crate::storability::{self, NotStorable};
 use crate::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
 use crate::vary::SelectingFields;
+
+mod content;
+
+use content::Content;
 
 /// All that is known of a response before its content.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,92 @@
+//! Changes of what all requests share: the one place where the core's `CacheCommand`s are carried out, whether a stream or a
+//! background refresh brings them about.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use larder_cache_core::collapse::Handoff;
+use larder_cache_core::collapse::message::Message;
+use larder_cache_core::exchange::CacheCommand;
+use larder_cache_core::policy::Policy;
+use larder_cache_core::stored_response::StoredResponse;
+use larder_contract::http_time::Timestamp;
+use larder_contract::key::PrimaryKey;
+use larder_contract::store_api::Fence;
+
+use crate::config::Config;
+use crate::host::Host;
+use crate::store_client::StoreCall;
+use crate::vm::Vm;
+
+/// Who brings a change about.
+#[derive(Debug)]
+pub(crate) struct Cause {
+    /// The stream or refresh; leader slots know it by this.
+    pub(crate) id: u32,
+    pub(crate) config: Rc<Config>,
+    pub(crate) policy: Arc<Policy>,
+}
+
+impl<H: Host> Vm<H> {
+    /// Carries a change out. Returns where the outcome lies for other workers, if it was handed over.
+    pub(crate) fn change(&mut self, cause: &Cause, command: CacheCommand, now: Timestamp) -> Option<Handoff> {
+        let Cause { id, config, policy } = cause;
+        match command {
+            CacheCommand::Keep { key, stored, fence, local_only } => {
+                self.keep(cause, &key, stored, fence, local_only);
+            }
+            CacheCommand::Publish { key, outcome, uncacheable_until } => {
+                return self.publish(&key, *id, &outcome, policy, uncacheable_until, now);
+            }
+            CacheCommand::MarkUncacheable { key, until } => self.l1.mark_uncacheable(&key, until),
+            CacheCommand::ReleaseLease { key, fence, uncacheable_ms } => {
+                self.tell_store(config, StoreCall::Release { key, fence, uncacheable_ms });
+            }
+            CacheCommand::Invalidate(keys) => self.invalidate(config, &keys, now),
+            CacheCommand::InvalidateDoubtful(keys) => self.doubt(config, keys, now),
+        }
+        None
+    }
+
+    /// Into level 1 and, unless it comes from there, into the store; not if it was invalidated since it was requested.
+    fn keep(
+        &mut self,
+        cause: &Cause,
+        key: &PrimaryKey,
+        stored: Arc<StoredResponse>,
+        fence: Option<Fence>,
+        local_only: bool,
+    ) {
+        let Cause { config, policy, .. } = cause;
+        let now = self.host.now();
+        let from_store = local_only && policy.shared_store;
+        let kept = match from_store {
+            true => self.l1.put(key, stored.clone(), now),
+            false => self.l1.put_fetched(key, stored.clone(), now),
+        };
+        match fence {
+            // The lease has to end even where the entry is refused.
+            Some(fence) if !kept => {
+                self.tell_store(config, StoreCall::Release { key: key.digest(), fence, uncacheable_ms: 0 });
+            }
+            fence if kept && !local_only => {
+                self.tell_store(config, StoreCall::Write { key: key.digest(), stored, fence, policy: policy.clone() });
+            }
+            _ => {}
+        }
+    }
+
+    /// RFC 9111 §4.4, before the client sees its answer: here at once, in the other VMs before their next look-up, in the
+    /// store soon. What is on its way from the store meanwhile is known to be older.
+    pub(crate) fn invalidate(&mut self, config: &Rc<Config>, keys: &[PrimaryKey], now: Timestamp) {
+        for key in keys {
+            self.l1.invalidate(key, now, now);
+            self.tell_peers(&Message::Invalidate(key.clone(), now), now);
+        }
+        if config.store_enabled {
+            self.note_writing(now);
+            self.untold.add(config, keys, now);
+            self.go_on_later();
+        }
+    }
+}
