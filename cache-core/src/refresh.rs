@@ -137,7 +137,7 @@ impl Refresh {
                 self.finish(Outcome::Fetched(stored), now, step);
             }
             Verdict::Replaced => {
-                step.commands.push(CacheCommand::Invalidate(vec![self.order.key.clone()]));
+                step.commands.push(CacheCommand::Invalidate(vec![self.order.key.digest()]));
                 self.finish(Outcome::Uncacheable, now, step);
             }
             Verdict::Failed => self.finish(Outcome::NotRefreshed, now, step),

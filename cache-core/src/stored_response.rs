@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use larder_contract::http_time::{DeltaSeconds, Timestamp};
+use larder_contract::purge::Verdict;
 
 use crate::fields::Fields;
 use crate::partial::Part;
@@ -54,6 +55,24 @@ impl StoredResponse {
         const OVERHEAD: usize = 512;
         let tags: usize = self.tags.iter().map(|tag| tag.len() + size_of::<String>()).sum();
         self.body.len() + self.fields.text_len() + self.url.len() + tags + OVERHEAD
+    }
+
+    /// What purges leave of it.
+    pub fn left_by(self: Arc<Self>, verdict: Verdict) -> Option<Arc<Self>> {
+        match verdict {
+            Verdict::Kept => Some(self),
+            Verdict::StaleSince(time) => Some(self.stale_since(time)),
+            Verdict::Gone(_) => None,
+        }
+    }
+
+    /// The same, stale since `time` at the latest: a soft purge.
+    #[must_use]
+    pub fn stale_since(self: Arc<Self>, time: Timestamp) -> Arc<Self> {
+        match self.stale_from {
+            Some(known) if known <= time => self,
+            _ => Arc::new(Self { stale_from: Some(time), ..(*self).clone() }),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub const UNKEYED_FIELD: &str = ":unkeyed";
 pub const ALWAYS_SELECTING: [&str; 2] = [OVERRIDE_FIELD, UNKEYED_FIELD];
 
 /// The bytes that identify a resource: equal bytes, same resource. Level 1 looks up by these.
-/// In JSON it is hex.
+/// What leaves the process, or is remembered of a resource that may never have been stored, is their digest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PrimaryKey(Box<[u8]>);
 
@@ -39,11 +39,6 @@ impl PrimaryKey {
             append_part(&mut bytes, part);
         }
         Self(bytes.into_boxed_slice())
-    }
-
-    /// Takes back what [`Self::as_bytes`] gave, on its way through another worker's inbox.
-    pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(bytes.into())
     }
 
     /// The bytes.
@@ -92,20 +87,6 @@ impl<'de> Deserialize<'de> for KeyDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a key is 64 hex digits"))
-    }
-}
-
-impl Serialize for PrimaryKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::encode(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for PrimaryKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let digits = String::deserialize(deserializer)?;
-        let bytes = hex::decode(digits).map_err(|_| serde::de::Error::custom("a primary key is hex"))?;
-        Ok(Self::from_bytes(&bytes))
     }
 }
 

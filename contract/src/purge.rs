@@ -4,15 +4,20 @@
 //! soft, stale from then on. So a purge costs the same whatever the number of entries: nothing is looked for when it is
 //! made, each entry is judged when it is next looked at.
 //!
-//! What this decides: which responses a purge concerns, and what several purges together mean for one. What it leaves
-//! out: how purges travel and where they are kept.
+//! What this decides: which responses a purge concerns, what several purges together mean for one ([`Marks`]), and how long
+//! that single keys were made untrue is remembered. What it leaves out: how purges travel and where they are kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::http_time::Timestamp;
-use crate::key::PrimaryKey;
+use crate::key::KeyDigest;
+
+mod marks;
+pub mod remembered;
+
+pub use marks::Marks;
 
 /// Tags longer than this, in bytes, are not purge tags.
 pub const MAX_TAG_BYTES: usize = 256;
@@ -26,8 +31,9 @@ pub const MAX_TAGS: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// All variants of one resource.
-    Key(PrimaryKey),
+    /// All variants of one resource. Known by its digest alone: URLs may be long, and most were never stored.
+    #[serde(rename = "digest")]
+    Key(KeyDigest),
     /// Every response with this tag.
     Tag(String),
     /// Every response whose URL (`scheme://authority/path?query`) begins so.
@@ -58,122 +64,23 @@ pub enum Verdict {
     Gone(Timestamp),
 }
 
-/// The latest purge of either kind in one scope.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Times {
-    hard: Timestamp,
-    soft: Timestamp,
-}
-
-impl Times {
-    fn add(&mut self, purge: &Purge) {
-        let time = if purge.soft { &mut self.soft } else { &mut self.hard };
-        *time = (*time).max(purge.at_ms);
-    }
-
-    fn latest(self) -> Timestamp {
-        self.hard.max(self.soft)
-    }
-}
-
-/// Purges that are remembered: by tag, by prefix, and of everything. Purges of single keys are not among them; whoever
-/// keeps entries by key carries those out at once.
-#[derive(Clone, Debug)]
-pub struct Marks {
-    tags: HashMap<String, Times>,
-    prefixes: HashMap<String, Times>,
-    everything: Times,
-    latest: Timestamp,
-    most: usize,
-}
-
-impl Marks {
-    /// None yet. When more than `most` are remembered, the oldest becomes one of everything: whatever was requested
-    /// before it is gone, so nothing purged comes back.
-    pub fn new(most: usize) -> Self {
-        let zero = Timestamp::default();
-        Self { tags: HashMap::new(), prefixes: HashMap::new(), everything: Times::default(), latest: zero, most }
-    }
-
-    /// Remembers a purge.
-    pub fn add(&mut self, purge: &Purge) {
-        match &purge.scope {
-            Scope::Key(_) => return,
-            Scope::Tag(tag) => self.tags.entry(tag.clone()).or_default().add(purge),
-            Scope::Prefix(prefix) => self.prefixes.entry(prefix.clone()).or_default().add(purge),
-            Scope::Everything => self.everything.add(purge),
+impl Verdict {
+    /// What two verdicts on one response mean together: gone, or else stale since the earlier time.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Gone(one), Self::Gone(two)) => Self::Gone(one.max(two)),
+            (Self::StaleSince(one), Self::StaleSince(two)) => Self::StaleSince(one.min(two)),
+            (Self::Kept, verdict) | (verdict @ Self::Gone(_), _) | (verdict, Self::Kept) => verdict,
+            (_, gone) => gone,
         }
-        self.latest = self.latest.max(purge.at_ms);
-        if self.tags.len() + self.prefixes.len() > self.most {
-            self.fold_oldest();
-        }
-    }
-
-    /// What the purges so far mean for a response.
-    pub fn verdict(&self, url: &str, tags: &[String], requested: Timestamp) -> Verdict {
-        // Nearly every response is newer than the last purge.
-        if requested > self.latest {
-            return Verdict::Kept;
-        }
-        let by_tag = tags.iter().filter_map(|tag| self.tags.get(tag));
-        let by_prefix =
-            self.prefixes.iter().filter(|(prefix, _)| url.starts_with(prefix.as_str())).map(|(_, times)| times);
-        let all = by_tag.chain(by_prefix).chain(std::iter::once(&self.everything));
-        let times = all.fold(Times::default(), |sum, times| Times {
-            hard: sum.hard.max(times.hard),
-            soft: sum.soft.max(times.soft),
-        });
-        if requested <= times.hard {
-            Verdict::Gone(times.hard)
-        } else if requested <= times.soft {
-            Verdict::StaleSince(times.soft)
-        } else {
-            Verdict::Kept
-        }
-    }
-
-    /// How many are remembered.
-    pub fn len(&self) -> usize {
-        self.tags.len() + self.prefixes.len()
-    }
-
-    /// Whether nothing was ever purged.
-    pub fn is_empty(&self) -> bool {
-        self.latest == Timestamp::default()
-    }
-
-    /// As purges, to be kept elsewhere.
-    pub fn to_purges(&self) -> Vec<Purge> {
-        let tags = self.tags.iter().map(|(tag, times)| (Scope::Tag(tag.clone()), *times));
-        let prefixes = self.prefixes.iter().map(|(prefix, times)| (Scope::Prefix(prefix.clone()), *times));
-        let all = tags.chain(prefixes).chain(std::iter::once((Scope::Everything, self.everything)));
-        all.flat_map(|(scope, times)| {
-            let of = move |soft, at_ms| Purge { scope: scope.clone(), soft, at_ms };
-            [of(false, times.hard), of(true, times.soft)]
-        })
-        .filter(|purge| purge.at_ms > Timestamp::default())
-        .collect()
-    }
-
-    fn fold_oldest(&mut self) {
-        let times = self.tags.values().chain(self.prefixes.values());
-        let Some(oldest) = times.map(|times| times.latest()).min() else { return };
-        self.tags.retain(|_, times| times.latest() > oldest);
-        self.prefixes.retain(|_, times| times.latest() > oldest);
-        self.everything.hard = self.everything.hard.max(oldest);
     }
 }
 
 impl Purge {
-    /// What this purge alone means for a response kept under a primary key.
-    pub fn verdict(&self, key: &PrimaryKey, url: &str, tags: &[String], requested: Timestamp) -> Verdict {
-        let concerned = match &self.scope {
-            Scope::Key(own) => own == key,
-            Scope::Tag(tag) => tags.contains(tag),
-            Scope::Prefix(prefix) => url.starts_with(prefix.as_str()),
-            Scope::Everything => true,
-        };
-        match (concerned && requested <= self.at_ms, self.soft) {
+    /// What it means for a response in its scope that was requested then.
+    pub fn verdict(&self, requested: Timestamp) -> Verdict {
+        match (requested <= self.at_ms, self.soft) {
             (false, _) => Verdict::Kept,
             (true, false) => Verdict::Gone(self.at_ms),
             (true, true) => Verdict::StaleSince(self.at_ms),
@@ -203,49 +110,6 @@ pub fn tags_of<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::from_millis(millis)
-    }
-
-    fn tag(tag: &str, time: u64, soft: bool) -> Purge {
-        Purge { scope: Scope::Tag(tag.to_owned()), soft, at_ms: at(time) }
-    }
-
-    fn verdict(marks: &Marks, tags: &[&str], requested: u64) -> Verdict {
-        let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
-        marks.verdict("http://a/shop/1?x", &tags, at(requested))
-    }
-
-    #[test]
-    fn a_purge_concerns_what_was_requested_until_then() {
-        let mut marks = Marks::new(10);
-        marks.add(&tag("news", 100, false));
-        assert_eq!(verdict(&marks, &["news"], 100), Verdict::Gone(at(100)));
-        assert_eq!(verdict(&marks, &["news"], 101), Verdict::Kept);
-        assert_eq!(verdict(&marks, &["sport"], 50), Verdict::Kept);
-    }
-
-    #[test]
-    fn soft_means_stale_and_hard_wins() {
-        let mut marks = Marks::new(10);
-        marks.add(&tag("a", 100, true));
-        assert_eq!(verdict(&marks, &["a"], 90), Verdict::StaleSince(at(100)));
-        marks.add(&tag("b", 95, false));
-        assert_eq!(verdict(&marks, &["a", "b"], 90), Verdict::Gone(at(95)));
-        assert_eq!(verdict(&marks, &["a", "b"], 96), Verdict::StaleSince(at(100)));
-    }
-
-    #[test]
-    fn a_prefix_and_everything_reach_their_urls() {
-        let mut marks = Marks::new(10);
-        marks.add(&Purge { scope: Scope::Prefix("http://a/shop/".into()), soft: false, at_ms: at(100) });
-        assert_eq!(verdict(&marks, &[], 100), Verdict::Gone(at(100)));
-        assert_eq!(marks.verdict("http://a/other", &[], at(100)), Verdict::Kept);
-        marks.add(&Purge { scope: Scope::Everything, soft: false, at_ms: at(200) });
-        assert_eq!(marks.verdict("http://a/other", &[], at(200)), Verdict::Gone(at(200)));
-    }
 
     #[test]
     fn tags_are_split_at_commas_and_spaces_and_are_bounded() {
@@ -262,38 +126,28 @@ mod tests {
         assert_eq!(tags(&"a,".repeat(20_000)).unwrap(), ["a"], "the same one counts once");
     }
 
-    proptest! {
-        #[test]
-        fn what_was_purged_never_comes_back_however_many_purges_follow(
-            purges in proptest::collection::vec((0u8..20, 1u64..1000, any::<bool>()), 1..60), most in 1usize..8,
-            asked in 0u8..20, requested in 0u64..1000,
-        ) {
-            let (mut bounded, mut unbounded) = (Marks::new(most), Marks::new(1000));
-            for (name, time, soft) in purges {
-                let purge = tag(&name.to_string(), time, soft);
-                bounded.add(&purge);
-                unbounded.add(&purge);
-            }
-            let rank = |verdict| match verdict { Verdict::Kept => 0, Verdict::StaleSince(_) => 1, Verdict::Gone(_) => 2 };
-            let asked = [asked.to_string()];
-            let tags: Vec<&str> = asked.iter().map(String::as_str).collect();
-            prop_assert!(rank(verdict(&bounded, &tags, requested)) >= rank(verdict(&unbounded, &tags, requested)));
-            prop_assert!(bounded.len() <= most);
+    #[test]
+    fn two_verdicts_mean_the_worse_and_of_two_soft_ones_the_earlier() {
+        let at = Timestamp::from_millis;
+        use Verdict::{Gone, Kept, StaleSince};
+        for (one, other, both) in [
+            (Kept, Kept, Kept),
+            (Kept, StaleSince(at(1)), StaleSince(at(1))),
+            (StaleSince(at(1)), StaleSince(at(2)), StaleSince(at(1))),
+            (Gone(at(1)), Gone(at(2)), Gone(at(2))),
+            (Gone(at(1)), StaleSince(at(2)), Gone(at(1))),
+            (Gone(at(1)), Kept, Gone(at(1))),
+        ] {
+            assert_eq!((one.and(other), other.and(one)), (both, both));
         }
+    }
 
-        #[test]
-        fn marks_survive_as_purges(purges in proptest::collection::vec((0u8..5, 1u64..100, any::<bool>()), 0..20), requested in 0u64..100) {
-            let mut marks = Marks::new(100);
-            for (name, time, soft) in purges {
-                marks.add(&tag(&name.to_string(), time, soft));
-            }
-            let mut again = Marks::new(100);
-            for purge in marks.to_purges() {
-                again.add(&purge);
-            }
-            for name in ["0", "1", "2", "3", "4"] {
-                prop_assert_eq!(verdict(&again, &[name], requested), verdict(&marks, &[name], requested));
-            }
-        }
+    #[test]
+    fn a_purge_of_one_key_travels_as_a_digest_whatever_the_length_of_its_url() {
+        let key = crate::key::PrimaryKey::new(b"n", b"http", b"a", &[b'x'; 40_000]).digest();
+        let purge = Purge { scope: Scope::Key(key), soft: false, at_ms: Timestamp::from_millis(5) };
+        let json = serde_json::to_string(&purge).unwrap();
+        assert!(json.len() < 200, "{json}");
+        assert_eq!(serde_json::from_str::<Purge>(&json).unwrap(), purge);
     }
 }

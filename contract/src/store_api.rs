@@ -20,7 +20,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::http_time::Timestamp;
-use crate::key::{KeyDigest, PrimaryKey};
+use crate::key::KeyDigest;
 use crate::purge::Purge;
 use crate::selectors::Selectors;
 
@@ -223,7 +223,7 @@ impl Release {
 #[serde(deny_unknown_fields)]
 pub struct Invalidate {
     /// At most [`Invalidate::MAX_KEYS`].
-    pub keys: Vec<PrimaryKey>,
+    pub digests: Vec<KeyDigest>,
     /// All keys: an Envoy had more to tell than it could keep.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everything: bool,

@@ -10,7 +10,7 @@ use larder_cache_core::exchange::CacheCommand;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::PrimaryKey;
+use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::store_api::Fence;
 
 use crate::config::Config;
@@ -78,10 +78,10 @@ impl<H: Host> Vm<H> {
 
     /// RFC 9111 §4.4, before the client sees its answer: here at once, in the other VMs before their next look-up, in the
     /// store soon. What is on its way from the store meanwhile is known to be older.
-    pub(crate) fn invalidate(&mut self, config: &Rc<Config>, keys: &[PrimaryKey], now: Timestamp) {
+    pub(crate) fn invalidate(&mut self, config: &Rc<Config>, keys: &[KeyDigest], now: Timestamp) {
         for key in keys {
             self.l1.invalidate(key, now, now);
-            self.tell_peers(&Message::Invalidate(key.clone(), now), now);
+            self.tell_peers(&Message::Invalidate(*key, now), now);
         }
         if config.store_enabled {
             self.note_writing(now);

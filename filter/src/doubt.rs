@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use larder_cache_core::exchange::SETTLED_AFTER_MS;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::PrimaryKey;
+use larder_contract::key::KeyDigest;
 
 use crate::config::Config;
 use crate::host::Host;
@@ -22,7 +22,7 @@ const MOST: usize = 1024;
 struct Doubt {
     due: Timestamp,
     config: Rc<Config>,
-    keys: Vec<PrimaryKey>,
+    keys: Vec<KeyDigest>,
 }
 
 /// The doubts of one VM: a queue for each delay, so that each is in the order of time.
@@ -31,7 +31,7 @@ pub(crate) struct Doubts([VecDeque<Doubt>; SETTLED_AFTER_MS.len()]);
 
 impl<H: Host> Vm<H> {
     /// Drops what an unsafe request may have changed: now, and when the origin must have finished.
-    pub(crate) fn doubt(&mut self, config: &Rc<Config>, keys: Vec<PrimaryKey>, now: Timestamp) {
+    pub(crate) fn doubt(&mut self, config: &Rc<Config>, keys: Vec<KeyDigest>, now: Timestamp) {
         self.invalidate(config, &keys, now);
         let mut settled = Vec::new();
         for (queue, delay) in self.doubts.0.iter_mut().zip(SETTLED_AFTER_MS) {

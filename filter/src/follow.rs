@@ -190,10 +190,12 @@ impl<H: Host> Vm<H> {
             self.l1.clear(now, now);
             self.tell_peers(&Message::Forget(now), now);
         }
-        for purge in events.events {
+        for purge in &events.events {
             self.metrics.event(metrics::PURGES);
-            self.l1.purge(&purge, now);
-            self.tell_peers(&Message::Purge(purge), now);
+            self.l1.purge(purge, now);
+        }
+        if !events.events.is_empty() {
+            self.tell_peers(&Message::Purges(events.events), now);
         }
         self.following.cursor = Some(events.cursor);
         // The workers find their inboxes filled before they read that everything has been heard.
@@ -204,12 +206,23 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    fn read_events(&self, num_headers: usize, body_length: usize) -> Option<Events> {
+    fn read_events(&mut self, num_headers: usize, body_length: usize) -> Option<Events> {
         let fields = if num_headers == 0 { Fields::default() } else { self.host.headers(Map::CallResponse).ok()? };
         // Without this field Envoy made the answer up.
         let real = fields.get(":status") == Some(b"200") && fields.contains("x-envoy-upstream-service-time");
         let body = self.host.call_body(body_length).ok().filter(|_| real)?;
-        let events: Events = serde_json::from_slice(&body).ok()?;
+        let events: Events = match serde_json::from_slice(&body) {
+            Ok(events) => events,
+            Err(error) => {
+                if !std::mem::replace(&mut self.told_of_versions, true) {
+                    let line = format!(
+                        "larder: the sidecar tells of purges in a way that is not understood ({error}); use sidecars of the filter's version"
+                    );
+                    self.host.log(log::Level::Error, &line);
+                }
+                return None;
+            }
+        };
         let safe = events.cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         safe.then_some(events)
     }

@@ -13,7 +13,7 @@ use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::entry;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::PrimaryKey;
+use larder_contract::key::KeyDigest;
 
 use crate::collapsing::HANDOFF_MS;
 use crate::host::Host;
@@ -26,12 +26,10 @@ const SMALL: usize = 64 << 10;
 
 impl<H: Host> Vm<H> {
     /// Another VM has refreshed what this one may still hold stale.
-    pub(crate) fn take_refreshed(&mut self, key: &PrimaryKey, handoff: Handoff) {
-        if !self.l1.holds(key) {
-            return;
-        }
+    pub(crate) fn take_refreshed(&mut self, digest: &KeyDigest, handoff: Handoff) {
+        let Some(key) = self.l1.key_of(digest) else { return };
         if let Some(Outcome::Fetched(stored)) = self.read_handoff(handoff) {
-            self.l1.put_fetched(key, stored, self.host.now());
+            self.l1.put_fetched(&key, stored, self.host.now());
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Metrics {
     events: HashMap<&'static str, u64>,
     /// As it was handed over last.
     level_1_bytes: u64,
+    /// The same of how often too many invalidations and purges had to be remembered.
+    crowded: (u64, u64),
 }
 
 /// Look-ups that waited for another's fetch in this Envoy.
@@ -40,6 +42,11 @@ pub const STORE_FAULTS: &str = "larder.store_faults";
 pub const STORE_REFUSED: &str = "larder.store_refused";
 /// Entries from the store that were damaged.
 pub const STORE_DAMAGED: &str = "larder.store_damaged_entries";
+
+/// How often level 1 forgot the older half of the invalidations that it remembers, for there were too many.
+pub const CROWDED_INVALIDATIONS: &str = "larder.crowded_invalidations";
+/// How often level 1 made one purge of everything of the oldest quarter of its marks, for there were too many.
+pub const CROWDED_PURGES: &str = "larder.crowded_purges";
 
 /// Purges heard of.
 pub const PURGES: &str = "larder.purges";
@@ -72,12 +79,38 @@ impl Metrics {
         let before = std::mem::replace(&mut self.level_1_bytes, level_1.bytes());
         host.move_gauge(LEVEL_1_BYTES, signed(self.level_1_bytes) - signed(before));
         host.count(LEVEL_1_EVICTIONS, level_1.take_evictions());
+        self.flush_crowded(host, level_1.times_crowded());
         for (hit, word, count) in self.requests.iter_mut().filter(|(.., count)| *count > 0) {
             let result = if *hit { "hit" } else { "miss" };
             host.count(&format!("larder.requests.result.{result}.reason.{word}"), std::mem::take(count));
         }
         for (name, count) in self.events.drain() {
             host.count(name, count);
+        }
+    }
+
+    /// Tables that have reached their bound are counted, and said the first time.
+    fn flush_crowded<H: Host>(&mut self, host: &H, now: (u64, u64)) {
+        let before = std::mem::replace(&mut self.crowded, now);
+        let tables = [
+            (
+                CROWDED_INVALIDATIONS,
+                before.0,
+                now.0,
+                "invalidations came than level 1 remembers: a fetch that takes long is not kept",
+            ),
+            (
+                CROWDED_PURGES,
+                before.1,
+                now.1,
+                "purges came than level 1 remembers: what is older than the oldest of them is gone",
+            ),
+        ];
+        for (name, before, now, meaning) in tables.into_iter().filter(|(_, before, now, _)| before != now) {
+            host.count(name, now - before);
+            if before == 0 {
+                host.log(log::Level::Warn, &format!("larder: more {meaning}"));
+            }
         }
     }
 }

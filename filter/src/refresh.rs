@@ -74,11 +74,11 @@ impl<H: Host> Vm<H> {
         let mut refreshed = None;
         for command in step.commands {
             if let CacheCommand::Keep { key, .. } = &command {
-                refreshed = Some(key.clone());
+                refreshed = Some(key.digest());
             }
             if let (Some(handoff), Some(key)) = (self.change(&cause, command, now), &refreshed) {
                 // The other workers hold the old one stale and would each begin a refresh of their own.
-                self.tell_peers(&Message::Refreshed(key.clone(), handoff), now);
+                self.tell_peers(&Message::Refreshed(*key, handoff), now);
             }
         }
         match step.question {

@@ -136,7 +136,7 @@ impl<H: Host> Vm<H> {
             Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
             Purpose::Tell => self.on_told(call, num_headers, now),
             Purpose::Invalidate => {
-                let accepted = self.is_accepted(num_headers, now);
+                let accepted = self.is_accepted(num_headers, now) && self.is_understood();
                 self.on_invalidations_told(accepted, now);
             }
         }
@@ -197,6 +197,16 @@ impl<H: Host> Vm<H> {
     fn is_accepted(&mut self, num_headers: usize, now: Timestamp) -> bool {
         let status = if num_headers == 0 { None } else { self.call_status() };
         status.is_some_and(|(status, own)| !own && status < 500 && !self.is_refused(status, now))
+    }
+
+    /// Whether the sidecar understood what it was told. It does, unless it is of another version.
+    fn is_understood(&mut self) -> bool {
+        let is_understood = self.call_status().is_some_and(|(status, _)| status < 300);
+        if !is_understood && !std::mem::replace(&mut self.told_of_versions, true) {
+            let line = "larder: the sidecar does not understand what it is told of invalidations; use sidecars of the filter's version";
+            self.host.log(log::Level::Error, line);
+        }
+        is_understood
     }
 
     fn read_answer(&mut self, num_headers: usize, body_length: usize, now: Timestamp) -> StoreAnswer {

@@ -8,14 +8,14 @@ use larder_cache_core::cache_status::DEBUG_FIELD;
 use larder_cache_core::collapse::Terms;
 use larder_cache_core::exchange::at_once;
 use larder_cache_core::exchange::{
-    Arrive, CacheCommand, Command, Effects, Event, Exchange, ForwardedRequest, Question, Reply, Setup, SlotAnswer,
-    StoreAnswer,
+    Arrive, CacheCommand, Command, Effects, Event, Exchange, ForwardedRequest, Local, Question, Reply, Setup,
+    SlotAnswer, StoreAnswer,
 };
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::RefreshPath;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::PrimaryKey;
+use larder_contract::key::KeyDigest;
 
 use crate::changes::Cause;
 use crate::config::Config;
@@ -77,8 +77,8 @@ enum Passage {
 
 impl Stream {
     /// What its request is about.
-    pub(crate) fn key(&self) -> &PrimaryKey {
-        self.exchange.key()
+    pub(crate) fn digest(&self) -> KeyDigest {
+        self.exchange.digest()
     }
 
     /// On whose behalf it changes what all share.
@@ -121,7 +121,8 @@ impl<H: Host> Vm<H> {
         at_once::prepare(&mut request, policy);
         if at_once::is_plain(&request, policy) {
             let key = at_once::key_of(&config.namespace, &request, None);
-            let local = self.local(&key, now);
+            let found = self.l1.look_up(&key);
+            let local = Local { variants: found.variants(), distrusted: self.distrusted(now), ..Local::default() };
             let is_chosen = local.variants.len() > 1;
             if let Some((reply, status)) = at_once::answer(&request, policy, local, now)
                 && self.may_answer_unasked(policy, &reply)
@@ -255,7 +256,15 @@ impl<H: Host> Vm<H> {
     }
 
     fn look_up_local(&mut self, stream: &mut Stream, now: Timestamp) -> Effects {
-        let local = self.local(stream.exchange.key(), now);
+        let found = self.l1.look_up(stream.exchange.key());
+        let untrue = self.l1.untrue(|| stream.exchange.digest());
+        let local = Local {
+            variants: found.variants(),
+            invalidated: untrue.hard,
+            softened: untrue.soft,
+            distrusted: self.distrusted(now),
+            uncacheable_until: found.uncacheable_until(),
+        };
         let is_chosen = local.variants.len() > 1;
         let effects = stream.exchange.handle(Event::Local(local), now);
         if let (true, Some(stored)) = (is_chosen, stream.exchange.answered_by()) {
@@ -266,7 +275,7 @@ impl<H: Host> Vm<H> {
 
     fn arrive(&mut self, id: u32, stream: &Stream, arrive: Arrive, now: Timestamp) -> SlotAnswer {
         let Arrive { key, accept_handed_over, wait_for_refresh, given_up } = arrive;
-        let invalidated = self.l1.invalidated_at(stream.exchange.key());
+        let invalidated = self.l1.untrue(|| stream.exchange.digest()).hard;
         let until = now.plus_millis(stream.config.lease_ms);
         let terms = Terms { accept_handed_over, wait_for_refresh, given_up, invalidated, ..Terms::until(until) };
         let answer = self.arrive_at_slot(&key, id, terms, now);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use larder_cache_core::collapse::message::Message;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::PrimaryKey;
+use larder_contract::key::KeyDigest;
 use larder_contract::store_api::{INVALIDATE_PATH, Invalidate};
 
 use crate::config::Config;
@@ -18,8 +18,8 @@ use crate::metrics;
 use crate::store_client::{head, json};
 use crate::vm::{Call, Purpose, Vm};
 
-/// Bytes of keys that are kept; beyond it they become one invalidation of everything.
-const MAX_BYTES: usize = 1 << 20;
+/// Keys that are kept; beyond it they become one invalidation of everything. By their digests: 1 MiB at most.
+const MAX_KEYS: usize = 16_384;
 /// How long the store may take to accept, in milliseconds.
 const TIMEOUT_MS: u64 = 2_000;
 /// Pauses after a failure, in milliseconds: the first, doubled up to the last.
@@ -31,8 +31,7 @@ const REMIND_MS: u64 = 20_000;
 /// What the store has yet to be told.
 #[derive(Debug, Default)]
 pub(crate) struct Untold {
-    keys: HashMap<PrimaryKey, Timestamp>,
-    bytes: usize,
+    keys: HashMap<KeyDigest, Timestamp>,
     everything: Option<Timestamp>,
     /// What a call under way tells.
     under_way: Option<Invalidate>,
@@ -45,16 +44,11 @@ pub(crate) struct Untold {
 
 impl Untold {
     /// Keeps these until the store has them.
-    pub(crate) fn add(&mut self, config: &Rc<Config>, keys: &[PrimaryKey], now: Timestamp) {
+    pub(crate) fn add(&mut self, config: &Rc<Config>, keys: &[KeyDigest], now: Timestamp) {
         self.config = Some(config.clone());
-        for key in keys {
-            if self.keys.insert(key.clone(), now).is_none() {
-                self.bytes += key.as_bytes().len();
-            }
-        }
-        if self.bytes > MAX_BYTES {
+        self.keys.extend(keys.iter().map(|key| (*key, now)));
+        if self.keys.len() > MAX_KEYS {
             self.keys.clear();
-            self.bytes = 0;
             self.everything = Some(now);
         }
     }
@@ -65,12 +59,12 @@ impl Untold {
             return None;
         }
         let next = match self.everything {
-            Some(time) => Invalidate { keys: Vec::new(), everything: true, now_ms: time },
+            Some(time) => Invalidate { digests: Vec::new(), everything: true, now_ms: time },
             None => {
-                let keys: Vec<PrimaryKey> = self.keys.keys().take(Invalidate::MAX_KEYS).cloned().collect();
+                let digests: Vec<KeyDigest> = self.keys.keys().take(Invalidate::MAX_KEYS).copied().collect();
                 // All of a batch is dated by its latest: what was requested before is concerned by either.
-                let latest = keys.iter().filter_map(|key| self.keys.get(key)).max().copied().unwrap_or(now);
-                Invalidate { keys, everything: false, now_ms: latest }
+                let latest = digests.iter().filter_map(|key| self.keys.get(key)).max().copied().unwrap_or(now);
+                Invalidate { digests, everything: false, now_ms: latest }
             }
         };
         self.under_way = Some(next.clone());
@@ -82,10 +76,9 @@ impl Untold {
         self.pause_ms = 0;
         let Some(told) = self.under_way.take() else { return };
         self.everything = self.everything.filter(|time| !told.everything || *time > told.now_ms);
-        for key in &told.keys {
+        for key in &told.digests {
             if self.keys.get(key).is_some_and(|time| *time <= told.now_ms) {
                 self.keys.remove(key);
-                self.bytes -= key.as_bytes().len();
             }
         }
     }
@@ -103,7 +96,7 @@ impl Untold {
             return Vec::new();
         }
         self.reminded = now;
-        let keys = self.keys.iter().map(|(key, time)| Message::Invalidate(key.clone(), *time));
+        let keys = self.keys.iter().map(|(key, time)| Message::Invalidate(*key, *time));
         keys.chain(self.everything.map(Message::Forget)).collect()
     }
 }
@@ -152,13 +145,14 @@ impl<H: Host> Vm<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use larder_contract::key::PrimaryKey;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(millis)
     }
 
-    fn key(path: &str) -> PrimaryKey {
-        PrimaryKey::new(b"n", b"http", b"a", path.as_bytes())
+    fn key(path: &str) -> KeyDigest {
+        PrimaryKey::new(b"n", b"http", b"a", path.as_bytes()).digest()
     }
 
     fn untold(paths: &[&str]) -> Untold {
@@ -172,7 +166,7 @@ mod tests {
     fn an_invalidation_is_told_until_the_store_has_it() {
         let mut untold = untold(&["/a"]);
         let told = untold.next(at(10)).unwrap();
-        assert_eq!((told.keys.as_slice(), told.now_ms), ([key("/a")].as_slice(), at(10)));
+        assert_eq!((told.digests.as_slice(), told.now_ms), ([key("/a")].as_slice(), at(10)));
         assert_eq!(untold.next(at(11)), None, "one call at a time");
         untold.refused(at(11));
         assert_eq!(untold.next(at(110)), None, "after a pause");
@@ -195,14 +189,14 @@ mod tests {
     fn more_than_can_be_kept_becomes_one_of_everything() {
         let mut untold = untold(&[]);
         let config = untold.config.clone().unwrap();
-        for n in 0..40_u64 {
-            untold.add(&config, &[key(&format!("/{n}{}", "x".repeat(40_000)))], at(n));
+        for n in 0..20_000_u64 {
+            untold.add(&config, &[key(&n.to_string())], at(n));
+            assert!(untold.keys.len() <= MAX_KEYS);
         }
-        assert!(untold.bytes <= MAX_BYTES);
-        let told = untold.next(at(50)).unwrap();
-        assert!(told.everything && told.keys.is_empty());
+        let told = untold.next(at(20_000)).unwrap();
+        assert!(told.everything && told.digests.is_empty());
         untold.accepted();
-        assert!(!untold.next(at(50)).unwrap().everything, "then those that came later");
+        assert!(!untold.next(at(20_000)).unwrap().everything, "then those that came later");
     }
 
     #[test]

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::collapse::pace::Pace;
-use larder_cache_core::exchange::{Event, Local, Outcome, RefreshOrder};
+use larder_cache_core::exchange::{Event, Outcome, RefreshOrder};
 use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::{KeyDigest, PrimaryKey};
+use larder_contract::key::KeyDigest;
 use larder_contract::store_api::Fence;
 use rustc_hash::FxHashMap;
 
@@ -111,6 +111,8 @@ pub struct Vm<H> {
     pub(crate) leases_left: HashMap<(KeyDigest, Fence), LeaseLeft>,
     /// Whether it was said that the store takes smaller entries than the rules allow.
     pub(crate) told_of_size: bool,
+    /// Whether it was said that another version of the filter, or of the sidecar, is not understood.
+    pub(crate) told_of_versions: bool,
     pub(crate) refresh_orders: VecDeque<Ordered>,
     pub(crate) refreshes: HashMap<u32, Refreshing>,
     pub(crate) next_refresh: u32,
@@ -182,6 +184,7 @@ impl<H: Host> Vm<H> {
             outbox: VecDeque::new(),
             leases_left: HashMap::new(),
             told_of_size: false,
+            told_of_versions: false,
             refresh_orders: VecDeque::new(),
             refreshes: HashMap::new(),
             next_refresh: 0,
@@ -212,7 +215,7 @@ impl<H: Host> Vm<H> {
         match Config::parse(text).and_then(|config| config.with_token(token.as_deref())) {
             Ok(config) => {
                 let config = Rc::new(config);
-                self.l1.set_bound(config.l1_bytes);
+                self.l1.set_bound(config.l1_bytes, self.host.now());
                 self.config = Some(config.clone());
                 // What was seen of the host may have been mended with it.
                 self.answers_are_rewritten = false;
@@ -269,11 +272,6 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// What level 1 holds under a key, and what of it counts now.
-    pub(crate) fn local(&self, key: &PrimaryKey, now: Timestamp) -> Local<'_> {
-        Local { distrusted: self.distrusted(now), ..self.l1.look_up(key) }
-    }
-
     /// Our queue has a message, or we asked ourselves to go on.
     pub fn on_queue_ready(&mut self) {
         self.called_for.set(false);
@@ -297,12 +295,26 @@ impl<H: Host> Vm<H> {
                     self.wake_local(&key, &outcome);
                 }
                 Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time, self.host.now()),
-                Some(Message::Purge(purge)) => self.l1.purge(&purge, self.host.now()),
+                Some(Message::Purges(purges)) => {
+                    let now = self.host.now();
+                    purges.iter().for_each(|purge| self.l1.purge(purge, now));
+                }
                 Some(Message::Forget(time)) => self.l1.clear(time, self.host.now()),
                 Some(Message::Refreshed(key, handoff)) => self.take_refreshed(&key, handoff),
-                Some(Message::Continue) | None => {}
+                Some(Message::Continue) => {}
+                None => self.distrust_what_is_not_understood(),
             }
         }
+    }
+
+    /// Another version of the code wrote to the inbox: perhaps of something that was made untrue.
+    fn distrust_what_is_not_understood(&mut self) {
+        if !std::mem::replace(&mut self.told_of_versions, true) {
+            let line = "larder: a worker with another version of the filter sent a message that is not understood; level 1 is emptied";
+            self.host.log(log::Level::Warn, line);
+        }
+        let now = self.host.now();
+        self.l1.clear(now, now);
     }
 
     /// Asks for a call of `on_queue_ready` on a fresh stack.
@@ -319,8 +331,8 @@ impl<H: Host> Vm<H> {
         for _ in 0..BATCH {
             let Some((stream, outcome)) = self.woken.pop_front() else { return };
             // Judged as late as can be: it may have waited behind a purge.
-            let key = self.streams.get(&stream).map(Stream::key);
-            let untrue_since = key.zip(outcome.stored()).and_then(|(key, stored)| self.l1.untrue_since(key, stored));
+            let waiting = self.streams.get(&stream).zip(outcome.stored());
+            let untrue_since = waiting.and_then(|(stream, stored)| self.l1.untrue_since(|| stream.digest(), stored));
             self.drive_other(stream, Event::Woken { outcome, untrue_since });
         }
         if !self.woken.is_empty() {

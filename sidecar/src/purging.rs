@@ -23,9 +23,12 @@ use crate::clock::Clock;
 use crate::sessions::Sessions;
 use crate::store::{Fault, Found, Store};
 
-/// Marks remembered; the oldest become one of everything older.
-pub const MAX_MARKS: usize = 10_000;
-/// Purges in the log; whoever is further behind starts anew.
+/// Bytes of marks that this process remembers; the oldest become one of everything older.
+const BYTES_OF_MARKS: usize = 8 << 20;
+/// The same in Redis, by number: the script that makes room looks at all of them. Some 150 bytes each, at most 2 KB.
+pub const MAX_MARKS: usize = 32_768;
+/// Purges in the log; whoever is further behind starts anew. Each takes as much as the tag or prefix that it names: some
+/// 200 bytes, at most 2 KB.
 pub const LOG_LENGTH: usize = 4096;
 
 /// For how long a sidecar that hears nothing more still vouches for what it gives out. It asks every second.
@@ -102,7 +105,7 @@ impl Purges {
     }
 
     fn hearing(hearing: Hearing) -> Self {
-        let marks = RwLock::new(Marks::new(MAX_MARKS));
+        let marks = RwLock::new(Marks::new(BYTES_OF_MARKS));
         let hearing = Mutex::new(hearing);
         let (log, expected, clock) = (Mutex::default(), Mutex::default(), Clock::default());
         let sessions = Sessions::default();
@@ -157,6 +160,11 @@ impl Purges {
         self.0.marks.read().unwrap_or_else(PoisonError::into_inner).to_purges()
     }
 
+    /// How often the oldest marks had to become one of everything.
+    pub fn crowded(&self) -> u64 {
+        self.0.marks.read().unwrap_or_else(PoisonError::into_inner).folded()
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,7 +172,12 @@ impl Purges {
     /// Remembers a mark, dated now where it comes from the future.
     pub fn mark(&self, purge: &Purge) {
         let purge = &dated(purge.clone(), self.clock());
-        self.0.marks.write().unwrap_or_else(PoisonError::into_inner).add(purge);
+        let mut marks = self.0.marks.write().unwrap_or_else(PoisonError::into_inner);
+        let before = marks.folded();
+        marks.add(purge);
+        if before == 0 && marks.folded() > 0 {
+            tracing::warn!("more purges came than are remembered: what is older than the oldest of them is not used");
+        }
     }
 
     fn verdict(&self, entry: &Entry) -> Verdict {
@@ -263,7 +276,7 @@ impl<S: Store> Purged<S> {
     pub async fn purge(&self, purge: Purge) -> Result<(), Fault> {
         let purge = dated(purge, self.purges.clock());
         if let Scope::Key(key) = &purge.scope {
-            self.store.invalidate(&[key.digest()], purge.at_ms, purge.soft).await?;
+            self.store.invalidate(&[*key], purge.at_ms, purge.soft).await?;
         }
         self.purges.mark(&purge);
         self.store.announce(&purge, &self.purges).await
@@ -337,6 +350,12 @@ impl<S: Store> Store for Purged<S> {
 
     fn describe(&self) -> String {
         self.store.describe()
+    }
+
+    fn crowded(&self) -> Vec<(&'static str, u64)> {
+        let mut tables = self.store.crowded();
+        tables.push(("purges", self.purges.crowded()));
+        tables
     }
 }
 

@@ -1,7 +1,7 @@
 //! The HTTP API: the messages of `store_api` on one side, a [`Store`] on the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -70,14 +70,16 @@ struct Sidecar<S> {
     counters: Counters,
     access: Access,
     attempts: Attempts,
+    /// Whether it was said that a filter of another version is not understood.
+    told_of_versions: AtomicBool,
 }
 
 type Shared<S> = State<Arc<Sidecar<S>>>;
 
 /// The routes over a store. What is under `/v1/` asks for a token, whatever it is; purging asks for the operator's.
 pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, access: Access) -> Router {
-    let sidecar =
-        Sidecar { store, waiting, limits, counters: Counters::default(), access, attempts: Attempts::default() };
+    let (counters, attempts, told_of_versions) = (Counters::default(), Attempts::default(), AtomicBool::default());
+    let sidecar = Sidecar { store, waiting, limits, counters, access, attempts, told_of_versions };
     let sidecar = Arc::new(sidecar);
     Router::new()
         .route(LOOK_UP_PATH, post(look_up::<S>))
@@ -127,6 +129,15 @@ impl<S> Sidecar<S> {
         Refusal::Store(fault)
     }
 
+    /// What a filter says. One of another version may say it in another way, which is logged once.
+    fn understood<T: DeserializeOwned>(&self, body: &Bytes) -> Result<T, Refusal> {
+        parsed(body).inspect_err(|refusal| {
+            if let (Refusal::Malformed(error), false) = (refusal, self.told_of_versions.swap(true, Ordering::Relaxed)) {
+                tracing::warn!(%error, "a message is not understood; use filters of the sidecar's version");
+            }
+        })
+    }
+
     /// Someone came without the token that is asked for.
     fn refusal(&self, peer: Peer, path: &str, setting: &str) -> Refusal {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +157,7 @@ impl<S> Sidecar<S> {
 }
 
 async fn look_up<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<Response, Refusal> {
-    let asked: LookUp = parsed(&body)?;
+    let asked: LookUp = sidecar.understood(&body)?;
     if let Some(mistake) = asked.lease.and_then(LeaseTerms::mistake) {
         return Err(Refusal::Malformed(mistake));
     }
@@ -201,7 +212,7 @@ async fn write<S: Store>(
 }
 
 async fn release<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<StatusCode, Refusal> {
-    let mut release: Release = parsed(&body)?;
+    let mut release: Release = sidecar.understood(&body)?;
     release.uncacheable_ms = release.uncacheable_ms.min(Release::MAX_UNCACHEABLE_MS);
     sidecar.store.release(&release).await.map_err(|fault| sidecar.fault(fault))?;
     sidecar.waiting.wake(&release.key);
@@ -209,22 +220,21 @@ async fn release<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<Sta
 }
 
 async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<StatusCode, Refusal> {
-    let invalidate: Invalidate = parsed(&body)?;
-    if invalidate.keys.len() > Invalidate::MAX_KEYS {
+    let invalidate: Invalidate = sidecar.understood(&body)?;
+    if invalidate.digests.len() > Invalidate::MAX_KEYS {
         return Err(Refusal::Malformed(format!("at most {} keys at once", Invalidate::MAX_KEYS)));
     }
-    sidecar.counters.invalidations.fetch_add(invalidate.keys.len() as u64, Ordering::Relaxed);
+    sidecar.counters.invalidations.fetch_add(invalidate.digests.len() as u64, Ordering::Relaxed);
     let at_ms = invalidate.now_ms.no_later_than(sidecar.store.purges().clock().now());
     if invalidate.everything {
         let purge = Purge { scope: Scope::Everything, soft: false, at_ms };
         sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
         sidecar.waiting.wake_all();
     }
-    for key in invalidate.keys {
-        let digest = key.digest();
+    for key in invalidate.digests {
         let purge = Purge { scope: Scope::Key(key), soft: false, at_ms };
         sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
-        sidecar.waiting.wake(&digest);
+        sidecar.waiting.wake(&key);
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -295,6 +305,10 @@ async fn metrics<S: Store>(State(sidecar): Shared<S>) -> String {
     line("larder_sidecar_purges_total", &counters.purges);
     line("larder_sidecar_store_faults_total", &counters.faults);
     line("larder_sidecar_refused_attempts_total", &counters.refused);
+    text.push_str("# TYPE larder_sidecar_crowded_total counter\n");
+    for (table, times) in sidecar.store.crowded() {
+        text.push_str(&format!("larder_sidecar_crowded_total{{table=\"{table}\"}} {times}\n"));
+    }
     text.push_str(&format!("larder_sidecar_waiting_lookups {}\n", sidecar.waiting.len()));
     text
 }

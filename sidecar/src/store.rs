@@ -63,10 +63,14 @@ pub trait Store: Send + Sync + 'static {
     fn ping(&self) -> impl Future<Output = Result<(), Fault>> + Send;
     /// For people.
     fn describe(&self) -> String;
+    /// How often each of its tables had no room for one more.
+    fn crowded(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// How long an invalidation is remembered, so that a fetch begun before it is not stored after it.
-pub const INVALIDATION_MEMORY_MS: u64 = 600_000;
+pub const INVALIDATION_MEMORY_MS: u64 = larder_contract::purge::remembered::MEMORY_MS;
 
 /// Whether what was requested then may be written now: not when that is longer ago than an invalidation is remembered, for
 /// nobody knows whether it was made untrue since; and not when it lies in the future, for its writer's clock is wrong, and no

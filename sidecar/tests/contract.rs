@@ -224,21 +224,21 @@ async fn a_variant_that_is_written_again_and_again_is_wanted(store: &impl Store)
 async fn an_invalidation_from_the_future_keeps_nothing_out_and_leaves_nothing_in(store: &Purged<impl Store>) {
     let now = now();
     let day = 86_400_000;
-    let key = PrimaryKey::from_bytes(b"k");
+    let key = PrimaryKey::new(b"n", b"http", b"a", b"/k").digest();
     let entry = |requested: u64| {
         let mut entry = entry_of("later", &[], requested);
         entry.meta.fresh_until_ms = at(requested + day);
         entry
     };
     let ask = async || {
-        let asked = LookUp { key: key.digest(), ..asking(now, &[], None) };
+        let asked = LookUp { key, ..asking(now, &[], None) };
         body_of(&store.look_up(&asked).await.unwrap().answer)
     };
-    store.write(key.digest(), None, entry(now + day)).await.unwrap();
-    store.purge(purge(Scope::Key(key.clone()), false, now + day)).await.unwrap();
+    store.write(key, None, entry(now + day)).await.unwrap();
+    store.purge(purge(Scope::Key(key), false, now + day)).await.unwrap();
     assert_eq!(ask().await, None, "what a wrong clock dated may be older");
-    assert_eq!(store.write(key.digest(), None, entry(now)).await.unwrap(), WriteAnswer::Fenced);
-    assert_eq!(store.write(key.digest(), None, entry(now + 60_000)).await.unwrap(), WriteAnswer::Stored);
+    assert_eq!(store.write(key, None, entry(now)).await.unwrap(), WriteAnswer::Fenced);
+    assert_eq!(store.write(key, None, entry(now + 60_000)).await.unwrap(), WriteAnswer::Stored);
     assert_eq!(ask().await.as_deref(), Some("later"));
 }
 
@@ -373,15 +373,15 @@ async fn what_was_requested_before_a_purge_is_refused_after_it_and_its_lease_end
 }
 
 async fn a_purge_of_a_key_takes_all_its_variants(store: &Purged<impl Store>) {
-    let key = larder_contract::key::PrimaryKey::new(b"n", b"http", b"a", b"/");
+    let key = PrimaryKey::new(b"n", b"http", b"a", b"/").digest();
     let look_up = |token: &str| {
         let asked = asking(NOW, &[("x", token)], None);
-        LookUp { key: key.digest(), ..asked }
+        LookUp { key, ..asked }
     };
     for token in ["1", "2"] {
-        store.write(key.digest(), None, entry_of(token, &[("x", token)], NOW)).await.unwrap();
+        store.write(key, None, entry_of(token, &[("x", token)], NOW)).await.unwrap();
     }
-    store.purge(purge(Scope::Key(key.clone()), false, NOW)).await.unwrap();
+    store.purge(purge(Scope::Key(key), false, NOW)).await.unwrap();
     for token in ["1", "2"] {
         assert_eq!(body_of(&store.look_up(&look_up(token)).await.unwrap().answer), None);
     }

@@ -1,10 +1,10 @@
 //! What worker VMs say to each other through their inboxes.
 //!
-//! What this decides: the messages and their bytes. A message that cannot be read is dropped: it can only come from
-//! another version of the code, and every waiter has a deadline of its own.
+//! What this decides: the messages and their bytes. A key travels as its digest. A message that cannot be read can only come
+//! from another version of the code: every waiter has a deadline of its own, but what it made untrue is not known.
 
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::PrimaryKey;
+use larder_contract::key::KeyDigest;
 use larder_contract::purge::Purge;
 
 use super::slot::Reader;
@@ -16,11 +16,11 @@ pub enum Message {
     /// The fetch that requests under this key wait for is over.
     Wake(CollapseKey, Wake),
     /// Forget what is stored under a key and was requested up to a time (RFC 9111 §4.4).
-    Invalidate(PrimaryKey, Timestamp),
+    Invalidate(KeyDigest, Timestamp),
     /// A background refresh has a new response for this key; whoever holds the old one takes it from the handoff.
-    Refreshed(PrimaryKey, Handoff),
-    /// Somewhere in the fleet something was purged.
-    Purge(Purge),
+    Refreshed(KeyDigest, Handoff),
+    /// Somewhere in the fleet this was purged.
+    Purges(Vec<Purge>),
     /// Purges may have been missed: forget everything that was requested up to a time.
     Forget(Timestamp),
     /// To oneself: go on with what was left, on a fresh stack.
@@ -42,7 +42,7 @@ pub enum Wake {
     Failed(u16),
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 impl Message {
     /// The bytes; never empty, for Envoy cannot tell an empty message from none.
@@ -70,17 +70,17 @@ impl Message {
             Self::Invalidate(key, time) => {
                 bytes.push(b'I');
                 bytes.extend_from_slice(&time.as_millis().to_be_bytes());
-                bytes.extend_from_slice(key.as_bytes());
+                bytes.extend_from_slice(&key.0);
             }
             Self::Refreshed(key, handoff) => {
                 bytes.push(b'R');
                 bytes.extend_from_slice(&handoff.index.to_be_bytes());
                 bytes.extend_from_slice(&handoff.sequence.to_be_bytes());
-                bytes.extend_from_slice(key.as_bytes());
+                bytes.extend_from_slice(&key.0);
             }
-            Self::Purge(purge) => {
+            Self::Purges(purges) => {
                 bytes.push(b'P');
-                bytes.extend(serde_json::to_vec(purge).unwrap_or_default());
+                bytes.extend(serde_json::to_vec(purges).unwrap_or_default());
             }
             Self::Forget(time) => {
                 bytes.push(b'F');
@@ -109,13 +109,13 @@ impl Message {
             }
             [VERSION, b'I'] => {
                 let time = Timestamp::from_millis(reader.u64()?);
-                Some(Self::Invalidate(PrimaryKey::from_bytes(reader.0), time))
+                Some(Self::Invalidate(KeyDigest(reader.take()?), time))
             }
             [VERSION, b'R'] => {
                 let handoff = Handoff { index: reader.u32()?, sequence: reader.u64()? };
-                Some(Self::Refreshed(PrimaryKey::from_bytes(reader.0), handoff))
+                Some(Self::Refreshed(KeyDigest(reader.take()?), handoff))
             }
-            [VERSION, b'P'] => serde_json::from_slice(reader.0).ok().map(Self::Purge),
+            [VERSION, b'P'] => serde_json::from_slice(reader.0).ok().map(Self::Purges),
             [VERSION, b'F'] => Some(Self::Forget(Timestamp::from_millis(reader.u64()?))),
             [VERSION, b'C'] => Some(Self::Continue),
             _ => None,
@@ -138,9 +138,12 @@ mod tests {
             Message::Wake(key, Wake::Again),
             Message::Wake(key, Wake::NotForOthers),
             Message::Wake(key, Wake::Failed(502)),
-            Message::Invalidate(PrimaryKey::new(b"n", b"http", b"a", b"/"), Timestamp::from_millis(5)),
-            Message::Refreshed(PrimaryKey::new(b"n", b"http", b"a", b"/"), Handoff { index: 1, sequence: 2 }),
-            Message::Purge(Purge { scope: Scope::Tag("a".into()), soft: true, at_ms: Timestamp::from_millis(5) }),
+            Message::Invalidate(KeyDigest([7; 32]), Timestamp::from_millis(5)),
+            Message::Refreshed(KeyDigest([7; 32]), Handoff { index: 1, sequence: 2 }),
+            Message::Purges(vec![
+                Purge { scope: Scope::Tag("a".into()), soft: true, at_ms: Timestamp::from_millis(5) },
+                Purge { scope: Scope::Key(KeyDigest([7; 32])), soft: false, at_ms: Timestamp::from_millis(6) },
+            ]),
             Message::Forget(Timestamp::from_millis(5)),
             Message::Continue,
         ] {

@@ -111,10 +111,10 @@ pub enum CacheCommand {
         uncacheable_ms: u64,
     },
     /// Drop all that is stored under these keys, everywhere (RFC 9111 §4.4).
-    Invalidate(Vec<PrimaryKey>),
+    Invalidate(Vec<KeyDigest>),
     /// The same for what an unsafe request may have changed that nobody saw the answer to: the origin may still be at it, so
     /// once more after [`super::SETTLED_AFTER_MS`].
-    InvalidateDoubtful(Vec<PrimaryKey>),
+    InvalidateDoubtful(Vec<KeyDigest>),
 }
 
 impl CacheCommand {

@@ -121,10 +121,8 @@ impl Known {
     /// has not met the purge yet.
     fn softened(&self, stored: Arc<StoredResponse>) -> Arc<StoredResponse> {
         match self.softened.filter(|time| stored.request_time <= *time) {
-            Some(time) if stored.stale_from.is_none_or(|known| known > time) => {
-                Arc::new(StoredResponse { stale_from: Some(time), ..(*stored).clone() })
-            }
-            _ => stored,
+            Some(time) => stored.stale_since(time),
+            None => stored,
         }
     }
 

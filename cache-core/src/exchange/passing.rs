@@ -1,6 +1,6 @@
 //! A request that went on without the cache is answered; an unsafe one invalidates (RFC 9111 §4.4).
 
-use larder_contract::key::PrimaryKey;
+use larder_contract::key::{KeyDigest, PrimaryKey};
 
 use super::capturing;
 use super::effect::{CacheCommand, Command};
@@ -88,11 +88,14 @@ pub(super) fn doubt(presented: &Presented, step: &mut Step) {
     }
 }
 
-fn keys_of(targets: &[Target], presented: &Presented) -> Vec<PrimaryKey> {
-    let key = |target: &Target| PrimaryKey::new(&presented.namespace, &target.scheme, &target.authority, &target.path);
-    let mut keys: Vec<PrimaryKey> = targets.iter().map(key).collect();
-    if !keys.is_empty() && !keys.contains(&presented.key) {
-        keys.push(presented.key.clone());
+fn keys_of(targets: &[Target], presented: &Presented) -> Vec<KeyDigest> {
+    let digest = |target: &Target| {
+        let key = PrimaryKey::new(&presented.namespace, &target.scheme, &target.authority, &target.path);
+        if key == presented.key { presented.digest() } else { key.digest() }
+    };
+    let mut digests: Vec<KeyDigest> = targets.iter().map(digest).collect();
+    if !digests.is_empty() && !digests.contains(&presented.digest()) {
+        digests.push(presented.digest());
     }
-    keys
+    digests
 }

@@ -58,12 +58,13 @@ impl Presented {
         let Setup { policy, namespace, refreshes } = setup;
         let told = cache_status::is_told(&request, &policy);
         let is_untouched = !policy.cache || is_tunnel(&request);
+        let key = key_of(&namespace, &request, None);
         let mut presented = Self {
             policy,
             namespace,
             refreshes,
             request,
-            key: PrimaryKey::from_bytes(&[]),
+            key,
             digest: OnceCell::new(),
             path: None,
             adjusted: ForwardedRequest::default(),
@@ -81,7 +82,6 @@ impl Presented {
                 Err(malformed) => fault = Some(malformed),
             }
         }
-        presented.key = key_of(&presented.namespace, &presented.request, presented.path.as_deref());
         (presented, fault)
     }
 
@@ -93,6 +93,7 @@ impl Presented {
             // As a pseudo-field it selects a variant like any other field (see `key`).
             self.request.fields.append(OVERRIDE_FIELD.as_bytes(), taken.directives.canonical().as_bytes());
             self.overriding = Some(taken.directives);
+            self.key = key_of(&self.namespace, &self.request, Some(&taken.path));
             self.path = Some(taken.path);
         }
         Ok(())

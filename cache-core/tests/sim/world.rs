@@ -277,7 +277,7 @@ impl Sim {
                 self.level1.push((key, stored));
             }
             CacheCommand::Invalidate(keys) | CacheCommand::InvalidateDoubtful(keys) => {
-                self.level1.retain(|(held, _)| !keys.contains(held));
+                self.level1.retain(|(held, _)| !keys.contains(&held.digest()));
             }
             CacheCommand::MarkUncacheable { .. } => self.marks += 1,
             // Nobody waits, and there is no store.

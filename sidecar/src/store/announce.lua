@@ -20,19 +20,24 @@ if mark ~= '' then
   if soft then softly = math.max(softly, time) else hard = math.max(hard, time) end
   redis.call('HSET', marks, mark, number(hard) .. ':' .. number(softly))
   if redis.call('HLEN', marks) > tonumber(ARGV[5]) then
-    -- The oldest tenth becomes one purge of everything that is older: nothing purged comes back.
-    local all, times = redis.call('HGETALL', marks), {}
-    for i = 1, #all, 2 do
+    -- About the oldest quarter becomes one purge of everything that is older: nothing purged comes back. Where that ends is
+    -- judged by a sample; to sort them all would hold everybody up.
+    local all, sample = redis.call('HGETALL', marks), {}
+    local function latest(i)
       local a, b = string.match(all[i + 1], '^(%d+):(%d+)$')
-      if all[i] ~= '*' and all[i] ~= '@since' then table.insert(times, { all[i], math.max(tonumber(a or '0'), tonumber(b or '0')) }) end
+      return math.max(tonumber(a or '0'), tonumber(b or '0'))
     end
-    table.sort(times, function(x, y) return x[2] < y[2] end)
+    local function counts(i) return all[i] ~= '*' and string.sub(all[i], 1, 1) ~= '@' end
+    for i = 1, #all, 2 * math.max(1, math.floor(#all / 512)) do
+      if counts(i) then table.insert(sample, latest(i)) end
+    end
+    table.sort(sample)
+    local cut = sample[math.floor(#sample / 4) + 1] or time
+    for i = 1, #all, 2 do
+      if counts(i) and latest(i) <= cut then redis.call('HDEL', marks, all[i]) end
+    end
     local everything, everything_soft = read('*')
-    for i = 1, math.max(1, math.floor(#times / 10)) do
-      redis.call('HDEL', marks, times[i][1])
-      everything = math.max(everything, times[i][2])
-    end
-    redis.call('HSET', marks, '*', number(everything) .. ':' .. number(everything_soft))
+    redis.call('HSET', marks, '*', number(math.max(everything, cut)) .. ':' .. number(everything_soft))
   end
   redis.call('PEXPIRE', marks, ARGV[7])
 end

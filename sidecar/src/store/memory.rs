@@ -1,9 +1,8 @@
 //! The embedded store: entries in this process's memory, bounded in bytes, each with its own end (`moka`, TinyLFU).
 //!
-//! Leases and marks lie in one map under one lock, which also makes each operation atomic. No await is made while it is
-//! held.
+//! Leases and marks lie under one lock, which also makes each operation atomic. No await is made while it is held.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,12 +18,14 @@ use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnsw
 use moka::Expiry;
 use moka::sync::Cache;
 
-use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store, is_fresh, is_left, matches};
+use super::{Fault, Found, Store, is_fresh, is_left, matches};
 use crate::clock;
 use crate::purging::Purges;
 
-/// Leases and marks kept; beyond it those that have ended are swept, and if none has, the newcomer is refused.
-const MAX_MARKS: usize = 200_000;
+mod marks;
+
+use marks::{Lease, Marks};
+
 /// What one entry costs besides its bytes.
 const OVERHEAD: usize = 512;
 
@@ -73,21 +74,6 @@ impl Variant {
     }
 }
 
-#[derive(Debug, Default)]
-struct Marks {
-    leases: HashMap<KeyDigest, Vec<Lease>>,
-    uncacheable: HashMap<KeyDigest, Instant>,
-    invalidated: HashMap<KeyDigest, (Timestamp, Instant)>,
-}
-
-/// One lease of a key: different variants have different ones.
-#[derive(Debug)]
-struct Lease {
-    name: u64,
-    fence: Fence,
-    ends: Instant,
-}
-
 /// A key lives as long as its longest-lived variant.
 #[derive(Debug)]
 struct LongestVariant;
@@ -119,7 +105,8 @@ impl Memory {
         let random = RandomState::new();
         let instance = random.build_hasher().finish();
         let announced = AtomicU64::new(1);
-        Self { entries, marks: Mutex::default(), max_variants, random, instance, announced }
+        let marks = Mutex::default();
+        Self { entries, marks, max_variants, random, instance, announced }
     }
 
     /// The cursor before the first purge.
@@ -147,21 +134,6 @@ impl Memory {
             hasher.write(format!("{}:{name}{}:{token}", name.len(), token.len()).as_bytes());
         }
         hasher.finish()
-    }
-}
-
-impl Marks {
-    fn sweep(&mut self, now: Instant) {
-        if self.leases.len() + self.uncacheable.len() + self.invalidated.len() < MAX_MARKS {
-            return;
-        }
-        self.leases.retain(|_, leases| leases.iter().any(|lease| lease.ends > now));
-        self.uncacheable.retain(|_, ends| *ends > now);
-        self.invalidated.retain(|_, (_, ends)| *ends > now);
-    }
-
-    fn is_full(&self) -> bool {
-        self.leases.len() + self.uncacheable.len() + self.invalidated.len() >= MAX_MARKS
     }
 }
 
@@ -195,9 +167,11 @@ impl Store for Memory {
             let may_serve_stale = found.is_some_and(|variant| asked.now_ms < variant.meta.serve_stale_until_ms);
             return Ok(Found { answer: LookUpAnswer::Held { stale: bytes }, lease_left_ms: left, may_serve_stale });
         }
-        marks.sweep(now);
-        if marks.is_full() {
-            return Err(Fault("too many leases".to_owned()));
+        if !marks.has_room_for_lease(&asked.key, now) {
+            return Ok(Found::now(match bytes {
+                Some(bytes) => LookUpAnswer::Entry(bytes),
+                None => LookUpAnswer::Nothing { uncacheable: false },
+            }));
         }
         let fence = Fence(format!("{name:016x}{}", terms.holder));
         let ends = now + Duration::from_millis(terms.lease_ms);
@@ -210,12 +184,12 @@ impl Store for Memory {
     async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
         let now = Instant::now();
         let mut marks = self.marks();
-        let invalidated = marks.invalidated.get(&key).filter(|(_, ends)| *ends > now).map(|(time, _)| *time);
+        let is_untrue = marks.is_untrue(&key, entry.meta.request_time_ms);
         let holds = match fence {
-            Some(fence) => end_lease(&mut marks, key, fence, now),
+            Some(fence) => marks.end_lease(key, fence, now),
             None => true,
         };
-        if !holds || invalidated.is_some_and(|time| entry.meta.request_time_ms <= time) {
+        if !holds || is_untrue {
             return Ok(WriteAnswer::Fenced);
         }
         if fence.is_none() {
@@ -250,11 +224,8 @@ impl Store for Memory {
     async fn release(&self, release: &Release) -> Result<(), Fault> {
         let now = Instant::now();
         let mut marks = self.marks();
-        if end_lease(&mut marks, release.key, &release.fence, now) && release.uncacheable_ms > 0 {
-            marks.sweep(now);
-            if !marks.is_full() {
-                marks.uncacheable.insert(release.key, now + Duration::from_millis(release.uncacheable_ms));
-            }
+        if marks.end_lease(release.key, &release.fence, now) && release.uncacheable_ms > 0 {
+            marks.mark_uncacheable(release.key, now + Duration::from_millis(release.uncacheable_ms), now);
         }
         Ok(())
     }
@@ -262,7 +233,6 @@ impl Store for Memory {
     async fn invalidate(&self, keys: &[KeyDigest], time: Timestamp, soft: bool) -> Result<(), Fault> {
         let now = Instant::now();
         let mut marks = self.marks();
-        marks.sweep(now);
         for key in keys {
             let mut variants = self.variants(key, now);
             // What was requested later is the news itself: it may have been faster.
@@ -277,9 +247,7 @@ impl Store for Memory {
                 self.entries.insert(*key, variants.into());
             }
             marks.uncacheable.remove(key);
-            let ends = now + Duration::from_millis(INVALIDATION_MEMORY_MS);
-            let known = marks.invalidated.entry(*key).or_insert((time, ends));
-            *known = (time.max(known.0), ends);
+            marks.invalidate(*key, time, now);
         }
         Ok(())
     }
@@ -298,17 +266,8 @@ impl Store for Memory {
     fn describe(&self) -> String {
         "memory".to_owned()
     }
-}
 
-/// Ends the lease that `fence` holds, or whose holder it names, and says whether there was one.
-fn end_lease(marks: &mut Marks, key: KeyDigest, fence: &Fence, now: Instant) -> bool {
-    let Some(leases) = marks.leases.get_mut(&key) else { return false };
-    let held = leases.iter().position(|lease| lease.ends > now && lease.fence.0.ends_with(&fence.0));
-    if let Some(index) = held {
-        leases.swap_remove(index);
+    fn crowded(&self) -> Vec<(&'static str, u64)> {
+        self.marks().crowded().to_vec()
     }
-    if leases.is_empty() {
-        marks.leases.remove(&key);
-    }
-    held.is_some()
 }

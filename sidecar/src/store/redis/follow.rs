@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use larder_contract::key::KeyDigest;
 use redis::Value;
 use redis::aio::PubSub;
@@ -91,16 +91,28 @@ impl Follower {
                     NEWS.to_owned()
                 }
             };
-            if let Some(key) = KeyDigest::parse(&payload) {
-                self.waiting.wake(&key);
+            let mut is_news = self.hear(&payload);
+            // Purges come in thousands: one reading of the log tells of all that have come by now.
+            while let Some(Some(message)) = messages.next().now_or_never() {
+                is_news |= self.hear(&message.get_payload::<String>().unwrap_or_default());
             }
             // Wakes may come without a pause; the log has its time all the same.
-            if payload == NEWS || asked.elapsed() >= UNASKED {
+            if asked.elapsed() >= UNASKED {
                 asked = Instant::now();
                 self.catch_up().await?;
+            } else if is_news {
+                catch_up(&self.link, &self.namespace, &self.purges).await?;
             }
         }
         Ok(())
+    }
+
+    /// Wakes who waits for a key. Says whether it is news of a purge.
+    fn hear(&self, payload: &str) -> bool {
+        if let Some(key) = KeyDigest::parse(payload) {
+            self.waiting.wake(&key);
+        }
+        payload == NEWS
     }
 
     async fn read_now_and_then(&self) -> Result<(), Fault> {
