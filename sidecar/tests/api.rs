@@ -93,7 +93,7 @@ async fn what_is_too_large_or_not_understood_is_refused_and_the_sidecar_lives_on
         ("POST", "/v1/look-up".to_owned(), b"{}".to_vec()),
         ("POST", "/v1/look-up".to_owned(), vec![0xff; 600]),
         ("POST", "/v1/release".to_owned(), b"[]".to_vec()),
-        ("POST", "/v1/invalidate".to_owned(), br#"{"keys": ["xyz"], "now_ms": 1}"#.to_vec()),
+        ("POST", "/v1/invalidate".to_owned(), br#"{"digests": ["xyz"], "now_ms": 1}"#.to_vec()),
         ("GET", "/v1/events?wait_ms=soon".to_owned(), Vec::new()),
     ] {
         let request = client.request(method.parse().unwrap(), format!("{sidecar}{path}")).body(body);
@@ -116,7 +116,7 @@ fn requests(client: &Client, sidecar: &str) -> Vec<RequestBuilder> {
         })),
         client.put(format!("{sidecar}/v1/entries/{key}")).body("forged"),
         client.post(format!("{sidecar}/v1/release")).json(&json!({ "key": key, "fence": "00", "uncacheable_ms": 0 })),
-        client.post(format!("{sidecar}/v1/invalidate")).json(&json!({ "keys": [], "now_ms": 1 })),
+        client.post(format!("{sidecar}/v1/invalidate")).json(&json!({ "digests": [], "now_ms": 1 })),
         client.get(format!("{sidecar}/v1/events")),
         client.get(format!("{sidecar}/v1/whatever-comes-later")),
     ]

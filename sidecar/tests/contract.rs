@@ -10,6 +10,7 @@ use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::purge::{Purge, Scope};
 use larder_contract::selectors::Selectors;
 use larder_contract::store_api::{Fence, Holder, LeaseTerms, LookUp, LookUpAnswer, Release, WriteAnswer};
+use larder_sidecar::purging::MAX_MARKS;
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Purged, Purges, Store, Waiting};
@@ -491,6 +492,38 @@ async fn a_purge_at_one_sidecar_is_known_at_another_and_to_one_that_starts_later
     assert_eq!(late, WriteAnswer::Fenced);
     let third = another(&server).await;
     assert_eq!(third.write(KEY, None, tagged("late", &["news"], NOW + 5)).await.unwrap(), WriteAnswer::Fenced);
+}
+
+#[tokio::test]
+async fn what_is_invalidated_takes_the_room_of_a_digest_in_the_log_whatever_its_url() {
+    let server = RedisServer::start().await.unwrap();
+    let here = another(&server).await;
+    for n in 0..300 {
+        let path = format!("/{n}?{}", "x".repeat(40_000));
+        let key = PrimaryKey::new(b"n", b"http", b"a", path.as_bytes()).digest();
+        here.purge(purge(Scope::Key(key), false, NOW)).await.unwrap();
+    }
+    assert_eq!(server.cli(&["XLEN", "t:{purges}:log"]).trim(), "300");
+    let bytes: u64 = server.cli(&["MEMORY", "USAGE", "t:{purges}:log", "SAMPLES", "0"]).trim().parse().unwrap();
+    assert!(bytes < 300 * 400, "{bytes}");
+}
+
+#[tokio::test]
+async fn more_marks_than_redis_keeps_become_one_of_what_is_older() {
+    let server = RedisServer::start().await.unwrap();
+    let here = another(&server).await;
+    let fill = "for n = 1, tonumber(ARGV[1]) do redis.call('HSET', KEYS[1], 'tn' .. n, (1000 + n) .. ':0') end";
+    let marks = "t:{purges}:marks";
+    server.cli(&["EVAL", fill, "1", marks, &MAX_MARKS.to_string()]);
+    server.cli(&["HSET", marks, "*", "5:0"]);
+    here.purge(purge(Scope::Tag("one-more".into()), false, NOW)).await.unwrap();
+    let left: usize = server.cli(&["HLEN", marks]).trim().parse().unwrap();
+    assert!((MAX_MARKS / 2..MAX_MARKS).contains(&left), "{left}");
+    let everything = server.cli(&["HGET", marks, "*"]);
+    let until: usize = everything.trim().trim_end_matches(":0").parse().unwrap();
+    let exists = |n: usize| server.cli(&["HEXISTS", marks, &format!("tn{n}")]).trim() == "1";
+    assert!(exists(until - 1000 + 1) && !exists(until - 1000), "what is gone is that old, and nothing else");
+    assert_eq!(server.cli(&["HGET", marks, "tone-more"]).trim(), format!("{NOW}:0"));
 }
 
 #[tokio::test]
