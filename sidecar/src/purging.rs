@@ -74,6 +74,12 @@ impl Log {
         self.purges.back().map_or(&self.base, |(cursor, _)| cursor)
     }
 
+    /// Whether `place` is `wanted` or lies behind it.
+    fn reaches(&self, place: &str, wanted: &str) -> bool {
+        let at = |cursor: &str| self.purges.iter().position(|(known, _)| known == cursor);
+        at(wanted).is_some_and(|wanted| at(place).is_some_and(|place| place >= wanted))
+    }
+
     fn since(&self, after: Option<&str>) -> Events {
         let nothing = |reset| Events { cursor: self.last().to_owned(), reset, events: Vec::new() };
         let Some(after) = after else { return nothing(false) };
@@ -143,6 +149,17 @@ impl Purges {
     /// Where the last purge of our own has to be.
     pub fn expected(&self) -> Option<String> {
         self.0.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until every Envoy that follows here has heard of all that was purged here, for `wait` at most: one may be frozen
+    /// or gone.
+    pub async fn are_heard(&self, wait: Duration) {
+        let deadline = Instant::now() + wait;
+        let wanted = self.expected().unwrap_or_else(|| self.cursor());
+        let enough = |place: &str| self.log().reaches(place, &wanted);
+        while !self.sessions().have_all_heard(enough) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// The Envoys that follow here.
@@ -385,6 +402,33 @@ mod tests {
             purges.push(n.to_string(), purge(n));
         }
         assert!(purges.since(Some("300"), Duration::ZERO).await.reset);
+    }
+
+    #[tokio::test]
+    async fn a_purge_is_heard_when_all_who_follow_ask_on_from_behind_it() {
+        let purges = Purges::default();
+        let wait = Duration::from_millis(500);
+        let waited = async || {
+            let since = Instant::now();
+            purges.are_heard(wait).await;
+            since.elapsed()
+        };
+        purges.push("1".to_owned(), purge(1));
+        assert!(waited().await < wait, "nobody follows");
+        for envoy in ["a", "b"] {
+            let _poll = std::mem::ManuallyDrop::new(purges.sessions().poll(envoy, false, wait));
+            purges.sessions().has_heard(envoy, "1");
+        }
+        assert!(waited().await < wait);
+        purges.push("2".to_owned(), purge(2));
+        purges.sessions().has_heard("a", "2");
+        assert!(waited().await >= wait, "one is frozen");
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            purges.sessions().has_heard("b", "2");
+        };
+        let (took, ()) = tokio::join!(waited(), later);
+        assert!(took < wait, "{took:?}");
     }
 
     #[test]

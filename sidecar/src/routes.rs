@@ -63,6 +63,9 @@ struct Counters {
     refused: AtomicU64,
 }
 
+/// A purge is answered when all Envoys that follow here have heard of it, or after so long.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
 struct Sidecar<S> {
     store: Purged<S>,
     waiting: Waiting,
@@ -249,6 +252,7 @@ async fn events<S: Store>(
     let wait = Duration::from_millis(asked.wait_ms.min(Events::MAX_WAIT_MS));
     let purges = sidecar.store.purges();
     let poll = (!asked.envoy.is_empty()).then(|| purges.sessions().poll(&asked.envoy, asked.writes, wait));
+    purges.sessions().has_heard(&asked.envoy, asked.after.as_deref().unwrap_or_default());
     let events = if purges.vouches() { Some(purges.since(asked.after.as_deref(), wait).await) } else { None };
     // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
     match events.filter(|_| purges.vouches()) {
@@ -284,6 +288,7 @@ async fn purge<S: Store>(
     }
     sidecar.counters.purges.fetch_add(purges.len() as u64, Ordering::Relaxed);
     sidecar.waiting.wake_all();
+    sidecar.store.purges().are_heard(HEARD_WITHIN).await;
     tracing::info!(soft, scopes = ?purges.iter().map(|purge| &purge.scope).collect::<Vec<_>>(), "purged");
     Ok(axum::Json(purge_order::answer(&purges)))
 }

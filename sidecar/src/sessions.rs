@@ -22,9 +22,11 @@ const SLACK: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub struct Sessions(Mutex<HashMap<String, Session>>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Session {
     seen: Instant,
+    /// The place in the log up to which it has heard.
+    heard: String,
     writes: bool,
     left: bool,
 }
@@ -57,9 +59,22 @@ impl Sessions {
         let now = Instant::now();
         let mut all = self.all();
         if all.contains_key(envoy) || all.len() < MOST {
-            all.insert(envoy.to_owned(), Session { seen: now, writes, left: false });
+            all.insert(envoy.to_owned(), Session { seen: now, heard: String::new(), writes, left: false });
         }
         Poll { sessions: self, envoy, until: now + wait + SLACK, answered: false }
+    }
+
+    /// An Envoy that polls has heard, and told all its workers, of what lies up to this place in the log.
+    pub fn has_heard(&self, envoy: &str, place: &str) {
+        if let Some(session) = self.all().get_mut(envoy) {
+            place.clone_into(&mut session.heard);
+        }
+    }
+
+    /// Whether every Envoy that follows has heard up to a place for which this holds.
+    pub fn have_all_heard(&self, enough: impl Fn(&str) -> bool) -> bool {
+        let follows = |session: &&Session| !session.left && session.seen.elapsed() < LAPSE;
+        self.all().values().filter(follows).all(|session| enough(&session.heard))
     }
 
     /// What is to be told to a store that several sidecars share. Who has left, or was not seen for [`LAPSE`], is told of

@@ -155,3 +155,31 @@ async fn parts_confirmations_and_refusals_say_what_is_true_of_them() {
         assert_eq!(answer.header("cache-control"), if status == 416 { "no-store" } else { "max-age=60" });
     }
 }
+
+async fn what_is_purged_is_gone(on: On) {
+    let sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), "operator".to_owned())];
+    let mut world = World::with(on, Settings { sidecar_env, workers: 4, ..patient() }).await;
+    // Each request on a connection of its own, so that all workers are met.
+    world.client = Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    for round in 0..12 {
+        let path = format!("/anything/{round}?mock-cache-control=max-age%3D600");
+        warmed(&world, &path).await;
+        let scope = if round % 2 == 0 { "url" } else { "prefix" };
+        let order = format!(r#"{{"{scope}": "{}"}}"#, world.url(&path));
+        let purge = format!("http://{}/v1/purge", world.stack.sidecar_address().unwrap());
+        let told = world.client.post(purge).bearer_auth("operator").body(order).send().await.unwrap();
+        assert!(told.status().is_success());
+        let first = world.get(&path).await;
+        assert!(!first.is_hit(), "{round}: {first:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_purged_is_gone_when_the_purge_is_answered_on_memory() {
+    what_is_purged_is_gone(On::Memory).await;
+}
+
+#[tokio::test]
+async fn what_is_purged_is_gone_when_the_purge_is_answered_on_redis() {
+    what_is_purged_is_gone(On::Redis).await;
+}
