@@ -66,6 +66,8 @@ enum Hearing {
 struct Log {
     /// The cursor before the first.
     base: String,
+    /// How many purges came before the first. Never goes back, whatever becomes of the cursors.
+    before: u64,
     purges: VecDeque<(String, Purge)>,
 }
 
@@ -74,10 +76,13 @@ impl Log {
         self.purges.back().map_or(&self.base, |(cursor, _)| cursor)
     }
 
-    /// Whether `place` is `wanted` or lies behind it.
-    fn reaches(&self, place: &str, wanted: &str) -> bool {
-        let at = |cursor: &str| self.purges.iter().position(|(known, _)| known == cursor);
-        at(wanted).is_some_and(|wanted| at(place).is_some_and(|place| place >= wanted))
+    /// How many purges lie before a cursor. `None` when it is not known, or not any more.
+    fn count(&self, cursor: &str) -> Option<u64> {
+        // Most ask for the end.
+        match self.purges.iter().rposition(|(known, _)| known == cursor) {
+            Some(at) => Some(self.before + at as u64 + 1),
+            None => (cursor == self.base).then_some(self.before),
+        }
     }
 
     fn since(&self, after: Option<&str>) -> Events {
@@ -151,14 +156,29 @@ impl Purges {
         self.0.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// An Envoy polls on from this cursor: it has told its workers of everything before.
+    pub fn heard_by(&self, envoy: &str, cursor: &str) {
+        if let Some(count) = self.log().count(cursor) {
+            self.sessions().has_heard(envoy, count);
+        }
+        self.0.more.notify_waiters();
+    }
+
     /// Waits until every Envoy that follows here has heard of all that was purged here, for `wait` at most: one may be frozen
     /// or gone.
     pub async fn are_heard(&self, wait: Duration) {
         let deadline = Instant::now() + wait;
-        let wanted = self.expected().unwrap_or_else(|| self.cursor());
-        let enough = |place: &str| self.log().reaches(place, &wanted);
-        while !self.sessions().have_all_heard(enough) && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        let last = self.expected().unwrap_or_else(|| self.cursor());
+        let mut wanted = None;
+        loop {
+            let more = self.0.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            wanted = wanted.or_else(|| self.log().count(&last));
+            let heard = wanted.is_some_and(|count| self.sessions().have_all_heard(count));
+            if heard || tokio::time::timeout_at(deadline, more).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -212,7 +232,11 @@ impl Purges {
 
     /// Empties the log and lets it begin behind a cursor; whoever follows from another one is told to start anew.
     pub fn begin_at(&self, cursor: String) {
-        *self.log() = Log { base: cursor, purges: VecDeque::new() };
+        let mut log = self.log();
+        // Who has heard of everything so far has not heard of what this begins with.
+        let before = log.before + log.purges.len() as u64 + 1;
+        *log = Log { base: cursor, before, purges: VecDeque::new() };
+        drop(log);
         self.0.more.notify_waiters();
     }
 
@@ -244,6 +268,7 @@ impl Purges {
             && let Some((cursor, _)) = log.purges.pop_front()
         {
             log.base = cursor;
+            log.before += 1;
         }
         drop(log);
         self.0.more.notify_waiters();
@@ -417,15 +442,15 @@ mod tests {
         assert!(waited().await < wait, "nobody follows");
         for envoy in ["a", "b"] {
             let _poll = std::mem::ManuallyDrop::new(purges.sessions().poll(envoy, false, wait));
-            purges.sessions().has_heard(envoy, "1");
+            purges.heard_by(envoy, "1");
         }
         assert!(waited().await < wait);
         purges.push("2".to_owned(), purge(2));
-        purges.sessions().has_heard("a", "2");
+        purges.heard_by("a", "2");
         assert!(waited().await >= wait, "one is frozen");
         let later = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            purges.sessions().has_heard("b", "2");
+            purges.heard_by("b", "2");
         };
         let (took, ()) = tokio::join!(waited(), later);
         assert!(took < wait, "{took:?}");

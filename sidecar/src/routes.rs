@@ -252,7 +252,7 @@ async fn events<S: Store>(
     let wait = Duration::from_millis(asked.wait_ms.min(Events::MAX_WAIT_MS));
     let purges = sidecar.store.purges();
     let poll = (!asked.envoy.is_empty()).then(|| purges.sessions().poll(&asked.envoy, asked.writes, wait));
-    purges.sessions().has_heard(&asked.envoy, asked.after.as_deref().unwrap_or_default());
+    purges.heard_by(&asked.envoy, asked.after.as_deref().unwrap_or_default());
     let events = if purges.vouches() { Some(purges.since(asked.after.as_deref(), wait).await) } else { None };
     // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
     match events.filter(|_| purges.vouches()) {

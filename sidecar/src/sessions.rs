@@ -22,11 +22,11 @@ const SLACK: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub struct Sessions(Mutex<HashMap<String, Session>>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Session {
     seen: Instant,
-    /// The place in the log up to which it has heard.
-    heard: String,
+    /// Of how many purges it has heard.
+    heard: u64,
     writes: bool,
     left: bool,
 }
@@ -59,22 +59,23 @@ impl Sessions {
         let now = Instant::now();
         let mut all = self.all();
         if all.contains_key(envoy) || all.len() < MOST {
-            all.insert(envoy.to_owned(), Session { seen: now, heard: String::new(), writes, left: false });
+            let heard = all.get(envoy).map_or(0, |session| session.heard);
+            all.insert(envoy.to_owned(), Session { seen: now, heard, writes, left: false });
         }
         Poll { sessions: self, envoy, until: now + wait + SLACK, answered: false }
     }
 
-    /// An Envoy that polls has heard, and told all its workers, of what lies up to this place in the log.
-    pub fn has_heard(&self, envoy: &str, place: &str) {
+    /// An Envoy that polls has heard of so many purges, and told all its workers.
+    pub fn has_heard(&self, envoy: &str, count: u64) {
         if let Some(session) = self.all().get_mut(envoy) {
-            place.clone_into(&mut session.heard);
+            session.heard = count;
         }
     }
 
-    /// Whether every Envoy that follows has heard up to a place for which this holds.
-    pub fn have_all_heard(&self, enough: impl Fn(&str) -> bool) -> bool {
+    /// Whether every Envoy that follows has heard of so many.
+    pub fn have_all_heard(&self, count: u64) -> bool {
         let follows = |session: &&Session| !session.left && session.seen.elapsed() < LAPSE;
-        self.all().values().filter(follows).all(|session| enough(&session.heard))
+        self.all().values().filter(follows).all(|session| session.heard >= count)
     }
 
     /// What is to be told to a store that several sidecars share. Who has left, or was not seen for [`LAPSE`], is told of
