@@ -90,7 +90,9 @@ impl World {
         let before = self.writes().await;
         let answer = request.await;
         let written = eventually(Duration::from_secs(10), || async { (self.writes().await > before).then_some(()) });
-        assert!(written.await.is_some(), "nothing was written");
+        if written.await.is_none() {
+            panic!("nothing was written; {}", self.stack.admin_get("/stats?usedonly&filter=larder").await);
+        }
         answer
     }
 
