@@ -76,9 +76,9 @@ pub struct EntryMeta {
     pub request_time_ms: Timestamp,
     /// When the response was received (RFC 9111 §4.2.3).
     pub response_time_ms: Timestamp,
-    /// Up to here a look-up answers `200`. The filter's clock.
+    /// Up to here a look-up answers `200`.
     pub fresh_until_ms: Timestamp,
-    /// Up to here a look-up need not wait for the lease's holder. The filter's clock.
+    /// Up to here a look-up need not wait for the lease's holder.
     pub serve_stale_until_ms: Timestamp,
     /// How long the store keeps it, from the write on: freshness, stale windows and keep together. 1 ms to 1 year.
     pub ttl_ms: u64,
@@ -117,6 +117,20 @@ pub struct RouteSeen {
 }
 
 impl EntryMeta {
+    /// All its times, moved by so many milliseconds: onto another clock.
+    pub fn move_times(&mut self, by_ms: i64) {
+        let times = [
+            &mut self.request_time_ms,
+            &mut self.response_time_ms,
+            &mut self.fresh_until_ms,
+            &mut self.serve_stale_until_ms,
+        ];
+        let seen = self.route.as_mut().map(|seen| &mut seen.at_ms);
+        for time in times.into_iter().chain(self.stale_from_ms.as_mut()).chain(seen) {
+            *time = time.moved(by_ms);
+        }
+    }
+
     /// Distinguishes the variants of one key: equal selectors, equal id. 32 hex digits.
     pub fn variant_id(&self) -> String {
         let mut text = String::new();

@@ -41,6 +41,12 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
+    /// The time `ms` later, or earlier where that is negative; stays within the bounds of time instead of wrapping.
+    #[must_use]
+    pub const fn moved(self, ms: i64) -> Self {
+        Self(self.0.saturating_add_signed(ms))
+    }
+
     /// The time `span` later; stays at the end of time instead of wrapping.
     #[must_use]
     pub const fn plus(self, span: DeltaSeconds) -> Self {

@@ -43,6 +43,38 @@ pub const FENCE_FIELD: &str = "x-larder-fence";
 /// `1` in a `204` look-up answer: the key's last response was not storable, so nobody leads and nobody waits.
 pub const UNCACHEABLE_FIELD: &str = "x-larder-uncacheable";
 
+/// Says in every call of a filter which Envoy makes it and what time it is there: a [`ClockReading`]. Clocks differ, and
+/// what was requested before a purge is told by time; so the sidecar puts all times that go to the store on the store's
+/// clock.
+pub const CLOCK_FIELD: &str = "x-larder-clock";
+/// In a look-up's answer: by how many milliseconds the asker's clock is ahead of the store's, a negative number where it is
+/// behind. The entry that comes along has the store's times. Absent where they agree.
+pub const AHEAD_FIELD: &str = "x-larder-ahead";
+
+/// Which Envoy makes a call, and what time it is there: `00000000000000a1:1700000000000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockReading {
+    /// A random number that all workers of an Envoy share.
+    pub envoy: u64,
+    /// When the call was made, on the Envoy's clock.
+    pub now: Timestamp,
+}
+
+impl ClockReading {
+    /// Reads it as it stands in [`CLOCK_FIELD`].
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let (envoy, now) = std::str::from_utf8(value).ok()?.split_once(':')?;
+        let envoy = (envoy.len() == 16).then(|| u64::from_str_radix(envoy, 16).ok()).flatten()?;
+        Some(Self { envoy, now: Timestamp::from_millis(now.parse().ok()?) })
+    }
+}
+
+impl fmt::Display for ClockReading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}:{}", self.envoy, self.now.as_millis())
+    }
+}
+
 /// Proof of a lease, refused on a write once the lease has lapsed or passed to another. 1 to 32 hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -357,6 +389,16 @@ mod tests {
         let next = EventsSince { after: Some("1-2".into()), writes: true, ..first };
         assert_eq!(next.path(), "/v1/events?envoy=0a&writes=true&wait_ms=5&after=1-2");
         assert!(EventsSince { envoy: "a&b".into(), ..next }.mistake().is_some());
+    }
+
+    #[test]
+    fn a_clock_reading_survives_its_field() {
+        let reading = ClockReading { envoy: 161, now: Timestamp::from_millis(1_700_000_000_000) };
+        assert_eq!(reading.to_string(), "00000000000000a1:1700000000000");
+        assert_eq!(ClockReading::parse(reading.to_string().as_bytes()), Some(reading));
+        for bad in ["", "a1:1", "00000000000000a1", "00000000000000a1:", "00000000000000a1:-1", "00000000000000g1:1"] {
+            assert_eq!(ClockReading::parse(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]

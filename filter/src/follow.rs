@@ -13,7 +13,6 @@ use larder_contract::store_api::{Events, EventsSince};
 use crate::config::Config;
 use crate::host::{Host, Map, Swap};
 use crate::metrics;
-use crate::store_client::head;
 use crate::vm::{Call, Purpose, Vm};
 
 /// How long the sidecar may hold the poll back, at most.
@@ -44,6 +43,8 @@ pub(crate) struct Following {
     not_before: Timestamp,
     /// Up to when this Envoy has heard of everything.
     heard: Timestamp,
+    /// Who this Envoy is, once that is known.
+    envoy: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +123,8 @@ impl<H: Host> Vm<H> {
             writes: self.writes(now),
         };
         let path = asked.path();
-        match self.host.call(&config.store_cluster, &head(&config, "GET", &path), &[], wait_ms + SLACK_MS) {
+        let head = self.head(&config, "GET", &path, now);
+        match self.host.call(&config.store_cluster, &head, &[], wait_ms + SLACK_MS) {
             Ok(token) => {
                 let until = now.plus_millis(wait_ms + 2 * SLACK_MS);
                 self.following.poll = Some(Poll { token, sent: now, until });
@@ -134,12 +136,17 @@ impl<H: Host> Vm<H> {
     }
 
     /// A random number that all VMs of this Envoy share: who this Envoy is among its peers.
-    fn envoy(&self) -> u64 {
+    pub(crate) fn envoy(&mut self) -> u64 {
+        if let Some(envoy) = self.following.envoy {
+            return envoy;
+        }
         let read = || Some(u64::from_be_bytes(self.host.shared(ENVOY).0?.try_into().ok()?));
-        read().unwrap_or_else(|| {
+        let envoy = read().unwrap_or_else(|| {
             let _ = self.host.swap_shared(ENVOY, &self.host.random().to_be_bytes(), None);
             read().unwrap_or(self.id)
-        })
+        });
+        self.following.envoy = Some(envoy);
+        envoy
     }
 
     /// Whether this Envoy has forwarded an unsafe request lately: it may then have invalidated what it could tell nobody.

@@ -14,8 +14,8 @@ use larder_contract::entry;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::store_api::{
-    AnswerParts, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer,
-    RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer,
+    AHEAD_FIELD, AnswerParts, CLOCK_FIELD, ClockReading, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, LOOK_UP_PATH,
+    LeaseTerms, LookUp, LookUpAnswer, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer,
 };
 
 use serde::Serialize;
@@ -67,6 +67,17 @@ pub enum StoreCall {
     },
 }
 
+/// What became of something that the store was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// The store has it, or has what replaces it.
+    Accepted,
+    /// Nobody has answered, or the store is in trouble, or it did not take the token: it may be told again.
+    Not,
+    /// The store will not have it, however often it is told: too large, or of a later version.
+    NotUnderstood,
+}
+
 impl StoreCall {
     /// The lease it ends.
     fn lease(&self) -> Option<(KeyDigest, Fence)> {
@@ -95,7 +106,7 @@ impl<H: Host> Vm<H> {
         let lease = question.lease.then_some(LeaseTerms { holder, lease_ms: config.lease_ms, wait_ms });
         let look_up = LookUp { key: question.key, presented: question.presented.clone(), now_ms: now, lease };
         let body = serde_json::to_vec(&look_up).unwrap_or_default();
-        let head = head(config, "POST", LOOK_UP_PATH);
+        let head = self.head(config, "POST", LOOK_UP_PATH, now);
         match self.host.call(&config.store_cluster, &head, &body, config.store_timeout_ms + wait_ms) {
             Ok(token) => {
                 let holds = lease.map(|terms| (question.key, terms.holder.as_fence()));
@@ -136,8 +147,11 @@ impl<H: Host> Vm<H> {
             Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
             Purpose::Tell => self.on_told(call, num_headers, now),
             Purpose::Invalidate => {
-                let accepted = self.is_accepted(num_headers, now) && self.is_understood();
-                self.on_invalidations_told(accepted, now);
+                let told = self.told(num_headers, now);
+                if told == Told::NotUnderstood {
+                    self.tell_of_versions();
+                }
+                self.on_invalidations_told(told, now);
             }
         }
     }
@@ -157,7 +171,7 @@ impl<H: Host> Vm<H> {
             let line = "larder: the sidecar refuses entries that max_object_bytes allows; raise LARDER_MAX_ENTRY_BYTES";
             self.host.log(log::Level::Warn, line);
         }
-        if !refused && self.is_accepted(num_headers, now) {
+        if self.told(num_headers, now) == Told::Accepted {
             if let Some(lease) = call.holds {
                 self.leases_left.remove(&lease);
             }
@@ -193,20 +207,26 @@ impl<H: Host> Vm<H> {
         Some((status, !fields.contains("x-envoy-upstream-service-time")))
     }
 
-    /// Whether the store itself has answered a call, and neither with a fault nor by turning the token away.
-    fn is_accepted(&mut self, num_headers: usize, now: Timestamp) -> bool {
-        let status = if num_headers == 0 { None } else { self.call_status() };
-        status.is_some_and(|(status, own)| !own && status < 500 && !self.is_refused(status, now))
+    /// What became of a call that tells the store something.
+    fn told(&mut self, num_headers: usize, now: Timestamp) -> Told {
+        match if num_headers == 0 { None } else { self.call_status() } {
+            Some((status, false)) if self.is_refused(status, now) => Told::Not,
+            Some((status, false))
+                if [WriteAnswer::Stored, WriteAnswer::Fenced].map(WriteAnswer::status).contains(&status) =>
+            {
+                Told::Accepted
+            }
+            Some((400..500, false)) => Told::NotUnderstood,
+            _ => Told::Not,
+        }
     }
 
-    /// Whether the sidecar understood what it was told. It does, unless it is of another version.
-    fn is_understood(&mut self) -> bool {
-        let is_understood = self.call_status().is_some_and(|(status, _)| status < 300);
-        if !is_understood && !std::mem::replace(&mut self.told_of_versions, true) {
+    /// Says once that the sidecar is of another version.
+    fn tell_of_versions(&mut self) {
+        if !std::mem::replace(&mut self.told_of_versions, true) {
             let line = "larder: the sidecar does not understand what it is told of invalidations; use sidecars of the filter's version";
             self.host.log(log::Level::Error, line);
         }
-        is_understood
     }
 
     fn read_answer(&mut self, num_headers: usize, body_length: usize, now: Timestamp) -> StoreAnswer {
@@ -237,22 +257,27 @@ impl<H: Host> Vm<H> {
         if self.breaker.succeeded(now) {
             self.host.log(log::Level::Info, "larder: store answers again");
         }
+        let ahead = fields.get(AHEAD_FIELD).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
         match answer {
-            LookUpAnswer::Entry(bytes) => match self.read_entry(&bytes) {
+            LookUpAnswer::Entry(bytes) => match self.read_entry(&bytes, ahead) {
                 Some(stored) => StoreAnswer::Entry(stored),
                 None => StoreAnswer::Nothing { uncacheable: false },
             },
             LookUpAnswer::Lease { fence, stale } => {
-                StoreAnswer::Lease(fence, stale.and_then(|bytes| self.read_entry(&bytes)))
+                StoreAnswer::Lease(fence, stale.and_then(|bytes| self.read_entry(&bytes, ahead)))
             }
-            LookUpAnswer::Held { stale } => StoreAnswer::Held(stale.and_then(|bytes| self.read_entry(&bytes))),
+            LookUpAnswer::Held { stale } => StoreAnswer::Held(stale.and_then(|bytes| self.read_entry(&bytes, ahead))),
             LookUpAnswer::Nothing { uncacheable } => StoreAnswer::Nothing { uncacheable },
         }
     }
 
-    /// Whatever comes back is checked; what is damaged was never there.
-    fn read_entry(&mut self, bytes: &[u8]) -> Option<Arc<StoredResponse>> {
-        match entry::decode(bytes).and_then(codec::from_entry) {
+    /// Whatever comes back is checked; what is damaged was never there. Our clock is `ahead` ms ahead of the store's.
+    fn read_entry(&mut self, bytes: &[u8], ahead: i64) -> Option<Arc<StoredResponse>> {
+        let entry = entry::decode(bytes).map(|mut entry| {
+            entry.meta.move_times(ahead);
+            entry
+        });
+        match entry.and_then(codec::from_entry) {
             Ok(stored) => Some(Arc::new(stored)),
             Err(fault) => {
                 self.metrics.event(metrics::STORE_DAMAGED);
@@ -284,11 +309,11 @@ impl<H: Host> Vm<H> {
             let holds = call.lease();
             let (head, body) = match &call {
                 StoreCall::Write { key, stored, fence, policy } => {
-                    (write_head(&config, key, fence.as_ref()), self.encode(stored, policy, now))
+                    (self.write_head(&config, key, fence.as_ref(), now), self.encode(stored, policy, now))
                 }
                 StoreCall::Release { key, fence, uncacheable_ms } => {
                     let release = Release { key: *key, fence: fence.clone(), uncacheable_ms: *uncacheable_ms };
-                    (head(&config, "POST", RELEASE_PATH), json(&release))
+                    (self.head(&config, "POST", RELEASE_PATH, now), json(&release))
                 }
             };
             match self.host.call(&config.store_cluster, &head, &body, WRITE_TIMEOUT_MS) {
@@ -304,6 +329,32 @@ impl<H: Host> Vm<H> {
         self.encoded = None;
     }
 
+    fn write_head(&mut self, config: &Config, key: &KeyDigest, fence: Option<&Fence>, now: Timestamp) -> Fields {
+        let mut head = self.head(config, "PUT", &format!("{ENTRIES_PATH}{key}"), now);
+        if let Some(fence) = fence {
+            head.append(FENCE_FIELD.as_bytes(), fence.0.as_bytes());
+        }
+        head
+    }
+
+    /// The head of a call, which says what time it is here.
+    pub(crate) fn head(&mut self, config: &Config, method: &str, path: &str, now: Timestamp) -> Fields {
+        let content_type = if method == "PUT" { "application/octet-stream" } else { "application/json" };
+        let mut head = Fields::from_pairs([
+            (":method", method),
+            (":scheme", "http"),
+            (":authority", "larder-sidecar"),
+            (":path", path),
+            ("content-type", content_type),
+        ]);
+        let reading = ClockReading { envoy: self.envoy(), now };
+        head.append(CLOCK_FIELD.as_bytes(), reading.to_string().as_bytes());
+        if let Some(token) = &config.store_token {
+            head.append(b"authorization", token.authorization().as_bytes());
+        }
+        head
+    }
+
     /// The bytes of an entry, made once for the other workers and for the store.
     pub(crate) fn encode(&mut self, stored: &Arc<StoredResponse>, policy: &Policy, now: Timestamp) -> Rc<Vec<u8>> {
         match &self.encoded {
@@ -317,29 +368,6 @@ impl<H: Host> Vm<H> {
     }
 }
 
-fn write_head(config: &Config, key: &KeyDigest, fence: Option<&Fence>) -> Fields {
-    let mut head = head(config, "PUT", &format!("{ENTRIES_PATH}{key}"));
-    if let Some(fence) = fence {
-        head.append(FENCE_FIELD.as_bytes(), fence.0.as_bytes());
-    }
-    head
-}
-
 pub(crate) fn json(message: &impl Serialize) -> Rc<Vec<u8>> {
     Rc::new(serde_json::to_vec(message).unwrap_or_default())
-}
-
-pub(crate) fn head(config: &Config, method: &str, path: &str) -> Fields {
-    let content_type = if method == "PUT" { "application/octet-stream" } else { "application/json" };
-    let mut head = Fields::from_pairs([
-        (":method", method),
-        (":scheme", "http"),
-        (":authority", "larder-sidecar"),
-        (":path", path),
-        ("content-type", content_type),
-    ]);
-    if let Some(token) = &config.store_token {
-        head.append(b"authorization", token.authorization().as_bytes());
-    }
-    head
 }

@@ -15,7 +15,7 @@ use larder_contract::store_api::{INVALIDATE_PATH, Invalidate};
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
-use crate::store_client::{head, json};
+use crate::store_client::{Told, json};
 use crate::vm::{Call, Purpose, Vm};
 
 /// Keys that are kept; beyond it they become one invalidation of everything. By their digests: 1 MiB at most.
@@ -90,6 +90,16 @@ impl Untold {
         self.not_before = now.plus_millis(self.pause_ms);
     }
 
+    /// The store will never have it as it was told: all that is kept becomes one invalidation of everything, which is the
+    /// plainest of them.
+    fn not_understood(&mut self, now: Timestamp) {
+        if self.under_way.as_ref().is_some_and(|told| !told.everything) {
+            self.keys.clear();
+            self.everything = Some(now);
+        }
+        self.refused(now);
+    }
+
     /// What the workers are to be reminded of, now and then.
     fn reminder(&mut self, now: Timestamp) -> Vec<Message> {
         if (self.keys.is_empty() && self.everything.is_none()) || now.millis_since(self.reminded) < REMIND_MS {
@@ -107,7 +117,7 @@ impl<H: Host> Vm<H> {
         let now = self.host.now();
         let Some(config) = self.untold.config.clone() else { return };
         while let Some(message) = self.untold.next(now) {
-            let head = head(&config, "POST", INVALIDATE_PATH);
+            let head = self.head(&config, "POST", INVALIDATE_PATH, now);
             match self.host.call(&config.store_cluster, &head, &json(&message), TIMEOUT_MS) {
                 Ok(token) => {
                     let (holds, config, root) = (None, config.clone(), self.root);
@@ -119,12 +129,18 @@ impl<H: Host> Vm<H> {
     }
 
     /// The store has answered, or nobody has.
-    pub(crate) fn on_invalidations_told(&mut self, accepted: bool, now: Timestamp) {
-        if accepted {
+    pub(crate) fn on_invalidations_told(&mut self, told: Told, now: Timestamp) {
+        if told == Told::Accepted {
             self.untold.accepted();
             self.go_on_later();
+            return;
+        }
+        self.metrics.event(metrics::STORE_FAULTS);
+        if told == Told::NotUnderstood {
+            let line = "larder: the sidecar does not take an invalidation; everything is invalidated in its place";
+            self.host.log(log::Level::Warn, line);
+            self.untold.not_understood(now);
         } else {
-            self.metrics.event(metrics::STORE_FAULTS);
             self.untold.refused(now);
         }
     }
@@ -197,6 +213,17 @@ mod tests {
         assert!(told.everything && told.digests.is_empty());
         untold.accepted();
         assert!(!untold.next(at(20_000)).unwrap().everything, "then those that came later");
+    }
+
+    #[test]
+    fn what_the_sidecar_does_not_understand_becomes_one_of_everything() {
+        let mut untold = untold(&["/a", "/b"]);
+        untold.next(at(10)).unwrap();
+        untold.not_understood(at(20));
+        let told = untold.next(at(9_999)).unwrap();
+        assert!(told.everything && told.digests.is_empty() && told.now_ms == at(20));
+        untold.not_understood(at(9_999));
+        assert!(untold.next(at(99_999)).unwrap().everything, "and is told until it is taken");
     }
 
     #[test]

@@ -1,59 +1,114 @@
-//! What time it is for those whose entries are kept here.
+//! What time it is for those whose entries are kept here: one time, the store's.
 //!
-//! A purge concerns what was requested before it, and the time of a request is taken by the Envoy that made it. So an order
-//! is dated by the latest clock that was lately seen, not by this machine's alone: a sidecar 50 ms behind would else purge
-//! nothing of what was fetched a moment ago.
+//! A purge concerns what was requested before it, and the time of a request is taken by the Envoy that made it. Clocks
+//! differ; so each Envoy says with every call what time it is there, this process finds out by how much that is ahead of
+//! the store's clock, and all that goes to the store is put back by it. In the store there is then one clock only, and an
+//! entry, an invalidation and a purge can be compared whoever made them. What comes from the store is put forward again by
+//! whoever asked (`x-larder-ahead`).
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use larder_contract::http_time::Timestamp;
+use larder_contract::store_api::ClockReading;
 use tokio::time::Instant;
 
-/// A clock further ahead than this is wrong, and is followed no further.
-pub const MOST_AHEAD_MS: u64 = 10_000;
 /// How long a lead is remembered, once to twice this.
 const PERIOD: Duration = Duration::from_secs(60);
+/// A clock that seems to be behind by less is in step: it is the time that its messages were under way.
+const IN_STEP_MS: i64 = 10;
+/// Only after so many messages a clock counts as behind: any one of them may have been slow.
+const SURE: u32 = 8;
+/// No message is under way for so long. One that seems to be comes from a clock that was put back.
+const UNDER_WAY_MS: i64 = 1_000;
+/// More Envoys than this are not kept apart: the clocks of newcomers are believed to be in step.
+const MOST: usize = 10_000;
 
-/// This machine's clock, and how far the Envoys' clocks are ahead of it.
-#[derive(Debug)]
-pub struct Clock(Mutex<Leads>);
+/// The store's clock, and how far the Envoys' clocks are ahead of it.
+#[derive(Debug, Default)]
+pub struct Clock(Mutex<Known>);
 
-/// The largest leads of this period and of the one before, in milliseconds.
-#[derive(Debug)]
-struct Leads {
-    began: Instant,
-    this: u64,
-    last: u64,
+#[derive(Debug, Default)]
+struct Known {
+    store: Option<Leads>,
+    envoys: HashMap<u64, Leads>,
 }
 
-impl Default for Clock {
-    fn default() -> Self {
-        Self(Mutex::new(Leads { began: Instant::now(), this: 0, last: 0 }))
+/// The largest leads of this period and of the one before. What a message says is older than its arrival, never younger, so
+/// the largest is the nearest to the truth.
+#[derive(Clone, Copy, Debug)]
+struct Leads {
+    began: Instant,
+    this: i64,
+    last: Option<i64>,
+    count: u32,
+}
+
+impl Leads {
+    fn hear(known: Option<Self>, lead: i64) -> Self {
+        let now = Instant::now();
+        match known {
+            Some(leads) if leads.began.elapsed() < PERIOD => {
+                Self { this: leads.this.max(lead), count: leads.count.saturating_add(1), ..leads }
+            }
+            Some(leads) if leads.began.elapsed() < 2 * PERIOD => {
+                Self { began: now, this: lead, last: Some(leads.this), count: leads.count.saturating_add(1) }
+            }
+            _ => Self { began: now, this: lead, last: None, count: 1 },
+        }
+    }
+
+    /// In milliseconds; negative where it is behind.
+    fn lead(&self) -> i64 {
+        let most = self.last.map_or(self.this, |last| last.max(self.this));
+        if most > 0 || (most < -IN_STEP_MS && self.count >= SURE) { most } else { 0 }
     }
 }
 
 impl Clock {
-    /// An Envoy said what time it is there.
-    pub fn hear(&self, theirs: Timestamp) {
-        let lead = theirs.millis_since(now()).min(MOST_AHEAD_MS);
-        let mut leads = self.leads();
-        leads.this = leads.this.max(lead);
-    }
-
-    /// The latest time that any of the clocks shows, at most [`MOST_AHEAD_MS`] ahead of this machine's.
-    pub fn now(&self) -> Timestamp {
-        let leads = self.leads();
-        now().plus_millis(leads.this.max(leads.last))
-    }
-
-    fn leads(&self) -> MutexGuard<'_, Leads> {
-        let mut leads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if leads.began.elapsed() >= PERIOD {
-            *leads = Leads { began: Instant::now(), this: 0, last: leads.this };
+    /// A message from an Envoy has come that says what time it is there. Gives by how many milliseconds its clock is ahead
+    /// of the store's; a negative number where it is behind.
+    pub fn lead(&self, reading: &ClockReading) -> i64 {
+        let mut known = self.known();
+        let heard = difference(reading.now, known.now());
+        let leads = Leads::hear(known.envoys.get(&reading.envoy).copied(), heard);
+        if known.envoys.len() >= MOST && !known.envoys.contains_key(&reading.envoy) {
+            known.envoys.retain(|_, leads| leads.began.elapsed() < 2 * PERIOD);
         }
-        leads
+        if known.envoys.len() < MOST || known.envoys.contains_key(&reading.envoy) {
+            known.envoys.insert(reading.envoy, leads);
+        }
+        let lead = leads.lead();
+        if heard < lead.saturating_sub(UNDER_WAY_MS) { heard } else { lead }
     }
+
+    /// The store has said what time it is there.
+    pub fn hear_store(&self, theirs: Timestamp) {
+        let mut known = self.known();
+        known.store = Some(Leads::hear(known.store, difference(theirs, now())));
+    }
+
+    /// The store's time.
+    pub fn now(&self) -> Timestamp {
+        self.known().now()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn now(&self) -> Timestamp {
+        now().moved(self.store.map_or(0, |leads| leads.lead()))
+    }
+}
+
+/// By how many milliseconds `one` is later.
+fn difference(one: Timestamp, other: Timestamp) -> i64 {
+    let millis = |time: Timestamp| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    millis(one).saturating_sub(millis(other))
 }
 
 /// This machine's clock.
@@ -66,22 +121,60 @@ pub(crate) fn now() -> Timestamp {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_order_is_dated_by_the_latest_clock_seen() {
-        let clock = Clock::default();
-        let ahead = now().plus_millis(500);
-        clock.hear(ahead);
-        clock.hear(now());
-        assert!(clock.now() >= ahead);
-        assert!(clock.now() < ahead.plus_millis(400));
+    fn says(clock: &Clock, envoy: u64, ahead_ms: i64) -> i64 {
+        clock.lead(&ClockReading { envoy, now: clock.now().moved(ahead_ms) })
+    }
+
+    fn is_about(lead: i64, expected: i64) -> bool {
+        (expected - 50..=expected).contains(&lead)
     }
 
     #[test]
-    fn a_clock_that_is_behind_or_far_ahead_is_not_followed() {
+    fn a_clock_that_is_ahead_is_known_from_its_first_message() {
         let clock = Clock::default();
-        clock.hear(Timestamp::from_millis(1));
-        assert!(clock.now() <= now());
-        clock.hear(now().plus_millis(86_400_000));
-        assert!(clock.now() <= now().plus_millis(MOST_AHEAD_MS));
+        for ahead in [500_i64, 5_000, 86_400_000] {
+            let lead = says(&clock, ahead.unsigned_abs(), ahead);
+            assert!(is_about(lead, ahead), "{ahead}: {lead}");
+        }
+        assert_eq!(says(&clock, 1, 0), 0, "each Envoy has its own");
+    }
+
+    #[test]
+    fn a_message_that_was_slow_makes_no_clock_late() {
+        let clock = Clock::default();
+        assert_eq!(says(&clock, 1, -300), 0);
+        for _ in 0..20 {
+            assert_eq!(says(&clock, 1, -8), 0, "under way");
+        }
+        for _ in 0..SURE {
+            says(&clock, 2, -5_000);
+        }
+        let lead = says(&clock, 2, -5_003);
+        assert!(is_about(lead, -5_000), "{lead}");
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_is_noticed() {
+        let clock = Clock::default();
+        says(&clock, 1, 5_000);
+        let lead = says(&clock, 1, 0);
+        assert!(is_about(lead, 0), "{lead}");
+    }
+
+    #[test]
+    fn the_time_is_the_stores() {
+        let clock = Clock::default();
+        clock.hear_store(now().plus_millis(7_000));
+        assert!(difference(clock.now(), now()) > 6_900);
+        assert!(is_about(says(&clock, 1, 0), 0), "an Envoy in step with the store");
+    }
+
+    #[test]
+    fn envoys_remembered_are_bounded() {
+        let clock = Clock::default();
+        for envoy in 0..20_000 {
+            says(&clock, envoy, 1_000);
+        }
+        assert!(clock.known().envoys.len() <= MOST);
     }
 }

@@ -43,6 +43,8 @@ struct Shared {
     marks: RwLock<Marks>,
     log: Mutex<Log>,
     more: Notify,
+    /// This process has put a purge into the shared log.
+    made: Notify,
     hearing: Mutex<Hearing>,
     /// The place in the log of the last purge that this process made.
     expected: Mutex<Option<String>>,
@@ -120,7 +122,16 @@ impl Purges {
         let hearing = Mutex::new(hearing);
         let (log, expected, clock) = (Mutex::default(), Mutex::default(), Clock::default());
         let sessions = Sessions::default();
-        Self(Arc::new(Shared { marks, log, more: Notify::new(), hearing, expected, clock, sessions }))
+        Self(Arc::new(Shared {
+            marks,
+            log,
+            more: Notify::new(),
+            made: Notify::new(),
+            hearing,
+            expected,
+            clock,
+            sessions,
+        }))
     }
 
     /// All that anybody has purged until `asked` is known here: the store was asked then, and has answered.
@@ -149,6 +160,12 @@ impl Purges {
     /// A purge of our own lies in the shared log at this place; should it not be there later, the log has lost it.
     pub fn expect(&self, cursor: String) {
         *self.0.expected.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
+        self.0.made.notify_one();
+    }
+
+    /// Waits until this process has put a purge into the shared log: for that it need not be told by the store.
+    pub async fn made(&self) {
+        self.0.made.notified().await;
     }
 
     /// Where the last purge of our own has to be.
@@ -342,7 +359,6 @@ impl<S: Store> Purged<S> {
 
 impl<S: Store> Store for Purged<S> {
     async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
-        self.purges.clock().hear(asked.now_ms);
         if !self.purges.vouches() {
             // What is there may have been purged. Without a lease, so that nobody waits for what cannot be vouched for.
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
@@ -363,7 +379,6 @@ impl<S: Store> Store for Purged<S> {
     }
 
     async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
-        self.purges.clock().hear(entry.meta.response_time_ms);
         if self.purges.verdict(&entry) == Verdict::Kept {
             return self.store.write(key, fence, entry).await;
         }

@@ -11,17 +11,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use larder_contract::entry;
+use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::purge::{Purge, Scope};
 use larder_contract::purge_order::{self, Order};
 use larder_contract::store_api::{
-    ENTRIES_PATH, EVENTS_PATH, Events, EventsSince, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate, LOOK_UP_PATH,
-    LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer,
+    AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, Events, EventsSince, FENCE_FIELD, Fence,
+    INVALIDATE_PATH, Invalidate, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH, RELEASE_PATH, Release,
+    UNCACHEABLE_FIELD, WriteAnswer,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::clock::now;
 use crate::listening::Peer;
 use crate::purging::Purged;
 use crate::store::{Fault, Store, is_timely};
@@ -39,6 +40,9 @@ pub struct Access {
     /// What an operator presents to purge; without it nobody may.
     pub purge: Option<Token>,
 }
+
+/// Bytes of a message that is no entry: the keys of an invalidation may be long.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// Bounds of what is accepted.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +90,7 @@ pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, access:
     let sidecar = Arc::new(sidecar);
     Router::new()
         .route(LOOK_UP_PATH, post(look_up::<S>))
-        .route(&format!("{ENTRIES_PATH}{{key}}"), put(write::<S>))
+        .route(&format!("{ENTRIES_PATH}{{key}}"), put(write::<S>).layer(DefaultBodyLimit::max(limits.max_entry_bytes)))
         .route(RELEASE_PATH, post(release::<S>))
         .route(INVALIDATE_PATH, post(invalidate::<S>))
         .route(EVENTS_PATH, get(events::<S>))
@@ -95,7 +99,7 @@ pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, access:
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready::<S>))
         .route("/metrics", get(metrics::<S>))
-        .layer(DefaultBodyLimit::max(limits.max_entry_bytes))
+        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
         .layer(axum::middleware::from_fn_with_state(sidecar.clone(), guard::guard::<S>))
         .with_state(sidecar)
 }
@@ -125,7 +129,18 @@ fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::Malformed(error.to_string()))
 }
 
-impl<S> Sidecar<S> {
+impl<S: Store> Sidecar<S> {
+    /// By how many milliseconds the caller's clock is ahead of the store's; negative where it is behind. A caller that says
+    /// nothing of its clock is believed to be in step.
+    fn lead(&self, headers: &HeaderMap) -> i64 {
+        let reading = headers.get(CLOCK_FIELD).and_then(|value| ClockReading::parse(value.as_bytes()));
+        reading.map_or(0, |reading| self.store.purges().clock().lead(&reading))
+    }
+
+    /// The store's time.
+    fn now(&self) -> Timestamp {
+        self.store.purges().clock().now()
+    }
     fn fault(&self, fault: Fault) -> Refusal {
         self.counters.faults.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(fault = %fault, "store");
@@ -159,8 +174,10 @@ impl<S> Sidecar<S> {
     }
 }
 
-async fn look_up<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<Response, Refusal> {
-    let asked: LookUp = sidecar.understood(&body)?;
+async fn look_up<S: Store>(State(sidecar): Shared<S>, asker: HeaderMap, body: Bytes) -> Result<Response, Refusal> {
+    let mut asked: LookUp = sidecar.understood(&body)?;
+    let lead = sidecar.lead(&asker);
+    asked.now_ms = asked.now_ms.moved(lead.saturating_neg());
     if let Some(mistake) = asked.lease.and_then(LeaseTerms::mistake) {
         return Err(Refusal::Malformed(mistake));
     }
@@ -177,6 +194,9 @@ async fn look_up<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<Res
     let mut headers = HeaderMap::new();
     if let Some(value) = parts.fence.and_then(|fence| HeaderValue::try_from(fence.0).ok()) {
         headers.insert(FENCE_FIELD, value);
+    }
+    if lead != 0 {
+        headers.insert(AHEAD_FIELD, HeaderValue::from(lead));
     }
     if parts.uncacheable {
         headers.insert(UNCACHEABLE_FIELD, HeaderValue::from_static("1"));
@@ -198,8 +218,9 @@ async fn write<S: Store>(
             Some(Fence::parse(value.as_bytes()).ok_or_else(|| Refusal::Malformed("a fence is hex digits".to_owned()))?)
         }
     };
-    let entry = entry::decode(&body).map_err(|fault| Refusal::Malformed(fault.to_string()))?;
-    let answer = if is_timely(entry.meta.request_time_ms, now()) {
+    let mut entry = entry::decode(&body).map_err(|fault| Refusal::Malformed(fault.to_string()))?;
+    entry.meta.move_times(sidecar.lead(&headers).saturating_neg());
+    let answer = if is_timely(entry.meta.request_time_ms, sidecar.now()) {
         sidecar.store.write(key, fence.as_ref(), entry).await
     } else if let Some(fence) = fence {
         let release = Release { key, fence, uncacheable_ms: 0 };
@@ -222,13 +243,17 @@ async fn release<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<Sta
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<StatusCode, Refusal> {
+async fn invalidate<S: Store>(
+    State(sidecar): Shared<S>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Refusal> {
     let invalidate: Invalidate = sidecar.understood(&body)?;
     if invalidate.digests.len() > Invalidate::MAX_KEYS {
         return Err(Refusal::Malformed(format!("at most {} keys at once", Invalidate::MAX_KEYS)));
     }
     sidecar.counters.invalidations.fetch_add(invalidate.digests.len() as u64, Ordering::Relaxed);
-    let at_ms = invalidate.now_ms.no_later_than(sidecar.store.purges().clock().now());
+    let at_ms = invalidate.now_ms.moved(sidecar.lead(&headers).saturating_neg()).no_later_than(sidecar.now());
     if invalidate.everything {
         let purge = Purge { scope: Scope::Everything, soft: false, at_ms };
         sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
@@ -245,7 +270,9 @@ async fn invalidate<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<
 async fn events<S: Store>(
     State(sidecar): Shared<S>,
     Query(asked): Query<EventsSince>,
+    headers: HeaderMap,
 ) -> Result<axum::Json<Events>, Refusal> {
+    let lead = sidecar.lead(&headers);
     if let Some(mistake) = asked.mistake() {
         return Err(Refusal::Malformed(mistake));
     }
@@ -256,7 +283,9 @@ async fn events<S: Store>(
     let events = if purges.vouches() { Some(purges.since(asked.after.as_deref(), wait).await) } else { None };
     // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
     match events.filter(|_| purges.vouches()) {
-        Some(events) => {
+        Some(mut events) => {
+            // For a clock that is behind they come from the future, and it takes them as of now.
+            events.events.iter_mut().for_each(|purge| purge.at_ms = purge.at_ms.moved(lead.max(0)));
             if let Some(poll) = poll {
                 poll.answered();
             }
@@ -282,7 +311,7 @@ async fn purge<S: Store>(
     }
     let order: Order = parsed(&body)?;
     let soft = order.soft;
-    let purges = order.purges(sidecar.store.purges().clock().now()).map_err(Refusal::Malformed)?;
+    let purges = order.purges(sidecar.now()).map_err(Refusal::Malformed)?;
     for purge in &purges {
         sidecar.store.purge(purge.clone()).await.map_err(|fault| sidecar.fault(fault))?;
     }

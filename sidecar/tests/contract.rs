@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_contract::entry;
-use larder_contract::entry::{Entry, EntryMeta, VERSION, digest};
+use larder_contract::entry::{Entry, EntryMeta, RouteSeen, VERSION, digest};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::purge::{Purge, Scope};
@@ -604,6 +604,33 @@ async fn rubbish_under_our_names_counts_as_nothing_stored() {
     lease(&store, NOW).await;
     assert_eq!(store.write(KEY, None, entry_of("a", &[], NOW)).await.unwrap(), WriteAnswer::Stored);
     assert_eq!(body_of(&ask(&store, NOW, &[], true).await).as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn an_entry_of_another_version_is_a_miss_and_never_a_fault() {
+    let server = RedisServer::start().await.unwrap();
+    let store = redis(&server).await;
+    let mut entry = entry_of("a", &[], NOW);
+    entry.meta.route = Some(RouteSeen { at_ms: at(NOW), changes: false });
+    let variant = format!("t:{{{KEY}}}:v:{}", entry.meta.variant_id());
+    // An older one does not say what was seen of the route; a newer one says something that is not known here.
+    for (change, found) in [
+        (vec!["HDEL", &variant, "route"], true),
+        (vec!["HSET", &variant, "of_a_later_version", "1"], false),
+        (vec!["HSET", &variant, "version", "99"], false),
+        (vec!["HSET", &variant, "route", "{\"at_ms\":1,\"changes\":true,\"more\":1}"], false),
+        (vec!["HSET", &variant, "route", "[]"], false),
+    ] {
+        // A later fetch replaces it, whatever it was.
+        entry.meta.request_time_ms = entry.meta.request_time_ms.plus_millis(1);
+        assert_eq!(store.write(KEY, None, entry.clone()).await.unwrap(), WriteAnswer::Stored, "{change:?}");
+        assert!(body_of(&ask(&store, NOW, &[], true).await).is_some());
+        server.cli(&change);
+        for lease in [false, true] {
+            let answer = ask(&store, NOW, &[], lease).await;
+            assert_eq!(body_of(&answer).is_some(), found, "{change:?}: {answer:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use larder_sidecar::{Purged, Purges, Store, Waiting};
 use larder_stack::{RedisServer, eventually};
 
 const KEY: KeyDigest = KeyDigest([7; 32]);
+const EMPTY_LOG: &str = "0-0";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Long ago.
@@ -133,6 +134,23 @@ async fn where_redis_loses_what_it_had_told_nothing_older_is_given_out() {
 }
 
 #[tokio::test]
+async fn a_purge_that_is_not_understood_is_distrusted_and_not_passed_over() {
+    let server = RedisServer::start().await.unwrap();
+    let here = sidecar(server.url()).await;
+    here.purge(of_tag("other", &here)).await.unwrap();
+    let cursor = || async { Some(here.purges().cursor()).filter(|cursor| *cursor != EMPTY_LOG) };
+    let cursor = eventually(PATIENCE, cursor).await.expect("it is in the log");
+    // As from a sidecar of a later version.
+    server.cli(&["XADD", "t:{purges}:log", "*", "purge", r#"{"scope": {"path": "/x"}, "soft": false, "at_ms": 5}"#]);
+    let reset = || async { here.purges().since(Some(&cursor), Duration::ZERO).await.reset.then_some(()) };
+    eventually(PATIENCE, reset).await.expect("level 1 is emptied");
+    here.write(KEY, None, entry("news", just_now(&here))).await.unwrap();
+    assert!(finds(&here).await);
+    server.cli(&["HSET", "t:{purges}:marks", "n/x", "5:0"]);
+    assert!(!finds(&sidecar(server.url()).await).await, "one that starts cannot know what the mark concerns");
+}
+
+#[tokio::test]
 async fn a_purge_that_a_full_redis_has_taken_holds() {
     let server = RedisServer::start().await.unwrap();
     let here = sidecar(server.url()).await;
@@ -157,6 +175,33 @@ async fn where_subscribing_is_not_allowed_purges_are_heard_all_the_same() {
     assert!(finds(&deaf).await);
     here.purge(of_tag("news", &here)).await.unwrap();
     eventually(PATIENCE, || async { (!finds(&deaf).await).then_some(()) }).await.expect("it hears");
+}
+
+#[tokio::test]
+async fn where_publishing_is_not_allowed_all_is_carried_out_and_heard_all_the_same() {
+    let server = RedisServer::start().await.unwrap();
+    server.cli(&["ACL", "SETUSER", "mute", "on", ">p", "~*", "&*", "+@all", "-publish"]);
+    server.cli(&["ACL", "SETUSER", "apart", "on", ">p", "~*", "resetchannels", "+@all"]);
+    let there = sidecar(server.url()).await;
+    for (n, user) in (1..).zip(["mute", "apart"]) {
+        let here = sidecar(server.url().replacen("redis://", &format!("redis://{user}:p@"), 1)).await;
+        let key = KeyDigest([n; 32]);
+        let finds = async |store: &Purged<Redis>| {
+            let asked = LookUp { key, presented: Selectors::new(), now_ms: THEN, lease: None };
+            matches!(store.look_up(&asked).await.unwrap().answer, LookUpAnswer::Entry(_))
+        };
+        here.write(key, None, entry("news", just_now(&here))).await.unwrap();
+        assert!(finds(&here).await && finds(&there).await, "{user}: stored");
+        let cursor = here.purges().cursor();
+        here.purge(of_tag("news", &here)).await.unwrap();
+        assert!(!finds(&here).await, "{user}: at once where it was purged");
+        let own = here.purges().since(Some(&cursor), Duration::from_millis(500)).await;
+        assert_eq!(own.events.len(), 1, "{user}: and heard there without being told by the store");
+        eventually(PATIENCE, || async { (!finds(&there).await).then_some(()) }).await.expect("it hears");
+        here.write(key, None, entry("other", just_now(&here))).await.unwrap();
+        here.invalidate(&[key], just_now(&here), false).await.unwrap();
+        assert!(!finds(&there).await, "{user}: invalidated");
+    }
 }
 
 #[tokio::test]

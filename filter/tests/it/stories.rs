@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use larder_cache_core::fields::Fields;
+use larder_contract::store_api::ClockReading;
 use larder_filter::answer::DEFERRED_FROM;
 use larder_filter::config::Config;
 use larder_filter::stream::Action;
@@ -1179,4 +1180,73 @@ fn a_write_that_the_store_refuses_gives_its_lease_back() {
     worker.vm.on_tick();
     worker.vm.on_tick();
     assert_eq!(told(&worker, "/v1/release").len(), 2);
+}
+
+#[test]
+fn an_invalidation_that_the_sidecar_does_not_understand_becomes_one_of_everything() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.request(1, "PUT", "/a");
+    worker.respond(1, "204", &[], b"");
+    worker.vm.on_done(1);
+    worker.vm.on_queue_ready();
+    let token = {
+        let mut told = worker.host.told.borrow_mut();
+        told.call_response = Fields::from_pairs([(":status", "413"), ("x-envoy-upstream-service-time", "1")]);
+        told.sent.iter().rev().find(|(_, _, head, _)| head.get(":path") == Some(b"/v1/invalidate")).unwrap().0
+    };
+    worker.vm.on_call_response(token, 2, 0);
+    envoy.borrow_mut().now += 150;
+    worker.vm.on_tick();
+    let sent = told(&worker, "/v1/invalidate");
+    assert!(
+        sent.len() == 2 && sent[1].contains(r#""everything":true"#) && sent[1].contains(r#""keys":[]"#),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn every_call_says_which_envoy_makes_it_and_what_time_it_is_there() {
+    let envoy = envoy();
+    let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
+    let now = envoy.borrow().now;
+    one.vm.on_tick();
+    one.fetch(1, "/");
+    two.request(1, "PUT", "/");
+    two.respond(1, "204", &[], b"");
+    two.vm.on_queue_ready();
+    let clocks = |worker: &Worker| -> Vec<Option<ClockReading>> {
+        let told = worker.host.told.borrow();
+        told.sent.iter().map(|(_, _, head, _)| ClockReading::parse(head.get("x-larder-clock")?)).collect()
+    };
+    let all: Vec<ClockReading> = clocks(&one).into_iter().chain(clocks(&two)).map(Option::unwrap).collect();
+    assert!(all.len() >= 4, "{all:?}");
+    assert!(all.iter().all(|reading| reading.envoy == all[0].envoy && reading.now.as_millis() == now), "{all:?}");
+}
+
+#[test]
+fn what_the_store_has_is_put_on_our_clock() {
+    for (ahead, age) in [("", "0"), ("-5000", "5"), ("3000", "0")] {
+        let mut worker = Worker::new(&envoy(), 1);
+        worker.fetch(1, "/");
+        let entry = {
+            let told = worker.host.told.borrow();
+            told.sent.iter().find(|(_, _, head, _)| head.get(":method") == Some(b"PUT")).unwrap().3.clone()
+        };
+        let mut other = Worker::new(&envoy(), 2);
+        other.request(1, "GET", "/");
+        let token = {
+            let mut told = other.host.told.borrow_mut();
+            told.call_response = Fields::from_pairs([
+                (":status", "200"),
+                ("x-envoy-upstream-service-time", "1"),
+                ("x-larder-ahead", ahead),
+            ]);
+            told.call_body = entry.clone();
+            told.sent.last().unwrap().0
+        };
+        other.vm.on_call_response(token, 3, entry.len());
+        other.let_answers_pass();
+        assert_eq!(other.host.told.borrow().replaced_head.get("age"), Some(age.as_bytes()), "{ahead}");
+    }
 }

@@ -1,6 +1,6 @@
 -- Say which Envoys follow at one sidecar, and find those that nobody has heard of. KEYS[1] envoys, KEYS[2] a name that is
 -- never used; ARGV: after how many ms an Envoy is lost, then of each Envoy its id and '1' (follows and writes), '0'
--- (follows) or '-' (has left). Returns how many lost ones wrote; each is found once.
+-- (follows) or '-' (has left). Returns how many lost ones wrote, each is found once, and what time it is.
 local envoys = KEYS[1]
 redis.call('DEL', KEYS[2])
 if redis.call('TYPE', envoys).ok ~= 'hash' then redis.call('DEL', envoys) end
@@ -22,4 +22,4 @@ for i = 1, #all, 2 do
   end
 end
 redis.call('PEXPIRE', envoys, 86400000)
-return lost
+return { lost, now }

@@ -36,5 +36,5 @@ redis.call('DEL', base .. ':u')
 local known = redis.pcall('GET', base .. ':x')
 known = type(known) == 'string' and tonumber(known) or 0
 redis.call('SET', base .. ':x', number(math.max(time, known)), 'PX', ARGV[2])
-redis.call('PUBLISH', ARGV[3], ARGV[4])
+redis.pcall('PUBLISH', ARGV[3], ARGV[4])
 return 1

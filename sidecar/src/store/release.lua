@@ -17,6 +17,6 @@ end
 
 if end_lease(KEYS[1], ARGV[1]) then
   if tonumber(ARGV[2]) > 0 then redis.call('SET', KEYS[1] .. ':u', '1', 'PX', ARGV[2]) end
-  redis.call('PUBLISH', ARGV[3], ARGV[4])
+  redis.pcall('PUBLISH', ARGV[3], ARGV[4])
 end
 return 1

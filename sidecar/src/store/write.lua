@@ -22,13 +22,13 @@ local base, fence, ttl = KEYS[1], ARGV[1], tonumber(ARGV[5])
 local full = redis.pcall('SETRANGE', base .. ':o', 0, '')
 if type(full) == 'table' and full.err then
   if fence ~= '' then end_lease(base, fence) end
-  redis.call('PUBLISH', ARGV[7], ARGV[8])
+  redis.pcall('PUBLISH', ARGV[7], ARGV[8])
   return redis.error_reply(full.err)
 end
 local holds = fence == '' or end_lease(base, fence)
 local invalidated = tonumber(redis.call('GET', base .. ':x') or '')
 if not holds or (invalidated and tonumber(ARGV[2]) <= invalidated) then
-  redis.call('PUBLISH', ARGV[7], ARGV[8])
+  redis.pcall('PUBLISH', ARGV[7], ARGV[8])
   return 0
 end
 
@@ -36,7 +36,7 @@ local index, variant = base .. ':i', base .. ':v:' .. ARGV[3]
 -- What is there was asked for later: a fetch without a lease may end after one that began after it.
 local known = redis.pcall('HGET', variant, 'request_time_ms')
 if type(known) == 'string' and (tonumber(known) or 0) > tonumber(ARGV[2]) then
-  redis.call('PUBLISH', ARGV[7], ARGV[8])
+  redis.pcall('PUBLISH', ARGV[7], ARGV[8])
   return 0
 end
 if redis.call('TYPE', index).ok ~= 'hash' then redis.call('DEL', index) end
@@ -83,5 +83,5 @@ while redis.call('HLEN', index) > tonumber(ARGV[6]) do
   redis.call('HDEL', counts, goes)
   redis.call('DEL', base .. ':v:' .. goes)
 end
-redis.call('PUBLISH', ARGV[7], ARGV[8])
+redis.pcall('PUBLISH', ARGV[7], ARGV[8])
 return 1

@@ -82,14 +82,17 @@ impl Follower {
         let (mut sink, mut messages) = channel.split();
         let mut asked = Instant::now();
         while self.link.number() == number {
-            let payload = match tokio::time::timeout_at(asked + UNASKED, messages.next()).await {
-                Ok(Some(message)) => message.get_payload::<String>().unwrap_or_default(),
-                Ok(None) => return Ok(()),
-                Err(_) => {
-                    let answer = timeout(SIGN_OF_LIFE, sink.ping::<Value>()).await;
-                    answer.map_err(|_| silent())?.map_err(|error| Fault(error.to_string()))?;
-                    NEWS.to_owned()
-                }
+            let payload = tokio::select! {
+                heard = tokio::time::timeout_at(asked + UNASKED, messages.next()) => match heard {
+                    Ok(Some(message)) => message.get_payload::<String>().unwrap_or_default(),
+                    Ok(None) => return Ok(()),
+                    Err(_) => {
+                        let answer = timeout(SIGN_OF_LIFE, sink.ping::<Value>()).await;
+                        answer.map_err(|_| silent())?.map_err(|error| Fault(error.to_string()))?;
+                        NEWS.to_owned()
+                    }
+                },
+                () = self.purges.made() => NEWS.to_owned(),
             };
             let mut is_news = self.hear(&payload);
             // Purges come in thousands: one reading of the log tells of all that have come by now.
@@ -118,7 +121,7 @@ impl Follower {
     async fn read_now_and_then(&self) -> Result<(), Fault> {
         for _ in 0..READINGS {
             self.catch_up().await?;
-            tokio::time::sleep(AGAIN).await;
+            let _ = timeout(AGAIN, self.purges.made()).await;
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ fn envoys_key(namespace: &str) -> String {
     format!("{namespace}:{{purges}}:envoys")
 }
 
-/// Tells which Envoys follow here. Where one that forwarded unsafe requests is lost, what it would have told is not known:
+/// Tells which Envoys follow here, and hears what time it is there. Where one that forwarded unsafe requests is lost, what it would have told is not known:
 /// what was stored before now is distrusted.
 pub(super) async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let script = Script::new(include_str!("../envoys.lua"));
@@ -47,7 +47,9 @@ pub(super) async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) 
             News::Left(envoy) => invocation.arg(envoy).arg("-"),
         };
     }
-    if read::<u64>(link.run(&invocation).await?)? > 0 {
+    let (lost, now): (u64, u64) = read(link.run(&invocation).await?)?;
+    purges.clock().hear_store(Timestamp::from_millis(now));
+    if lost > 0 {
         distrust(link, namespace, purges, "an Envoy that forwarded unsafe requests was lost").await?;
     }
     Ok(())
@@ -144,9 +146,15 @@ async fn merge_marks(link: &Link, namespace: &str, own: &[Purge], purges: &Purge
     }
     let reply = link.run(&invocation).await?;
     let (lost, marks): (bool, Vec<(String, String)>) = read_marks(reply)?;
-    let read = marks.iter().filter_map(|(name, times)| purges_of(name, times)).flatten();
-    for purge in read.filter(|purge| purge.at_ms > Timestamp::default()) {
-        purges.mark(&purge);
+    for (name, times) in marks.iter().filter(|(name, _)| name != SINCE) {
+        let Some(read) = purges_of(name, times) else {
+            tracing::warn!("a mark of a purge in Redis is not understood; what was stored before now is not used");
+            purges.mark(&everything(purges));
+            continue;
+        };
+        for purge in read.into_iter().filter(|purge| purge.at_ms > Timestamp::default()) {
+            purges.mark(&purge);
+        }
     }
     Ok(lost)
 }
@@ -180,8 +188,13 @@ pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> R
         let fresh: Vec<&Record> = records.iter().filter(|(id, _)| *id != last).collect();
         let all = fresh.len() < LOG_LENGTH - 1;
         for (id, fields) in fresh {
-            if let Some(purge) = fields.iter().find_map(|(_, json)| serde_json::from_str::<Purge>(json).ok()) {
-                purges.push(id.clone(), purge);
+            match fields.iter().find_map(|(_, json)| serde_json::from_str::<Purge>(json).ok()) {
+                Some(purge) => purges.push(id.clone(), purge),
+                None => {
+                    tracing::warn!("a purge in Redis is not understood; those who follow here start anew");
+                    load_marks(link, namespace, purges).await?;
+                    purges.begin_at(id.clone());
+                }
             }
         }
         if all {
