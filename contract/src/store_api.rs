@@ -50,6 +50,9 @@ pub const CLOCK_FIELD: &str = "x-larder-clock";
 /// In a look-up's answer: by how many milliseconds the asker's clock is ahead of the store's, a negative number where it is
 /// behind. The entry that comes along has the store's times. Absent where they agree.
 pub const AHEAD_FIELD: &str = "x-larder-ahead";
+/// In a poll's answer: for how many milliseconds before the poll came the sidecar had heard of no purge that others may have
+/// made. Absent where it had heard of all.
+pub const UNHEARD_FIELD: &str = "x-larder-unheard-ms";
 
 /// Which Envoy makes a call, and what time it is there: `00000000000000a1:1700000000000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::fields::Fields;
 use larder_contract::http_time::Timestamp;
-use larder_contract::store_api::{Events, EventsSince};
+use larder_contract::store_api::{Events, EventsSince, UNHEARD_FIELD};
 
 use crate::config::Config;
 use crate::host::{Host, Map, Swap};
@@ -26,8 +26,9 @@ const RENEW_MS: u64 = 1_000;
 /// After a failure, how long until the next attempt.
 const AGAIN_MS: u64 = 500;
 
-/// An Envoy that has forwarded no unsafe request for so long has nothing left to tell.
-const WRITER_MS: u64 = 60_000;
+/// An Envoy that has forwarded no unsafe request for so long is none to which they are sent: should it be lost, nobody
+/// expects it to have had something to tell.
+const WRITER_MS: u64 = 3_600_000;
 
 const PLACE: &str = "larder/follower";
 const ENVOY: &str = "larder/envoy";
@@ -184,7 +185,7 @@ impl<H: Host> Vm<H> {
         let Some(poll) = self.following.poll.take_if(|poll| poll.token == token) else {
             return; // another VM follows by now
         };
-        let Some(events) = self.read_events(num_headers, body_length) else {
+        let Some((events, unheard_ms)) = self.read_events(num_headers, body_length) else {
             if let Some((status, false)) = self.call_status() {
                 self.is_refused(status, now);
             }
@@ -206,14 +207,16 @@ impl<H: Host> Vm<H> {
         }
         self.following.cursor = Some(events.cursor);
         // The workers find their inboxes filled before they read that everything has been heard.
-        self.following.heard = self.following.heard.max(poll.sent);
+        let heard = Timestamp::from_millis(poll.sent.as_millis().saturating_sub(unheard_ms));
+        self.following.heard = self.following.heard.max(heard);
         let place = self.read_place();
         if self.hold_place(place, now) {
             self.poll(now);
         }
     }
 
-    fn read_events(&mut self, num_headers: usize, body_length: usize) -> Option<Events> {
+    /// The events, and for how many milliseconds before the poll the sidecar may have missed some.
+    fn read_events(&mut self, num_headers: usize, body_length: usize) -> Option<(Events, u64)> {
         let fields = if num_headers == 0 { Fields::default() } else { self.host.headers(Map::CallResponse).ok()? };
         // Without this field Envoy made the answer up.
         let real = fields.get(":status") == Some(b"200") && fields.contains("x-envoy-upstream-service-time");
@@ -231,7 +234,11 @@ impl<H: Host> Vm<H> {
             }
         };
         let safe = events.cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        safe.then_some(events)
+        let unheard = match fields.get(UNHEARD_FIELD) {
+            None => 0,
+            Some(text) => std::str::from_utf8(text).ok()?.parse().ok()?,
+        };
+        safe.then_some((events, unheard))
     }
 }
 

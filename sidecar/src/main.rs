@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use larder_sidecar::listening::{self, Peer, Place};
 use larder_sidecar::store::memory::Memory;
-use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
+use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow, watch_envoys};
 use larder_sidecar::{Access, Limits, Purged, Purges, Store, Token, Tokens, Waiting, app};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -119,7 +119,12 @@ async fn run(options: Options) -> Result<(), String> {
             waiting.set_followed(false);
             let purges = Purges::shared();
             tokio::spawn(follow(store.link(), options.namespace.clone(), waiting.clone(), purges.clone()));
-            serve(Purged::new(store, purges), &options, waiting).await
+            let link = store.link();
+            let ended = serve(Purged::new(store, purges.clone()), &options, waiting).await;
+            // An Envoy that stopped together with us has left in peace, and is not to be missed.
+            let told = watch_envoys(&link, &options.namespace, &purges);
+            let _ = tokio::time::timeout(Duration::from_millis(options.redis_timeout_ms), told).await;
+            ended
         }
     }
 }

@@ -43,8 +43,8 @@ struct Shared {
     marks: RwLock<Marks>,
     log: Mutex<Log>,
     more: Notify,
-    /// This process has put a purge into the shared log.
-    made: Notify,
+    /// The shared log is to be read.
+    ask: Notify,
     hearing: Mutex<Hearing>,
     /// The place in the log of the last purge that this process made.
     expected: Mutex<Option<String>>,
@@ -126,7 +126,7 @@ impl Purges {
             marks,
             log,
             more: Notify::new(),
-            made: Notify::new(),
+            ask: Notify::new(),
             hearing,
             expected,
             clock,
@@ -149,6 +149,20 @@ impl Purges {
         self.vouches_at(Instant::now())
     }
 
+    /// For how long before `then` purges were not heard of, as far as is known now.
+    pub fn unheard_at(&self, then: Instant) -> Duration {
+        match *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
+            Hearing::Alone => Duration::ZERO,
+            Hearing::NotYet => Duration::MAX,
+            Hearing::UpTo(known) => then.saturating_duration_since(known),
+        }
+    }
+
+    /// Has the log read soon, without being told to.
+    pub fn ask_now(&self) {
+        self.0.ask.notify_one();
+    }
+
     fn vouches_at(&self, now: Instant) -> bool {
         match *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
             Hearing::Alone => true,
@@ -160,12 +174,13 @@ impl Purges {
     /// A purge of our own lies in the shared log at this place; should it not be there later, the log has lost it.
     pub fn expect(&self, cursor: String) {
         *self.0.expected.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
-        self.0.made.notify_one();
+        self.ask_now();
     }
 
-    /// Waits until this process has put a purge into the shared log: for that it need not be told by the store.
-    pub async fn made(&self) {
-        self.0.made.notified().await;
+    /// Waits until the log is to be read though the store tells of nothing: because this process has put a purge into it, or
+    /// because somebody asks.
+    pub async fn asked(&self) {
+        self.0.ask.notified().await;
     }
 
     /// Where the last purge of our own has to be.

@@ -18,7 +18,7 @@ use larder_contract::purge_order::{self, Order};
 use larder_contract::store_api::{
     AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, Events, EventsSince, FENCE_FIELD, Fence,
     INVALIDATE_PATH, Invalidate, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH, RELEASE_PATH, Release,
-    UNCACHEABLE_FIELD, WriteAnswer,
+    UNCACHEABLE_FIELD, UNHEARD_FIELD, WriteAnswer,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -271,8 +271,9 @@ async fn events<S: Store>(
     State(sidecar): Shared<S>,
     Query(asked): Query<EventsSince>,
     headers: HeaderMap,
-) -> Result<axum::Json<Events>, Refusal> {
+) -> Result<Response, Refusal> {
     let lead = sidecar.lead(&headers);
+    let came = tokio::time::Instant::now();
     if let Some(mistake) = asked.mistake() {
         return Err(Refusal::Malformed(mistake));
     }
@@ -280,6 +281,10 @@ async fn events<S: Store>(
     let purges = sidecar.store.purges();
     let poll = (!asked.envoy.is_empty()).then(|| purges.sessions().poll(&asked.envoy, asked.writes, wait));
     purges.heard_by(&asked.envoy, asked.after.as_deref().unwrap_or_default());
+    // An answer says what had been purged when it was asked for: so by its end that has to be known.
+    if purges.unheard_at(came) > wait / 2 {
+        purges.ask_now();
+    }
     let events = if purges.vouches() { Some(purges.since(asked.after.as_deref(), wait).await) } else { None };
     // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
     match events.filter(|_| purges.vouches()) {
@@ -289,7 +294,12 @@ async fn events<S: Store>(
             if let Some(poll) = poll {
                 poll.answered();
             }
-            Ok(axum::Json(events))
+            let unheard = u64::try_from(purges.unheard_at(came).as_millis()).unwrap_or(u64::MAX);
+            let mut response = axum::Json(events).into_response();
+            if unheard > 0 {
+                response.headers_mut().insert(UNHEARD_FIELD, HeaderValue::from(unheard));
+            }
+            Ok(response)
         }
         None => Err(Refusal::Store(Fault("the store's purges cannot be heard at the moment".to_owned()))),
     }

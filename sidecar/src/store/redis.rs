@@ -41,6 +41,7 @@ mod tls;
 pub use follow::follow;
 pub use link::Link;
 pub use place::Place;
+pub use purges::watch_envoys;
 use seal::SEAL_FIELD;
 pub use seal::Seal;
 pub use tls::Tls;

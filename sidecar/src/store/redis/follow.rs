@@ -92,7 +92,7 @@ impl Follower {
                         NEWS.to_owned()
                     }
                 },
-                () = self.purges.made() => NEWS.to_owned(),
+                () = self.purges.asked() => NEWS.to_owned(),
             };
             let mut is_news = self.hear(&payload);
             // Purges come in thousands: one reading of the log tells of all that have come by now.
@@ -121,7 +121,7 @@ impl Follower {
     async fn read_now_and_then(&self) -> Result<(), Fault> {
         for _ in 0..READINGS {
             self.catch_up().await?;
-            let _ = timeout(AGAIN, self.purges.made()).await;
+            let _ = timeout(AGAIN, self.purges.asked()).await;
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ fn envoys_key(namespace: &str) -> String {
 
 /// Tells which Envoys follow here, and hears what time it is there. Where one that forwarded unsafe requests is lost, what it would have told is not known:
 /// what was stored before now is distrusted.
-pub(super) async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
+pub async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let script = Script::new(include_str!("../envoys.lua"));
     let mut invocation = script.prepare_invoke();
     invocation.key(envoys_key(namespace)).key(unused_key(namespace)).arg(LAPSE.as_millis() as u64);
