@@ -59,8 +59,8 @@ enum Hearing {
     Alone,
     /// The store is shared, and its marks have not been read yet.
     NotYet,
-    /// The store is shared, and everything up to then is known.
-    UpTo(Instant),
+    /// The store is shared, and everything up to then is known: from a connection, or of all that there may be.
+    UpTo(Instant, Option<u64>),
 }
 
 /// The last purges, each with the cursor behind it.
@@ -136,11 +136,20 @@ impl Purges {
 
     /// All that anybody has purged until `asked` is known here: the store was asked then, and has answered.
     pub fn heard_everything(&self, asked: Instant) {
+        self.heard(asked, None);
+    }
+
+    /// The same, as far as the store behind one connection goes.
+    pub fn heard_by(&self, asked: Instant, connection: u64) {
+        self.heard(asked, Some(connection));
+    }
+
+    fn heard(&self, asked: Instant, connection: Option<u64>) {
         let mut hearing = self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner);
         *hearing = match *hearing {
             Hearing::Alone => Hearing::Alone,
-            Hearing::NotYet => Hearing::UpTo(asked),
-            Hearing::UpTo(known) => Hearing::UpTo(known.max(asked)),
+            Hearing::NotYet => Hearing::UpTo(asked, connection),
+            Hearing::UpTo(known, _) => Hearing::UpTo(known.max(asked), connection),
         };
     }
 
@@ -154,7 +163,7 @@ impl Purges {
         match *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
             Hearing::Alone => Duration::ZERO,
             Hearing::NotYet => Duration::MAX,
-            Hearing::UpTo(known) => then.saturating_duration_since(known),
+            Hearing::UpTo(known, _) => then.saturating_duration_since(known),
         }
     }
 
@@ -167,8 +176,15 @@ impl Purges {
         match *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
             Hearing::Alone => true,
             Hearing::NotYet => false,
-            Hearing::UpTo(known) => now.saturating_duration_since(known) < TRUST,
+            Hearing::UpTo(known, _) => now.saturating_duration_since(known) < TRUST,
         }
+    }
+
+    /// Whether that is so for what the store has said by a connection. Behind a new one there may be a store that has lost
+    /// purges: it is to be asked for them first.
+    fn vouches_for(&self, connection: u64) -> bool {
+        let hearing = *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.vouches() && !matches!(hearing, Hearing::UpTo(_, Some(known)) if known != connection)
     }
 
     /// A purge of our own lies in the shared log at this place; should it not be there later, the log has lost it.
@@ -379,6 +395,12 @@ impl<S: Store> Store for Purged<S> {
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
         }
         let mut found = self.store.look_up(asked).await?;
+        if !self.purges.vouches_for(self.store.connection()) {
+            if let LookUpAnswer::Lease { fence, .. } = found.answer {
+                self.store.release(&Release { key: asked.key, fence, uncacheable_ms: 0 }).await?;
+            }
+            return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
+        }
         // A hard purge may uncover nothing more, a soft one is applied once: two rounds at most.
         for _ in 0..2 {
             let purged = if self.purges.is_empty() { None } else { self.purged(&found.answer) };

@@ -59,6 +59,11 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a purge for sidecars that start later and tells those that run. Whoever is told, this process too, adds it
     /// to its log.
     fn announce(&self, purge: &Purge, purges: &Purges) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// By which connection the store was asked last, counted up whenever another is made. Behind another connection there may
+    /// be another store, or the same with less in it.
+    fn connection(&self) -> u64 {
+        0
+    }
     /// Whether the store answers.
     fn ping(&self) -> impl Future<Output = Result<(), Fault>> + Send;
     /// For people.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use larder_contract::entry::{Entry, EntryMeta, VERSION, digest};
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::KeyDigest;
+use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::purge::{Purge, Scope};
 use larder_contract::selectors::Selectors;
 use larder_contract::store_api::{LookUp, LookUpAnswer};
@@ -131,6 +131,37 @@ async fn where_redis_loses_what_it_had_told_nothing_older_is_given_out() {
     eventually(PATIENCE, || async { (!finds(&there).await).then_some(()) }).await.expect("it is distrusted");
     let late = sidecar(server.url()).await;
     assert!(!finds(&late).await, "one that starts later knows of it too");
+}
+
+#[tokio::test]
+async fn not_even_the_first_look_up_on_a_new_connection_finds_what_a_snapshot_brought_back() {
+    let mut server = RedisServer::start().await.unwrap();
+    let here = std::sync::Arc::new(sidecar(server.url()).await);
+    let key = PrimaryKey::new(b"n", b"http", b"a", b"/");
+    let of_key =
+        |at: &Purged<Redis>| Purge { scope: Scope::Key(key.clone()), soft: false, at_ms: at.purges().clock().now() };
+    here.purge(of_tag("other", &here)).await.unwrap();
+    let asked = LookUp { key: key.digest(), presented: Selectors::new(), now_ms: THEN, lease: None };
+    for round in 0..3 {
+        here.write(key.digest(), None, entry("news", just_now(&here))).await.unwrap();
+        assert!(matches!(here.look_up(&asked).await.unwrap().answer, LookUpAnswer::Entry(_)));
+        assert!(server.cli(&["SAVE"]).contains("OK"));
+        here.purge(of_key(&here)).await.unwrap();
+        let asking = tokio::spawn({
+            let (here, asked, until) = (here.clone(), asked.clone(), tokio::time::Instant::now() + PATIENCE / 5);
+            async move {
+                let mut found = 0;
+                while tokio::time::Instant::now() < until {
+                    let answer = here.look_up(&asked).await;
+                    found += usize::from(answer.is_ok_and(|found| matches!(found.answer, LookUpAnswer::Entry(_))));
+                }
+                found
+            }
+        });
+        server.restart().await.unwrap();
+        assert_eq!(asking.await.unwrap(), 0, "round {round}");
+        eventually(PATIENCE, || async { here.purges().vouches().then_some(()) }).await.expect("it hears again");
+    }
 }
 
 #[tokio::test]

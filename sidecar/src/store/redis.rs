@@ -223,6 +223,10 @@ impl Store for Redis {
         Ok(())
     }
 
+    fn connection(&self) -> u64 {
+        self.link.number()
+    }
+
     async fn ping(&self) -> Result<(), Fault> {
         // In a cluster this asks a node for a key of ours, not any node whether it lives.
         let key = purges::log_key(&self.namespace);

@@ -60,7 +60,7 @@ impl Follower {
 
     /// Reads all that was purged. From then on this process vouches for what it gives out.
     async fn catch_up(&self) -> Result<(), Fault> {
-        let asked = Instant::now();
+        let (asked, number) = (Instant::now(), self.link.number());
         if self.purges.vouches() {
             keep_marks(&self.link, &self.namespace, &self.purges).await?;
         } else {
@@ -69,14 +69,16 @@ impl Follower {
         }
         watch_envoys(&self.link, &self.namespace, &self.purges).await?;
         catch_up(&self.link, &self.namespace, &self.purges).await?;
-        self.purges.heard_everything(asked);
+        if self.link.number() == number {
+            self.purges.heard_by(asked, number);
+        }
         Ok(())
     }
 
     /// Listens until the channel breaks or commands go to another server.
     async fn listen(&self, channel: PubSub) -> Result<(), Fault> {
-        self.catch_up().await?;
         let number = self.link.number();
+        self.catch_up().await?;
         self.waiting.set_followed(true);
         self.waiting.wake_all();
         let (mut sink, mut messages) = channel.split();
@@ -93,6 +95,7 @@ impl Follower {
                     }
                 },
                 () = self.purges.asked() => NEWS.to_owned(),
+                () = self.link.replaced(number) => return Ok(()),
             };
             let mut is_news = self.hear(&payload);
             // Purges come in thousands: one reading of the log tells of all that have come by now.

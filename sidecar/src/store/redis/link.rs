@@ -119,6 +119,11 @@ impl Link {
         self.0.state.borrow().number
     }
 
+    /// Waits until commands go to another connection than the one with this number.
+    pub(super) async fn replaced(&self, number: u64) {
+        let _ = self.0.state.subscribe().wait_for(|state| state.number != number).await;
+    }
+
     async fn ask<T>(&self, send: impl AsyncFnOnce(Connection) -> RedisResult<T>) -> Result<T, Fault> {
         let (connection, number) = self.0.connection().await?;
         let kind = matches!(connection, Connection::Cluster(_));
