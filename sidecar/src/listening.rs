@@ -69,6 +69,9 @@ pub enum Place {
 pub async fn bind(listen: &str, has_token: bool) -> Result<Place, String> {
     let cannot = |error: io::Error| format!("cannot listen on {listen}: {error}; choose another with --listen");
     if let Some(path) = listen.strip_prefix("unix:") {
+        if path.is_empty() {
+            return Err("cannot listen on unix: without a path; it is unix:/path/to/socket".to_owned());
+        }
         // A socket that a dead process left behind is in the way; one that answers is not ours to take.
         if UnixStream::connect(path).await.is_err() {
             let _ = std::fs::remove_file(path);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use larder_sidecar::listening::{self, Peer, Place};
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow, watch_envoys};
@@ -83,12 +83,22 @@ async fn main() -> ExitCode {
         eprintln!("larder-sidecar: {}", mistakes.join("\nlarder-sidecar: "));
         return ExitCode::from(2);
     }
-    let options = Options::parse();
+    let mut options = Options::parse();
+    if options.namespace.is_empty() {
+        options.namespace = "larder".to_owned();
+    }
     let log = tracing_subscriber::fmt().with_env_filter(&options.log).with_writer(std::io::stderr);
     if options.log_format == "json" {
         log.json().init();
     } else {
         log.init();
+    }
+    let command = Options::command();
+    let settings = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
+    // One of the program `larder`.
+    let known: Vec<&str> = settings.chain(["LARDER_SIDECAR"]).collect();
+    for name in environment::unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()), &known) {
+        tracing::warn!("{name} is set in the environment and is no setting of the sidecar; is it misspelt?");
     }
     match run(options).await {
         Ok(()) => ExitCode::SUCCESS,

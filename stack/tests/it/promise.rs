@@ -131,13 +131,13 @@ impl Pair {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
-    /// The Envoy does not serve the old word any more within some time, and for as long as it is watched then.
+    /// The Envoy does not serve the old word any more within some time, and for as long as it is watched after that.
     async fn stops(&self, envoy: usize, path: &str, old: &str, within: Duration) {
         let is_old = |answer: &Answer| answer.header("x-word") == old;
         let stopped = || async { (!self.some(envoy, path).await.iter().any(is_old)).then_some(()) };
         assert!(eventually(within, stopped).await.is_some(), "Envoy {envoy} still serves {path} {old}");
         let again = || async { self.some(envoy, path).await.into_iter().find(is_old) };
-        let again = eventually(Duration::from_millis(300), again).await;
+        let again = eventually(within.min(Duration::from_millis(150)), again).await;
         assert!(again.is_none(), "Envoy {envoy} serves {path} {old} again: {again:?}");
     }
 
