@@ -130,7 +130,7 @@ impl<'a> Url<'a> {
 pub fn answer(purges: &[Purge]) -> Value {
     let one = |purge: &Purge| {
         let what = match &purge.scope {
-            Scope::Key(_) => "every variant of the URL, by http and by https,".to_owned(),
+            Scope::Key(_) => "every variant of the URL, by http and by https".to_owned(),
             Scope::Tag(tag) => format!("every response with the tag {tag}"),
             Scope::Prefix(prefix) => format!("every response whose URL begins with {prefix}"),
             Scope::Everything => "every response".to_owned(),
