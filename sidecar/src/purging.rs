@@ -205,7 +205,7 @@ impl Purges {
     }
 
     /// An Envoy polls on from this cursor: it has told its workers of everything before.
-    pub fn heard_by(&self, envoy: &str, cursor: &str) {
+    pub fn polled_from(&self, envoy: &str, cursor: &str) {
         if let Some(count) = self.log().count(cursor) {
             self.sessions().has_heard(envoy, count);
         }
@@ -494,15 +494,15 @@ mod tests {
         assert!(waited().await < wait, "nobody follows");
         for envoy in ["a", "b"] {
             let _poll = std::mem::ManuallyDrop::new(purges.sessions().poll(envoy, false, wait));
-            purges.heard_by(envoy, "1");
+            purges.polled_from(envoy, "1");
         }
         assert!(waited().await < wait);
         purges.push("2".to_owned(), purge(2));
-        purges.heard_by("a", "2");
+        purges.polled_from("a", "2");
         assert!(waited().await >= wait, "one is frozen");
         let later = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            purges.heard_by("b", "2");
+            purges.polled_from("b", "2");
         };
         let (took, ()) = tokio::join!(waited(), later);
         assert!(took < wait, "{took:?}");

@@ -139,7 +139,7 @@ async fn not_even_the_first_look_up_on_a_new_connection_finds_what_a_snapshot_br
     let here = std::sync::Arc::new(sidecar(server.url()).await);
     let key = PrimaryKey::new(b"n", b"http", b"a", b"/");
     let of_key =
-        |at: &Purged<Redis>| Purge { scope: Scope::Key(key.clone()), soft: false, at_ms: at.purges().clock().now() };
+        |at: &Purged<Redis>| Purge { scope: Scope::Key(key.digest()), soft: false, at_ms: at.purges().clock().now() };
     here.purge(of_tag("other", &here)).await.unwrap();
     let asked = LookUp { key: key.digest(), presented: Selectors::new(), now_ms: THEN, lease: None };
     for round in 0..3 {
