@@ -36,6 +36,8 @@ const MEMORY_SHARE: u64 = 16;
 /// Bytes for marks of purges: the least, even where level 1 is off or small, for what is on its way is judged by them; and
 /// the most: some thirty thousand tags.
 const BYTES_OF_MARKS: (u64, u64) = (64 << 10, 4 << 20);
+/// The store's answers may be older than a purge that it has not heard of yet, for no longer than this.
+const STORE_DELAY_MS: u64 = 60_000;
 /// Invalidations remembered: the least and the most likewise.
 const INVALIDATIONS: (u64, u64) = (512, 16_384);
 
@@ -50,6 +52,27 @@ pub struct Level1 {
     invalidations: Remembered,
     /// Purges that something requested before them may still be held or come behind.
     purges: Marks,
+    cleared: Cleared,
+}
+
+/// The last time everything was dropped because purges may have been missed, or could not be told one by one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cleared {
+    /// What was requested until then is distrusted.
+    until: Timestamp,
+    /// When this was last heard of. The store's answers are distrusted for [`STORE_DELAY_MS`] longer: by then the store has
+    /// heard whatever this VM has missed, and what it gives out may be held again.
+    heard: Timestamp,
+}
+
+impl Cleared {
+    fn takes(self, requested: Timestamp) -> bool {
+        requested <= self.until
+    }
+
+    fn takes_from_store(self, requested: Timestamp, now: Timestamp) -> bool {
+        self.takes(requested) && now.millis_since(self.heard) < STORE_DELAY_MS
+    }
 }
 
 /// How many invalidations, and bytes of marks, are remembered within a bound, and what that leaves for responses.
@@ -71,7 +94,7 @@ impl Level1 {
         let (invalidations, marks, room) = shares(bytes);
         let cache = Cache::with(items, room, Weight, hasher, places.clone());
         let (invalidations, purges) = (Remembered::new(invalidations), Marks::new(marks));
-        Self { cache, places, bound: bytes, invalidations, purges }
+        Self { cache, places, bound: bytes, invalidations, purges, cleared: Cleared::default() }
     }
 
     /// Another bound; 0 holds nothing.
@@ -191,13 +214,14 @@ impl Level1 {
             Verdict::Kept => None,
             Verdict::Gone(time) | Verdict::StaleSince(time) => Some(time),
         };
-        invalidated.max(purged)
+        let cleared = Some(self.cleared.until).filter(|_| self.cleared.takes(stored.request_time));
+        invalidated.max(purged).max(cleared)
     }
 
     /// Keeps what was fetched, in place of the same variant. Refused when it was made untrue after it was requested, or when
     /// that may be and is forgotten.
     pub fn put_fetched(&mut self, key: &PrimaryKey, stored: Arc<StoredResponse>, now: Timestamp) -> bool {
-        !self.is_too_late(&stored) && self.put(key, stored, now)
+        !self.is_too_late(&stored) && !self.cleared.takes(stored.request_time) && self.put(key, stored, now)
     }
 
     /// Keeps what the store has, which has its own memory of what was made untrue.
@@ -210,7 +234,7 @@ impl Level1 {
         let came = stored.request_time.no_later_than(now);
         let requested = if came < stored.request_time { now } else { came };
         let times = self.untrue(|| digest);
-        if times.hard.is_some_and(|time| requested <= time) {
+        if times.hard.is_some_and(|time| requested <= time) || self.cleared.takes_from_store(requested, now) {
             return false;
         }
         let verdict = self.purges.verdict(&stored.url, &stored.tags, requested);
@@ -287,11 +311,11 @@ impl Level1 {
         self.purge(&Purge { scope: Scope::Key(*digest), soft: false, at_ms: time }, now);
     }
 
-    /// Drops everything held, and what was requested until `time` and is yet to come.
+    /// Drops everything held, and what was requested until `time` and is yet to come: from an origin or another worker for
+    /// ever, from the store for a minute.
     pub fn clear(&mut self, time: Timestamp, now: Timestamp) {
         self.empty();
-        let at_ms = time.no_later_than(now);
-        self.purges.add(&Purge { scope: Scope::Everything, soft: false, at_ms });
+        self.cleared = Cleared { until: self.cleared.until.max(time.no_later_than(now)), heard: now };
     }
 
     fn empty(&mut self) {
@@ -301,6 +325,9 @@ impl Level1 {
 
     /// What the purges heard of leave of a response that comes from elsewhere.
     pub fn unpurged(&self, stored: Arc<StoredResponse>) -> Option<Arc<StoredResponse>> {
+        if self.cleared.takes(stored.request_time) {
+            return None;
+        }
         let verdict = self.purges.verdict(&stored.url, &stored.tags, stored.request_time);
         stored.left_by(verdict)
     }

@@ -29,6 +29,8 @@ type Result<T> = std::result::Result<T, StackError>;
 pub(crate) const ADMIN_FILE: &str = "admin.address";
 const ACCESS_LOG: &str = "access.log";
 const START: Duration = Duration::from_secs(30);
+/// How long a start waits for Envoy to follow the store.
+const FOLLOW: Duration = Duration::from_secs(3);
 const STOP: Duration = Duration::from_secs(3);
 
 /// All processes and where they are. Dropping it ends them.
@@ -100,7 +102,19 @@ impl Stack {
             _temporary: temporary,
         };
         stack.wait_until_served().await?;
+        stack.wait_until_it_follows().await;
         Ok(stack)
+    }
+
+    /// Polls until the Envoy follows what is purged: with the first answer to that it empties level 1, so what it kept before
+    /// is asked for again. Not for long: without a store, or with one that cannot be reached, it serves all the same.
+    async fn wait_until_it_follows(&self) {
+        let config = serde_json::from_str::<serde_json::Value>(&self.settings.filter_config).unwrap_or_default();
+        let has_store = self.sidecar_address().or(self.settings.sidecar.as_deref()).is_some();
+        if has_store && config["store"]["enabled"] != false {
+            let follows = || async { self.envoy_log().contains(readiness::FOLLOWS).then_some(()) };
+            let _ = crate::eventually(FOLLOW, follows).await;
+        }
     }
 
     /// Polls until a request through the listener is answered, by the cache or by what stands behind it.

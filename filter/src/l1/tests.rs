@@ -208,3 +208,21 @@ fn a_use_among_several_variants_counts_and_survives_a_renewal() {
     }
     assert!(l1.look_up(&key("/")).variants().contains(&renewed));
 }
+
+#[test]
+fn what_the_store_still_has_is_held_again_a_minute_after_everything_was_dropped() {
+    let mut l1 = Level1::new(1 << 20, 7);
+    let (old, later) = (stored(5, 10), |millis: u64| NOW.plus_millis(millis));
+    l1.put(&key("/a"), old.clone(), NOW);
+    l1.clear(NOW, NOW);
+    assert!(l1.look_up(&key("/a")).variants().is_empty());
+    assert!(!l1.put(&key("/a"), old.clone(), later(59_999)), "the store may not have heard yet");
+    assert!(l1.unpurged(old.clone()).is_none() && l1.untrue_since(|| key("/a").digest(), &old) == Some(NOW));
+    assert!(l1.put(&key("/a"), old.clone(), later(60_000)));
+    assert_eq!(l1.look_up(&key("/a")).variants().len(), 1);
+    assert!(!l1.put_fetched(&key("/b"), old.clone(), later(60_000)), "nobody vouches for what was fetched before");
+    // What the store has not accepted is told again and again.
+    l1.clear(NOW, later(70_000));
+    assert!(!l1.put(&key("/a"), old.clone(), later(129_999)));
+    assert!(l1.put(&key("/a"), old, later(130_000)));
+}
