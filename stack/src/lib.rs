@@ -1,8 +1,9 @@
 //! Starts the whole system as child processes, on free or given ports.
 //!
-//! Three users: `make run`, the end-to-end tests, and the benchmarks. What it leaves out: building; it says which command
+//! Four users: `make run`, the end-to-end tests, the benchmarks, and `make chaos`. What it leaves out: building; it says which command
 //! builds what is missing.
 
+pub mod chaos;
 mod checkout;
 pub mod eventually;
 mod logs;

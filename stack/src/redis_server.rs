@@ -3,8 +3,13 @@
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::eventually;
 use crate::process::Process;
+
+/// What `SAVE` writes.
+const SNAPSHOT: &str = "dump.rdb";
 
 /// A running `redis-server` without persistence.
 #[derive(Debug)]
@@ -48,8 +53,19 @@ impl RedisServer {
         self.process.kill();
     }
 
+    /// Sends it a signal: stopped, it takes connections and never answers.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Starts it again on the same port, empty.
     pub async fn restart(&mut self) -> Result<(), String> {
+        let _ = std::fs::remove_file(self.folder.path().join(SNAPSHOT));
+        self.restart_from_snapshot().await
+    }
+
+    /// Starts it again on the same port with what it held at its last `SAVE`.
+    pub async fn restart_from_snapshot(&mut self) -> Result<(), String> {
         self.process.kill();
         self.process = launch(self.port, self.folder.path())?;
         self.answers().await

@@ -223,6 +223,18 @@ impl Stack {
         self.envoy.kill();
     }
 
+    /// Sends Envoy a signal: stopped, it takes connections and never answers.
+    pub fn signal_envoy(&self, signal: Signal) {
+        self.envoy.signal(signal);
+    }
+
+    /// Starts Envoy again with what it had, where its port was free, on another one.
+    pub async fn restart_envoy(&mut self) -> Result<()> {
+        self.envoy.kill();
+        self.envoy = start_envoy(&envoy_binary(&project_root())?, &self.run_dir, &self.settings)?;
+        self.wait_until_served().await
+    }
+
     /// Ends the sidecar without warning.
     pub fn kill_sidecar(&mut self) {
         if let Some((process, _)) = &mut self.sidecar {
@@ -360,7 +372,13 @@ async fn start_sidecar(
     launch_sidecar(settings, root, run_dir, "127.0.0.1:0").await.map(Some)
 }
 
-async fn launch_sidecar(settings: &Settings, root: &Path, run_dir: &Path, listen: &str) -> Result<(Process, String)> {
+/// Starts a sidecar, and gives where it listens.
+pub(crate) async fn launch_sidecar(
+    settings: &Settings,
+    root: &Path,
+    run_dir: &Path,
+    listen: &str,
+) -> Result<(Process, String)> {
     let mut command = Command::new(built(root, "target/release/larder-sidecar", "make build")?);
     command.args(["--listen", listen]).env_remove("LARDER_TOKEN_FILE");
     match &settings.token {
