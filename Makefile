@@ -12,7 +12,7 @@ origins ?=
 health_path ?= /health-check
 
 # What may be given on the command line; a misspelt setting would else be ignored.
-SETTINGS := port bind host workers config origins health_path suite seconds target
+SETTINGS := port bind host workers config origins health_path suite seconds target minutes seed
 VARIABLES := ENVOY REDIS_URL SHELL LARDER_% CARGO_% RUST%
 given := $(strip $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name))))
 unknown := $(filter-out $(SETTINGS) $(VARIABLES),$(given))
@@ -21,7 +21,7 @@ $(if $(unknown),$(error $(firstword $(unknown))= is no setting of make; there ar
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
 STACK := target/release/larder-stack
 
-.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check attack attack-check attack-build fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
+.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check attack attack-check attack-build chaos chaos-check fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
@@ -29,6 +29,7 @@ help: ## List the targets
 	@echo 'Settings: port=3000 workers=2 config=envoy/filters/NAME.json origins=host:port,… health_path=/…'
 	@echo '  bind=0.0.0.0 (reachable from other machines) host=NAME (what all requests count as sent to)'
 	@echo '  ENVOY=/path/to/envoy suite=FOLDER (another version of the conformance suite)'
+	@echo '  minutes=10 seed=NUMBER (faults of make chaos; the same seed gives the same faults)'
 
 setup: envoy ## Install what building and running needs (Rust target, Envoy)
 	@command -v rustup >/dev/null || { echo 'rustup is missing; see rustup.rs for how to install it' >&2; exit 1; }
@@ -72,7 +73,7 @@ run: build ## Run the cache: make run port=3000 [origins=…] [config=…] [work
 filter: build ## Swap the filter configuration of a running cache: make filter config=… [port=3000]
 	@$(STACK) filter --port='$(port)' --config='$(config)'
 
-test: build setup-redis lint unit e2e conformance-check attack-check ## Everything that has to pass: lint, unit, contract, end-to-end, conformance and attack tests
+test: build setup-redis lint unit e2e conformance-check attack-check chaos-check ## Everything that has to pass: lint, unit, contract, end-to-end, conformance, attack and fault tests
 
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check
@@ -111,6 +112,13 @@ attack: attack-build ## Attack a running Larder in public, on memory and Redis; 
 
 attack-check: attack-build ## The same on memory, printed only
 	@target/release/larder-attack --store memory
+
+chaos: build setup-redis ## Faults by seed on two Envoys, and the promise on invalidations checked on the whole history: make chaos [minutes=10] [seed=NUMBER]
+	@target/release/larder-chaos $(if $(minutes),--minutes '$(minutes)') $(if $(seed),--seed '$(seed)')
+
+chaos-check: build setup-redis ## The same in 80 seconds: every kind of fault once, and a fleet broken on purpose that has to be found out
+	@target/release/larder-chaos --minutes 1 --every 2.4 --seed 8 --store redis
+	@target/release/larder-chaos --sabotage --seed 8
 
 fuzz: ## Fuzz every parser and everything that comes from outside: make fuzz [seconds=30] [target=ranges]
 	@scripts/fuzz '$(or $(seconds),30)' $(target)

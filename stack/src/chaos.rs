@@ -44,7 +44,7 @@ const PROGRESS: Duration = Duration::from_secs(10);
 const SABOTAGE_MS: u64 = 20_000;
 
 /// What is to be done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// How the fleet is built.
     pub form: Form,
@@ -54,16 +54,18 @@ pub struct Plan {
     pub length_ms: u64,
     /// Time between faults, in milliseconds, about.
     pub every_ms: u64,
+    /// Only faults whose title contains this.
+    pub only: String,
 }
 
 impl Plan {
     /// The faults, one line each.
-    pub fn describe(self) -> Vec<String> {
+    pub fn describe(&self) -> Vec<String> {
         self.faults().iter().map(describe).collect()
     }
 
-    fn faults(self) -> Vec<Planned> {
-        schedule::plan(self.seed, self.form, self.length_ms, self.every_ms)
+    fn faults(&self) -> Vec<Planned> {
+        schedule::plan(self.seed, self.form, self.length_ms, self.every_ms, &self.only)
     }
 }
 
@@ -74,7 +76,7 @@ fn describe(planned: &Planned) -> String {
 
 /// Runs a plan. Says whether the promise was kept; `again` is the command that does the same once more.
 pub async fn run(plan: Plan, again: &str) -> Result<bool, StackError> {
-    let (history, problems) = torment(plan, &plan.faults(), DISTRUST_MS).await?;
+    let (history, problems) = torment(&plan, &plan.faults(), DISTRUST_MS).await?;
     for problem in &problems {
         println!("could not be done: {problem}");
     }
@@ -86,9 +88,9 @@ pub async fn run(plan: Plan, again: &str) -> Result<bool, StackError> {
 /// Runs a fleet that cannot keep its promise: an Envoy is cut off from what the fleet invalidates, and believes what it has
 /// for ever. Says whether the checker sees that.
 pub async fn run_sabotage(seed: u64) -> Result<bool, StackError> {
-    let plan = Plan { form: Form::Redis, seed, length_ms: SABOTAGE_MS, every_ms: SABOTAGE_MS };
+    let plan = Plan { form: Form::Redis, seed, length_ms: SABOTAGE_MS, every_ms: SABOTAGE_MS, only: String::new() };
     let deaf = Planned { at_ms: 4_000, lasts_ms: 15_000, fault: Fault { kind: Kind::SilentStoreLink, side: 1 } };
-    let (history, _) = torment(plan, &[deaf], 0).await?;
+    let (history, _) = torment(&plan, &[deaf], 0).await?;
     let violations = checker::judge(&history, TERMS);
     let seen = violations.iter().filter(|one| one.rule == Rule::DistrustedPut).count();
     println!("{} reads of a fleet that is broken on purpose: {seen} violations are seen", history.reads.len());
@@ -100,7 +102,7 @@ pub async fn run_sabotage(seed: u64) -> Result<bool, StackError> {
 
 /// Runs everything, and gives what happened and which faults could not be brought about.
 async fn torment(
-    plan: Plan,
+    plan: &Plan,
     faults: &[Planned],
     distrust_ms: u64,
 ) -> Result<(history::History, Vec<String>), StackError> {

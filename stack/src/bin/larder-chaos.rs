@@ -6,6 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use larder_stack::chaos::{Form, Plan, run, run_sabotage};
 
+/// Seconds between faults.
+const EVERY: f64 = 12.0;
+
 /// Torments a fleet by seed and checks that it keeps its promise on invalidations
 ///
 /// Two Envoys with two workers each serve readers, writers and operators while processes are killed and frozen, links are
@@ -21,11 +24,14 @@ struct Cli {
     #[arg(long)]
     seed: Option<u64>,
     /// Seconds between faults, about
-    #[arg(long, default_value_t = 12.0, value_parser = every)]
+    #[arg(long, default_value_t = EVERY, value_parser = every)]
     every: f64,
     /// redis: a sidecar for each Envoy, one Redis; memory: one sidecar
     #[arg(long, value_parser = ["redis", "memory", "both"], default_value = "both")]
     store: String,
+    /// Only faults whose title contains this, such as half-open
+    #[arg(long, default_value = "", value_name = "WORDS", hide_default_value = true)]
+    only: String,
     /// Print the faults of this seed and run nothing
     #[arg(long)]
     list: bool,
@@ -60,13 +66,13 @@ async fn main() -> ExitCode {
         "memory" => &[(Form::Memory, 1.0)],
         _ => &[(Form::Redis, 0.75), (Form::Memory, 0.25)],
     };
-    let again =
-        format!("larder-chaos --minutes {} --seed {seed} --every {} --store {}", cli.minutes, cli.every, cli.store);
+    let again = again(&cli, seed);
     let mut kept = true;
     for (form, share) in shares {
         // Minutes are few and positive.
         let length_ms = (cli.minutes * share * 60_000.0) as u64;
-        let plan = Plan { form: *form, seed, length_ms, every_ms: (cli.every * 1_000.0) as u64 };
+        let plan =
+            Plan { form: *form, seed, length_ms, every_ms: (cli.every * 1_000.0) as u64, only: cli.only.clone() };
         println!("seed {seed}, {form:?}, {} s, {} faults", length_ms / 1_000, plan.describe().len());
         if cli.list {
             plan.describe().iter().for_each(|line| println!("{line}"));
@@ -78,6 +84,16 @@ async fn main() -> ExitCode {
         }
     }
     verdict(Ok(kept), "the promise was broken")
+}
+
+/// The command that does the same once more.
+fn again(cli: &Cli, seed: u64) -> String {
+    let minutes = cli.minutes;
+    if cli.store == "both" && cli.every == EVERY && cli.only.is_empty() {
+        return format!("make chaos minutes={minutes} seed={seed}");
+    }
+    let (every, store, only) = (cli.every, &cli.store, &cli.only);
+    format!("larder-chaos --minutes {minutes} --seed {seed} --every {every} --store {store} --only '{only}'")
 }
 
 fn verdict(result: Result<bool, larder_stack::StackError>, otherwise: &str) -> ExitCode {

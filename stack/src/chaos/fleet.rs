@@ -22,6 +22,8 @@ pub(crate) const PURGE_TOKEN: &str = "the-operator-of-chaos";
 /// `store.distrust_after_ms` in peace of mind; 0 believes for ever.
 pub(crate) const DISTRUST_MS: u64 = 5_000;
 
+const NO_CLI: &str = "redis-cli does not run; install it: apt-get install redis-tools, or run make setup-redis";
+
 type Result<T> = std::result::Result<T, StackError>;
 
 /// Everything that runs.
@@ -76,7 +78,11 @@ impl Fleet {
         let mut redis = None;
         let (mut redis_links, mut sidecars, mut desks) = (Vec::new(), Vec::new(), Vec::new());
         if form == Form::Redis {
-            redis = Some(RedisServer::start().await.map_err(StackError)?);
+            let server = RedisServer::start().await.map_err(StackError)?;
+            if server.cli(&["PING"]).trim() != "PONG" {
+                return Err(StackError(NO_CLI.to_owned()));
+            }
+            redis = Some(server);
         }
         for side in 0..if form == Form::Redis { 2 } else { 1 } {
             let store = match &redis {

@@ -184,15 +184,16 @@ const LAST_MS: u64 = 6_000;
 /// The longest fault: longer than an Envoy believes without hearing.
 const LONGEST_MS: u64 = 9_000;
 
-/// All faults of a run. Every kind comes once before any comes again.
-pub(crate) fn plan(seed: u64, form: Form, length_ms: u64, every_ms: u64) -> Vec<Planned> {
+/// All faults of a run: those whose title contains `only`, each kind once before any comes again.
+pub(crate) fn plan(seed: u64, form: Form, length_ms: u64, every_ms: u64, only: &str) -> Vec<Planned> {
+    let chosen = |kind: &Kind| form.has(kind.part(0)) && kind.title().contains(only);
     let mut random = Random::new(seed, 1);
     let mut deck: Vec<Kind> = Vec::new();
     let mut free: HashMap<Part, u64> = HashMap::new();
     let (mut at_ms, mut planned) = (FIRST_MS, Vec::new());
     loop {
         if deck.is_empty() {
-            deck = Kind::ALL.into_iter().filter(|kind| form.has(kind.part(0))).collect();
+            deck = Kind::ALL.into_iter().filter(chosen).collect();
             random.shuffle(&mut deck);
         }
         let Some(kind) = deck.pop() else { return planned };
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_faults_and_another_gives_others() {
-        let ten = |seed| plan(seed, Form::Redis, 600_000, 12_000);
+        let ten = |seed| plan(seed, Form::Redis, 600_000, 12_000, "");
         assert_eq!(ten(7), ten(7));
         assert_ne!(ten(7), ten(8));
         assert!((45..=75).contains(&ten(7).len()), "{}", ten(7).len());
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn every_kind_comes_and_none_takes_hold_of_what_another_holds() {
         for seed in 0..50 {
-            let planned = plan(seed, Form::Redis, 600_000, 12_000);
+            let planned = plan(seed, Form::Redis, 600_000, 12_000, "");
             for kind in Kind::ALL {
                 assert!(planned.iter().any(|one| one.fault.kind == kind), "{seed}: {kind:?}");
             }
@@ -240,8 +241,17 @@ mod tests {
     }
 
     #[test]
+    fn some_kinds_can_be_chosen() {
+        let planned = plan(1, Form::Redis, 300_000, 6_000, "half-open");
+        assert!(planned.len() > 20);
+        let chosen = [Kind::HalfOpenRedisLink, Kind::HalfOpenStoreLink];
+        assert!(planned.iter().all(|one| chosen.contains(&one.fault.kind)));
+        assert_eq!(plan(1, Form::Redis, 300_000, 6_000, "no such"), []);
+    }
+
+    #[test]
     fn without_redis_nothing_happens_to_it() {
-        let planned = plan(1, Form::Memory, 300_000, 6_000);
+        let planned = plan(1, Form::Memory, 300_000, 6_000, "");
         assert!(planned.len() > 20);
         assert!(planned.iter().all(|one| Form::Memory.has(one.fault.part())));
     }
