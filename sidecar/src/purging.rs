@@ -7,7 +7,7 @@
 //! A sidecar that shares its store vouches for what it gives out only while it hears the others' purges: before it has read
 //! the marks, and after it has been deaf for [`TRUST`], a look-up finds nothing and a poll is refused.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -46,10 +46,18 @@ struct Shared {
     /// The shared log is to be read.
     ask: Notify,
     hearing: Mutex<Hearing>,
-    /// The place in the log of the last purge that this process made.
-    expected: Mutex<Option<String>>,
+    /// The purges that this process made.
+    own: Mutex<Own>,
     clock: Clock,
     sessions: Sessions,
+}
+
+/// Places in the shared log of the purges that this process made.
+#[derive(Debug, Default)]
+struct Own {
+    last: Option<String>,
+    /// Those that were not read there yet.
+    unread: HashSet<String>,
 }
 
 /// Whether all purges are known here.
@@ -120,7 +128,7 @@ impl Purges {
     fn hearing(hearing: Hearing) -> Self {
         let marks = RwLock::new(Marks::new(BYTES_OF_MARKS));
         let hearing = Mutex::new(hearing);
-        let (log, expected, clock) = (Mutex::default(), Mutex::default(), Clock::default());
+        let (log, own, clock) = (Mutex::default(), Mutex::default(), Clock::default());
         let sessions = Sessions::default();
         Self(Arc::new(Shared {
             marks,
@@ -128,7 +136,7 @@ impl Purges {
             more: Notify::new(),
             ask: Notify::new(),
             hearing,
-            expected,
+            own,
             clock,
             sessions,
         }))
@@ -187,9 +195,14 @@ impl Purges {
         self.vouches() && !matches!(hearing, Hearing::UpTo(_, Some(known)) if known != connection)
     }
 
-    /// A purge of our own lies in the shared log at this place; should it not be there later, the log has lost it.
+    /// A purge of our own lies in the shared log at this place; should it not be read there, the log has lost it.
     pub fn expect(&self, cursor: String) {
-        *self.0.expected.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
+        let mut own = self.own();
+        if own.unread.len() < LOG_LENGTH {
+            own.unread.insert(cursor.clone());
+        }
+        own.last = Some(cursor);
+        drop(own);
         self.ask_now();
     }
 
@@ -199,9 +212,15 @@ impl Purges {
         self.0.ask.notified().await;
     }
 
-    /// Where the last purge of our own has to be.
-    pub fn expected(&self) -> Option<String> {
-        self.0.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.0.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where purges of our own have to be that lie ahead of what was read; those behind were read.
+    pub fn expected_ahead(&self, is_ahead: impl Fn(&str) -> bool) -> HashSet<String> {
+        let mut own = self.own();
+        own.unread.retain(|cursor| is_ahead(cursor));
+        own.unread.clone()
     }
 
     /// An Envoy polls on from this cursor: it has told its workers of everything before.
@@ -216,7 +235,8 @@ impl Purges {
     /// or gone.
     pub async fn are_heard(&self, wait: Duration) {
         let deadline = Instant::now() + wait;
-        let last = self.expected().unwrap_or_else(|| self.cursor());
+        let last = self.own().last.clone();
+        let last = last.unwrap_or_else(|| self.cursor());
         let mut wanted = None;
         loop {
             let more = self.0.more.notified();
@@ -280,6 +300,7 @@ impl Purges {
 
     /// Empties the log and lets it begin behind a cursor; whoever follows from another one is told to start anew.
     pub fn begin_at(&self, cursor: String) {
+        self.own().unread.clear();
         let mut log = self.log();
         // Who has heard of everything so far has not heard of what this begins with.
         let before = log.before + log.purges.len() as u64 + 1;
@@ -293,21 +314,26 @@ impl Purges {
         self.log().last().to_owned()
     }
 
-    /// For a store of this process alone: distrusts, once, what was stored before an Envoy was lost that may have had
+    /// For a store of this process alone: distrusts what was stored, again and again, while an Envoy is missing that may have
     /// something to tell. Whoever follows starts anew.
     pub async fn watch_envoys(self) {
         for number in 0_u64.. {
             while !self.sessions().has_lost_a_writer() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            tracing::warn!("an Envoy that forwarded unsafe requests was lost; what was stored before now is not used");
+            tracing::warn!(
+                "an Envoy that forwarded unsafe requests is missing; what was stored before now is not used"
+            );
             self.mark(&Purge { scope: Scope::Everything, soft: false, at_ms: self.clock().now() });
-            self.begin_at(format!("{}-lost-{number}", self.cursor()));
+            let cursor = self.cursor();
+            let first = cursor.split("-lost-").next().unwrap_or_default();
+            self.begin_at(format!("{first}-lost-{number}"));
         }
     }
 
     /// One more in the log.
     pub fn push(&self, cursor: String, purge: Purge) {
+        self.own().unread.remove(&cursor);
         let purge = dated(purge, self.clock());
         self.mark(&purge);
         let mut log = self.log();

@@ -13,6 +13,10 @@ use tokio::time::Instant;
 
 /// After how long without a poll an Envoy counts as lost.
 pub const LAPSE: Duration = Duration::from_secs(5);
+/// How often a missing Envoy is told of: what it answers meanwhile reaches nobody.
+pub const AGAIN: Duration = Duration::from_secs(4);
+/// For how long, from when it was seen last. Who is missing for longer is taken for dead.
+pub const MISSED_FOR: Duration = Duration::from_secs(120);
 /// More Envoys than this are not kept apart: a newcomer is not watched.
 const MOST: usize = 10_000;
 /// A poll that is broken off within its time and this was served to its end.
@@ -29,13 +33,15 @@ struct Session {
     heard: u64,
     writes: bool,
     left: bool,
+    /// When it was told last that it is missing.
+    told: Option<Instant>,
 }
 
 /// What became of an Envoy since it was asked last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// It follows; and whether it lately forwarded unsafe requests.
-    Follows(String, bool),
+    /// It follows; whether it lately forwarded unsafe requests, and how long ago it was seen.
+    Follows(String, bool, Duration),
     /// It has gone in peace.
     Left(String),
 }
@@ -60,7 +66,7 @@ impl Sessions {
         let mut all = self.all();
         if all.contains_key(envoy) || all.len() < MOST {
             let heard = all.get(envoy).map_or(0, |session| session.heard);
-            all.insert(envoy.to_owned(), Session { seen: now, heard, writes, left: false });
+            all.insert(envoy.to_owned(), Session { seen: now, heard, writes, left: false, told: None });
         }
         Poll { sessions: self, envoy, until: now + wait + SLACK, answered: false }
     }
@@ -84,20 +90,25 @@ impl Sessions {
         let mut all = self.all();
         let news = all.iter().map(|(envoy, session)| match session.left {
             true => News::Left(envoy.clone()),
-            false => News::Follows(envoy.clone(), session.writes),
+            false => News::Follows(envoy.clone(), session.writes, session.seen.elapsed()),
         });
         let news = news.collect();
         all.retain(|_, session| !session.left && session.seen.elapsed() < LAPSE / 2);
         news
     }
 
-    /// For a store of this process alone: whether an Envoy that forwards unsafe requests is lost. Each is told of once.
+    /// For a store of this process alone: whether an Envoy that forwards unsafe requests is missing. True once every
+    /// [`AGAIN`] for each.
     pub fn has_lost_a_writer(&self) -> bool {
         let mut all = self.all();
-        let lost = |session: &Session| !session.left && session.seen.elapsed() >= LAPSE;
-        let writer = all.values().any(|session| lost(session) && session.writes);
-        all.retain(|_, session| !session.left && !lost(session));
-        writer
+        let missing = |session: &Session| session.seen.elapsed() >= LAPSE;
+        all.retain(|_, session| {
+            !session.left && (!missing(session) || session.writes && session.seen.elapsed() < MISSED_FOR)
+        });
+        let is_due =
+            |session: &&mut Session| missing(session) && session.told.is_none_or(|told| told.elapsed() >= AGAIN);
+        let due = all.values_mut().filter(is_due).map(|session| session.told = Some(Instant::now()));
+        due.count() > 0
     }
 }
 
@@ -134,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_is_not_heard_of_is_told_of_once() {
+    fn a_writer_that_is_not_heard_of_is_told_of_now_and_then() {
         let sessions = Sessions::default();
         sessions.poll("reader", false, WAIT).answered();
         sessions.poll("writer", true, WAIT).answered();
@@ -142,6 +153,14 @@ mod tests {
         age(&sessions, LAPSE);
         assert!(sessions.has_lost_a_writer());
         assert!(!sessions.has_lost_a_writer());
+        let told_long_ago = |session: &mut Session| session.told = session.told.map(|told| told - AGAIN);
+        sessions.all().values_mut().for_each(told_long_ago);
+        assert!(sessions.has_lost_a_writer(), "it may go on answering");
+        sessions.poll("writer", true, WAIT).answered();
+        sessions.all().values_mut().for_each(told_long_ago);
+        assert!(!sessions.has_lost_a_writer(), "it is back");
+        age(&sessions, MISSED_FOR);
+        assert!(!sessions.has_lost_a_writer(), "it is dead");
     }
 
     #[test]
@@ -170,9 +189,12 @@ mod tests {
         drop(sessions.poll("b", true, WAIT));
         let mut news = sessions.news();
         news.sort_by_key(|news| format!("{news:?}"));
-        assert_eq!(news, [News::Follows("a".to_owned(), true), News::Left("b".to_owned())]);
+        let follows = |news: &News, least| matches!(news, News::Follows(a, true, ago) if a == "a" && *ago >= least);
+        assert!(news.len() == 2 && follows(&news[0], Duration::ZERO), "{news:?}");
+        assert_eq!(news[1], News::Left("b".to_owned()));
         age(&sessions, LAPSE / 2);
-        assert_eq!(sessions.news(), [News::Follows("a".to_owned(), true)], "once more at most");
+        let news = sessions.news();
+        assert!(news.len() == 1 && follows(&news[0], LAPSE / 2), "once more at most: {news:?}");
         assert_eq!(sessions.news(), []);
     }
 }

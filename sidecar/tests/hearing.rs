@@ -257,4 +257,8 @@ async fn where_an_envoy_that_wrote_is_lost_nothing_older_is_given_out() {
     assert!(eventually(Duration::from_secs(7), lost).await.is_none(), "nothing is lost with them");
     here.purges().sessions().poll("writer", true, wait).answered();
     eventually(PATIENCE, lost).await.expect("nobody knows what it would have told");
+    // It may only be cut off, and go on answering.
+    there.write(KEY, None, entry("news", just_now(&there))).await.unwrap();
+    assert!(finds(&there).await);
+    eventually(PATIENCE, lost).await.expect("nor what it would tell now");
 }

@@ -1,25 +1,31 @@
--- Say which Envoys follow at one sidecar, and find those that nobody has heard of. KEYS[1] envoys, KEYS[2] a name that is
--- never used; ARGV: after how many ms an Envoy is lost, then of each Envoy its id and '1' (follows and writes), '0'
--- (follows) or '-' (has left). Returns how many lost ones wrote, each is found once, and what time it is.
-local envoys = KEYS[1]
+-- Say which Envoys follow at one sidecar, and find those that are missing. KEYS[1] envoys, KEYS[2] a name that is never used;
+-- ARGV: after how many ms an Envoy is missing, how often that is to be told and for how long, then of each Envoy its id, '1'
+-- (follows and writes), '0' (follows) or '-' (has left), and how many ms ago. Returns how many that wrote are missing and
+-- were not told of lately, and what time it is.
+local envoys, lapse, again, most = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 redis.call('DEL', KEYS[2])
 if redis.call('TYPE', envoys).ok ~= 'hash' then redis.call('DEL', envoys) end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-for i = 2, #ARGV, 2 do
+local number = function(n) return string.format('%.0f', n) end
+for i = 4, #ARGV, 3 do
   if ARGV[i + 1] == '-' then
     redis.call('HDEL', envoys, ARGV[i])
   else
-    redis.call('HSET', envoys, ARGV[i], string.format('%.0f', now) .. ':' .. ARGV[i + 1])
+    redis.call('HSET', envoys, ARGV[i], number(now - tonumber(ARGV[i + 2])) .. ':' .. ARGV[i + 1])
   end
 end
-local lost, all = 0, redis.call('HGETALL', envoys)
+local missing, all = 0, redis.call('HGETALL', envoys)
 for i = 1, #all, 2 do
-  local seen, writes = string.match(all[i + 1], '^(%d+):([01])$')
-  if not seen or now - tonumber(seen) >= tonumber(ARGV[1]) then
+  -- When it was seen, whether it writes, and when it was last told that it is missing.
+  local seen, writes, told = string.match(all[i + 1], '^(%d+):([01]):?(%d*)$')
+  local age = seen and now - tonumber(seen)
+  if not age or age >= most or (age >= lapse and writes == '0') then
     redis.call('HDEL', envoys, all[i])
-    if writes == '1' then lost = lost + 1 end
+  elseif age >= lapse and now - (tonumber(told) or 0) >= again then
+    redis.call('HSET', envoys, all[i], seen .. ':1:' .. number(now))
+    missing = missing + 1
   end
 end
 redis.call('PEXPIRE', envoys, 86400000)
-return { lost, now }
+return { missing, now }

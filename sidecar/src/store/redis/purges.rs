@@ -7,12 +7,13 @@ use redis::{Script, Value};
 use super::Link;
 use super::wake_channel;
 use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
-use crate::sessions::{LAPSE, News};
+use crate::sessions::{AGAIN, LAPSE, MISSED_FOR, News};
 use crate::store::Fault;
 
 /// On the wake channel: there is a new purge in the log. Anything else there is a key.
 pub(super) const NEWS: &str = "purge";
 const LOST_PURGES: &str = "Redis has lost purges that it had taken";
+const NO_LOG: &str = "no log of purges was found";
 /// A year, the longest life of an entry, and a day.
 pub(super) const MARKS_LIFE_MS: u64 = 366 * 86_400_000;
 /// Whoever is further behind starts anew.
@@ -35,22 +36,25 @@ fn envoys_key(namespace: &str) -> String {
     format!("{namespace}:{{purges}}:envoys")
 }
 
-/// Tells which Envoys follow here, and hears what time it is there. Where one that forwarded unsafe requests is lost, what it would have told is not known:
-/// what was stored before now is distrusted.
+/// Tells which Envoys follow here, and hears what time it is there. While one that forwarded unsafe requests is missing, what
+/// it would tell is not known: what is stored is distrusted, again and again.
 pub async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let script = Script::new(include_str!("../envoys.lua"));
     let mut invocation = script.prepare_invoke();
     invocation.key(envoys_key(namespace)).key(unused_key(namespace)).arg(LAPSE.as_millis() as u64);
+    invocation.arg(AGAIN.as_millis() as u64).arg(MISSED_FOR.as_millis() as u64);
     for news in purges.sessions().news() {
         match news {
-            News::Follows(envoy, writes) => invocation.arg(envoy).arg(u8::from(writes)),
-            News::Left(envoy) => invocation.arg(envoy).arg("-"),
+            News::Follows(envoy, writes, ago) => {
+                invocation.arg(envoy).arg(u8::from(writes)).arg(ago.as_millis() as u64)
+            }
+            News::Left(envoy) => invocation.arg(envoy).arg("-").arg(0),
         };
     }
     let (lost, now): (u64, u64) = read(link.run(&invocation).await?)?;
     purges.clock().hear_store(Timestamp::from_millis(now));
     if lost > 0 {
-        distrust(link, namespace, purges, "an Envoy that forwarded unsafe requests was lost").await?;
+        distrust(link, namespace, purges, "an Envoy that forwarded unsafe requests is missing").await?;
     }
     Ok(())
 }
@@ -173,7 +177,8 @@ type Record = (String, Vec<(String, String)>);
 /// what it had told before (a failover, an old snapshot), what was stored before now is purged, for a purge may be lost too.
 pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let log = log_key(namespace);
-    let expected = purges.expected();
+    let here = purges.cursor();
+    let mut missing = purges.expected_ahead(|own| is_later(own, &here));
     loop {
         let last = purges.cursor();
         // The last one known comes along: if it is still there, nothing between was lost.
@@ -181,13 +186,14 @@ pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> R
         let mut xrange = redis::cmd("XRANGE");
         xrange.arg(&log).arg(from).arg("+").arg("COUNT").arg(LOG_LENGTH);
         let records: Vec<Record> = link.query(&xrange).await?;
-        let known = last == EMPTY || records.first().is_some_and(|(id, _)| *id == last);
+        let known = records.first().is_some_and(|(id, _)| *id == last);
         if !known {
             return begin_anew(link, namespace, purges, &last).await;
         }
         let fresh: Vec<&Record> = records.iter().filter(|(id, _)| *id != last).collect();
         let all = fresh.len() < LOG_LENGTH - 1;
         for (id, fields) in fresh {
+            missing.remove(id);
             match fields.iter().find_map(|(_, json)| serde_json::from_str::<Purge>(json).ok()) {
                 Some(purge) => purges.push(id.clone(), purge),
                 None => {
@@ -198,24 +204,28 @@ pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> R
             }
         }
         if all {
-            let here = purges.cursor();
-            return match expected {
-                Some(own) if is_later(&own, &here) => distrust(link, namespace, purges, LOST_PURGES).await,
-                _ => Ok(()),
+            // What is the last here may be later than a purge of our own that is not among what was read.
+            return if missing.is_empty() {
+                Ok(())
+            } else {
+                distrust(link, namespace, purges, LOST_PURGES).await.map(drop)
             };
         }
     }
 }
 
-/// Whatever was stored before now may have been purged without anybody's knowing.
-async fn distrust(link: &Link, namespace: &str, purges: &Purges, why: &str) -> Result<(), Fault> {
+/// Whatever was stored before now may have been purged without anybody's knowing. Gives the place of that purge in the log.
+async fn distrust(link: &Link, namespace: &str, purges: &Purges, why: &str) -> Result<String, Fault> {
     tracing::warn!("{why}; what was stored before now is not used");
     let everything = everything(purges);
     purges.mark(&everything);
-    announce(link, namespace, &everything).await.map(|id| purges.expect(id))
+    let id = announce(link, namespace, &everything).await?;
+    purges.expect(id.clone());
+    Ok(id)
 }
 
-/// Begins at the log's end, and finds out what the lost place means.
+/// Begins at the log's end, and finds out what the lost place means. An empty log is no place to begin at: one that is lost
+/// and begun anew looks the same. So it gets a purge, of everything.
 async fn begin_anew(link: &Link, namespace: &str, purges: &Purges, last: &str) -> Result<(), Fault> {
     let log = log_key(namespace);
     let end = |command: &str, (from, to)| {
@@ -229,14 +239,15 @@ async fn begin_anew(link: &Link, namespace: &str, purges: &Purges, last: &str) -
     let begins_later = oldest.first().is_some_and(|(id, _)| is_later(id, last));
     // A full log drops its oldest: then the marks say all that was dropped.
     let dropped = begins_later && length >= LOG_LENGTH;
-    if !last.is_empty() {
-        if dropped {
+    let place = match newest.into_iter().next() {
+        Some((id, _)) if last.is_empty() => id,
+        Some((id, _)) if dropped => {
             load_marks(link, namespace, purges).await?;
-        } else {
-            distrust(link, namespace, purges, LOST_PURGES).await?;
+            id
         }
-    }
-    purges.begin_at(newest.first().map_or_else(|| EMPTY.to_owned(), |(id, _)| id.clone()));
+        _ => distrust(link, namespace, purges, if last.is_empty() { NO_LOG } else { LOST_PURGES }).await?,
+    };
+    purges.begin_at(place);
     Ok(())
 }
 
@@ -249,5 +260,73 @@ fn is_later(id: &str, than: &str) -> bool {
     parts(id) > parts(than)
 }
 
-/// The cursor of an empty log.
-pub(super) const EMPTY: &str = "0-0";
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use larder_stack::RedisServer;
+
+    use super::*;
+    use crate::store::redis::{Redis, Seal, Settings, Tls};
+
+    const LOG: &str = "t:{purges}:log";
+    const OTHER: &str = r#"{"scope": {"tag": "other"}, "soft": false, "at_ms": 5}"#;
+
+    async fn begun(server: &RedisServer) -> (Link, Purges) {
+        let settings = Settings {
+            url: server.url(),
+            namespace: "t".to_owned(),
+            max_variants: 8,
+            timeout: Duration::from_secs(5),
+            seal: Seal::default(),
+            tls: Tls::default(),
+        };
+        let (link, purges) = (Redis::open(settings).unwrap().link(), Purges::shared());
+        load_marks(&link, "t", &purges).await.unwrap();
+        catch_up(&link, "t", &purges).await.unwrap();
+        // What was begun with is read: it is a purge of everything.
+        catch_up(&link, "t", &purges).await.unwrap();
+        (link, purges)
+    }
+
+    fn distrusts(purges: &Purges, since: Timestamp) -> bool {
+        purges.all_marks().iter().any(|purge| purge.scope == Scope::Everything && purge.at_ms >= since)
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_lost_is_noticed_although_another_was_begun() {
+        let server = RedisServer::start().await.unwrap();
+        let (link, purges) = begun(&server).await;
+        let (cursor, now) = (purges.cursor(), purges.clock().now());
+        server.cli(&["DEL", LOG]);
+        server.cli(&["XADD", LOG, "*", "purge", OTHER]);
+        catch_up(&link, "t", &purges).await.unwrap();
+        assert!(purges.since(Some(&cursor), Duration::ZERO).await.reset && distrusts(&purges, now));
+    }
+
+    #[tokio::test]
+    async fn every_purge_of_our_own_has_to_be_in_the_log_whatever_came_later() {
+        let server = RedisServer::start().await.unwrap();
+        let (link, purges) = begun(&server).await;
+        let mut ids = Vec::new();
+        for tag in ["a", "b"] {
+            let purge = Purge { scope: Scope::Tag(tag.to_owned()), soft: false, at_ms: purges.clock().now() };
+            ids.push(announce(&link, "t", &purge).await.unwrap());
+            purges.expect(ids.last().unwrap().clone());
+        }
+        catch_up(&link, "t", &purges).await.unwrap();
+        let now = purges.clock().now();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        catch_up(&link, "t", &purges).await.unwrap();
+        assert!(!distrusts(&purges, now), "all is there");
+
+        let purge = Purge { scope: Scope::Tag("c".to_owned()), soft: false, at_ms: purges.clock().now() };
+        let lost = announce(&link, "t", &purge).await.unwrap();
+        purges.expect(lost.clone());
+        server.cli(&["XDEL", LOG, &lost]);
+        let kept = announce(&link, "t", &purge).await.unwrap();
+        purges.expect(kept);
+        catch_up(&link, "t", &purges).await.unwrap();
+        assert!(distrusts(&purges, now));
+    }
+}
