@@ -215,7 +215,8 @@ impl Level1 {
             Verdict::Gone(time) | Verdict::StaleSince(time) => Some(time),
         };
         let cleared = Some(self.cleared.until).filter(|_| self.cleared.takes(stored.request_time));
-        invalidated.max(purged).max(cleared)
+        // The earliest: whoever came after that must not get it.
+        invalidated.into_iter().chain(purged).chain(cleared).min()
     }
 
     /// Keeps what was fetched, in place of the same variant. Refused when it was made untrue after it was requested, or when

@@ -74,9 +74,14 @@ impl Known {
         self.distrusted = None;
     }
 
+    /// Whether `stored` was requested before the last invalidation that was remembered when this request came.
+    pub(super) fn is_invalidated(&self, stored: &StoredResponse) -> bool {
+        self.invalidated.is_some_and(|time| stored.request_time <= time)
+    }
+
     /// Whether `stored` matches this request and was requested after the last invalidation that is remembered.
     pub(super) fn is_usable(&self, stored: &StoredResponse, presented: &Presented) -> bool {
-        self.invalidated.is_none_or(|time| stored.request_time > time) && stored.selecting.matches(&presented.request)
+        !self.is_invalidated(stored) && stored.selecting.matches(&presented.request)
     }
 
     /// Says whether `stored` answers; else remembers it for validation, and why it does not answer.

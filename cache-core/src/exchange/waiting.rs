@@ -31,8 +31,10 @@ pub(super) fn on_woken(
     step: &mut Step,
 ) -> State {
     let Waiting { mut search, .. } = waiting;
-    if untrue_since.is_some_and(|time| time <= presented.arrived) {
-        // Who came after the change must not get what was fetched before it.
+    // Only the last change may be remembered by now; what was known of when this request came counts as well.
+    if outcome.stored().is_some_and(|stored| search.known.is_invalidated(stored))
+        || untrue_since.is_some_and(|time| time <= presented.arrived) {
+        // Who came after a change must not get what was fetched before it.
         return arrive_again(search, presented, step);
     }
     match outcome {

@@ -174,6 +174,22 @@ fn who_comes_after_a_change_gets_nothing_that_was_fetched_before_it() {
 }
 
 #[test]
+fn another_change_does_not_hide_the_one_before_it() {
+    let mut herd = Herd::new(Policy::default(), || Answer::new(200, &[FRESH]));
+    herd.send(5, &[]);
+    herd.pass_ms(500);
+    herd.invalidate();
+    herd.pass_ms(1);
+    herd.send(12, &[]);
+    herd.pass_ms(200);
+    herd.invalidate();
+    herd.pass_ms(300);
+    assert_eq!(herd.answered().len(), 5, "who came between the changes does not get what is older than both");
+    herd.pass_ms(1_500);
+    assert_eq!(herd.answered().len(), 17);
+}
+
+#[test]
 fn content_without_an_end_keeps_nobody_waiting() {
     let policy = Policy { default_lifetime: Some(DeltaSeconds::new(60)), ..Policy::default() };
     let endless =
