@@ -181,8 +181,11 @@ pub(crate) struct Planned {
 const FIRST_MS: u64 = 8_000;
 /// Nothing begins so late that its consequences could not be seen any more.
 const LAST_MS: u64 = 6_000;
-/// The longest fault: longer than an Envoy believes without hearing.
+/// The longest fault but for a few: longer than an Envoy believes without hearing.
 const LONGEST_MS: u64 = 9_000;
+/// The few go on: what is answered in the middle of them must be known elsewhere too. They come only where faults are rare.
+const LONG_MS: (u64, u64) = (20_000, 30_000);
+const RARE_MS: u64 = 8_000;
 
 /// All faults of a run: those whose title contains `only`, each kind once before any comes again.
 pub(crate) fn plan(seed: u64, form: Form, length_ms: u64, every_ms: u64, only: &str) -> Vec<Planned> {
@@ -199,10 +202,13 @@ pub(crate) fn plan(seed: u64, form: Form, length_ms: u64, every_ms: u64, only: &
         let Some(kind) = deck.pop() else { return planned };
         let side = random.index(2);
         let fault = Fault { kind, side: if form.has(kind.part(side)) { side } else { 0 } };
-        let lasts_ms = random.between(800, LONGEST_MS.min(every_ms * 2).max(1_000));
+        let lasts_ms = match random.chance(10) {
+            true if every_ms >= RARE_MS => random.between(LONG_MS.0, LONG_MS.1),
+            _ => random.between(800, LONGEST_MS.min(every_ms * 2).max(1_000)),
+        };
         let part = free.entry(fault.part()).or_default();
         let begins_ms = at_ms.max(*part);
-        if begins_ms + LAST_MS > length_ms {
+        if begins_ms + lasts_ms.max(LAST_MS) > length_ms {
             return planned;
         }
         *part = begins_ms + lasts_ms + 1_500;
