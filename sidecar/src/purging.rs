@@ -130,16 +130,7 @@ impl Purges {
         let hearing = Mutex::new(hearing);
         let (log, own, clock) = (Mutex::default(), Mutex::default(), Clock::default());
         let sessions = Sessions::default();
-        Self(Arc::new(Shared {
-            marks,
-            log,
-            more: Notify::new(),
-            ask: Notify::new(),
-            hearing,
-            own,
-            clock,
-            sessions,
-        }))
+        Self(Arc::new(Shared { marks, log, more: Notify::new(), ask: Notify::new(), hearing, own, clock, sessions }))
     }
 
     /// All that anybody has purged until `asked` is known here: the store was asked then, and has answered.
@@ -166,13 +157,15 @@ impl Purges {
         self.vouches_at(Instant::now())
     }
 
-    /// For how long before `then` purges were not heard of, as far as is known now.
+    /// For how long before `then` purges were not heard of, as far as is known now: by this process, or by anybody from an
+    /// Envoy that is missing.
     pub fn unheard_at(&self, then: Instant) -> Duration {
-        match *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
+        let here = match *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
             Hearing::Alone => Duration::ZERO,
             Hearing::NotYet => Duration::MAX,
             Hearing::UpTo(known, _) => then.saturating_duration_since(known),
-        }
+        };
+        here.max(self.sessions().missing_at(then))
     }
 
     /// Has the log read soon, without being told to.

@@ -24,7 +24,11 @@ const SLACK: Duration = Duration::from_millis(500);
 
 /// The Envoys that follow at this sidecar.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<HashMap<String, Session>>);
+pub struct Sessions {
+    envoys: Mutex<HashMap<String, Session>>,
+    /// Since when an Envoy that forwarded unsafe requests is missing, here or elsewhere.
+    missing_since: Mutex<Option<Instant>>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Session {
@@ -57,7 +61,7 @@ pub struct Poll<'a> {
 
 impl Sessions {
     fn all(&self) -> MutexGuard<'_, HashMap<String, Session>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.envoys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An Envoy polls, for `wait` at most.
@@ -97,6 +101,18 @@ impl Sessions {
         news
     }
 
+    /// An Envoy that forwarded unsafe requests has been missing for so long; zero where none is.
+    pub fn one_is_missing_for(&self, time: Duration) {
+        let since = Instant::now().checked_sub(time).filter(|_| !time.is_zero());
+        *self.missing_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// For how long before `then` one had been missing: what it answered since has reached nobody.
+    pub fn missing_at(&self, then: Instant) -> Duration {
+        let since = *self.missing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| then.saturating_duration_since(since))
+    }
+
     /// For a store of this process alone: whether an Envoy that forwards unsafe requests is missing. True once every
     /// [`AGAIN`] for each.
     pub fn has_lost_a_writer(&self) -> bool {
@@ -107,6 +123,8 @@ impl Sessions {
         });
         let is_due =
             |session: &&mut Session| missing(session) && session.told.is_none_or(|told| told.elapsed() >= AGAIN);
+        let longest = all.values().filter(|session| missing(session)).map(|session| session.seen.elapsed()).max();
+        self.one_is_missing_for(longest.unwrap_or_default());
         let due = all.values_mut().filter(is_due).map(|session| session.told = Some(Instant::now()));
         due.count() > 0
     }
@@ -156,9 +174,11 @@ mod tests {
         let told_long_ago = |session: &mut Session| session.told = session.told.map(|told| told - AGAIN);
         sessions.all().values_mut().for_each(told_long_ago);
         assert!(sessions.has_lost_a_writer(), "it may go on answering");
+        assert!(sessions.missing_at(Instant::now()) >= LAPSE);
         sessions.poll("writer", true, WAIT).answered();
         sessions.all().values_mut().for_each(told_long_ago);
         assert!(!sessions.has_lost_a_writer(), "it is back");
+        assert_eq!(sessions.missing_at(Instant::now()), Duration::ZERO);
         age(&sessions, MISSED_FOR);
         assert!(!sessions.has_lost_a_writer(), "it is dead");
     }

@@ -33,7 +33,8 @@ pub(super) fn on_woken(
     let Waiting { mut search, .. } = waiting;
     // Only the last change may be remembered by now; what was known of when this request came counts as well.
     if outcome.stored().is_some_and(|stored| search.known.is_invalidated(stored))
-        || untrue_since.is_some_and(|time| time <= presented.arrived) {
+        || untrue_since.is_some_and(|time| time <= presented.arrived)
+    {
         // Who came after a change must not get what was fetched before it.
         return arrive_again(search, presented, step);
     }

@@ -135,11 +135,12 @@ fn a_soft_purge_of_a_key_reaches_what_was_fetched_before_and_comes_later() {
 fn a_response_is_untrue_from_the_first_change_that_is_remembered() {
     let mut l1 = Level1::new(1 << 20, 7);
     let at = Timestamp::from_millis;
-    l1.invalidate(&key("/"), at(5), NOW);
+    l1.invalidate(&key("/").digest(), at(5), NOW);
     l1.clear(at(9), NOW);
-    assert_eq!(l1.untrue_since(&key("/"), &stored(4, 1)), Some(at(5)));
-    assert_eq!(l1.untrue_since(&key("/"), &stored(6, 1)), Some(at(9)));
-    assert_eq!(l1.untrue_since(&key("/"), &stored(10, 1)), None);
+    let since = |l1: &Level1, stored: &StoredResponse| l1.untrue_since(|| key("/").digest(), stored);
+    assert_eq!(since(&l1, &stored(4, 1)), Some(at(5)));
+    assert_eq!(since(&l1, &stored(6, 1)), Some(at(9)));
+    assert_eq!(since(&l1, &stored(10, 1)), None);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Where purges lie in Redis, and how they are read back.
 
+use std::time::Duration;
+
 use larder_contract::http_time::Timestamp;
 use larder_contract::purge::{Purge, Scope};
 use redis::{Script, Value};
@@ -51,7 +53,8 @@ pub async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Resu
             News::Left(envoy) => invocation.arg(envoy).arg("-").arg(0),
         };
     }
-    let (lost, now): (u64, u64) = read(link.run(&invocation).await?)?;
+    let (lost, now, longest): (u64, u64, u64) = read(link.run(&invocation).await?)?;
+    purges.sessions().one_is_missing_for(Duration::from_millis(longest));
     purges.clock().hear_store(Timestamp::from_millis(now));
     if lost > 0 {
         distrust(link, namespace, purges, "an Envoy that forwarded unsafe requests is missing").await?;
@@ -262,8 +265,6 @@ fn is_later(id: &str, than: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use larder_stack::RedisServer;
 
     use super::*;
