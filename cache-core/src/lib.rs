@@ -28,4 +28,5 @@ pub mod storability;
 pub mod stored_response;
 pub mod storing;
 pub mod validation;
+pub mod variants;
 pub mod vary;

@@ -1,7 +1,7 @@
 //! May a stored response answer this request now? (RFC 9111 §4, §4.2.4; RFC 5861)
 //!
 //! What this decides: fresh, stale but allowed, or to be validated, with the reason. What it leaves out: which variant is
-//! asked about (`vary`), and what happens next (`exchange`).
+//! asked about (`variants`), and what happens next (`exchange`).
 
 use larder_contract::http_time::{DeltaSeconds, Timestamp};
 

@@ -69,8 +69,8 @@ impl StoredResponse {
     /// The same, stale since `time` at the latest: a soft purge.
     #[must_use]
     pub fn stale_since(self: Arc<Self>, time: Timestamp) -> Arc<Self> {
-        match self.stale_from {
-            Some(known) if known <= time => self,
+        match Verdict::StaleSince(time).beyond(self.stale_from) {
+            Verdict::Kept => self,
             _ => Arc::new(Self { stale_from: Some(time), ..(*self).clone() }),
         }
     }

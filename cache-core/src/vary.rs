@@ -1,12 +1,10 @@
-//! Variants of one resource (RFC 9111 §4.1): which request fields select among them, and which variant matches.
+//! Selecting fields (RFC 9111 §4.1): which request fields select among the variants of a resource, and what matches.
 //!
-//! What this decides: how values are normalised before they are compared, and which of several matches counts.
-//! What it leaves out: the store compares tokens instead of values ([`SelectingFields::selectors`]) and knows no rule.
+//! What this decides: how values are normalised before they are compared. What it leaves out: which of several matches
+//! counts (`variants`); the store compares tokens instead of values ([`SelectingFields::selectors`]) and knows no rule.
 //!
 //! Normalisation may only join what means the same (RFC 9111 §4.1): white space around commas goes, and
 //! `accept-encoding` is read as the list of codings with weights that it is (`vary::coding`).
-
-use std::sync::Arc;
 
 use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, UNKEYED_FIELD};
 use larder_contract::latin1::{narrow, widen};
@@ -16,7 +14,6 @@ use sha2::{Digest, Sha256};
 
 use crate::fields::{Fields, is_hop_by_hop, is_token, split_unquoted};
 use crate::message::Request;
-use crate::stored_response::StoredResponse;
 
 mod coding;
 pub mod language;
@@ -153,11 +150,6 @@ pub fn presented_selectors(request: &Request) -> Selectors {
     selectors
 }
 
-/// Of the variants that match `request` the one received last (RFC 9111 §4.1).
-pub fn select<'a>(variants: &'a [Arc<StoredResponse>], request: &Request) -> Option<&'a Arc<StoredResponse>> {
-    variants.iter().filter(|stored| stored.selecting.matches(request)).max_by_key(|stored| stored.response_time)
-}
-
 /// Whether the response allows just the origin that asked. Who answers so has to say `Vary: Origin` (Fetch standard, "CORS
 /// protocol and HTTP caches") and often does not; without it one site's permission would be another's refusal.
 fn reflects_origin(request: &Request, response: &Fields) -> bool {
@@ -184,7 +176,6 @@ fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use larder_contract::http_time::Timestamp;
     use proptest::prelude::*;
 
     fn fields(pairs: &[(&str, &str)]) -> Fields {
@@ -231,16 +222,6 @@ mod tests {
         ] {
             assert_eq!(selecting.matches(&request(pairs)), matches, "{pairs:?}");
         }
-    }
-
-    #[test]
-    fn of_several_matches_the_one_received_last_counts() {
-        let at = |millis| {
-            let response_time = Timestamp::from_millis(millis);
-            Arc::new(StoredResponse { response_time, ..StoredResponse::example() })
-        };
-        let variants = [at(1), at(3), at(2)];
-        assert_eq!(select(&variants, &request(&[])), Some(&variants[1]));
     }
 
     #[test]

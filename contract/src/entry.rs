@@ -16,6 +16,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::http_time::Timestamp;
+use crate::purge::Verdict;
 use crate::selectors::Selectors;
 
 /// First bytes of every encoded entry; the last one is the version.
@@ -117,6 +118,21 @@ pub struct RouteSeen {
 }
 
 impl EntryMeta {
+    /// Its freshness ends at `time` at the latest: a soft purge. Its stale window moves along, so it never lives longer. Says
+    /// whether that changes anything.
+    pub fn end_freshness(&mut self, time: Timestamp) -> bool {
+        if Verdict::StaleSince(time).beyond(self.stale_from_ms) == Verdict::Kept {
+            return false;
+        }
+        self.stale_from_ms = Some(time);
+        if self.fresh_until_ms > time {
+            let window = self.serve_stale_until_ms.millis_since(self.fresh_until_ms);
+            self.fresh_until_ms = time;
+            self.serve_stale_until_ms = time.plus_millis(window);
+        }
+        true
+    }
+
     /// All its times, moved by so many milliseconds: onto another clock.
     pub fn move_times(&mut self, by_ms: i64) {
         let times = [
@@ -330,6 +346,23 @@ mod tests {
     fn a_missing_tail_is_found() {
         let bytes = encode(&example(b"hello"), b"hello");
         assert_eq!(decode(&bytes[..bytes.len() - 1]), Err(EntryFault::Length));
+    }
+
+    #[test]
+    fn a_soft_purge_ends_freshness_at_the_earlier_of_two_times_and_moves_the_stale_window_along() {
+        let at = Timestamp::from_millis;
+        let mut meta = EntryMeta { serve_stale_until_ms: at(16_010), ..example(b"") };
+        let ends = |meta: &EntryMeta| (meta.stale_from_ms, meta.fresh_until_ms, meta.serve_stale_until_ms);
+        for (time, changes, expected) in [
+            (12_000, true, (Some(at(12_000)), at(11_010), at(16_010))),
+            (9_000, true, (Some(at(9_000)), at(9_000), at(14_000))),
+            (9_500, false, (Some(at(9_000)), at(9_000), at(14_000))),
+            (9_000, false, (Some(at(9_000)), at(9_000), at(14_000))),
+            (8_000, true, (Some(at(8_000)), at(8_000), at(13_000))),
+        ] {
+            assert_eq!(meta.end_freshness(at(time)), changes, "{time}");
+            assert_eq!(ends(&meta), expected, "{time}");
+        }
     }
 
     #[test]

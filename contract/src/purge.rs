@@ -4,8 +4,8 @@
 //! soft, stale from then on. So a purge costs the same whatever the number of entries: nothing is looked for when it is
 //! made, each entry is judged when it is next looked at.
 //!
-//! What this decides: which responses a purge concerns, what several purges together mean for one ([`Marks`]), and how long
-//! that single keys were made untrue is remembered. What it leaves out: how purges travel and where they are kept.
+//! What this decides: which responses a purge concerns (`requested`), what several purges together mean for one ([`Marks`]),
+//! and how long that single keys were made untrue is remembered. What it leaves out: how purges travel and where they are kept.
 
 use std::collections::HashSet;
 
@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::http_time::Timestamp;
 use crate::key::KeyDigest;
+use requested::reaches;
 
 mod marks;
 pub mod remembered;
+pub mod requested;
 
 pub use marks::Marks;
 
@@ -75,12 +77,19 @@ impl Verdict {
             (_, gone) => gone,
         }
     }
+
+    /// What it adds for a response that earlier ones have made stale since `stale_from`: nothing where that is not changed.
+    #[must_use]
+    pub fn beyond(self, stale_from: Option<Timestamp>) -> Self {
+        let known = stale_from.map_or(Self::Kept, Self::StaleSince);
+        if known.and(self) == known { Self::Kept } else { self }
+    }
 }
 
 impl Purge {
     /// What it means for a response in its scope that was requested then.
     pub fn verdict(&self, requested: Timestamp) -> Verdict {
-        match (requested <= self.at_ms, self.soft) {
+        match (reaches(self.at_ms, requested), self.soft) {
             (false, _) => Verdict::Kept,
             (true, false) => Verdict::Gone(self.at_ms),
             (true, true) => Verdict::StaleSince(self.at_ms),
@@ -139,6 +148,23 @@ mod tests {
             (Gone(at(1)), Kept, Gone(at(1))),
         ] {
             assert_eq!((one.and(other), other.and(one)), (both, both));
+        }
+    }
+
+    #[test]
+    fn a_verdict_adds_nothing_to_what_is_stale_for_as_long() {
+        let at = Timestamp::from_millis;
+        use Verdict::{Gone, Kept, StaleSince};
+        for (verdict, stale_from, beyond) in [
+            (Kept, None, Kept),
+            (Kept, Some(at(2)), Kept),
+            (StaleSince(at(2)), None, StaleSince(at(2))),
+            (StaleSince(at(2)), Some(at(2)), Kept),
+            (StaleSince(at(3)), Some(at(2)), Kept),
+            (StaleSince(at(1)), Some(at(2)), StaleSince(at(1))),
+            (Gone(at(1)), Some(at(2)), Gone(at(1))),
+        ] {
+            assert_eq!(verdict.beyond(stale_from), beyond, "{verdict:?} {stale_from:?}");
         }
     }
 

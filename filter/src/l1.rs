@@ -4,28 +4,29 @@
 //! leaves then or for want of room. So a purge costs the same whatever is held, and a hit since whose last look-up nothing
 //! was purged costs one comparison of numbers. What concerns one key is carried out at once: it is found by its digest.
 //!
-//! What this decides: what is dropped when the bound is reached (`quick_cache`'s scan-resistant S3-FIFO), how many variants
-//! a key has, and what of them the purges and invalidations heard of leave. What it leaves out: which variant answers; it
-//! hands out all of a key; and which variant leaves (`crowding`).
+//! What this decides: what is dropped when the bound is reached (`quick_cache`'s scan-resistant S3-FIFO), how much of it one
+//! key and the memory of purges may take, and when what is held is judged. What it leaves out: all that happens among the
+//! responses of one key (`larder_cache_core::variants`).
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
-use larder_cache_core::reuse;
 use larder_cache_core::stored_response::StoredResponse;
-use larder_contract::crowding::{self, Standing};
+use larder_cache_core::variants::{Bounds, Put, Untrue, Variants};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::purge::remembered::{BYTES_EACH, Remembered, Times};
-use larder_contract::purge::{Marks, Purge, Scope, Verdict};
+use larder_contract::purge::requested::reaches;
+use larder_contract::purge::{Marks, Purge, Scope};
 use quick_cache::unsync::Cache;
 
 mod held;
 
 pub use held::Found;
-use held::{Held, Places, Variant, Variants, Weight};
+use held::{Held, Places, Stored, Weight};
 
 /// Variants kept per key.
 const MAX_VARIANTS: usize = 32;
@@ -59,7 +60,7 @@ pub struct Level1 {
 #[derive(Clone, Copy, Debug, Default)]
 struct Cleared {
     /// What was requested until then is distrusted.
-    until: Timestamp,
+    until: Option<Timestamp>,
     /// When this was last heard of. The store's answers are distrusted for [`STORE_DELAY_MS`] longer: by then the store has
     /// heard whatever this VM has missed, and what it gives out may be held again.
     heard: Timestamp,
@@ -67,11 +68,12 @@ struct Cleared {
 
 impl Cleared {
     fn takes(self, requested: Timestamp) -> bool {
-        requested <= self.until
+        self.until.is_some_and(|time| reaches(time, requested))
     }
 
-    fn takes_from_store(self, requested: Timestamp, now: Timestamp) -> bool {
-        self.takes(requested) && now.millis_since(self.heard) < STORE_DELAY_MS
+    /// Until when what the store answers now is distrusted.
+    fn until_of_store(self, now: Timestamp) -> Option<Timestamp> {
+        self.until.filter(|_| now.millis_since(self.heard) < STORE_DELAY_MS)
     }
 }
 
@@ -120,64 +122,42 @@ impl Level1 {
         match self.cache.get(key) {
             None => Found::Nothing,
             Some(Held::Uncacheable(until)) => Found::Uncacheable(*until),
-            Some(Held::Stored(variants)) => {
-                // Of a key's only variant every look-up counts as a use; among several, see `count_use`.
-                if let [only] = &*variants.standings {
-                    only.uses.set(only.uses.get().saturating_add(1));
+            Some(Held::Stored(held)) => {
+                held.variants.count_look_up();
+                if held.judged.get() == self.purges.added() {
+                    return Found::Stored(held.variants.stored().clone());
                 }
-                if variants.judged.get() == self.purges.added() {
-                    return Found::Stored(variants.stored.clone());
-                }
-                match self.judge(key) {
-                    Some(stored) => Found::Stored(stored),
-                    None => Found::Nothing,
-                }
+                self.judge(key)
             }
         }
     }
 
-    /// Judges what is held under `key` by the purges that were heard of since it was judged last. Gives what they leave.
+    /// Judges what is held under `key` by the purges that were heard of since it was judged last.
     #[cold]
-    fn judge(&mut self, key: &PrimaryKey) -> Option<Rc<[Arc<StoredResponse>]>> {
-        let Some(Held::Stored(variants)) = self.cache.peek(key) else { return None };
-        let kept = |variant: &Variant| self.verdict(variant) == Verdict::Kept;
-        if variants.all().all(|variant| kept(&variant)) {
-            variants.judged.set(self.purges.added());
-            return Some(variants.stored.clone());
+    fn judge(&mut self, key: &PrimaryKey) -> Found {
+        let Some(Held::Stored(held)) = self.cache.peek(key) else { return Found::Nothing };
+        let (digest, mut variants) = (held.digest, held.variants.clone());
+        if variants.judge(&self.purges) {
+            self.hold(key, digest, variants.clone(), self.purges.added());
+        } else {
+            held.judged.set(self.purges.added());
         }
-        let left = variants.all().filter_map(|variant| {
-            let stored = variant.stored.clone().left_by(self.verdict(&variant))?;
-            Some(Variant { stored, ..variant })
-        });
-        self.hold(key, variants.digest, left.collect())
+        if variants.is_empty() { Found::Nothing } else { Found::Stored(variants.stored().clone()) }
     }
 
-    /// What the purges mean for a variant that is held. One that is stale already needs no other word of that.
-    fn verdict(&self, variant: &Variant) -> Verdict {
-        let stored = &variant.stored;
-        match (self.purges.verdict(&stored.url, &stored.tags, variant.requested), stored.stale_from) {
-            (Verdict::StaleSince(time), Some(known)) if known <= time => Verdict::Kept,
-            (verdict, _) => verdict,
-        }
-    }
-
-    /// Holds these, all judged by what is known now, or nothing if there are none.
-    fn hold(&mut self, key: &PrimaryKey, digest: KeyDigest, all: Vec<Variant>) -> Option<Rc<[Arc<StoredResponse>]>> {
-        if all.is_empty() {
+    /// Holds these, or nothing if there are none. They were judged when there were so many purges.
+    fn hold(&mut self, key: &PrimaryKey, digest: KeyDigest, variants: Variants, judged: u64) {
+        if variants.is_empty() {
             self.cache.remove(key);
-            self.places.remove(&digest);
-            return None;
+            return self.places.remove(&digest);
         }
         let key = self.places.key_of(&digest).unwrap_or_else(|| Rc::new(key.clone()));
         let replaces = self.cache.contains_key(&key);
-        let variants = Variants::of(digest, all, self.purges.added());
-        let stored = variants.stored.clone();
-        self.cache.insert(key.clone(), Held::Stored(variants));
+        self.cache.insert(key.clone(), Held::Stored(Stored { variants, digest, judged: Cell::new(judged) }));
         if self.cache.contains_key(&key) {
             // What is replaced counts as evicted with the cache, and lost its place.
             self.places.add(digest, key, replaces);
         }
-        Some(stored)
     }
 
     /// The key of a stored response that is held.
@@ -187,11 +167,8 @@ impl Level1 {
 
     /// Remembers that `stored`, one of several variants, has answered a request.
     pub fn count_use(&self, key: &PrimaryKey, stored: &Arc<StoredResponse>) {
-        if let Some(Held::Stored(variants)) = self.cache.peek(key)
-            && let Some(at) = variants.stored.iter().position(|held| Arc::ptr_eq(held, stored))
-            && let Some(standing) = variants.standings.get(at)
-        {
-            standing.uses.set(standing.uses.get().saturating_add(1));
+        if let Some(Held::Stored(held)) = self.cache.peek(key) {
+            held.variants.count_use(stored);
         }
     }
 
@@ -201,22 +178,17 @@ impl Level1 {
         self.invalidations.of_arriving(digest)
     }
 
-    /// Whether a response requested at `request_time` was made untrue since.
-    pub fn was_invalidated(&self, digest: &KeyDigest, request_time: Timestamp) -> bool {
-        self.untrue(|| *digest).hard.is_some_and(|time| request_time <= time)
-    }
-
     /// When a response to a request under a key was made untrue, by an invalidation or a purge, hard or soft.
     pub fn untrue_since(&self, digest: impl FnOnce() -> KeyDigest, stored: &StoredResponse) -> Option<Timestamp> {
-        let times = self.untrue(digest);
-        let invalidated = times.hard.max(times.soft).filter(|time| stored.request_time <= *time);
-        let purged = match self.purges.verdict(&stored.url, &stored.tags, stored.request_time) {
-            Verdict::Kept => None,
-            Verdict::Gone(time) | Verdict::StaleSince(time) => Some(time),
-        };
-        let cleared = Some(self.cleared.until).filter(|_| self.cleared.takes(stored.request_time));
-        // The earliest: whoever came after that must not get it.
-        invalidated.into_iter().chain(purged).chain(cleared).min()
+        let known = self.untrue_with(self.untrue(digest), None).since(stored);
+        let cleared = self.cleared.until.filter(|time| reaches(*time, stored.request_time));
+        // The earlier: whoever came after that must not get it.
+        known.into_iter().chain(cleared).min()
+    }
+
+    /// What is remembered of a key, of everything that was dropped, and of purges.
+    fn untrue_with(&self, key: Times, cleared: Option<Timestamp>) -> Untrue<'_> {
+        Untrue { key: Times { hard: key.hard.max(cleared), ..key }, purges: &self.purges }
     }
 
     /// Keeps what was fetched, in place of the same variant. Refused when it was made untrue after it was requested, or when
@@ -225,57 +197,19 @@ impl Level1 {
         !self.is_too_late(&stored) && !self.cleared.takes(stored.request_time) && self.put(key, stored, now)
     }
 
-    /// Keeps what the store has, which has its own memory of what was made untrue.
+    /// Keeps what the store has, which has its own memory of what was made untrue. Says whether it is still true.
     pub fn put(&mut self, key: &PrimaryKey, stored: Arc<StoredResponse>, now: Timestamp) -> bool {
-        let digest = match self.cache.peek(key) {
-            Some(Held::Stored(variants)) => variants.digest,
-            _ => key.digest(),
+        let (digest, mut variants) = match self.cache.get(key) {
+            Some(Held::Stored(held)) => (held.digest, held.variants.clone()),
+            _ => (key.digest(), Variants::default()),
         };
-        // Nothing counts as requested later than it came: its clock may be wrong.
-        let came = stored.request_time.no_later_than(now);
-        let requested = if came < stored.request_time { now } else { came };
-        let times = self.untrue(|| digest);
-        if times.hard.is_some_and(|time| requested <= time) || self.cleared.takes_from_store(requested, now) {
-            return false;
+        let bounds = Bounds { number: MAX_VARIANTS, bytes: self.bound / KEY_SHARE };
+        let untrue = self.untrue_with(self.untrue(|| digest), self.cleared.until_of_store(now));
+        let put = variants.put(stored, &untrue, bounds, now);
+        if put == Put::Kept && !self.is_off() {
+            self.hold(key, digest, variants, self.purges.added());
         }
-        let verdict = self.purges.verdict(&stored.url, &stored.tags, requested);
-        let softened = times.soft.filter(|time| requested <= *time).map_or(Verdict::Kept, Verdict::StaleSince);
-        let Some(stored) = stored.left_by(verdict.and(softened)) else { return false };
-        if self.is_off() {
-            return true;
-        }
-        self.judge(key);
-        let mut variants: Vec<Variant> = match self.cache.get(key) {
-            Some(Held::Stored(variants)) => variants.all().collect(),
-            _ => Vec::new(),
-        };
-        let mut uses = 0;
-        if let Some(at) = variants.iter().position(|held| held.stored.selecting == stored.selecting) {
-            let held = variants.remove(at);
-            let received = held.stored.response_time;
-            // What comes from the future is not newer than anything.
-            if received > stored.response_time && received <= received.no_later_than(now) {
-                return true; // a newer one is there already
-            }
-            uses = held.uses;
-        }
-        self.make_room(&mut variants, &stored, now);
-        variants.push(Variant { stored, uses, requested });
-        self.hold(key, digest, variants);
-        true
-    }
-
-    /// Drops variants until one more may be kept, by number and by bytes.
-    fn make_room(&self, variants: &mut Vec<Variant>, more: &StoredResponse, now: Timestamp) {
-        loop {
-            let bytes: usize = variants.iter().map(|held| held.stored.weight()).sum::<usize>() + more.weight();
-            if variants.len() < MAX_VARIANTS && bytes as u64 <= self.bound / KEY_SHARE {
-                return;
-            }
-            let standings: Vec<Standing> = variants.iter().map(|held| standing(&held.stored, held.uses, now)).collect();
-            let Some(goes) = crowding::first_to_go(&standings) else { return };
-            variants.remove(goes);
-        }
+        put != Put::Untrue
     }
 
     /// Remembers that answers under `key` are not storable, where nothing is stored.
@@ -290,18 +224,12 @@ impl Level1 {
         let purge = &Purge { at_ms: purge.at_ms.no_later_than(now), ..purge.clone() };
         let Scope::Key(digest) = &purge.scope else { return self.purges.add(purge) };
         if let Some(key) = self.places.key_of(digest)
-            && let Some(Held::Stored(variants)) = self.cache.peek(&key)
-            && variants.all().any(|variant| purge.verdict(variant.requested) != Verdict::Kept)
+            && let Some(Held::Stored(held)) = self.cache.peek(&key)
         {
-            let left = variants.all().filter_map(|variant| {
-                let stored = variant.stored.clone().left_by(purge.verdict(variant.requested))?;
-                Some(Variant { stored, ..variant })
-            });
-            let (left, judged) = (left.collect(), variants.judged.get());
-            self.hold(&key, *digest, left);
             // The purges that were not looked at yet are still to be.
-            if let Some(Held::Stored(variants)) = self.cache.peek(&key) {
-                variants.judged.set(judged);
+            let (mut variants, judged) = (held.variants.clone(), held.judged.get());
+            if variants.purge(purge) {
+                self.hold(&key, *digest, variants, judged);
             }
         }
         self.invalidations.add(*digest, purge.at_ms, purge.soft, now);
@@ -316,7 +244,7 @@ impl Level1 {
     /// ever, from the store for a minute.
     pub fn clear(&mut self, time: Timestamp, now: Timestamp) {
         self.empty();
-        self.cleared = Cleared { until: self.cleared.until.max(time.no_later_than(now)), heard: now };
+        self.cleared = Cleared { until: self.cleared.until.max(Some(time.no_later_than(now))), heard: now };
     }
 
     fn empty(&mut self) {
@@ -326,11 +254,8 @@ impl Level1 {
 
     /// What the purges heard of leave of a response that comes from elsewhere.
     pub fn unpurged(&self, stored: Arc<StoredResponse>) -> Option<Arc<StoredResponse>> {
-        if self.cleared.takes(stored.request_time) {
-            return None;
-        }
-        let verdict = self.purges.verdict(&stored.url, &stored.tags, stored.request_time);
-        stored.left_by(verdict)
+        let requested = stored.request_time;
+        self.untrue_with(Times::default(), self.cleared.until).leaves(stored, requested)
     }
 
     /// Whether what was fetched comes so late that an invalidation since its request may be forgotten.
@@ -357,15 +282,6 @@ impl Level1 {
     pub fn bytes(&self) -> u64 {
         self.cache.weight()
     }
-}
-
-/// What speaks for keeping a variant.
-fn standing(stored: &StoredResponse, uses: u32, now: Timestamp) -> Standing {
-    let terms = &stored.terms;
-    let usable = terms.lifetime.plus(terms.stale_while_revalidate.max(terms.stale_if_error)).as_millis();
-    let remaining = reuse::remaining_millis(stored, now);
-    let spent = remaining < 0 && remaining.unsigned_abs() > usable;
-    Standing { uses, received: stored.response_time, spent }
 }
 
 #[cfg(test)]

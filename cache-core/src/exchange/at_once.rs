@@ -6,6 +6,7 @@
 
 pub use super::presented::key_of;
 use larder_contract::http_time::Timestamp;
+use larder_contract::purge::requested::reaches;
 
 use super::effect::Reply;
 use super::event::Local;
@@ -16,7 +17,7 @@ use crate::fields::NameSet;
 use crate::message::Request;
 use crate::policy::Policy;
 use crate::reuse::{self, Reuse};
-use crate::vary;
+use crate::{variants, vary};
 
 /// Fields that let a request mean more than its target (`arrival`, `preconditions`).
 const SPECIAL: NameSet<13> = NameSet::new([
@@ -58,8 +59,8 @@ pub fn is_plain(request: &Request, policy: &Policy) -> bool {
 
 /// The answer to a plain request, if something fresh gives it, and what to report. `None` leads to the long way.
 pub fn answer(request: &Request, policy: &Policy, local: Local<'_>, now: Timestamp) -> Option<(Reply, CacheStatus)> {
-    let stored = vary::select(local.variants, request)?;
-    if local.distrusted.is_some_and(|time| stored.request_time <= time) {
+    let stored = variants::select(local.variants, request)?;
+    if local.distrusted.is_some_and(|time| reaches(time, stored.request_time)) {
         return None;
     }
     if stored.part.is_some() || reuse::decide(stored, None, policy, now) != Reuse::Fresh {

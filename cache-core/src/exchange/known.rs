@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
+use larder_contract::purge::requested::reaches;
 
 use super::effect::{Command, RefreshOrder};
 use super::event::{Local, Outcome};
@@ -76,7 +77,7 @@ impl Known {
 
     /// Whether `stored` was requested before the last invalidation that was remembered when this request came.
     pub(super) fn is_invalidated(&self, stored: &StoredResponse) -> bool {
-        self.invalidated.is_some_and(|time| stored.request_time <= time)
+        self.invalidated.is_some_and(|time| reaches(time, stored.request_time))
     }
 
     /// Whether `stored` matches this request and was requested after the last invalidation that is remembered.
@@ -95,7 +96,7 @@ impl Known {
         if !partial::covers(&stored, preconditions::ranges(&presented.request, &stored), policy.max_ranges) {
             return self.remember(stored, Forward::Partial, None);
         }
-        if self.distrusted.is_some_and(|time| stored.request_time <= time) {
+        if self.distrusted.is_some_and(|time| reaches(time, stored.request_time)) {
             return self.remember(stored, Forward::Stale, Some(Detail::PurgesUnheard));
         }
         let hit = CacheStatus { hit: true, ..CacheStatus::default() };
@@ -125,7 +126,7 @@ impl Known {
     /// `stored`, stale since the last soft purge if it was requested before: a copy that was handed over or is on its way
     /// has not met the purge yet.
     fn softened(&self, stored: Arc<StoredResponse>) -> Arc<StoredResponse> {
-        match self.softened.filter(|time| stored.request_time <= *time) {
+        match self.softened.filter(|time| reaches(*time, stored.request_time)) {
             Some(time) => stored.stale_since(time),
             None => stored,
         }

@@ -12,11 +12,11 @@ use super::state::{Rounds, Search, State};
 use super::step::Step;
 use crate::cache_status::Detail;
 use crate::stored_response::StoredResponse;
-use crate::vary;
+use crate::variants;
 
 pub(super) fn on_local(local: Local<'_>, presented: &Presented, step: &mut Step) -> State {
     let mut known = Known::from_local(&local);
-    let selected = vary::select(local.variants, &presented.request).cloned();
+    let selected = variants::select(local.variants, &presented.request).cloned();
     if let Some(hit) = selected.and_then(|stored| known.judge(stored, presented, step.now)) {
         return State::Over { answered_by: Some(hit.give(Leadership::none(), presented, step)) };
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
+use super::requested::reaches;
 use super::{Purge, Scope, Verdict};
 use crate::http_time::Timestamp;
 
@@ -34,10 +35,10 @@ impl Times {
     }
 
     fn verdict(&self, requested: Timestamp) -> Verdict {
-        if requested <= self.hard {
+        if reaches(self.hard, requested) {
             return Verdict::Gone(self.hard);
         }
-        let first = self.soft.iter().find(|time| requested <= **time);
+        let first = self.soft.iter().find(|time| reaches(**time, requested));
         first.map_or(Verdict::Kept, |time| Verdict::StaleSince(*time))
     }
 

@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 
+use super::Verdict;
+use super::requested::reaches;
 use crate::http_time::Timestamp;
 use crate::key::KeyDigest;
 
@@ -27,6 +29,18 @@ pub struct Times {
 }
 
 impl Times {
+    /// What they mean for a response to the key that was requested then.
+    pub fn verdict(self, requested: Timestamp) -> Verdict {
+        let reaching = |time: Option<Timestamp>| time.filter(|time| reaches(*time, requested));
+        let softened = reaching(self.soft).map_or(Verdict::Kept, Verdict::StaleSince);
+        reaching(self.hard).map_or(softened, Verdict::Gone)
+    }
+
+    /// The last of them, if it reaches what was requested then.
+    pub fn last_reaching(self, requested: Timestamp) -> Option<Timestamp> {
+        self.hard.max(self.soft).filter(|time| reaches(*time, requested))
+    }
+
     fn latest(self) -> Timestamp {
         self.hard.max(self.soft).unwrap_or_default()
     }
@@ -93,7 +107,7 @@ impl Remembered {
 
     /// Whether a fetch that began at `request_time` is too old for what is remembered to vouch for it.
     pub fn is_too_late(&self, request_time: Timestamp) -> bool {
-        request_time <= self.forgotten
+        reaches(self.forgotten, request_time)
     }
 
     /// How often some were forgotten for want of room.

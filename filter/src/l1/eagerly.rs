@@ -6,6 +6,7 @@ use larder_cache_core::message::Request;
 use larder_cache_core::stored_response::ReuseTerms;
 use larder_cache_core::vary::SelectingFields;
 use larder_contract::http_time::DeltaSeconds;
+use larder_contract::purge::Verdict;
 use proptest::prelude::*;
 
 const PATHS: [&str; 4] = ["/shop/1", "/shop/2", "/news/1", "/news/2"];

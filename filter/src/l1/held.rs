@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_cache_core::stored_response::StoredResponse;
+use larder_cache_core::variants::Variants;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use quick_cache::{Lifecycle, Weighter};
@@ -45,52 +46,17 @@ impl Found {
 /// What is held under a key.
 #[derive(Clone, Debug)]
 pub(super) enum Held {
-    Stored(Variants),
+    Stored(Stored),
     Uncacheable(Timestamp),
 }
 
 /// The variants of a key: never none.
 #[derive(Clone, Debug)]
-pub(super) struct Variants {
-    pub(super) stored: Rc<[Arc<StoredResponse>]>,
-    /// In the same order.
-    pub(super) standings: Rc<[Standing]>,
+pub(super) struct Stored {
+    pub(super) variants: Variants,
     pub(super) digest: KeyDigest,
     /// How many purges there were when these were judged last.
     pub(super) judged: Cell<u64>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Standing {
-    /// How many requests it has answered here.
-    pub(super) uses: Cell<u32>,
-    /// When it counts as requested: not later than it came.
-    requested: Timestamp,
-}
-
-/// One variant with its standing.
-#[derive(Clone, Debug)]
-pub(super) struct Variant {
-    pub(super) stored: Arc<StoredResponse>,
-    pub(super) uses: u32,
-    pub(super) requested: Timestamp,
-}
-
-impl Variants {
-    pub(super) fn of(digest: KeyDigest, all: Vec<Variant>, judged: u64) -> Self {
-        let standing = |held: &Variant| Standing { uses: Cell::new(held.uses), requested: held.requested };
-        let standings = all.iter().map(standing).collect();
-        let stored = all.into_iter().map(|held| held.stored).collect();
-        Self { stored, standings, digest, judged: Cell::new(judged) }
-    }
-
-    pub(super) fn all(&self) -> impl Iterator<Item = Variant> {
-        self.stored.iter().zip(&*self.standings).map(|(stored, standing)| Variant {
-            stored: stored.clone(),
-            uses: standing.uses.get(),
-            requested: standing.requested,
-        })
-    }
 }
 
 #[derive(Clone)]
@@ -99,7 +65,7 @@ pub(super) struct Weight;
 impl Weighter<Rc<PrimaryKey>, Held> for Weight {
     fn weight(&self, key: &Rc<PrimaryKey>, held: &Held) -> u64 {
         let bytes: usize = match held {
-            Held::Stored(variants) => variants.stored.iter().map(|stored| stored.weight()).sum(),
+            Held::Stored(stored) => stored.variants.weight(),
             Held::Uncacheable(_) => 0,
         };
         (bytes + key.as_bytes().len() + OVERHEAD) as u64
@@ -150,8 +116,8 @@ impl Lifecycle<Rc<PrimaryKey>, Held> for Places {
 
     fn on_evict(&self, (): &mut (), _key: Rc<PrimaryKey>, held: Held) {
         self.0.evictions.set(self.0.evictions.get() + 1);
-        if let Held::Stored(variants) = held {
-            self.remove(&variants.digest);
+        if let Held::Stored(stored) = held {
+            self.remove(&stored.digest);
         }
     }
 }
