@@ -281,10 +281,7 @@ impl Purges {
     fn verdict(&self, entry: &Entry) -> Verdict {
         let marks = self.0.marks.read().unwrap_or_else(PoisonError::into_inner);
         let verdict = marks.verdict(&entry.meta.url, &entry.meta.tags, entry.meta.request_time_ms);
-        match (verdict, entry.meta.stale_from_ms) {
-            (Verdict::StaleSince(time), Some(known)) if known <= time => Verdict::Kept,
-            _ => verdict,
-        }
+        verdict.beyond(entry.meta.stale_from_ms)
     }
 
     fn is_empty(&self) -> bool {

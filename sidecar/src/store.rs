@@ -84,11 +84,6 @@ pub(crate) fn is_timely(requested: Timestamp, now: Timestamp) -> bool {
     now.millis_since(requested) < INVALIDATION_MEMORY_MS && requested == requested.no_later_than(now)
 }
 
-/// Whether an invalidation that became true at `time` leaves what was requested then: later, but not in the future.
-pub(crate) fn is_left(requested: Timestamp, time: Timestamp, now: Timestamp) -> bool {
-    requested > time && requested == requested.no_later_than(now)
-}
-
 /// A variant matches when each of its selectors has the same token in `presented`, or none where it is empty.
 pub(crate) fn matches(selectors: &Selectors, presented: &Selectors) -> bool {
     selectors.iter().all(|(name, token)| presented.get(name).map_or("", String::as_str) == token)

@@ -268,6 +268,54 @@ async fn an_invalidation_leaves_what_was_requested_after_it(store: &impl Store) 
     assert_eq!(body_of(&ask(store, NOW, &[("x", "2")], false).await).as_deref(), Some("news"));
 }
 
+/// What a look-up finds under `KEY`: its stale time, the end of its freshness, and that of its stale window.
+async fn ends(store: &impl Store) -> Option<(Option<Timestamp>, Timestamp, Timestamp)> {
+    let LookUpAnswer::Entry(bytes) = ask(store, NOW, &[], false).await else { return None };
+    let meta = entry::decode(&bytes).unwrap().meta;
+    Some((meta.stale_from_ms, meta.fresh_until_ms, meta.serve_stale_until_ms))
+}
+
+async fn of_several_soft_invalidations_the_earliest_counts_and_a_hard_one_takes_all(store: &impl Store) {
+    for (round, times) in [[10, 20, 10], [20, 10, 10], [20, 20, 10], [10, 20, 20]].into_iter().enumerate() {
+        let base = NOW + round as u64 * 1_000;
+        assert_eq!(store.write(KEY, None, entry_of("a", &[], base)).await.unwrap(), WriteAnswer::Stored, "{times:?}");
+        for time in times {
+            store.invalidate(&[KEY], at(base + time), true).await.unwrap();
+        }
+        let first = at(base + 10);
+        assert_eq!(ends(store).await, Some((Some(first), first, first.plus_millis(5_000))), "{times:?}");
+        store.invalidate(&[KEY], at(base + 20), false).await.unwrap();
+        assert_eq!(ends(store).await, None, "{times:?}");
+    }
+}
+
+async fn a_soft_invalidation_reaches_what_was_requested_until_then_and_keeps_out_what_comes_late(store: &impl Store) {
+    store.write(KEY, None, entry_of("news", &[], NOW + 11)).await.unwrap();
+    let untouched = ends(store).await;
+    store.invalidate(&[KEY], at(NOW + 10), true).await.unwrap();
+    assert_eq!(ends(store).await, untouched, "requested later");
+    let late = entry_of("late", &[("x", "1")], NOW + 10);
+    assert_eq!(store.write(KEY, None, late).await.unwrap(), WriteAnswer::Fenced);
+    store.invalidate(&[KEY], at(NOW + 11), true).await.unwrap();
+    let first = at(NOW + 11);
+    assert_eq!(ends(store).await, Some((Some(first), first, first.plus_millis(5_000))));
+}
+
+async fn what_comes_from_the_future_is_not_newer_than_its_successor(store: &impl Store) {
+    let now = now();
+    store.write(KEY, None, entry_of("ahead", &[], now + 86_400_000)).await.unwrap();
+    assert_eq!(store.write(KEY, None, entry_of("now", &[], now)).await.unwrap(), WriteAnswer::Stored);
+    assert_eq!(body_of(&ask(store, NOW, &[], false).await).as_deref(), Some("now"));
+}
+
+async fn what_comes_from_the_future_is_reached_by_every_invalidation(store: &impl Store) {
+    store.write(KEY, None, entry_of("ahead", &[], now() + 86_400_000)).await.unwrap();
+    store.invalidate(&[KEY], at(NOW), true).await.unwrap();
+    assert_eq!(ends(store).await, Some((Some(at(NOW)), at(NOW), at(NOW + 5_000))));
+    store.invalidate(&[KEY], at(NOW), false).await.unwrap();
+    assert_eq!(ends(store).await, None);
+}
+
 async fn an_entry_ends_with_its_ttl(store: &impl Store) {
     let mut entry = entry_of("a", &[], NOW);
     entry.meta.ttl_ms = 50;
@@ -554,6 +602,10 @@ contract! {
     a_variant_that_is_written_again_and_again_is_wanted
     an_invalidation_drops_all_variants_and_beats_a_late_write
     an_invalidation_leaves_what_was_requested_after_it
+    of_several_soft_invalidations_the_earliest_counts_and_a_hard_one_takes_all
+    a_soft_invalidation_reaches_what_was_requested_until_then_and_keeps_out_what_comes_late
+    what_comes_from_the_future_is_not_newer_than_its_successor
+    what_comes_from_the_future_is_reached_by_every_invalidation
     an_entry_ends_with_its_ttl
     a_held_look_up_is_woken_by_the_write
     a_held_look_up_gets_the_lease_when_it_lapses_and_gives_up_in_time

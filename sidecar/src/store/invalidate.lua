@@ -1,6 +1,7 @@
 -- Drop the variants of a key that were requested up to a time, or, softly, end their freshness then; and remember that
 -- time. KEYS[1] base; ARGV: time, memory in ms, wake channel, wake message, '1' for softly. What was requested later is
--- the news itself: it may have been faster.
+-- the news itself: it may have been faster. The rules are those of contract/src/purge/requested.rs (what is reached) and of
+-- EntryMeta::end_freshness in contract/src/entry.rs (softly).
 local base, soft = KEYS[1], ARGV[5] == '1'
 -- A clock that is ahead must not keep the key out for as long as it is; what it dated may be older all the same.
 local clock = redis.call('TIME')
@@ -20,10 +21,13 @@ else
     local requested = whole and tonumber(numbers[1]) or 0
     local later = requested > time and requested <= latest
     if whole and not later and soft then
-      local fresh, stale = tonumber(numbers[2]) or 0, tonumber(numbers[3]) or 0
-      redis.call('HSET', variant, 'stale_from_ms', number(math.min(time, tonumber(numbers[4] or '') or time)))
-      if fresh > time then
-        redis.call('HSET', variant, 'fresh_until_ms', number(time), 'serve_stale_until_ms', number(time + stale - fresh))
+      local fresh, stale, since = tonumber(numbers[2]) or 0, tonumber(numbers[3]) or 0, tonumber(numbers[4] or '')
+      if not since or time < since then
+        redis.call('HSET', variant, 'stale_from_ms', number(time))
+        if fresh > time then
+          local ends = time + math.max(0, stale - fresh)
+          redis.call('HSET', variant, 'fresh_until_ms', number(time), 'serve_stale_until_ms', number(ends))
+        end
       end
     elseif not later then
       redis.call('DEL', variant)

@@ -13,12 +13,13 @@ use larder_contract::entry::{self, Entry, EntryMeta};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{ALWAYS_SELECTING, KeyDigest};
 use larder_contract::purge::Purge;
+use larder_contract::purge::requested::{is_newer, may_reach};
 use larder_contract::selectors::Selectors;
 use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 use moka::Expiry;
 use moka::sync::Cache;
 
-use super::{Fault, Found, Store, is_fresh, is_left, matches};
+use super::{Fault, Found, Store, is_fresh, matches};
 use crate::clock;
 use crate::purging::Purges;
 
@@ -56,19 +57,15 @@ impl Variant {
         Standing { uses, received: self.meta.response_time_ms, spent: false }
     }
 
-    /// Fresh until `time` at most; its stale window moves along, so it never lives longer.
+    /// Whether what was made untrue at `time` may concern it.
+    fn is_reached(&self, time: Timestamp) -> bool {
+        may_reach(time, self.meta.request_time_ms, clock::now())
+    }
+
     fn end_freshness(&mut self, time: Timestamp) {
-        let meta = Arc::make_mut(&mut self.meta);
-        if meta.request_time_ms > time || meta.stale_from_ms.is_some_and(|known| known <= time) {
-            return;
-        }
-        meta.stale_from_ms = Some(time);
-        if meta.fresh_until_ms > time {
-            let window = meta.serve_stale_until_ms.millis_since(meta.fresh_until_ms);
-            meta.fresh_until_ms = time;
-            meta.serve_stale_until_ms = time.plus_millis(window);
-        }
-        if let Ok(entry) = entry::decode(&self.encoded) {
+        if Arc::make_mut(&mut self.meta).end_freshness(time)
+            && let Ok(entry) = entry::decode(&self.encoded)
+        {
             self.encoded = entry::encode(&self.meta, &entry.body).into();
         }
     }
@@ -199,11 +196,7 @@ impl Store for Memory {
         marks.uncacheable.remove(&key);
         let mut variants = self.variants(&key, now);
         let renewed = variants.iter().position(|variant| variant.meta.selectors == entry.meta.selectors);
-        let is_later = |held: &Variant| {
-            let held = held.meta.request_time_ms;
-            // What comes from the future is not newer than anything.
-            held > entry.meta.request_time_ms && held <= held.no_later_than(clock::now())
-        };
+        let is_later = |held: &Variant| is_newer(held.meta.request_time_ms, entry.meta.request_time_ms, clock::now());
         if renewed.and_then(|at| variants.get(at)).is_some_and(is_later) {
             return Ok(WriteAnswer::Fenced); // what is there was asked for later
         }
@@ -237,9 +230,10 @@ impl Store for Memory {
             let mut variants = self.variants(key, now);
             // What was requested later is the news itself: it may have been faster.
             if soft {
-                variants.iter_mut().for_each(|variant| variant.end_freshness(time));
+                let reached = variants.iter_mut().filter(|variant| variant.is_reached(time));
+                reached.for_each(|variant| variant.end_freshness(time));
             } else {
-                variants.retain(|variant| is_left(variant.meta.request_time_ms, time, clock::now()));
+                variants.retain(|variant| !variant.is_reached(time));
             }
             if variants.is_empty() {
                 self.entries.invalidate(key);

@@ -34,8 +34,11 @@ end
 
 local index, variant = base .. ':i', base .. ':v:' .. ARGV[3]
 -- What is there was asked for later: a fetch without a lease may end after one that began after it.
+-- What comes from the future is not newer than anything: the rule of contract/src/purge/requested.rs.
 local known = redis.pcall('HGET', variant, 'request_time_ms')
-if type(known) == 'string' and (tonumber(known) or 0) > tonumber(ARGV[2]) then
+known = type(known) == 'string' and tonumber(known) or 0
+local clock = redis.call('TIME')
+if known > tonumber(ARGV[2]) and known <= clock[1] * 1000 + math.floor(clock[2] / 1000) + 1000 then
   redis.pcall('PUBLISH', ARGV[7], ARGV[8])
   return 0
 end
@@ -56,7 +59,7 @@ redis.call('PEXPIRE', index, math.max(ttl, redis.call('PTTL', index)))
 
 redis.call('PEXPIRE', counts, math.max(1, redis.call('PTTL', index)))
 
--- Which of the other variants leaves first: the rule of cache-core/src/crowding.rs. What is not there any more; then, of
+-- Which of the other variants leaves first: the rule of contract/src/crowding.rs. What is not there any more; then, of
 -- those that have answered one request at most, the oldest of the newer half; else the least used, of equals the oldest.
 local function first_to_go()
   local all, unproven, least = redis.call('HGETALL', index), {}, nil

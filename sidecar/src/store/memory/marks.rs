@@ -108,8 +108,7 @@ impl Marks {
 
     /// Whether what was requested then was, or may have been, made untrue since.
     pub(super) fn is_untrue(&self, key: &KeyDigest, requested: Timestamp) -> bool {
-        let since = self.invalidated.of(key).hard;
-        since.is_some_and(|time| requested <= time) || self.invalidated.is_too_late(requested)
+        self.invalidated.of(key).last_reaching(requested).is_some() || self.invalidated.is_too_late(requested)
     }
 
     /// How often each table had no room for one more.
