@@ -5,6 +5,7 @@
 
 use larder_contract::key::{canonical_authority, canonical_scheme};
 use larder_contract::ows::trim;
+use larder_contract::path::path_as_requested;
 
 use crate::message::{Request, ResponseHead};
 
@@ -78,7 +79,8 @@ pub fn content_location(request: &Request, response: &ResponseHead) -> Option<Ve
     response.fields.get("content-location").and_then(|reference| resolve(trim(reference), request))
 }
 
-/// The path and query a reference means (RFC 3986 §5.2), if it lies at the request's origin.
+/// The path and query a reference means (RFC 3986 §5.2), as a client would ask for them through Envoy, if it lies at the
+/// request's origin.
 fn resolve(reference: &[u8], request: &Request) -> Option<Vec<u8>> {
     let reference = reference.split(|&byte| byte == b'#').next().unwrap_or_default();
     if reference.is_empty() {
@@ -102,40 +104,17 @@ fn resolve(reference: &[u8], request: &Request) -> Option<Vec<u8>> {
         if canonical_authority(&scheme, authority) != canonical_authority(&scheme, request.authority()) {
             return None;
         }
-        return Some(without_dots(&if path.starts_with(b"/") { path.to_vec() } else { [b"/", path].concat() }));
+        return Some(path_as_requested(path));
     }
     if reference.starts_with(b"/") {
-        return Some(without_dots(reference));
+        return Some(path_as_requested(reference));
     }
     let base = request.path().split(|&byte| byte == b'?').next().unwrap_or_default();
     if reference.starts_with(b"?") {
-        return Some([base, reference].concat());
+        return Some(path_as_requested(&[base, reference].concat()));
     }
     let folder = base.iter().rposition(|&byte| byte == b'/').and_then(|slash| base.get(..=slash)).unwrap_or(b"/");
-    Some(without_dots(&[folder, reference].concat()))
-}
-
-/// RFC 3986 §5.2.4: `.` and `..` segments taken out of the path; the query stays.
-fn without_dots(target: &[u8]) -> Vec<u8> {
-    let query = target.iter().position(|&byte| byte == b'?').unwrap_or(target.len());
-    let (path, query) = target.split_at(query);
-    let mut kept: Vec<&[u8]> = Vec::new();
-    let segments: Vec<&[u8]> = path.split(|&byte| byte == b'/').skip(1).collect();
-    for (index, segment) in segments.iter().enumerate() {
-        let last = index + 1 == segments.len();
-        match *segment {
-            b"." | b".." => {
-                if *segment == b".." {
-                    kept.pop();
-                }
-                if last {
-                    kept.push(b"");
-                }
-            }
-            segment => kept.push(segment),
-        }
-    }
-    [b"/", kept.join(&b'/').as_slice(), query].concat()
+    Some(path_as_requested(&[folder, reference].concat()))
 }
 
 #[cfg(test)]
@@ -194,6 +173,10 @@ mod tests {
             ("http://A.example/x/../y", "/y"),
             ("http://a.example", "/"),
             ("HTTP://A.example:80/x", "/x"),
+            ("/x/%2e%2e/%79/%c3%a9?%e2", "/y/%C3%A9?%E2"),
+            ("http://a.example?%e2", "/?%E2"),
+            ("/x//y%2fz", "/x//y%2Fz"),
+            ("%61", "/d/a"),
         ] {
             assert_eq!(paths("POST", 201, &[("location", reference)]), ["/d/e?x=1", path], "{reference}");
             assert_eq!(paths("POST", 201, &[("content-location", reference)]), ["/d/e?x=1", path], "{reference}");

@@ -54,13 +54,13 @@ impl Request {
         self.pseudo(":authority")
     }
 
-    /// Path and query, exactly as received.
+    /// Path and query, as Envoy has normalised them.
     pub fn path(&self) -> &[u8] {
         self.pseudo(":path")
     }
 
     /// The fields to change so that the origin is asked for exactly what the key names: scheme and authority in their
-    /// canonical spelling, and no other scheme beside it.
+    /// canonical spelling, and no other scheme beside it. The path is changed apart from them (`Presented`).
     pub fn canonical_changes(&self) -> Fields {
         let mut changes = Fields::default();
         let scheme = canonical_scheme(self.scheme());

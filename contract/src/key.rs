@@ -1,8 +1,8 @@
 //! The cache key (RFC 9111 §2): what makes two requests ask for the same resource.
 //!
-//! What this decides: namespace, scheme, authority with port, exact path and query, each prefixed with its length, so
-//! that no two different lists of parts give the same bytes. Scheme and authority are in their one canonical spelling
-//! ([`canonical_authority`]), so that a request, a purge and an invalidation of one resource meet. What it leaves out:
+//! What this decides: namespace, scheme, authority with port, path and query, each prefixed with its length, so that
+//! no two different lists of parts give the same bytes. Each part is in its one canonical spelling ([`canonical_authority`],
+//! [`canonical_path`]), so that a request, a purge and an invalidation of one resource meet. What it leaves out:
 //! which variant; that is `vary`, and the query override counts as one more selecting field ([`OVERRIDE_FIELD`]), so that
 //! invalidating a URL takes all of them.
 
@@ -11,6 +11,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
+
+use crate::path::canonical_path;
 
 /// The pseudo-field under which a request carries its override in canonical form; see `query_override`.
 pub const OVERRIDE_FIELD: &str = ":override";
@@ -29,11 +31,12 @@ pub struct PrimaryKey(Box<[u8]>);
 
 impl PrimaryKey {
     /// The key of one resource. `namespace` keeps several configurations apart in one store; `scheme` and `authority` may
-    /// be spelled in any way; `path` is the path and query as the origin gets it.
+    /// be spelled in any way; `path` is the path and query as Envoy has normalised it, its hex digits in any case.
     pub fn new(namespace: &[u8], scheme: &[u8], authority: &[u8], path: &[u8]) -> Self {
         let scheme = canonical_scheme(scheme);
         let authority = canonical_authority(&scheme, authority);
-        let parts = [namespace, &scheme, &authority, path];
+        let path = canonical_path(path);
+        let parts = [namespace, &scheme, &authority, &path];
         let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
         for part in parts {
             append_part(&mut bytes, part);
@@ -189,6 +192,15 @@ mod tests {
     }
 
     #[test]
+    fn every_case_of_a_percent_encoding_is_one_key() {
+        let at = |path| key(["n", "http", "a", path]);
+        assert_eq!(at("/%c3%a9?%e2"), at("/%C3%A9?%E2"));
+        for (one, other) in [("/%2f", "/"), ("/%2561", "/%61"), ("/%C3", "/%c4"), ("/%zz", "/%ZZ")] {
+            assert_ne!(at(one), at(other), "{one}");
+        }
+    }
+
+    #[test]
     fn what_is_another_name_or_another_port_stays_another_key() {
         for (scheme, one, other) in [
             ("http", "shop.example.", "shop.example"),
@@ -219,7 +231,7 @@ mod tests {
             let canonical = |[namespace, scheme, authority, path]: [String; 4]| {
                 let scheme = canonical_scheme(scheme.as_bytes()).into_owned();
                 let authority = canonical_authority(&scheme, authority.as_bytes()).into_owned();
-                (namespace, scheme, authority, path)
+                (namespace, scheme, authority, canonical_path(path.as_bytes()).into_owned())
             };
             prop_assert_eq!(as_key(&a) == as_key(&b), canonical(a) == canonical(b));
         }

@@ -13,6 +13,7 @@ pub mod http_time;
 pub mod key;
 pub mod latin1;
 pub mod ows;
+pub mod path;
 pub mod purge;
 pub mod purge_order;
 pub mod selectors;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::http_time::Timestamp;
 use crate::key::{PrimaryKey, canonical_authority, canonical_scheme};
+use crate::path::path_as_requested;
 use crate::purge::{MAX_TAG_BYTES, Purge, Scope};
 
 /// A prefix longer than this, in bytes, is refused.
@@ -85,18 +86,26 @@ fn keys_of(url: &str, namespace: &str) -> Result<[PrimaryKey; 2], String> {
     if url.authority.is_empty() {
         return Err(wrong());
     }
-    let path = if url.rest.starts_with('/') { url.rest.to_owned() } else { format!("/{}", url.rest) };
+    let path = path_as_requested(url.rest.as_bytes());
     // A port that this scheme leaves out is left out for the other, too.
-    let key = |scheme: &str| {
-        PrimaryKey::new(namespace.as_bytes(), scheme.as_bytes(), url.authority.as_bytes(), path.as_bytes())
-    };
+    let key = |scheme: &str| PrimaryKey::new(namespace.as_bytes(), scheme.as_bytes(), url.authority.as_bytes(), &path);
     Ok([key(&url.scheme), key(other)])
 }
 
-/// A prefix with scheme, host and port as stored URLs have them. A prefix that ends within the host stays one.
+/// A prefix as stored URLs begin: scheme, host, port and path are spelled as theirs. A prefix that ends within the host stays
+/// one; one that ends within a percent-encoding, too.
 fn canonical_prefix(prefix: &str) -> String {
     match Url::read(prefix) {
-        Some(Url { scheme, authority, rest }) if !rest.is_empty() => format!("{scheme}://{authority}{rest}"),
+        Some(Url { scheme, authority, rest }) if !rest.is_empty() => {
+            let mut path = path_as_requested(rest.as_bytes());
+            let tail = path.len().saturating_sub(2);
+            if let Some([b'%', digit]) = path.get_mut(tail..)
+                && digit.is_ascii_hexdigit()
+            {
+                digit.make_ascii_uppercase();
+            }
+            format!("{scheme}://{authority}{}", String::from_utf8_lossy(&path))
+        }
         // With the default port it has named its host whole.
         Some(Url { scheme, authority, .. }) if prefix.len() > scheme.len() + "://".len() + authority.len() => {
             format!("{scheme}://{authority}/")
@@ -147,6 +156,8 @@ pub fn answer(purges: &[Purge]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn purges(json: &str) -> Result<Vec<Scope>, String> {
@@ -185,12 +196,49 @@ mod tests {
     }
 
     #[test]
+    fn a_url_is_met_in_every_spelling_of_its_path() {
+        let same = |one: &str, other: &str| {
+            let keys = |url: &str| purges(&format!(r#"{{"url": "http://{url}"}}"#)).unwrap();
+            keys(one) == keys(other)
+        };
+        for (spelled, requested) in [
+            ("a/x/../%61/%c3%a9?%e2", "a/a/%C3%A9?%E2"),
+            ("a?x", "a/?x"),
+            ("[::1]:80", "[::1]/"),
+            ("a/\u{e9}", "a/%C3%A9"),
+        ] {
+            assert!(same(spelled, requested), "{spelled}");
+        }
+        for (one, other) in [("a/x%2Fy", "a/x/y"), ("a/x//y", "a/x/y"), ("a/%2561", "a/a"), ("a/?%61", "a/?a")] {
+            assert!(!same(one, other), "{one}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_prefix_meets_what_it_is_the_beginning_of(path in "/([a2fc3./;\u{e9}]|%2e|%c3%a9|%25){0,9}", cut in 0usize..40) {
+            let url = String::from_utf8(path_as_requested(path.as_bytes())).unwrap();
+            let url = format!("http://a{url}");
+            let prefix = url.get(..cut.max(8)).unwrap_or(&url);
+            let canonical = canonical_prefix(prefix);
+            prop_assert!(url.starts_with(&canonical), "{} {} {}", url, prefix, canonical);
+            prop_assert_eq!(canonical_prefix(&canonical), canonical);
+        }
+    }
+
+    #[test]
     fn a_prefix_has_its_scheme_and_host_as_urls_have_them() {
         for (prefix, expected) in [
             ("HTTP://Shop.Example/A", "http://shop.example/A"),
             ("http://shop.example:80/a", "http://shop.example/a"),
             ("https://shop.example:443", "https://shop.example/"),
             ("http://Shop.exa", "http://shop.exa"),
+            ("http://a/x/%2e%2e/%61//b", "http://a/a//b"),
+            ("http://a/%c3%a", "http://a/%C3%A"),
+            ("http://a/\u{e9}?q=%e2", "http://a/%C3%A9?q=%E2"),
+            ("http://a?x", "http://a/?x"),
+            ("http://[::1]:80/a/../b", "http://[::1]/b"),
+            ("http://a/shop/#top", "http://a/shop/"),
             ("http://", "http://"),
         ] {
             assert_eq!(canonical_prefix(prefix), expected, "{prefix}");

@@ -10,6 +10,7 @@ use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::RefreshPath;
 use larder_contract::key::{canonical_authority, canonical_scheme};
+use larder_contract::path::canonical_path;
 use serde_json::Value;
 
 mod reading;
@@ -109,11 +110,11 @@ fn is_host(host: &[u8], request: &Request) -> bool {
 
 impl Rule {
     fn matches(&self, request: &Request) -> bool {
-        let path = request.path();
+        let path = canonical_path(request.path());
         let without_query = path.split(|&byte| byte == b'?').next().unwrap_or_default();
         self.host.as_ref().is_none_or(|host| is_host(host.as_bytes(), request))
-            && self.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix.as_bytes()))
-            && self.path.as_ref().is_none_or(|exact| without_query == exact.as_bytes())
+            && self.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(&canonical_path(prefix.as_bytes())))
+            && self.path.as_ref().is_none_or(|exact| *without_query == *canonical_path(exact.as_bytes()))
             && self.method.as_ref().is_none_or(|method| method.as_bytes() == request.method())
             && self.header.as_ref().is_none_or(|name| request.fields.contains(name))
     }
@@ -200,6 +201,16 @@ mod tests {
         }
         assert!(policy("Shop.Example:8080").unwrap().store_post);
         assert!(policy("shop.example:81").is_none() && policy("shop.example.").is_none());
+    }
+
+    #[test]
+    fn a_path_matches_in_every_case_of_its_percent_encodings() {
+        let text = br#"{"rules": [{"match": {"path_prefix": "/caf%c3%a9/"}, "policy": {"allow_purge": true}},
+            {"match": {"path": "/%C3%A9"}, "policy": {"store_post": true}}]}"#;
+        let config = Config::parse(text).unwrap();
+        let policy = |path: &str| config.policy_for(&Request::new("GET", "a", path)).cloned();
+        assert!(policy("/caf%C3%A9/x").unwrap().allow_purge && policy("/caf%c3%a9/x").unwrap().allow_purge);
+        assert!(policy("/%c3%a9?x").unwrap().store_post);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The request as the cache takes it: read once when it arrives, and never changed after that.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{ALWAYS_SELECTING, KeyDigest, OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
+use larder_contract::path::canonical_path;
 
 use super::effect::ForwardedRequest;
 use crate::cache_control::RequestDirectives;
@@ -41,6 +43,8 @@ pub(super) struct Presented {
     digest: OnceCell<KeyDigest>,
     /// Path and query for the origin, where that differs from the client's.
     path: Option<Vec<u8>>,
+    /// Whether the client spelled that path as the key does.
+    is_path_canonical: bool,
     /// How the request differs on every way to the origin from what the client sent.
     adjusted: ForwardedRequest,
     pub(super) overriding: Option<QueryOverride>,
@@ -67,6 +71,7 @@ impl Presented {
             key,
             digest: OnceCell::new(),
             path: None,
+            is_path_canonical: true,
             adjusted: ForwardedRequest::default(),
             overriding: None,
             asked: None,
@@ -99,9 +104,16 @@ impl Presented {
         Ok(())
     }
 
-    /// Makes of the request what the origin will get: the host and scheme that the key names, and no field that is
+    /// Makes of the request what the origin will get: the host, scheme and path that the key names, and no field that is
     /// stripped. So it is judged as it is sent.
     fn adjust_request(&mut self) {
+        if let Cow::Owned(path) = canonical_path(self.origin_path()) {
+            self.path = Some(path);
+            self.is_path_canonical = false;
+        }
+        if let Cow::Owned(path) = canonical_path(self.request.path()) {
+            self.request.fields.set(b":path", &path);
+        }
         self.adjusted.set = self.request.canonical_changes();
         for (name, value) in self.adjusted.set.iter() {
             self.request.fields.set(name, value);
@@ -133,9 +145,9 @@ impl Presented {
         ForwardedRequest { path: self.path.clone(), ..self.adjusted.clone() }
     }
 
-    /// Whether the client named host and scheme as the key does.
+    /// Whether the client named host, scheme and path as the key does.
     pub(super) fn is_canonical(&self) -> bool {
-        self.adjusted.set.is_empty()
+        self.adjusted.set.is_empty() && self.is_path_canonical
     }
 
     /// Path and query as the origin gets them.

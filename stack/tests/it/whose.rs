@@ -203,3 +203,46 @@ async fn every_spelling_of_a_host_is_one_entry_that_a_purge_and_a_change_meet() 
     let words = words().await;
     assert!(words.iter().all(|word| word == "changed"), "{words:?}");
 }
+
+#[tokio::test]
+async fn every_spelling_of_a_path_is_one_entry_that_a_purge_by_url_or_prefix_meets() {
+    let world = World::with(On::Memory, safe()).await;
+    let path = "/anything/k/a%C3%A9%2F";
+    let sidecar = world.stack.sidecar_address().unwrap();
+    let page = |word: &str| format!(r#"{{"headers": [["cache-control", "max-age=600"], ["x-word", "{word}"]]}}"#);
+    // What each spelling gets, from whichever worker.
+    let words = || async {
+        let mut words = Vec::new();
+        for spelled in [path, "/anything/k/a%c3%a9%2f", "/anything/k/%61%C3%a9%2F", "/anything/k/x/%2e%2e/a%c3%A9%2F"] {
+            let asked = (0..8).map(|_| world.send("GET", spelled, &[("host", "shop.example")]));
+            for answer in futures_util::future::join_all(asked).await {
+                assert!(answer.body.contains(&format!("\"target\":\"{path}\"")), "{spelled}: {answer:?}");
+                words.push(answer.header("x-word").to_owned());
+            }
+        }
+        words
+    };
+    world.becomes(path, &page("old")).await;
+    words().await;
+    assert_eq!(world.fetches(path).await, 1, "one entry");
+    for (number, (kind, spelled)) in [
+        ("url", "/anything/k/a%c3%a9%2f"),
+        ("url", "/anything/k/%61%C3%A9%2F"),
+        ("url", "/anything/x/../k/./a\u{e9}%2F#top"),
+        ("prefix", "/anything/%6b/a%c3%a"),
+        ("prefix", "/anything//../k/a%c3"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let word = format!("purged-{number}");
+        world.becomes(path, &page(&word)).await;
+        let order = world.client.post(format!("http://{sidecar}/v1/purge")).bearer_auth(TOKEN);
+        let order = order.body(json!({ kind: format!("http://shop.example{spelled}") }).to_string());
+        assert!(order.send().await.unwrap().status().is_success());
+        let purged = eventually(Duration::from_secs(10), || async {
+            words().await.iter().all(|got| *got == word).then_some(())
+        });
+        assert!(purged.await.is_some(), "{kind} {spelled}: {:?}", words().await);
+    }
+}
