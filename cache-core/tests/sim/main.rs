@@ -15,15 +15,15 @@ use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::RefreshPath;
 use larder_contract::http_time::{DeltaSeconds, Timestamp};
-use world::{Sim, override_policy};
+use world::{Got, Sim, override_policy};
 
 #[test]
 fn a_response_is_fetched_once_and_hit_until_it_is_stale() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "one");
-    assert_eq!(sim.get("/"), (200, "one".into(), "larder; fwd=uri-miss; fwd-status=200; stored; ttl=5".into()));
+    assert_eq!(sim.get("/"), Got::new(200, "one", "larder; fwd=uri-miss; fwd-status=200; stored; ttl=5"));
     sim.pass_secs(4);
-    assert_eq!(sim.get("/"), (200, "one".into(), "larder; hit; ttl=1".into()));
+    assert_eq!(sim.get("/"), Got::new(200, "one", "larder; hit; ttl=1"));
     assert_eq!(sim.origin_requests(), 1);
 }
 
@@ -34,10 +34,10 @@ fn a_stale_response_is_validated_and_freshened_by_a_304() {
     sim.get("/");
     sim.pass_secs(5);
     sim.origin(304, &[("cache-control", "max-age=60"), ("etag", "\"1\"")], "");
-    assert_eq!(sim.get("/"), (200, "one".into(), "larder; fwd=stale; fwd-status=304; stored; ttl=60".into()));
+    assert_eq!(sim.get("/"), Got::new(200, "one", "larder; fwd=stale; fwd-status=304; stored; ttl=60"));
     assert_eq!(sim.last_request_field("if-none-match").as_deref(), Some("\"1\""));
     sim.pass_secs(59);
-    assert_eq!(sim.get("/").2, "larder; hit; ttl=1");
+    assert_eq!(sim.get("/").said, "larder; hit; ttl=1");
 }
 
 #[test]
@@ -47,8 +47,8 @@ fn a_changed_response_replaces_the_stale_one() {
     sim.get("/");
     sim.pass_secs(5);
     sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"2\"")], "two");
-    assert_eq!(sim.get("/").1, "two");
-    assert_eq!(sim.get("/"), (200, "two".into(), "larder; hit; ttl=5".into()));
+    assert_eq!(sim.get("/").body, "two");
+    assert_eq!(sim.get("/"), Got::new(200, "two", "larder; hit; ttl=5"));
 }
 
 #[test]
@@ -62,20 +62,20 @@ fn the_three_rows_of_the_override_table_hold_in_time_order() {
     );
     for path in [must, error, while_] {
         sim.get(path);
-        assert!(sim.get(path).2.contains("hit"), "{path}");
+        assert!(sim.get(path).is_hit(), "{path}");
     }
     sim.pass_secs(6);
-    assert!(sim.get(must).2.contains("hit"));
+    assert!(sim.get(must).is_hit());
     sim.origin(503, &[], "down");
-    assert!(sim.get(error).2.contains("detail=stale-if-error"));
-    assert!(sim.get(while_).2.contains("detail=stale-while-revalidate"));
+    assert!(sim.get(error).says("detail=stale-if-error"));
+    assert!(sim.get(while_).says("detail=stale-while-revalidate"));
     assert_eq!(sim.refreshes(), 1);
     sim.pass_secs(5);
-    assert_eq!(sim.get(must).0, 503, "must-revalidate is never stale");
+    assert_eq!(sim.get(must).status, 503, "must-revalidate is never stale");
     sim.pass_secs(5);
-    assert_eq!(sim.get(error).0, 503, "the window is over");
+    assert_eq!(sim.get(error).status, 503, "the window is over");
     sim.pass_secs(10);
-    assert_eq!(sim.get(while_).0, 503, "a blocking fetch once the window is over");
+    assert_eq!(sim.get(while_).status, 503, "a blocking fetch once the window is over");
 }
 
 #[test]
@@ -84,9 +84,9 @@ fn the_override_reaches_neither_the_origin_nor_another_override() {
     sim.origin(200, &[], "one");
     sim.get("/data?id=1&cache-control=max-age=5");
     assert_eq!(sim.last_request_field(":path").as_deref(), Some("/data?id=1"));
-    assert!(sim.get("/data?id=1&cache-control=max-age=6").2.contains("fwd=vary-miss"));
-    assert!(sim.get("/data?id=1").2.contains("detail=no-freshness"));
-    assert!(sim.get("/data?id=1&cache-control=Max-Age=5").2.contains("hit"));
+    assert!(sim.get("/data?id=1&cache-control=max-age=6").says("fwd=vary-miss"));
+    assert!(sim.get("/data?id=1").says("detail=no-freshness"));
+    assert!(sim.get("/data?id=1&cache-control=Max-Age=5").is_hit());
 }
 
 #[test]
@@ -94,11 +94,11 @@ fn private_and_no_store_stay_in_force_under_an_override() {
     let mut sim = Sim::new(override_policy());
     for (value, why) in [("private", "private"), ("no-store", "no-store")] {
         sim.origin(200, &[("cache-control", value)], "mine");
-        assert!(sim.get("/?cache-control=max-age=60").2.contains(why));
+        assert!(sim.get("/?cache-control=max-age=60").says(why));
     }
     sim.origin(200, &[("cache-control", "no-cache, max-age=0")], "lifetimes");
     sim.get("/?cache-control=max-age=60");
-    assert!(sim.get("/?cache-control=max-age=60").2.contains("hit"));
+    assert!(sim.get("/?cache-control=max-age=60").is_hit());
 }
 
 #[test]
@@ -108,11 +108,11 @@ fn a_successful_unsafe_request_makes_what_is_stored_untrue() {
     sim.get("/");
     sim.origin(500, &[], "no");
     sim.request("PUT", "/");
-    assert!(sim.get("/").2.contains("hit"), "an error changes nothing");
+    assert!(sim.get("/").is_hit(), "an error changes nothing");
     sim.origin(204, &[], "");
     sim.request("PUT", "/");
     sim.origin(200, &[("cache-control", "max-age=60")], "two");
-    assert_eq!(sim.get("/").1, "two");
+    assert_eq!(sim.get("/").body, "two");
 }
 
 #[test]
@@ -121,9 +121,9 @@ fn a_grpc_post_passes_untouched_and_invalidates_all_the_same() {
         let mut sim = Sim::new(Policy::strict());
         sim.origin(200, &[("cache-control", "max-age=60"), ("content-location", "/")], "one");
         sim.get("/");
-        let said = sim.request_with("POST", "/", &[("content-type", content_type)]).2;
+        let said = sim.request_with("POST", "/", &[("content-type", content_type)]).said;
         assert_eq!(said, "", "{content_type}: untouched");
-        assert!(sim.get("/").2.contains("fwd=uri-miss"), "{content_type}");
+        assert!(sim.get("/").says("fwd=uri-miss"), "{content_type}");
     }
 }
 
@@ -139,19 +139,19 @@ fn an_unsafe_request_whose_answer_is_lost_or_whose_client_leaves_may_have_happen
         let mut sim = stored();
         sim.lose(source);
         sim.request("PUT", "/");
-        assert_ne!(sim.get("/").1, "one", "{source:?}");
+        assert_ne!(sim.get("/").body, "one", "{source:?}");
     }
     for fields in [&[][..], &[("content-type", "application/grpc")], &[("upgrade", "x")]] {
         let mut sim = stored();
         sim.leave("PUT", "/", fields);
         sim.origin(200, &[], "two");
-        assert_eq!(sim.get("/").1, "two", "{fields:?}");
+        assert_eq!(sim.get("/").body, "two", "{fields:?}");
     }
     let mut sim = stored();
     sim.leave("GET", "/other", &[]);
     sim.disconnect();
     sim.request("PUT", "/");
-    assert!(sim.get("/").2.contains("hit"), "it has not gone out");
+    assert!(sim.get("/").is_hit(), "it has not gone out");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_gone_resource_ends_the_old_copy_in_the_background_and_in_the_foreground() {
             sim.get("/");
             sim.run_refreshes();
             sim.origin(503, &[], "down");
-            assert_eq!(sim.get("/").0, 503, "{status} {background}");
+            assert_eq!(sim.get("/").status, 503, "{status} {background}");
         }
     }
 }
@@ -189,19 +189,19 @@ fn a_response_that_breaks_off_or_is_short_is_not_stored() {
     sim.origin(200, &[("cache-control", "max-age=60"), ("content-length", "10")], "short");
     sim.get("/");
     sim.origin(200, &[("cache-control", "max-age=60")], "whole");
-    assert!(!sim.get("/").2.contains("hit"));
-    assert!(sim.get("/").2.contains("hit"));
+    assert!(!sim.get("/").is_hit());
+    assert!(sim.get("/").is_hit());
 }
 
 #[test]
 fn content_over_the_bound_passes_and_is_not_stored() {
     let mut sim = Sim::new(Policy { max_object_bytes: 1024, ..Policy::default() });
     sim.origin(200, &[("cache-control", "max-age=60")], &"x".repeat(1025));
-    assert_eq!(sim.get("/").1.len(), 1025);
-    assert!(!sim.get("/").2.contains("hit"));
+    assert_eq!(sim.get("/").body.len(), 1025);
+    assert!(!sim.get("/").is_hit());
     sim.origin(200, &[("cache-control", "max-age=60")], &"x".repeat(1024));
     sim.get("/");
-    assert!(sim.get("/").2.contains("hit"));
+    assert!(sim.get("/").is_hit());
 }
 
 #[test]
@@ -213,13 +213,13 @@ fn a_response_that_becomes_private_takes_the_stored_one_with_it() {
     sim.origin(200, &[("cache-control", "private")], "mine");
     sim.get("/");
     sim.origin(503, &[], "down");
-    assert_eq!(sim.get("/").0, 503, "the public copy is no longer true");
+    assert_eq!(sim.get("/").status, 503, "the public copy is no longer true");
 }
 
 #[test]
 fn only_if_cached_gets_a_504_and_never_goes_forward() {
     let mut sim = Sim::new(Policy::strict());
-    let (status, _, said) = sim.get_with("/", &[("cache-control", "only-if-cached")]);
+    let Got { status, said, .. } = sim.get_with("/", &[("cache-control", "only-if-cached")]);
     assert_eq!((status, said.as_str()), (504, "larder; detail=only-if-cached"));
     assert_eq!(sim.origin_requests(), 0);
 }
@@ -230,19 +230,19 @@ fn credentials_are_answered_only_from_what_is_explicitly_for_everybody() {
     let credentials = [("authorization", "Basic x")];
     sim.origin(200, &[("cache-control", "max-age=60")], "plain");
     sim.get("/plain");
-    assert!(sim.get_with("/plain", &credentials).2.contains("detail=authorization"));
+    assert!(sim.get_with("/plain", &credentials).says("detail=authorization"));
     sim.origin(200, &[("cache-control", "public, max-age=60")], "public");
     sim.get("/public");
-    assert!(sim.get_with("/public", &credentials).2.contains("hit"));
+    assert!(sim.get_with("/public", &credentials).is_hit());
 }
 
 #[test]
 fn a_tunnel_is_not_touched_and_a_fat_get_is_not_cached() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=60")], "x");
-    assert_eq!(sim.get_with("/", &[("upgrade", "websocket")]).2, "");
-    assert!(sim.get_with("/", &[("x-http-method-override", "DELETE")]).2.contains("fwd=bypass"));
-    assert!(sim.get("/").2.contains("fwd=uri-miss"), "neither was stored");
+    assert_eq!(sim.get_with("/", &[("upgrade", "websocket")]).said, "");
+    assert!(sim.get_with("/", &[("x-http-method-override", "DELETE")]).says("fwd=bypass"));
+    assert!(sim.get("/").says("fwd=uri-miss"), "neither was stored");
 }
 
 #[test]
@@ -252,13 +252,13 @@ fn grace_bridges_a_lost_origin_but_not_an_error_that_it_sends() {
     sim.get("/");
     sim.pass_secs(20);
     sim.origin(500, &[], "down");
-    assert_eq!(sim.get("/").0, 500);
+    assert_eq!(sim.get("/").status, 500);
     sim.disconnect();
-    let (status, body, said) = sim.get("/");
+    let Got { status, body, said } = sim.get("/");
     assert_eq!((status, body.as_str()), (200, "one"));
     assert!(said.contains("detail=stale-if-error"), "{said}");
     sim.pass_secs(60);
-    assert_ne!(sim.get("/").0, 200);
+    assert_ne!(sim.get("/").status, 200);
 }
 
 #[test]
@@ -270,12 +270,12 @@ fn what_the_proxy_itself_refuses_or_redirects_is_answered_so_and_not_with_a_stal
         sim.pass_secs(20);
         for (status, expected) in [(200, 200), (302, 302), (401, 401), (403, 403), (404, 404), (429, 429)] {
             sim.proxy(status);
-            let (got, body, said) = sim.get("/");
+            let Got { status: got, body, said } = sim.get("/");
             assert_eq!((got, body.as_str()), (expected, "by the proxy"), "{said}");
         }
         for status in [500, 502, 503, 504] {
             sim.proxy(status);
-            assert_eq!(sim.get("/").1, "one", "{status}");
+            assert_eq!(sim.get("/").body, "one", "{status}");
         }
     }
 }
@@ -287,12 +287,9 @@ fn a_304_with_anothers_validator_answers_once_and_updates_nothing() {
     sim.get("/");
     sim.pass_secs(6);
     sim.origin(304, &[("cache-control", "max-age=5"), ("etag", "\"2\"")], "");
-    assert_eq!(
-        sim.get("/"),
-        (200, "one".into(), "larder; fwd=stale; fwd-status=304; ttl=-1; detail=unexpected-304".into())
-    );
+    assert_eq!(sim.get("/"), Got::new(200, "one", "larder; fwd=stale; fwd-status=304; ttl=-1; detail=unexpected-304"));
     sim.origin(200, &[("cache-control", "max-age=5"), ("etag", "\"2\"")], "two");
-    assert_eq!(sim.get("/").1, "two");
+    assert_eq!(sim.get("/").body, "two");
     assert_eq!(sim.last_request_field("if-none-match"), None, "what was confirmed so is asked for whole");
 }
 
@@ -301,11 +298,11 @@ fn an_answer_to_credentials_is_shared_when_it_says_so() {
     let mut sim = Sim::new(Policy::default());
     let credentials = [("authorization", "Basic x")];
     sim.origin(200, &[("cache-control", "max-age=5")], "mine");
-    assert!(sim.get_with("/", &credentials).2.contains("detail=authorization-response"));
+    assert!(sim.get_with("/", &credentials).says("detail=authorization-response"));
     sim.origin(200, &[("cache-control", "max-age=5, public")], "ours");
-    assert!(sim.get_with("/", &credentials).2.contains("stored"));
-    assert_eq!(sim.get("/"), (200, "ours".into(), "larder; hit; ttl=5".into()));
-    assert!(sim.get_with("/", &credentials).2.contains("hit"));
+    assert!(sim.get_with("/", &credentials).says("stored"));
+    assert_eq!(sim.get("/"), Got::new(200, "ours", "larder; hit; ttl=5"));
+    assert!(sim.get_with("/", &credentials).is_hit());
 }
 
 #[test]
@@ -313,7 +310,7 @@ fn conditions_of_a_request_with_credentials_reach_the_origin() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(304, &[("etag", "\"1\"")], "");
     let got = sim.get_with("/", &[("authorization", "Basic x"), ("if-none-match", "\"1\"")]);
-    assert_eq!((got.0, sim.last_request_field("if-none-match").as_deref()), (304, Some("\"1\"")));
+    assert_eq!((got.status, sim.last_request_field("if-none-match").as_deref()), (304, Some("\"1\"")));
 }
 
 #[test]
@@ -323,11 +320,11 @@ fn a_304_that_forbids_storing_answers_and_empties_the_cache() {
     sim.get("/");
     sim.pass_secs(6);
     sim.origin(304, &[("cache-control", "no-store"), ("etag", "\"1\"")], "");
-    let (status, body, said) = sim.get("/");
+    let Got { status, body, said } = sim.get("/");
     assert_eq!((status, body.as_str()), (200, "one"));
     assert!(said.contains("detail=no-store"), "{said}");
     sim.origin(200, &[], "two");
-    assert_eq!(sim.get("/").1, "two");
+    assert_eq!(sim.get("/").body, "two");
 }
 
 #[test]
@@ -337,8 +334,8 @@ fn a_head_that_agrees_makes_the_stored_response_fresh_again() {
     sim.get("/");
     sim.pass_secs(6);
     sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"1\""), ("content-length", "3")], "");
-    assert!(sim.request("HEAD", "/").2.contains("fwd=stale"));
-    assert_eq!(sim.get("/"), (200, "one".into(), "larder; hit; ttl=60".into()));
+    assert!(sim.request("HEAD", "/").says("fwd=stale"));
+    assert_eq!(sim.get("/"), Got::new(200, "one", "larder; hit; ttl=60"));
 }
 
 #[test]
@@ -350,7 +347,7 @@ fn a_head_that_disagrees_empties_the_cache() {
     sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"2\"")], "");
     sim.request("HEAD", "/");
     sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"2\"")], "two");
-    assert_eq!(sim.get("/").1, "two");
+    assert_eq!(sim.get("/").body, "two");
     assert_eq!(sim.last_request_field("if-none-match"), None);
 }
 
@@ -360,11 +357,11 @@ fn a_posts_answer_that_names_its_own_url_answers_a_get() {
     let mut sim = Sim::new(Policy::strict());
     sim.origin(200, &own, "made");
     sim.request("POST", "/a");
-    assert_eq!(sim.get("/a"), (200, "made".into(), "larder; hit; ttl=9".into()));
+    assert_eq!(sim.get("/a"), Got::new(200, "made", "larder; hit; ttl=9"));
     sim.request("POST", "/b");
-    assert!(sim.get("/b").2.contains("fwd=uri-miss"), "it names another URL");
+    assert!(sim.get("/b").says("fwd=uri-miss"), "it names another URL");
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &own, "made");
     sim.request("POST", "/a");
-    assert!(sim.get("/a").2.contains("fwd=uri-miss"), "not by default");
+    assert!(sim.get("/a").says("fwd=uri-miss"), "not by default");
 }

@@ -2,7 +2,7 @@
 
 use larder_cache_core::policy::{Policy, RangeOnMiss};
 
-use crate::world::Sim;
+use crate::world::{Got, Sim};
 
 const RANGE: [(&str, &str); 1] = [("range", "bytes=2-3")];
 
@@ -11,11 +11,11 @@ fn ranges_of_a_stored_response_are_cut_from_it() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"1\"")], "0123456789");
     sim.get("/");
-    assert_eq!(sim.get_with("/", &RANGE), (206, "23".into(), "larder; hit; ttl=60".into()));
-    assert_eq!(sim.get_with("/", &[("range", "bytes=20-")]).0, 416);
-    let (status, body, _) = sim.get_with("/", &[("range", "bytes=0-0,5-5")]);
+    assert_eq!(sim.get_with("/", &RANGE), Got::new(206, "23", "larder; hit; ttl=60"));
+    assert_eq!(sim.get_with("/", &[("range", "bytes=20-")]).status, 416);
+    let Got { status, body, .. } = sim.get_with("/", &[("range", "bytes=0-0,5-5")]);
     assert_eq!((status, body.matches("Content-Range: bytes ").count()), (206, 2));
-    assert_eq!(sim.get_with("/", &[("range", "bytes=2-3"), ("if-range", "\"2\"")]).1, "0123456789");
+    assert_eq!(sim.get_with("/", &[("range", "bytes=2-3"), ("if-range", "\"2\"")]).body, "0123456789");
     assert_eq!(sim.origin_requests(), 1);
 }
 
@@ -23,13 +23,13 @@ fn ranges_of_a_stored_response_are_cut_from_it() {
 fn a_range_on_a_miss_brings_the_part_at_once_and_the_whole_behind_it() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(206, &[("cache-control", "max-age=60"), ("content-range", "bytes 2-3/10")], "23");
-    assert_eq!(sim.get_with("/", &RANGE).1, "23");
+    assert_eq!(sim.get_with("/", &RANGE).body, "23");
     assert_eq!(sim.last_request_field("range").as_deref(), Some("bytes=2-3"));
     sim.origin(200, &[("cache-control", "max-age=60")], "0123456789");
     sim.run_refreshes();
     assert_eq!(sim.last_request_field("range"), None);
-    assert_eq!(sim.get_with("/", &[("range", "bytes=-1")]), (206, "9".into(), "larder; hit; ttl=60".into()));
-    assert_eq!(sim.get("/").1, "0123456789");
+    assert_eq!(sim.get_with("/", &[("range", "bytes=-1")]), Got::new(206, "9", "larder; hit; ttl=60"));
+    assert_eq!(sim.get("/").body, "0123456789");
     assert_eq!(sim.origin_requests(), 2);
 }
 
@@ -42,7 +42,7 @@ fn the_whole_of_something_large_or_private_is_not_fetched_behind_a_part() {
         [("cache-control", "private, max-age=60"), ("content-range", "bytes 2-3/10")],
     ] {
         sim.origin(206, &fields, "23");
-        assert_eq!(sim.get_with("/", &RANGE).1, "23");
+        assert_eq!(sim.get_with("/", &RANGE).body, "23");
         assert_eq!(sim.refreshes(), 0, "{fields:?}");
     }
 }
@@ -60,10 +60,10 @@ fn a_part_answers_what_lies_within_it_and_nothing_else() {
     let mut sim = parts();
     sim.origin(206, &part("\"1\"", "bytes 2-5/10"), "2345");
     sim.get_with("/", &[("range", "bytes=2-5")]);
-    assert_eq!(sim.get_with("/", &[("range", "bytes=3-4")]), (206, "34".into(), "larder; hit; ttl=60".into()));
-    assert!(sim.get_with("/", &[("range", "bytes=5-6")]).2.contains("fwd=partial"));
+    assert_eq!(sim.get_with("/", &[("range", "bytes=3-4")]), Got::new(206, "34", "larder; hit; ttl=60"));
+    assert!(sim.get_with("/", &[("range", "bytes=5-6")]).says("fwd=partial"));
     sim.origin(200, &[("cache-control", "no-store")], "0123456789");
-    let (status, body, said) = sim.get("/");
+    let Got { status, body, said } = sim.get("/");
     assert_eq!((status, body.as_str()), (200, "0123456789"), "{said}");
     assert_eq!(sim.last_request_field("range"), None, "a part from the middle is not completed");
 }
@@ -74,13 +74,13 @@ fn a_beginning_is_completed_by_its_rest_and_then_answers_whole() {
     sim.origin(206, &part("\"1\"", "bytes 0-4/10"), "01234");
     sim.get_with("/", &[("range", "bytes=0-4")]);
     sim.origin(206, &part("\"1\"", "bytes 5-9/10"), "56789");
-    let (status, body, said) = sim.get("/");
+    let Got { status, body, said } = sim.get("/");
     assert_eq!((status, body.as_str()), (200, "0123456789"));
     assert!(said.starts_with("larder; fwd=partial; fwd-status=206; stored"), "{said}");
     assert_eq!(sim.last_request_field("range").as_deref(), Some("bytes=5-"));
     assert_eq!(sim.last_request_field("if-range").as_deref(), Some("\"1\""));
     assert_eq!(sim.last_passed_field("content-length").as_deref(), Some("10"));
-    assert_eq!(sim.get("/"), (200, "0123456789".into(), "larder; hit; ttl=60".into()));
+    assert_eq!(sim.get("/"), Got::new(200, "0123456789", "larder; hit; ttl=60"));
 }
 
 #[test]
@@ -89,8 +89,8 @@ fn a_beginning_of_something_that_changed_is_replaced() {
     sim.origin(206, &part("\"1\"", "bytes 0-4/10"), "01234");
     sim.get_with("/", &[("range", "bytes=0-4")]);
     sim.origin(200, &[("cache-control", "max-age=60"), ("etag", "\"2\"")], "abcdefghij");
-    assert_eq!(sim.get("/").1, "abcdefghij");
-    assert_eq!(sim.get_with("/", &RANGE), (206, "cd".into(), "larder; hit; ttl=60".into()));
+    assert_eq!(sim.get("/").body, "abcdefghij");
+    assert_eq!(sim.get_with("/", &RANGE), Got::new(206, "cd", "larder; hit; ttl=60"));
 }
 
 #[test]
@@ -106,11 +106,11 @@ fn a_rest_of_something_else_is_never_joined() {
         sim.origin(206, &part("\"1\"", "bytes 0-4/10"), "01234");
         sim.get_with("/", &[("range", "bytes=0-4")]);
         sim.origin(206, &wrong, "56789");
-        let (status, _, said) = sim.get("/");
+        let Got { status, said, .. } = sim.get("/");
         assert_eq!(status, 502, "{wrong:?}");
         assert!(said.contains("detail=origin-broken"), "{said}");
         sim.origin(200, &[("cache-control", "max-age=60")], "0123456789");
-        assert_eq!(sim.get("/").1, "0123456789");
+        assert_eq!(sim.get("/").body, "0123456789");
     }
 }
 
@@ -121,9 +121,9 @@ fn a_rest_that_breaks_its_word_breaks_the_answer_off_and_is_not_kept() {
         sim.origin(206, &part("\"1\"", "bytes 0-4/10"), "01234");
         sim.get_with("/", &[("range", "bytes=0-4")]);
         sim.origin(206, &part("\"1\"", "bytes 5-9/10"), rest);
-        assert_eq!(sim.get("/").0, 0, "{rest}");
+        assert_eq!(sim.get("/").status, 0, "{rest}");
         sim.origin(200, &[("cache-control", "max-age=60")], "0123456789");
-        assert_eq!(sim.get("/").1, "0123456789");
+        assert_eq!(sim.get("/").body, "0123456789");
     }
 }
 
@@ -135,7 +135,7 @@ fn a_rest_that_may_not_be_stored_goes_to_its_client_alone() {
     let mut fields = part("\"1\"", "bytes 5-9/10");
     fields[0].1 = "private";
     sim.origin(206, &fields, "56789");
-    let (status, body, said) = sim.get("/");
+    let Got { status, body, said } = sim.get("/");
     assert_eq!((status, body.as_str()), (200, "0123456789"));
     assert!(said.ends_with("detail=private"), "{said}");
     assert!(sim.stored().is_empty());
@@ -148,7 +148,7 @@ fn neighbouring_parts_of_one_representation_become_one() {
     sim.get_with("/", &[("range", "bytes=0-4")]);
     sim.origin(206, &part("\"1\"", "bytes 5-9/10"), "56789");
     sim.get_with("/", &[("range", "bytes=5-9")]);
-    assert_eq!(sim.get("/"), (200, "0123456789".into(), "larder; hit; ttl=60".into()));
+    assert_eq!(sim.get("/"), Got::new(200, "0123456789", "larder; hit; ttl=60"));
     assert_eq!(sim.origin_requests(), 2);
 }
 
@@ -161,13 +161,13 @@ fn a_part_does_not_take_the_place_of_a_whole() {
     sim.origin(206, &part("\"1\"", "bytes 2-3/10"), "23");
     sim.get_with("/", &RANGE);
     sim.origin(304, &[("cache-control", "max-age=5"), ("etag", "\"1\"")], "");
-    assert_eq!(sim.get("/").1, "0123456789");
+    assert_eq!(sim.get("/").body, "0123456789");
 }
 
 #[test]
 fn a_multipart_answer_of_the_origin_passes_and_is_not_kept() {
     let mut sim = parts();
     sim.origin(206, &[("cache-control", "max-age=60"), ("content-type", "multipart/byteranges; boundary=x")], "--x");
-    assert_eq!(sim.get_with("/", &[("range", "bytes=0-0,5-5")]).1, "--x");
-    assert!(sim.get_with("/", &RANGE).2.contains("fwd=uri-miss"));
+    assert_eq!(sim.get_with("/", &[("range", "bytes=0-0,5-5")]).body, "--x");
+    assert!(sim.get_with("/", &RANGE).says("fwd=uri-miss"));
 }

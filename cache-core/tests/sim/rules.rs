@@ -8,7 +8,7 @@ use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
 
-use crate::world::{Sim, begin};
+use crate::world::{Got, Sim, begin};
 
 #[test]
 fn a_changed_response_replaces_the_stored_one_too() {
@@ -39,8 +39,8 @@ fn a_response_without_a_date_is_stored_with_the_time_it_came() {
 fn a_cache_before_this_one_keeps_its_member() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=60"), ("cache-status", "edge; hit; ttl=3")], "one");
-    assert_eq!(sim.get("/").2, "edge; hit; ttl=3, larder; fwd=uri-miss; fwd-status=200; stored; ttl=60");
-    assert_eq!(sim.get("/").2, "larder; hit; ttl=60", "that one has not seen this request");
+    assert_eq!(sim.get("/").said, "edge; hit; ttl=3, larder; fwd=uri-miss; fwd-status=200; stored; ttl=60");
+    assert_eq!(sim.get("/").said, "larder; hit; ttl=60", "that one has not seen this request");
 }
 
 #[test]
@@ -49,14 +49,14 @@ fn a_stale_window_that_a_shared_cache_must_not_use_is_told() {
     sim.origin(200, &[("cache-control", "s-maxage=5, stale-while-revalidate=60, stale-if-error=60")], "one");
     sim.get("/");
     sim.pass_secs(6);
-    assert_eq!(sim.get("/").2, "larder; fwd=stale; fwd-status=200; stored; ttl=5; detail=stale-forbidden");
+    assert_eq!(sim.get("/").said, "larder; fwd=stale; fwd-status=200; stored; ttl=5; detail=stale-forbidden");
     sim.origin(200, &[("cache-control", "must-revalidate, max-age=5, stale-if-error=60")], "one");
     sim.get("/b");
     sim.pass_secs(6);
-    assert!(sim.get("/b").2.ends_with("stored; ttl=5"), "nothing stale was wanted");
+    assert!(sim.get("/b").said.ends_with("stored; ttl=5"), "nothing stale was wanted");
     sim.pass_secs(6);
     sim.origin(503, &[], "down");
-    assert!(sim.get("/b").2.ends_with("fwd-status=503; detail=stale-forbidden"));
+    assert!(sim.get("/b").said.ends_with("fwd-status=503; detail=stale-forbidden"));
 }
 
 #[test]
@@ -69,14 +69,14 @@ fn a_304_without_the_coding_mark_is_worth_as_much_as_one_with_it() {
     for round in 0..3 {
         sim.pass_secs(6);
         sim.origin(304, &[lifetimes, ("etag", "\"x\"")], "");
-        assert!(sim.get("/").2.contains("detail=stale-while-revalidate"), "{round}");
+        assert!(sim.get("/").says("detail=stale-while-revalidate"), "{round}");
         sim.run_refreshes();
         assert_eq!(sim.last_request_field("if-none-match").as_deref(), Some("\"x--gzip\""));
-        assert_eq!(sim.get("/"), (200, "one".into(), "larder; hit; ttl=5".into()), "{round}");
+        assert_eq!(sim.get("/"), Got::new(200, "one", "larder; hit; ttl=5"), "{round}");
     }
     sim.pass_secs(66);
-    assert!(sim.get("/").2.contains("fwd=stale; fwd-status=304; stored"));
-    assert!(sim.get("/").2.contains("hit"));
+    assert!(sim.get("/").says("fwd=stale; fwd-status=304; stored"));
+    assert!(sim.get("/").is_hit());
 }
 
 #[test]
@@ -137,11 +137,11 @@ fn who_may_not_know_is_told_nothing_and_gets_the_same_answer() {
             [None, None, Some(("range", "bytes=0-0")), Some(("if-none-match", "\"1\"")), Some(("range", "bytes=9-"))]
         {
             let fields: Vec<_> = fields.iter().copied().chain(extra).collect();
-            assert_eq!(!sim.get_with("/", &fields).2.is_empty(), told, "{tell:?} {fields:?}");
+            assert_eq!(!sim.get_with("/", &fields).said.is_empty(), told, "{tell:?} {fields:?}");
             assert_eq!(sim.last_reply_field("x-cache-status").is_some(), told && sim.last_reply_field("age").is_some());
         }
         let only = ("cache-control", "only-if-cached");
-        let body = sim.get_with("/nothing", &fields.iter().copied().chain([only]).collect::<Vec<_>>()).1;
+        let body = sim.get_with("/nothing", &fields.iter().copied().chain([only]).collect::<Vec<_>>()).body;
         assert_eq!(body.contains("detail"), told, "{body}");
     }
 }
@@ -154,9 +154,9 @@ fn a_304_may_change_what_a_response_varies_by() {
     sim.pass_secs(6);
     sim.origin(304, &[("cache-control", "max-age=60"), ("etag", "\"1\""), ("vary", "x-a")], "");
     sim.get_with("/", &[("x-a", "1")]);
-    assert!(sim.get_with("/", &[("x-a", "1")]).2.contains("hit"));
+    assert!(sim.get_with("/", &[("x-a", "1")]).is_hit());
     sim.origin(200, &[("cache-control", "max-age=60"), ("vary", "x-a")], "two");
-    assert_eq!(sim.get_with("/", &[("x-a", "2")]).1, "two");
+    assert_eq!(sim.get_with("/", &[("x-a", "2")]).body, "two");
 }
 
 #[test]
@@ -164,15 +164,15 @@ fn a_purge_is_carried_out_only_where_a_rule_allows_it() {
     let mut sim = Sim::new(Policy { allow_purge: true, ..Policy::default() });
     sim.origin(200, &[("cache-control", "max-age=60")], "one");
     sim.get("/");
-    let (status, body, said) = sim.request("PURGE", "/");
+    let Got { status, body, said } = sim.request("PURGE", "/");
     assert_eq!(
         (status, body.trim(), said.as_str()),
         (200, "{\"purged\":\"http://a.example/\"}", "larder; detail=purged")
     );
-    assert!(sim.get("/").2.contains("fwd=uri-miss"));
+    assert!(sim.get("/").says("fwd=uri-miss"));
     let mut sim = Sim::new(Policy::default());
     sim.origin(405, &[], "no");
-    assert_eq!(sim.request("PURGE", "/").0, 405, "the origin's business");
+    assert_eq!(sim.request("PURGE", "/").status, 405, "the origin's business");
 }
 
 #[test]
@@ -198,5 +198,5 @@ fn what_has_more_tags_than_can_be_purged_is_not_stored() {
     let mut sim = Sim::new(Policy::default());
     let many = (0..5_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     sim.origin(200, &[("cache-control", "max-age=5"), ("cache-tag", &many)], "one");
-    assert!(sim.get("/").2.contains("detail=tags"));
+    assert!(sim.get("/").says("detail=tags"));
 }

@@ -9,7 +9,7 @@ use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::entry::RouteSeen;
 use larder_contract::store_api::Fence;
 
-use crate::world::{Sim, begin};
+use crate::world::{Got, Sim, begin};
 
 const STALE_SOON: [(&str, &str); 3] =
     [("cache-control", "max-age=1, stale-while-revalidate=600"), ("etag", "\"1\""), ("x-route", "added")];
@@ -32,11 +32,11 @@ fn what_came_by_a_route_that_changes_the_request_is_validated_before_it_answers(
     for (changes, word) in [(Some(true), "route-changes-request"), (None, "route-unknown")] {
         let mut sim = stale(changes);
         sim.origin(304, &[("etag", "\"1\"")], "");
-        let (status, body, said) = sim.get("/");
+        let Got { status, body, said } = sim.get("/");
         assert_eq!((status, body.as_str()), (200, "one"));
         assert_eq!(said, format!("larder; fwd=stale; fwd-status=304; stored; ttl=1; detail={word}"));
         assert_eq!(sim.refreshes(), 0);
-        assert_eq!(sim.get("/").2, "larder; hit; ttl=1");
+        assert_eq!(sim.get("/").said, "larder; hit; ttl=1");
     }
 }
 
@@ -45,14 +45,14 @@ fn what_came_by_a_route_that_changes_nothing_is_refreshed_straight_and_so_is_wha
     let mut sim = stale(Some(false));
     for body in ["two", "three"] {
         sim.origin(200, &STALE_SOON, body);
-        assert!(sim.get("/").2.contains("hit; ttl=-1; detail=stale-while-revalidate"));
+        assert!(sim.get("/").says("hit; ttl=-1; detail=stale-while-revalidate"));
         sim.run_refreshes();
-        assert_eq!(sim.get("/").1, body);
+        assert_eq!(sim.get("/").body, body);
         sim.pass_secs(2);
     }
     assert_eq!(sim.refreshes(), 2);
     sim.pass_secs(300);
-    assert!(sim.get("/").2.ends_with("detail=route-unknown"), "a route may have changed meanwhile");
+    assert!(sim.get("/").said.ends_with("detail=route-unknown"), "a route may have changed meanwhile");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_straight_answer_that_the_route_would_have_changed_is_not_believed() {
         sim.origin(200, fields, "two");
         sim.get("/");
         sim.run_refreshes();
-        let (_, body, said) = sim.get("/");
+        let Got { body, said, .. } = sim.get("/");
         assert!(body == "two" && said.contains("detail=route-changes-request"), "through the route: {body} {said}");
         assert_eq!(sim.refreshes(), 1);
     }
@@ -73,11 +73,11 @@ fn a_straight_answer_that_the_route_would_have_changed_is_not_believed() {
 fn an_error_in_place_of_a_refresh_is_answered_with_what_might_have_answered_without_asking() {
     let mut sim = stale(Some(true));
     sim.origin(503, &[], "down");
-    let (status, body, said) = sim.get("/");
+    let Got { status, body, said } = sim.get("/");
     assert_eq!((status, body.as_str()), (200, "one"));
     assert!(said.ends_with("detail=stale-if-error"), "{said}");
     sim.pass_secs(600);
-    assert_eq!(sim.get("/").0, 503, "past its window it does not");
+    assert_eq!(sim.get("/").status, 503, "past its window it does not");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn behind_a_part_no_whole_comes_that_did_not_take_the_route() {
     let mut sim = Sim::new(Policy::default());
     sim.refresh_straight();
     sim.origin(206, &[("cache-control", "max-age=60"), ("content-range", "bytes 0-1/4")], "ab");
-    assert_eq!(sim.get_with("/", &[("range", "bytes=0-1")]).0, 206);
+    assert_eq!(sim.get_with("/", &[("range", "bytes=0-1")]).status, 206);
     assert_eq!(sim.refreshes(), 0);
 }
 

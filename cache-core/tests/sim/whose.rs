@@ -4,7 +4,7 @@ use larder_cache_core::field_names::FieldPattern;
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::{Handling, Policy};
 
-use crate::world::Sim;
+use crate::world::{Got, Sim};
 
 const COOKIE: [(&str, &str); 1] = [("cookie", "_ga=1")];
 const SWR: (&str, &str) = ("cache-control", "max-age=1, stale-while-revalidate=60");
@@ -25,10 +25,10 @@ fn a_client_that_a_filter_has_named_is_a_client_with_credentials() {
     ] {
         let path = format!("/{name}");
         sim.origin(200, &[("cache-control", "max-age=60")], "alice's");
-        assert!(sim.get_with(&path, &[(name, value)]).2.contains("detail=authorization-response"), "{name}");
+        assert!(sim.get_with(&path, &[(name, value)]).says("detail=authorization-response"), "{name}");
         sim.origin(200, &[("cache-control", "max-age=60")], "everybody's");
-        assert_eq!(sim.get(&path).1, "everybody's", "{name}");
-        assert!(sim.get_with(&path, &[(name, "bob")]).2.contains("detail=authorization"), "{name}");
+        assert_eq!(sim.get(&path).body, "everybody's", "{name}");
+        assert!(sim.get_with(&path, &[(name, "bob")]).says("detail=authorization"), "{name}");
     }
 }
 
@@ -37,10 +37,10 @@ fn a_client_that_only_the_proxy_knows_is_a_client_with_credentials() {
     let mut sim = Sim::new(Policy::default());
     let known = |path| Request { is_identified: true, ..get(path) };
     sim.origin(200, &[("cache-control", "max-age=60")], "alice's");
-    assert!(sim.run(known("/")).2.contains("detail=authorization-response"));
+    assert!(sim.run(known("/")).says("detail=authorization-response"));
     sim.origin(200, &[("cache-control", "max-age=60, public")], "ours");
     sim.get("/");
-    assert!(sim.run(known("/")).2.contains("hit"), "explicitly for everybody");
+    assert!(sim.run(known("/")).is_hit(), "explicitly for everybody");
 }
 
 #[test]
@@ -58,11 +58,11 @@ fn a_forged_field_poisons_its_own_variant_alone() {
         let mut sim = Sim::new(Policy::default());
         sim.origin(200, &[("cache-control", "max-age=60")], "evil");
         sim.get_with("/", &[(name, value)]);
-        assert!(sim.get_with("/", &[(name, value)]).2.contains("hit"), "{name}");
+        assert!(sim.get_with("/", &[(name, value)]).is_hit(), "{name}");
         sim.origin(200, &[("cache-control", "max-age=60")], "good");
-        assert_eq!(sim.get("/").1, "good", "{name}");
-        assert_eq!(sim.get_with("/", &[(name, value)]).1, "evil", "{name}");
-        assert_eq!(sim.get("/").1, "good", "{name}");
+        assert_eq!(sim.get("/").body, "good", "{name}");
+        assert_eq!(sim.get_with("/", &[(name, value)]).body, "evil", "{name}");
+        assert_eq!(sim.get("/").body, "good", "{name}");
     }
 }
 
@@ -78,11 +78,11 @@ fn an_operator_may_strip_a_field_or_let_its_requests_pass() {
     sim.origin(200, &[("cache-control", "max-age=60"), ("vary", "x-forwarded-host")], "good");
     sim.get_with("/", &forged);
     assert_eq!(sim.last_request_field("x-forwarded-host"), None);
-    assert!(sim.get("/").2.contains("hit"), "judged as it was sent");
+    assert!(sim.get("/").is_hit(), "judged as it was sent");
     let mut sim = Sim::new(policy(Handling::Bypass));
     sim.origin(200, &[("cache-control", "max-age=60")], "evil");
-    assert!(sim.get_with("/", &forged).2.contains("fwd=bypass; fwd-status=200; detail=unkeyed-field"));
-    assert!(sim.get("/").2.contains("fwd=uri-miss"));
+    assert!(sim.get_with("/", &forged).says("fwd=bypass; fwd-status=200; detail=unkeyed-field"));
+    assert!(sim.get("/").says("fwd=uri-miss"));
 }
 
 #[test]
@@ -127,10 +127,10 @@ fn a_refresh_found_by_a_client_with_a_cookie_renews_the_entry_for_all() {
         sim.origin(200, &[SWR, ("etag", "\"1\"")], "one");
         sim.get("/");
         sim.pass_secs(2);
-        assert!(sim.get_with("/", &COOKIE).2.contains("hit"));
+        assert!(sim.get_with("/", &COOKIE).is_hit());
         sim.origin(status, &[SWR, ("etag", if status == 200 { "\"2\"" } else { "\"1\"" })], body);
         sim.run_refreshes();
-        assert_eq!((sim.get("/").1.as_str(), sim.get("/").2.contains("hit; ttl=1")), (expected, true), "{status}");
+        assert_eq!((sim.get("/").body.as_str(), sim.get("/").says("hit; ttl=1")), (expected, true), "{status}");
     }
 }
 
@@ -141,14 +141,14 @@ fn a_variant_of_one_client_is_validated_before_it_answers() {
     sim.origin(200, &response, "dark");
     sim.get_with("/", &[("cookie", "dark")]);
     sim.pass_secs(2);
-    let (_, _, said) = sim.get_with("/", &[("cookie", "dark")]);
+    let Got { said, .. } = sim.get_with("/", &[("cookie", "dark")]);
     assert!(said.contains("fwd=stale") && said.contains("detail=not-refreshed"), "{said}");
     assert_eq!(sim.refreshes(), 0);
     assert_eq!(sim.last_request_field("cookie").as_deref(), Some("dark"));
     sim.origin(200, &response, "plain");
     sim.get("/");
     sim.pass_secs(2);
-    assert!(sim.get("/").2.contains("hit"), "without a cookie nothing is left out");
+    assert!(sim.get("/").is_hit(), "without a cookie nothing is left out");
     assert_eq!(sim.refreshes(), 1);
 }
 
@@ -171,7 +171,7 @@ fn one_clients_cookie_takes_nothing_away() {
         sim.origin(status, fields, "");
         sim.run(Request::new(method, "a.example", "/").with("cookie", "_ga=1"));
         sim.origin(503, &[], "down");
-        assert_eq!(sim.get("/").1, "ours", "{method} {status} {fields:?}");
+        assert_eq!(sim.get("/").body, "ours", "{method} {status} {fields:?}");
     }
 }
 
@@ -202,10 +202,10 @@ fn a_client_that_asks_for_no_store_takes_nothing_away() {
     sim.get("/");
     sim.pass_secs(6);
     sim.origin(200, &[("cache-control", "max-age=5")], "two");
-    let (_, _, said) = sim.get_with("/", &[("cache-control", "no-store")]);
+    let Got { said, .. } = sim.get_with("/", &[("cache-control", "no-store")]);
     assert!(said.contains("detail=request-no-store"), "{said}");
     sim.origin(503, &[], "down");
-    assert_eq!(sim.get("/").1, "one");
+    assert_eq!(sim.get("/").body, "one");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn every_spelling_of_a_host_is_one_entry_and_the_origin_is_asked_for_the_canonic
     sim.origin(200, &[("cache-control", "max-age=60")], "one");
     sim.run(Request::new("GET", "A.Example:80", "/"));
     assert_eq!(sim.last_request_field(":authority").as_deref(), Some("a.example"));
-    assert!(sim.get("/").2.contains("hit"));
+    assert!(sim.get("/").is_hit());
     assert_eq!(sim.stored()[0].url, "http://a.example/");
     sim.origin(204, &[], "");
     sim.run(Request::new("PUT", "a.example:80", "/"));
@@ -243,8 +243,8 @@ fn a_forged_scheme_reaches_no_origin_and_makes_no_key() {
     sim.origin(200, &[("cache-control", "max-age=60")], "one");
     sim.get_with("/", &[("x-forwarded-proto", "nothttps")]);
     assert_eq!(sim.last_request_field("x-forwarded-proto").as_deref(), Some("http"));
-    assert!(sim.get("/").2.contains("hit"));
-    assert!(sim.get_with("/", &[("x-forwarded-proto", "https")]).2.contains("fwd=uri-miss"), "another URL");
+    assert!(sim.get("/").is_hit());
+    assert!(sim.get_with("/", &[("x-forwarded-proto", "https")]).says("fwd=uri-miss"), "another URL");
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_stale_hit_under_another_spelling_starts_no_refresh() {
     sim.origin(200, &[SWR], "one");
     sim.get("/");
     sim.pass_secs(2);
-    let (_, _, said) = sim.run(Request::new("GET", "A.EXAMPLE", "/"));
+    let Got { said, .. } = sim.run(Request::new("GET", "A.EXAMPLE", "/"));
     assert!(said.contains("detail=not-refreshed"), "a route may have sent it elsewhere: {said}");
     assert_eq!(sim.refreshes(), 0);
 }
@@ -267,9 +267,9 @@ fn a_coding_that_another_client_cannot_read_is_another_variant() {
         "dcb",
     );
     sim.get_with("/", &[("accept-encoding", "gzip, dcb")]);
-    assert!(sim.get_with("/", &[("accept-encoding", "DCB , x-gzip;q=1.0")]).2.contains("hit"));
+    assert!(sim.get_with("/", &[("accept-encoding", "DCB , x-gzip;q=1.0")]).is_hit());
     for other in ["gzip", "", "gzip;q=0, *"] {
-        assert!(sim.get_with("/", &[("accept-encoding", other)]).2.contains("fwd=vary-miss"), "{other}");
+        assert!(sim.get_with("/", &[("accept-encoding", other)]).says("fwd=vary-miss"), "{other}");
     }
 }
 
@@ -280,16 +280,16 @@ fn an_origin_that_is_named_back_selects_though_no_vary_says_so() {
     sim.origin(200, &allows("https://one.example"), "one's");
     sim.get_with("/", &[("origin", "https://one.example")]);
     sim.origin(200, &allows("https://two.example"), "two's");
-    assert_eq!(sim.get_with("/", &[("origin", "https://two.example")]).1, "two's");
-    assert_eq!(sim.get_with("/", &[("origin", "https://one.example")]).1, "one's");
+    assert_eq!(sim.get_with("/", &[("origin", "https://two.example")]).body, "two's");
+    assert_eq!(sim.get_with("/", &[("origin", "https://one.example")]).body, "one's");
     sim.pass_secs(3);
     sim.origin(200, &allows("https://one.example"), "one's anew");
     sim.get_with("/", &[("origin", "https://one.example")]);
     sim.run_refreshes();
     assert_eq!(sim.last_request_field("origin").as_deref(), Some("https://one.example"));
-    assert_eq!(sim.get_with("/", &[("origin", "https://one.example")]).1, "one's anew");
+    assert_eq!(sim.get_with("/", &[("origin", "https://one.example")]).body, "one's anew");
     sim.origin(200, &[SWR], "nobody's");
-    assert_eq!(sim.get("/").1, "nobody's");
+    assert_eq!(sim.get("/").body, "nobody's");
 }
 
 #[test]
@@ -299,9 +299,9 @@ fn a_permission_for_all_or_for_one_site_alone_is_one_variant() {
         sim.origin(200, &[("cache-control", "max-age=60"), ("access-control-allow-origin", allowed)], "one");
         sim.get_with("/", &[("origin", "https://other.example")]);
         for origin in ["https://app.example", "https://third.example"] {
-            assert!(sim.get_with("/", &[("origin", origin)]).2.contains("hit"), "{allowed} {origin}");
+            assert!(sim.get_with("/", &[("origin", origin)]).is_hit(), "{allowed} {origin}");
         }
-        assert!(sim.get("/").2.contains("hit"), "{allowed}");
+        assert!(sim.get("/").is_hit(), "{allowed}");
     }
 }
 

@@ -16,8 +16,31 @@ use larder_contract::entry::RouteSeen;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
 
-/// What a client got: status (0 for an answer that was broken off), content, `Cache-Status`.
-pub(crate) type Got = (u16, String, String);
+/// What a client got.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Got {
+    /// 0 for an answer that was broken off.
+    pub(crate) status: u16,
+    pub(crate) body: String,
+    /// `Cache-Status`.
+    pub(crate) said: String,
+}
+
+impl Got {
+    pub(crate) fn new(status: u16, body: &str, said: &str) -> Self {
+        Self { status, body: body.to_owned(), said: said.to_owned() }
+    }
+
+    /// Whether the cache answered by itself (RFC 9211 §2.1).
+    pub(crate) fn is_hit(&self) -> bool {
+        self.said.starts_with("larder; hit")
+    }
+
+    /// Whether `Cache-Status` has these words.
+    pub(crate) fn says(&self, words: &str) -> bool {
+        self.said.contains(words)
+    }
+}
 
 pub(crate) struct Sim {
     policy: Arc<Policy>,
@@ -195,7 +218,7 @@ impl Sim {
     pub(crate) fn run(&mut self, request: Request) -> Got {
         let mut sent = request.fields.clone();
         let (mut exchange, mut effects) = self.begin(request);
-        let mut got: Got = (0, String::new(), String::new());
+        let mut got = Got::default();
         loop {
             let Effects { commands, question } = effects;
             commands.into_iter().for_each(|command| self.carry_out(command, &mut got));
@@ -231,7 +254,7 @@ impl Sim {
 
     fn answer_from_origin(&mut self, exchange: &mut Exchange, got: &mut Got) -> Effects {
         let (head, body) = self.answer.clone();
-        (got.0, got.1) = (head.status, body.clone());
+        (got.status, got.body) = (head.status, body.clone());
         let event = Event::Response { head, source: self.source, end: body.is_empty() };
         let mut effects = exchange.handle(event, self.now);
         // In two pieces, as content comes.
@@ -249,17 +272,17 @@ impl Sim {
             Command::Reply(reply) => {
                 let said = reply.fields.get("cache-status").unwrap_or_default().to_vec();
                 let content = String::from_utf8(reply.content().to_vec()).unwrap();
-                *got = (reply.status, content, String::from_utf8(said).unwrap());
+                *got = Got::new(reply.status, &content, std::str::from_utf8(&said).unwrap());
                 self.last_reply = Fields::from_pairs(reply.parts().into_iter().flat_map(Fields::iter));
             }
             Command::PassResponse(change) => {
-                got.0 = change.status.unwrap_or(got.0);
+                got.status = change.status.unwrap_or(got.status);
                 let before = change.before.as_deref().unwrap_or_default();
-                got.1.insert_str(0, std::str::from_utf8(before).unwrap());
+                got.body.insert_str(0, std::str::from_utf8(before).unwrap());
                 self.last_passed = change.clone();
-                got.2 = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
+                got.said = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
             }
-            Command::Abort => got.0 = 0,
+            Command::Abort => got.status = 0,
             Command::Refresh(order) => {
                 self.begun_refreshes += 1;
                 self.refreshes.push(*order);
