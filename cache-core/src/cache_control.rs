@@ -21,17 +21,15 @@ pub enum FieldScope {
     Fields(Vec<Vec<u8>>),
 }
 
-/// A response's directives (RFC 9111 §5.2.2).
+/// A response's directives (RFC 9111 §5.2.2), those that the cache heeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each field is the directive of its name")]
 pub struct ResponseDirectives {
     pub no_store: bool,
-    pub no_transform: bool,
     pub public: bool,
     pub must_revalidate: bool,
     pub proxy_revalidate: bool,
     pub must_understand: bool,
-    pub immutable: bool,
     pub no_cache: FieldScope,
     pub private: FieldScope,
     pub max_age: Option<DeltaSeconds>,
@@ -91,12 +89,10 @@ impl ResponseDirectives {
     fn add(&mut self, name: &[u8], argument: Option<&[u8]>) {
         match name {
             b"no-store" => self.no_store = true,
-            b"no-transform" => self.no_transform = true,
             b"public" => self.public = true,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
             b"must-understand" => self.must_understand = true,
-            b"immutable" => self.immutable = true,
             b"no-cache" => self.no_cache.widen(argument),
             b"private" => self.private.widen(argument),
             b"max-age" => shorten(&mut self.max_age, argument),

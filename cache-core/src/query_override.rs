@@ -22,7 +22,7 @@ pub const PARAMETER: &str = "cache-control";
 pub struct QueryOverride {
     /// Never served stale (RFC 9111 §5.2.2.2).
     pub must_revalidate: bool,
-    /// Freshness lifetime; 0 when not given.
+    /// Freshness lifetime; without it the response has none.
     pub max_age: Option<DeltaSeconds>,
     /// RFC 5861 §3.
     pub stale_while_revalidate: Option<DeltaSeconds>,

@@ -34,7 +34,7 @@ pub enum MustValidate {
     Request,
 }
 
-/// What `Cache-Status` says of it: whole seconds of freshness left, less than 0 once it is stale (RFC 9211 §2.5). A second
+/// What `Cache-Status` says of it: whole seconds of freshness left, less than 0 once it is stale (RFC 9211 §2.4). A second
 /// that has begun counts, so that `Age` and this make up the lifetime.
 pub fn ttl(stored: &StoredResponse, now: Timestamp) -> i64 {
     let remaining = remaining_millis(stored, now);
@@ -56,7 +56,7 @@ pub fn remaining_millis(stored: &StoredResponse, now: Timestamp) -> i64 {
     }
 }
 
-/// When freshness ends (RFC 9111 §4.2), and when serving it while it is refreshed does.
+/// When freshness ends (RFC 9111 §4.2).
 pub fn fresh_until(stored: &StoredResponse) -> Timestamp {
     let lifetime = stored.terms.lifetime.as_millis().saturating_sub(age::initial_age_millis(stored));
     let natural = stored.response_time.plus_millis(lifetime);

@@ -122,12 +122,6 @@ impl DeltaSeconds {
         Self::new(self.0 as u64 + other.0 as u64)
     }
 
-    /// The difference, 0 when `other` is larger.
-    #[must_use]
-    pub const fn minus(self, other: Self) -> Self {
-        Self(self.0.saturating_sub(other.0))
-    }
-
     /// Reads `1*DIGIT`; a number too large becomes [`Self::MAX`]; anything else is `None` (RFC 9111 §1.2.2).
     pub fn parse(value: &[u8]) -> Option<Self> {
         if value.is_empty() {

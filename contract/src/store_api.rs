@@ -341,11 +341,6 @@ impl WriteAnswer {
             Self::TooLarge => 413,
         }
     }
-
-    /// Reads the status code. `None`: a fault of the store.
-    pub fn from_status(status: u16) -> Option<Self> {
-        [Self::Stored, Self::Fenced, Self::TooLarge].into_iter().find(|answer| answer.status() == status)
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Every row of the override table (design §5), in the order in which time passes.
+//! Every row of the override table (`docs/configuration.md`), in the order in which time passes.
 
 use crate::support::{On, World};
 
