@@ -1,8 +1,12 @@
-//! Whole stories of requests over a virtual clock: an exchange, a scripted origin, level 1, and the background.
+//! Whole stories of requests over a virtual clock. `world` runs one request at a time; `fleet` runs many at once, in several
+//! Envoys with one store. `interpreter` carries out the effects for both.
 
-mod herd;
+mod fleet;
+mod interpreter;
 mod parts;
 mod rules;
+mod sharing;
+mod store;
 mod straight;
 mod waiting;
 mod whose;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use larder_cache_core::cache_status::CacheStatus;
+use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::exchange::{
-    CacheCommand, Command, Effects, Event, Exchange, ForwardedRequest, Interest, Local, Question, RefreshOrder,
-    ResponseChange, ResponseSource, Setup, SlotAnswer, StoreAnswer,
+    Arrive, Effects, Event, Exchange, ForwardedRequest, Interest, Local, Outcome, RefreshOrder, Reply, ResponseChange,
+    ResponseSource, Setup, SlotAnswer, StoreAnswer, StoreQuestion,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::{Request, ResponseHead};
@@ -14,7 +16,10 @@ use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::entry::RouteSeen;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::PrimaryKey;
+use larder_contract::key::{KeyDigest, PrimaryKey};
+use larder_contract::store_api::Fence;
+
+use crate::interpreter::{self, Refreshes, Shared, World};
 
 /// What a client got.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,6 +60,13 @@ pub(crate) struct Sim {
     begun_refreshes: usize,
     marks: usize,
     refresh_path: RefreshPath,
+    running: Option<Exchange>,
+    refreshing: Option<Refresh>,
+    /// The running request's fields on their way to the origin.
+    sending: Fields,
+    /// Whether the origin answers before its client leaves.
+    answers: bool,
+    got: Got,
 }
 
 pub(crate) fn override_policy() -> Policy {
@@ -87,6 +99,11 @@ impl Sim {
             begun_refreshes: 0,
             marks: 0,
             refresh_path: RefreshPath::Routed,
+            running: None,
+            refreshing: None,
+            sending: Fields::default(),
+            answers: true,
+            got: Got::default(),
         }
     }
 
@@ -118,13 +135,11 @@ impl Sim {
     pub(crate) fn leave(&mut self, method: &str, path: &str, fields: &[(&str, &str)]) {
         let request = Request::new(method, "a.example", path);
         let request = fields.iter().fold(request, |request, (name, value)| request.with(name, value));
-        let (mut exchange, _) = self.begin(request);
-        let effects = exchange.handle(Event::Gone { origin_broke: false }, self.now);
-        effects.commands.into_iter().for_each(|command| self.carry_out(command, &mut Got::default()));
-    }
-
-    fn begin(&self, request: Request) -> (Exchange, Effects) {
-        Exchange::begin(request, setup(&self.policy, self.refresh_path), self.now)
+        self.answers = false;
+        self.start(request);
+        self.answers = true;
+        self.drive(Event::Gone { origin_broke: false });
+        self.got = Got::default();
     }
 
     /// From now on refreshes take no route.
@@ -159,21 +174,9 @@ impl Sim {
     /// Lets the refreshes that were ordered fetch what the origin answers now.
     pub(crate) fn run_refreshes(&mut self) {
         for order in std::mem::take(&mut self.refreshes) {
-            let (mut refresh, mut step) = Refresh::begin(order, self.policy.clone(), self.now);
-            while let Some(question) = step.question {
-                let (head, body) = self.answer.clone();
-                let event = match question {
-                    refresh::Question::AskStore(_) => {
-                        refresh::Event::Store(StoreAnswer::Nothing { uncacheable: false })
-                    }
-                    refresh::Question::Fetch(fields) => {
-                        self.requests.push(fields);
-                        refresh::Event::Response(&head, body.as_bytes())
-                    }
-                };
-                step = refresh.handle(event, self.now);
-                std::mem::take(&mut step.commands).into_iter().for_each(|command| self.change(command));
-            }
+            let (refresh, step) = Refresh::begin(order, self.policy.clone(), self.now);
+            self.refreshing = Some(refresh);
+            interpreter::carry_out_refresh(self, (), step);
         }
     }
 
@@ -216,32 +219,116 @@ impl Sim {
 
     /// A request of any kind.
     pub(crate) fn run(&mut self, request: Request) -> Got {
-        let mut sent = request.fields.clone();
-        let (mut exchange, mut effects) = self.begin(request);
-        let mut got = Got::default();
-        loop {
-            let Effects { commands, question } = effects;
-            commands.into_iter().for_each(|command| self.carry_out(command, &mut got));
-            effects = match question {
-                None => return got,
-                Some(Question::LookUpLocal) => {
-                    let held = self.level1.iter().filter(|(held, _)| held == exchange.key());
-                    let variants: Vec<_> = held.map(|(_, stored)| stored.clone()).collect();
-                    exchange.handle(Event::Local(Local { variants: &variants, ..Local::default() }), self.now)
-                }
-                Some(Question::Arrive(_)) => exchange.handle(Event::Slot(SlotAnswer::Lead), self.now),
-                Some(Question::AskStore(_)) => {
-                    exchange.handle(Event::Store(StoreAnswer::Nothing { uncacheable: false }), self.now)
-                }
-                Some(Question::Forward(change)) => {
-                    self.forward(&mut sent, change);
-                    self.answer_from_origin(&mut exchange, &mut got)
-                }
-            };
-        }
+        self.start(request);
+        std::mem::take(&mut self.got)
     }
 
-    fn forward(&mut self, sent: &mut Fields, change: ForwardedRequest) {
+    fn start(&mut self, request: Request) {
+        self.sending = request.fields.clone();
+        let (exchange, effects) = Exchange::begin(request, setup(&self.policy, self.refresh_path), self.now);
+        self.running = Some(exchange);
+        interpreter::carry_out(self, (), effects);
+    }
+
+    fn drive(&mut self, event: Event<'_>) {
+        let effects = self.running.as_mut().expect("a request runs").handle(event, self.now);
+        interpreter::carry_out(self, (), effects);
+    }
+
+    fn drive_refresh(&mut self, event: refresh::Event<'_>) {
+        let step = self.refreshing.as_mut().expect("a refresh runs").handle(event, self.now);
+        interpreter::carry_out_refresh(self, (), step);
+    }
+
+    fn answer_from_origin(&mut self) {
+        let (head, body) = self.answer.clone();
+        (self.got.status, self.got.body) = (head.status, body.clone());
+        self.drive(Event::Response { head, source: self.source, end: body.is_empty() });
+        // In two pieces, as content comes.
+        let (first, second) = body.as_bytes().split_at(body.len() / 2);
+        for (chunk, end) in [(first, false), (second, true)] {
+            let is_copied = self.running.as_ref().is_some_and(|exchange| exchange.interest() != Interest::None);
+            if !body.is_empty() && is_copied {
+                self.drive(Event::Body { chunk, end });
+            }
+        }
+    }
+}
+
+impl Shared for Sim {
+    type By = ();
+
+    fn keep(&mut self, (): (), key: PrimaryKey, stored: Arc<StoredResponse>, _: Option<Fence>, _local: bool) {
+        self.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
+        self.level1.push((key, stored));
+    }
+
+    /// Nobody waits here.
+    fn publish(&mut self, (): (), _: CollapseKey, _: Outcome, _: Timestamp) {}
+
+    fn mark_uncacheable(&mut self, (): (), _: PrimaryKey, _: Timestamp) {
+        self.marks += 1;
+    }
+
+    fn release(&mut self, (): (), key: KeyDigest, _: Fence, _: u64) {
+        panic!("there is no store that gave a lease for {key:?}");
+    }
+
+    fn invalidate(&mut self, (): (), keys: Vec<KeyDigest>, _is_doubtful: bool) {
+        self.level1.retain(|(held, _)| !keys.contains(&held.digest()));
+    }
+}
+
+impl World for Sim {
+    fn reply(&mut self, (): (), reply: Reply) {
+        let said = reply.fields.get("cache-status").unwrap_or_default();
+        let content = std::str::from_utf8(reply.content()).unwrap();
+        self.got = Got::new(reply.status, content, std::str::from_utf8(said).unwrap());
+        self.last_reply = Fields::from_pairs(reply.parts().into_iter().flat_map(Fields::iter));
+    }
+
+    fn pass(&mut self, (): (), change: ResponseChange) {
+        self.got.status = change.status.unwrap_or(self.got.status);
+        let before = change.before.as_deref().unwrap_or_default();
+        self.got.body.insert_str(0, std::str::from_utf8(before).unwrap());
+        self.got.said = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
+        self.last_passed = change;
+    }
+
+    fn abort(&mut self, (): ()) {
+        self.got.status = 0;
+    }
+
+    /// Content comes at once here.
+    fn remind(&mut self, (): (), _: Timestamp) {}
+
+    fn order_refresh(&mut self, (): (), order: RefreshOrder) {
+        self.begun_refreshes += 1;
+        self.refreshes.push(order);
+    }
+
+    /// Read off the answers.
+    fn report(&mut self, (): (), _: CacheStatus) {}
+
+    fn look_up_local(&mut self, (): ()) {
+        let (mut exchange, now) = (self.running.take().expect("a request runs"), self.now);
+        let held = self.level1.iter().filter(|(held, _)| held == exchange.key());
+        let variants: Vec<_> = held.map(|(_, stored)| stored.clone()).collect();
+        let effects = exchange.handle(Event::Local(Local { variants: &variants, ..Local::default() }), now);
+        self.running = Some(exchange);
+        interpreter::carry_out(self, (), effects);
+    }
+
+    fn arrive(&mut self, (): (), _: Arrive) {
+        self.drive(Event::Slot(SlotAnswer::Lead));
+    }
+
+    fn ask_store(&mut self, (): (), _: StoreQuestion) {
+        self.drive(Event::Store(StoreAnswer::Nothing { uncacheable: false }));
+    }
+
+    fn forward(&mut self, (): (), change: ForwardedRequest) {
+        let sent = &mut self.sending;
         if let Some(path) = &change.path {
             sent.set(b":path", path);
         }
@@ -250,61 +337,20 @@ impl Sim {
             sent.set(name, value);
         }
         self.requests.push(sent.clone());
+        if self.answers {
+            self.answer_from_origin();
+        }
+    }
+}
+
+impl Refreshes for Sim {
+    fn ask_store_for_refresh(&mut self, (): (), _: StoreQuestion) {
+        self.drive_refresh(refresh::Event::Store(StoreAnswer::Nothing { uncacheable: false }));
     }
 
-    fn answer_from_origin(&mut self, exchange: &mut Exchange, got: &mut Got) -> Effects {
+    fn fetch(&mut self, (): (), fields: Fields) {
+        self.requests.push(fields);
         let (head, body) = self.answer.clone();
-        (got.status, got.body) = (head.status, body.clone());
-        let event = Event::Response { head, source: self.source, end: body.is_empty() };
-        let mut effects = exchange.handle(event, self.now);
-        // In two pieces, as content comes.
-        let (first, second) = body.as_bytes().split_at(body.len() / 2);
-        for (chunk, end) in [(first, false), (second, true)] {
-            if !body.is_empty() && exchange.interest() != Interest::None {
-                effects.commands.extend(exchange.handle(Event::Body { chunk, end }, self.now).commands);
-            }
-        }
-        effects
-    }
-
-    fn carry_out(&mut self, command: Command, got: &mut Got) {
-        match command {
-            Command::Reply(reply) => {
-                let said = reply.fields.get("cache-status").unwrap_or_default().to_vec();
-                let content = String::from_utf8(reply.content().to_vec()).unwrap();
-                *got = Got::new(reply.status, &content, std::str::from_utf8(&said).unwrap());
-                self.last_reply = Fields::from_pairs(reply.parts().into_iter().flat_map(Fields::iter));
-            }
-            Command::PassResponse(change) => {
-                got.status = change.status.unwrap_or(got.status);
-                let before = change.before.as_deref().unwrap_or_default();
-                got.body.insert_str(0, std::str::from_utf8(before).unwrap());
-                self.last_passed = change.clone();
-                got.said = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
-            }
-            Command::Abort => got.status = 0,
-            Command::Refresh(order) => {
-                self.begun_refreshes += 1;
-                self.refreshes.push(*order);
-            }
-            Command::Cache(command) => self.change(command),
-            // Content comes at once here, and reports are read off the answers.
-            Command::RemindAt(_) | Command::Report(_) => {}
-        }
-    }
-
-    fn change(&mut self, command: CacheCommand) {
-        match command {
-            CacheCommand::Keep { key, stored, .. } => {
-                self.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
-                self.level1.push((key, stored));
-            }
-            CacheCommand::Invalidate(keys) | CacheCommand::InvalidateDoubtful(keys) => {
-                self.level1.retain(|(held, _)| !keys.contains(&held.digest()));
-            }
-            CacheCommand::MarkUncacheable { .. } => self.marks += 1,
-            // Nobody waits, and there is no store.
-            CacheCommand::Publish { .. } | CacheCommand::ReleaseLease { .. } => {}
-        }
+        self.drive_refresh(refresh::Event::Response(&head, body.as_bytes()));
     }
 }
