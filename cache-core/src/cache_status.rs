@@ -1,4 +1,4 @@
-//! What a client is told about how its answer came about: `Cache-Status` (RFC 9211) and `x-cache-status`.
+//! How the cache tells a client where its answer came from: `Cache-Status` (RFC 9211) and `x-cache-status`.
 //!
 //! What this decides: the text of both fields, and the closed list of reasons ([`Detail`]). One value is the source for
 //! the fields, the metrics and the log. What it leaves out: which value it is; `exchange` fills it in.

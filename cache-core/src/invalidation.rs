@@ -1,4 +1,4 @@
-//! What an unsafe method makes untrue (RFC 9111 §4.4).
+//! Invalidation of stored responses by unsafe methods (RFC 9111 §4.4).
 //!
 //! What this decides: which methods are unsafe, and which URIs their success concerns. What it leaves out: how stored
 //! responses are found and dropped.

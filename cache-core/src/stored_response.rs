@@ -1,4 +1,4 @@
-//! What is kept of a response (RFC 9111 §3), with everything prepared that its reuse asks.
+//! What is kept of a response (RFC 9111 §3), with everything prepared that its reuse needs.
 //!
 //! What this decides: which numbers are worked out once, when a response is stored, so that a hit only compares times.
 //! What it leaves out: whether it may be stored (`storability`) and reused (`reuse`).

@@ -1,4 +1,4 @@
-//! How much the background may fetch that no client has asked for whole.
+//! How much background refreshes may fetch that no client has asked for whole.
 //!
 //! What this decides: how many fetches of a whole behind a part are under way at once and begin in a second, and how many
 //! bytes all background fetches of one VM may hold together. Envoy keeps the answer to such a fetch in memory until it is

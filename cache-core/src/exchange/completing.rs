@@ -1,4 +1,4 @@
-//! The rest of a part that is held, on its way to the client behind it (RFC 9111 §3.4).
+//! The client gets a stored part first, and then the rest of it as the origin sends it (RFC 9111 §3.4).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the shell does for an exchange. It decides nothing in doing so.
+//! What the shell does for an exchange, or for a background refresh. The shell decides nothing in doing so.
 //!
 //! A [`Question`] comes back as an event; a [`Command`] does not. Both are matched exhaustively by whoever carries them out.
 

@@ -1,4 +1,4 @@
-//! The origin has answered, or nobody has: store, freshen, fall back to a stale copy, or let it pass.
+//! The origin has answered, or the proxy in its place: store, freshen, fall back to a stale copy, or let it pass.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The cache's own answers, from a stored response or made up.
+//! The cache's own answers, from a stored response or generated.
 
 use std::sync::Arc;
 
