@@ -175,18 +175,18 @@ fn who_comes_after_a_change_gets_nothing_that_was_fetched_before_it() {
 
 #[test]
 fn another_change_does_not_hide_the_one_before_it() {
-    let mut herd = Herd::new(Policy::default(), || Answer::new(200, &[FRESH]));
-    herd.send(5, &[]);
-    herd.pass_ms(500);
-    herd.invalidate();
-    herd.pass_ms(1);
-    herd.send(12, &[]);
-    herd.pass_ms(200);
-    herd.invalidate();
-    herd.pass_ms(300);
-    assert_eq!(herd.answered().len(), 5, "who came between the changes does not get what is older than both");
-    herd.pass_ms(1_500);
-    assert_eq!(herd.answered().len(), 17);
+    let mut fleet = Fleet::new(Policy::default(), || Answer::new(200, &[FRESH]));
+    fleet.send(5, &[]);
+    fleet.pass_ms(500);
+    fleet.invalidate();
+    fleet.pass_ms(1);
+    fleet.send(12, &[]);
+    fleet.pass_ms(200);
+    fleet.invalidate();
+    fleet.pass_ms(300);
+    assert_eq!(fleet.answered().len(), 5, "who came between the changes does not get what is older than both");
+    fleet.pass_ms(1_500);
+    assert_eq!(fleet.answered().len(), 17);
 }
 
 #[test]
