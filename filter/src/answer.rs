@@ -11,6 +11,7 @@ use larder_cache_core::exchange::Reply;
 use larder_cache_core::fields::Fields;
 use larder_cache_core::stored_response::{StoredResponse, Treatment};
 
+use crate::calls::SERVICE_TIME;
 use crate::host::{Host, Map};
 use crate::stream::Action;
 use crate::vm::Vm;
@@ -22,8 +23,6 @@ pub const DEFERRED_FROM: usize = 4096;
 const HEAD_BYTE: usize = 6;
 /// The content that stands in: not empty, or no content would pass.
 const STAND_IN: &[u8] = b"-";
-/// The field in which Envoy's router says how long the origin took.
-pub(crate) const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
 
 /// An answer that goes out as something else passes: a stand-in, or the origin's response.
 #[derive(Debug)]

@@ -6,14 +6,14 @@
 //! What it leaves out: what a purge does to level 1 (`l1`), and what becomes of answers when nothing is heard any more.
 
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::fields::Fields;
 use larder_contract::http_time::Timestamp;
 use larder_contract::store_api::{Events, EventsSince, UNHEARD_FIELD};
 
+use crate::calls::{Call, CallAnswer, Purpose};
 use crate::config::Config;
-use crate::host::{Host, Map, Swap};
+use crate::host::{Host, Swap};
 use crate::metrics;
-use crate::vm::{Call, Purpose, Vm};
+use crate::vm::Vm;
 
 /// How long the sidecar may hold the poll back, at most.
 const WAIT_MS: u64 = 20_000;
@@ -181,12 +181,12 @@ impl<H: Host> Vm<H> {
     }
 
     /// The poll's answer.
-    pub(crate) fn on_events(&mut self, token: u32, num_headers: usize, body_length: usize, now: Timestamp) {
+    pub(crate) fn on_events(&mut self, token: u32, answer: CallAnswer, now: Timestamp) {
         let Some(poll) = self.following.poll.take_if(|poll| poll.token == token) else {
             return; // another VM follows by now
         };
-        let Some((events, unheard_ms)) = self.read_events(num_headers, body_length) else {
-            if let Some((status, false)) = self.call_status() {
+        let Some((events, unheard_ms)) = self.read_events(&answer) else {
+            if let Some(status) = answer.upstream_status() {
                 self.is_refused(status, now);
             }
             self.try_again_later(now);
@@ -216,12 +216,9 @@ impl<H: Host> Vm<H> {
     }
 
     /// The events, and for how many milliseconds before the poll the sidecar may have missed some.
-    fn read_events(&mut self, num_headers: usize, body_length: usize) -> Option<(Events, u64)> {
-        let fields = if num_headers == 0 { Fields::default() } else { self.host.headers(Map::CallResponse).ok()? };
-        // Without this field Envoy made the answer up.
-        let real = fields.get(":status") == Some(b"200") && fields.contains("x-envoy-upstream-service-time");
-        let body = self.host.call_body(body_length).ok().filter(|_| real)?;
-        let events: Events = match serde_json::from_slice(&body) {
+    fn read_events(&mut self, answer: &CallAnswer) -> Option<(Events, u64)> {
+        let body = answer.body.as_ref().ok().filter(|_| answer.upstream_status() == Some(200))?;
+        let events: Events = match serde_json::from_slice(body) {
             Ok(events) => events,
             Err(error) => {
                 if !std::mem::replace(&mut self.told_of_versions, true) {
@@ -234,7 +231,7 @@ impl<H: Host> Vm<H> {
             }
         };
         let safe = events.cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        let unheard = match fields.get(UNHEARD_FIELD) {
+        let unheard = match answer.fields.get(UNHEARD_FIELD) {
             None => 0,
             Some(text) => std::str::from_utf8(text).ok()?.parse().ok()?,
         };

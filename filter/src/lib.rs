@@ -20,6 +20,7 @@
 
 pub mod answer;
 pub mod breaker;
+mod calls;
 mod changes;
 pub mod collapsing;
 pub mod config;

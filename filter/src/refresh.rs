@@ -16,12 +16,13 @@ use larder_cache_core::refresh::{Event, Question, Refresh, Step};
 use larder_cache_core::route::RefreshPath;
 use larder_contract::http_time::Timestamp;
 
+use crate::calls::{Call, CallAnswer, Purpose};
 use crate::changes::Cause;
 use crate::config::Config;
-use crate::host::{Host, Map, Refused};
+use crate::host::{Host, Refused};
 use crate::metrics;
 use crate::store_client::StoreCall;
-use crate::vm::{Call, Ordered, Purpose, Vm};
+use crate::vm::{Ordered, Vm};
 
 /// A refresh whose origin does not answer for so long is given up, in milliseconds.
 const FETCH_TIMEOUT_MS: u64 = 25_000;
@@ -157,24 +158,18 @@ impl<H: Host> Vm<H> {
         String::from_utf8(self.host.property(&["xds", "cluster_name"])?).ok()
     }
 
-    pub(crate) fn on_refresh_fetched(&mut self, id: u32, num_headers: usize, body_length: usize, now: Timestamp) {
+    pub(crate) fn on_refresh_fetched(&mut self, id: u32, answer: CallAnswer, now: Timestamp) {
         let most = self.refreshes.get(&id).map_or(u64::MAX, |refreshing| refreshing.policy.max_object_bytes);
+        let CallAnswer { status, from_upstream, has_head, fields, body } = answer;
         // Without a head, Envoy had gathered as much as it may.
-        if num_headers == 0 || body_length as u64 > most {
+        if !has_head || body.as_ref().is_ok_and(|body| body.len() as u64 > most) {
             self.pace.note_large(now);
         }
-        let fields = if num_headers == 0 { None } else { self.host.headers(Map::CallResponse).ok() };
-        // Without this field Envoy made the answer up: there was none.
-        let Some(mut fields) = fields.filter(|fields| fields.contains("x-envoy-upstream-service-time")) else {
-            self.fail_refresh(id, now);
-            return;
-        };
-        let status = fields.get(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
-        fields.remove(b":status");
-        let body = if body_length == 0 { Ok(Vec::new()) } else { self.host.call_body(body_length) };
         match body {
-            Ok(body) => self.drive_refresh(id, Event::Response(&ResponseHead { status, fields }, &body), now),
-            Err(_) => self.fail_refresh(id, now),
+            Ok(body) if from_upstream => {
+                self.drive_refresh(id, Event::Response(&ResponseHead { status, fields }, &body), now);
+            }
+            _ => self.fail_refresh(id, now),
         }
     }
 

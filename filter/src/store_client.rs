@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_cache_core::codec;
-use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
+use larder_cache_core::exchange::{StoreAnswer, StoreFault, StoreQuestion};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
@@ -20,10 +20,11 @@ use larder_contract::store_api::{
 
 use serde::Serialize;
 
+use crate::calls::{Call, CallAnswer, Purpose};
 use crate::config::Config;
-use crate::host::{Host, Map};
+use crate::host::Host;
 use crate::metrics;
-use crate::vm::{Call, Purpose, Vm};
+use crate::vm::Vm;
 
 /// Writes are not waited for; they may take this long, in milliseconds.
 const WRITE_TIMEOUT_MS: u64 = 5_000;
@@ -127,51 +128,21 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// An answer to a call of our own.
-    pub fn on_call_response(&mut self, token: u32, num_headers: usize, body_length: usize) {
-        let Some(call) = self.calls.remove(&token) else { return };
-        let now = self.host.now();
-        match call.purpose {
-            Purpose::LookUp(stream) => {
-                let answer = self.read_answer(num_headers, body_length, now);
-                self.host.record(metrics::STORE_MS, now.millis_since(call.sent));
-                self.give_back_unseen(&call, &answer);
-                self.drive_other(stream, Event::Store(answer));
-            }
-            Purpose::RefreshLookUp(id) => {
-                let answer = self.read_answer(num_headers, body_length, now);
-                self.give_back_unseen(&call, &answer);
-                self.on_refresh_look_up(id, answer, now);
-            }
-            Purpose::Follow => self.on_events(token, num_headers, body_length, now),
-            Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, num_headers, body_length, now),
-            Purpose::Tell => self.on_told(call, num_headers, now),
-            Purpose::Invalidate => {
-                let told = self.told(num_headers, now);
-                if told == Told::NotUnderstood {
-                    self.tell_of_versions();
-                }
-                self.on_invalidations_told(told, now);
-            }
-        }
-    }
-
     /// A look-up that timed out may have been given the lease all the same; nobody must wait for it to lapse.
-    fn give_back_unseen(&mut self, call: &Call, answer: &StoreAnswer) {
+    pub(crate) fn give_back_unseen(&mut self, call: &Call, answer: &StoreAnswer) {
         if let (StoreAnswer::Fault(_), Some((key, fence))) = (answer, call.holds.clone()) {
             self.tell_store(&call.config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
         }
     }
 
     /// A write or release has been answered, or not: a lease that it should have ended is given back a little later.
-    fn on_told(&mut self, call: Call, num_headers: usize, now: Timestamp) {
-        let status = if num_headers == 0 { None } else { self.call_status() };
-        let refused = status.is_some_and(|(status, own)| !own && status == WriteAnswer::TooLarge.status());
+    pub(crate) fn on_told(&mut self, call: Call, answer: &CallAnswer, now: Timestamp) {
+        let refused = answer.upstream_status() == Some(WriteAnswer::TooLarge.status());
         if refused && !std::mem::replace(&mut self.told_of_size, true) {
             let line = "larder: the sidecar refuses entries that max_object_bytes allows; raise LARDER_MAX_ENTRY_BYTES";
             self.host.log(log::Level::Warn, line);
         }
-        if self.told(num_headers, now) == Told::Accepted {
+        if self.told(answer, now) == Told::Accepted {
             if let Some(lease) = call.holds {
                 self.leases_left.remove(&lease);
             }
@@ -200,40 +171,29 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// Status of the answer, and whether Envoy made it up itself: only a real answer has this field.
-    pub(crate) fn call_status(&self) -> Option<(u16, bool)> {
-        let fields = self.host.headers(Map::CallResponse).ok()?;
-        let status = std::str::from_utf8(fields.get(":status")?).ok()?.parse().ok()?;
-        Some((status, !fields.contains("x-envoy-upstream-service-time")))
-    }
-
     /// What became of a call that tells the store something.
-    fn told(&mut self, num_headers: usize, now: Timestamp) -> Told {
-        match if num_headers == 0 { None } else { self.call_status() } {
-            Some((status, false)) if self.is_refused(status, now) => Told::Not,
-            Some((status, false))
-                if [WriteAnswer::Stored, WriteAnswer::Fenced].map(WriteAnswer::status).contains(&status) =>
-            {
+    pub(crate) fn told(&mut self, answer: &CallAnswer, now: Timestamp) -> Told {
+        match answer.upstream_status() {
+            Some(status) if self.is_refused(status, now) => Told::Not,
+            Some(status) if [WriteAnswer::Stored, WriteAnswer::Fenced].map(WriteAnswer::status).contains(&status) => {
                 Told::Accepted
             }
-            Some((400..500, false)) => Told::NotUnderstood,
+            Some(400..500) => Told::NotUnderstood,
             _ => Told::Not,
         }
     }
 
     /// Says once that the sidecar is of another version.
-    fn tell_of_versions(&mut self) {
+    pub(crate) fn tell_of_versions(&mut self) {
         if !std::mem::replace(&mut self.told_of_versions, true) {
             let line = "larder: the sidecar does not understand what it is told of invalidations; use sidecars of the filter's version";
             self.host.log(log::Level::Error, line);
         }
     }
 
-    fn read_answer(&mut self, num_headers: usize, body_length: usize, now: Timestamp) -> StoreAnswer {
-        let fields =
-            if num_headers == 0 { Fields::default() } else { self.host.headers(Map::CallResponse).unwrap_or_default() };
-        let status = fields.get(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
-        if !fields.contains("x-envoy-upstream-service-time") {
+    pub(crate) fn read_answer(&mut self, answer: CallAnswer, now: Timestamp) -> StoreAnswer {
+        let CallAnswer { status, from_upstream, fields, body, .. } = answer;
+        if !from_upstream {
             let fault = if status == 504 { StoreFault::Timeout } else { StoreFault::Error };
             let slow = fault == StoreFault::Timeout;
             self.store_failed(fault, now, if slow { "no answer in time" } else { "no connection or a broken answer" });
@@ -243,12 +203,11 @@ impl<H: Host> Vm<H> {
             self.breaker.refused(now);
             return StoreAnswer::Fault(StoreFault::Error);
         }
-        let body = if body_length == 0 { Vec::new() } else { self.host.call_body(body_length).unwrap_or_default() };
         let parts = AnswerParts {
             status,
             fence: fields.get(FENCE_FIELD).and_then(Fence::parse),
             uncacheable: fields.get(UNCACHEABLE_FIELD) == Some(b"1"),
-            body,
+            body: body.unwrap_or_default(),
         };
         let Some(answer) = LookUpAnswer::from_parts(parts) else {
             self.store_failed(StoreFault::Error, now, &format!("answered with status {status}"));

@@ -17,11 +17,12 @@ use larder_cache_core::route::RefreshPath;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 
+use crate::calls::Purpose;
 use crate::changes::Cause;
 use crate::config::Config;
 use crate::host::{Host, Map};
 use crate::store_client::StoreCall;
-use crate::vm::{Ordered, Purpose, Vm};
+use crate::vm::{Ordered, Vm};
 
 mod content;
 mod response;

@@ -12,11 +12,12 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::store_api::{INVALIDATE_PATH, Invalidate};
 
+use crate::calls::{Call, Purpose};
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
 use crate::store_client::{Told, json};
-use crate::vm::{Call, Purpose, Vm};
+use crate::vm::Vm;
 
 /// Keys that are kept; beyond it they become one invalidation of everything. By their digests: 1 MiB at most.
 const MAX_KEYS: usize = 16_384;

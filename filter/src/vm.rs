@@ -22,15 +22,16 @@ use rustc_hash::FxHashMap;
 
 use crate::answer::{Given, Unseen, Unsent};
 use crate::breaker::Breaker;
+use crate::calls::{Call, CallAnswer, Purpose};
 use crate::config::{Config, Secret};
 use crate::doubt::Doubts;
 use crate::follow::Following;
 use crate::host::Host;
 use crate::identity::Identity;
 use crate::l1::Level1;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::refresh::Refreshing;
-use crate::store_client::{LeaseLeft, StoreCall};
+use crate::store_client::{LeaseLeft, StoreCall, Told};
 use crate::stream::{HeldContent, Stream, Undecided, Watched};
 use crate::untold::Untold;
 
@@ -38,36 +39,6 @@ use crate::untold::Untold;
 pub const BATCH: usize = 64;
 /// How often Envoy calls [`Vm::on_tick`], in milliseconds.
 pub const TICK_MS: u64 = 100;
-
-/// A call of our own under way.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub(crate) purpose: Purpose,
-    /// The lease that is to be given back should the call fail: a look-up may have been given it without our seeing it, a
-    /// write would have ended it.
-    pub(crate) holds: Option<(KeyDigest, Fence)>,
-    pub(crate) config: Rc<Config>,
-    pub(crate) sent: Timestamp,
-    /// The root context that made it. Envoy ends its calls with it, and tells nobody.
-    pub(crate) root: u32,
-}
-
-/// What a call of our own is for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Purpose {
-    /// A stream's look-up.
-    LookUp(u32),
-    /// A refresh's look-up.
-    RefreshLookUp(u32),
-    /// A refresh's request to the origin.
-    RefreshFetch(u32),
-    /// The long poll for purges.
-    Follow,
-    /// A write or release: only its failure is of interest.
-    Tell,
-    /// Invalidations that the store has to accept.
-    Invalidate,
-}
 
 /// A background refresh that has not begun.
 #[derive(Debug)]
@@ -268,6 +239,42 @@ impl<H: Host> Vm<H> {
                 self.forget_poll(token);
             } else {
                 self.on_call_response(token, 0, 0);
+            }
+        }
+    }
+
+    /// An answer to a call of our own.
+    pub fn on_call_response(&mut self, token: u32, num_headers: usize, body_length: usize) {
+        if let Some(call) = self.calls.remove(&token) {
+            let answer = CallAnswer::read(&self.host, num_headers, body_length);
+            self.on_answer(token, call, answer);
+        }
+    }
+
+    /// Hands an answer to whoever asked.
+    fn on_answer(&mut self, token: u32, call: Call, answer: CallAnswer) {
+        let now = self.host.now();
+        match call.purpose {
+            Purpose::LookUp(stream) => {
+                let answer = self.read_answer(answer, now);
+                self.host.record(metrics::STORE_MS, now.millis_since(call.sent));
+                self.give_back_unseen(&call, &answer);
+                self.drive_other(stream, Event::Store(answer));
+            }
+            Purpose::RefreshLookUp(id) => {
+                let answer = self.read_answer(answer, now);
+                self.give_back_unseen(&call, &answer);
+                self.on_refresh_look_up(id, answer, now);
+            }
+            Purpose::Follow => self.on_events(token, answer, now),
+            Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, answer, now),
+            Purpose::Tell => self.on_told(call, &answer, now),
+            Purpose::Invalidate => {
+                let told = self.told(&answer, now);
+                if told == Told::NotUnderstood {
+                    self.tell_of_versions();
+                }
+                self.on_invalidations_told(told, now);
             }
         }
     }

@@ -4,7 +4,7 @@ use larder_cache_core::exchange::{Event, Interest, ResponseChange, ResponseSourc
 use larder_cache_core::message::ResponseHead;
 
 use super::{Action, Passage};
-use crate::answer::SERVICE_TIME;
+use crate::calls::{SERVICE_TIME, status_of};
 use crate::host::{Host, Map};
 use crate::vm::Vm;
 
@@ -25,7 +25,7 @@ impl<H: Host> Vm<H> {
             return Action::Continue;
         }
         let Ok(mut fields) = self.host.headers(Map::Response) else { return Action::Continue };
-        let status = fields.get(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
+        let status = status_of(&fields);
         if (100..200).contains(&status) {
             return Action::Continue;
         }
