@@ -3,6 +3,7 @@
 //! What this decides: what counts as an answer. Envoy answers in the place of an upstream that it did not reach; such an
 //! answer says something of the way there and nothing of the upstream.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use larder_cache_core::fields::Fields;
@@ -12,6 +13,7 @@ use larder_contract::store_api::Fence;
 
 use crate::config::Config;
 use crate::host::{Host, Map, Refused};
+use crate::metrics::Metrics;
 
 /// The field in which Envoy's router says how long the upstream took. Envoy's own answers lack it.
 pub(crate) const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
@@ -46,6 +48,84 @@ pub(crate) enum Purpose {
     Invalidate,
 }
 
+/// What is to be noted of a call that is made.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    pub(crate) purpose: Purpose,
+    pub(crate) holds: Option<(KeyDigest, Fence)>,
+    pub(crate) config: Rc<Config>,
+    pub(crate) now: Timestamp,
+}
+
+/// A request of our own, and how many milliseconds its answer may take.
+#[derive(Debug)]
+pub(crate) struct Letter<'a> {
+    pub(crate) cluster: &'a str,
+    pub(crate) head: &'a Fields,
+    pub(crate) body: &'a [u8],
+    pub(crate) timeout_ms: u64,
+}
+
+/// The calls under way, by their tokens.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    /// The root context that host calls concern now.
+    root: u32,
+    under_way: HashMap<u32, Call>,
+    /// Calls that went with their root.
+    lost: Vec<u32>,
+}
+
+impl Calls {
+    /// What is sent from now on is sent on behalf of this root context.
+    pub(crate) fn set_root(&mut self, root: u32) {
+        self.root = root;
+    }
+
+    /// On whose behalf calls are made now.
+    pub(crate) fn root(&self) -> u32 {
+        self.root
+    }
+
+    /// Makes a call. Gives its token.
+    pub(crate) fn make<H: Host>(&mut self, host: &H, letter: &Letter<'_>, errand: Errand) -> Result<u32, Refused> {
+        let token = host.call(letter.cluster, letter.head, letter.body, letter.timeout_ms)?;
+        let Errand { purpose, holds, config, now } = errand;
+        self.under_way.insert(token, Call { purpose, holds, config, sent: now, root: self.root });
+        Ok(token)
+    }
+
+    /// The call is over, or nobody waits for it any more.
+    pub(crate) fn take(&mut self, token: u32) -> Option<Call> {
+        self.under_way.remove(&token)
+    }
+
+    /// A root is gone, and its calls with it.
+    pub(crate) fn lose(&mut self, root: u32) {
+        self.lost.extend(self.under_way.iter().filter(|(_, call)| call.root == root).map(|(token, _)| *token));
+    }
+
+    /// Calls that Envoy will not answer, each once.
+    pub(crate) fn take_lost(&mut self) -> Vec<(u32, Call)> {
+        let lost = std::mem::take(&mut self.lost);
+        lost.into_iter().filter_map(|token| Some((token, self.take(token)?))).collect()
+    }
+
+    /// A stream's look-ups: Envoy tells nobody of an answer whose stream is gone.
+    pub(crate) fn take_look_ups_of(&mut self, stream: u32) -> Vec<Call> {
+        let is_its = |_: &u32, call: &mut Call| matches!(call.purpose, Purpose::LookUp(asker) if asker == stream);
+        self.under_way.extract_if(is_its).map(|(_, call)| call).collect()
+    }
+}
+
+/// What a component needs to call out: the host, the calls under way, the counters.
+#[derive(Debug)]
+pub(crate) struct Outside<'a, H> {
+    pub(crate) host: &'a H,
+    pub(crate) calls: &'a mut Calls,
+    pub(crate) metrics: &'a mut Metrics,
+}
+
 /// What came back for a call of our own: an upstream's answer, or what Envoy made up in its place.
 #[derive(Debug)]
 pub(crate) struct CallAnswer {
@@ -63,6 +143,11 @@ pub(crate) struct CallAnswer {
 }
 
 impl CallAnswer {
+    /// None: the call went with its root.
+    pub(crate) fn none() -> Self {
+        Self { status: 0, from_upstream: false, has_head: false, fields: Fields::default(), body: Ok(Vec::new()) }
+    }
+
     /// What Envoy is calling about now. The content of its own answers is left where it is.
     pub(crate) fn read<H: Host>(host: &H, num_headers: usize, body_length: usize) -> Self {
         let has_head = num_headers > 0;

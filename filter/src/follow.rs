@@ -9,10 +9,11 @@ use larder_cache_core::collapse::message::Message;
 use larder_contract::http_time::Timestamp;
 use larder_contract::store_api::{Events, EventsSince, UNHEARD_FIELD};
 
-use crate::calls::{Call, CallAnswer, Purpose};
+use crate::calls::{CallAnswer, Errand, Letter, Purpose};
 use crate::config::Config;
 use crate::host::{Host, Swap};
 use crate::metrics;
+use crate::refused::is_refused;
 use crate::vm::Vm;
 
 /// How long the sidecar may hold the poll back, at most.
@@ -31,7 +32,6 @@ const AGAIN_MS: u64 = 500;
 const WRITER_MS: u64 = 3_600_000;
 
 const PLACE: &str = "larder/follower";
-const ENVOY: &str = "larder/envoy";
 const WROTE: &str = "larder/wrote";
 
 /// What this VM knows of following.
@@ -44,8 +44,6 @@ pub(crate) struct Following {
     not_before: Timestamp,
     /// Up to when this Envoy has heard of everything.
     heard: Timestamp,
-    /// Who this Envoy is, once that is known.
-    envoy: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,34 +118,21 @@ impl<H: Host> Vm<H> {
         let asked = EventsSince {
             after: self.following.cursor.clone(),
             wait_ms,
-            envoy: format!("{:016x}", self.envoy()),
+            envoy: format!("{:016x}", self.store.envoy(&self.host)),
             writes: self.writes(now),
         };
         let path = asked.path();
-        let head = self.head(&config, "GET", &path, now);
-        match self.host.call(&config.store_cluster, &head, &[], wait_ms + SLACK_MS) {
+        let head = self.store.head(&self.host, &config, ("GET", &path), now);
+        let cluster = &config.store_cluster.clone();
+        let letter = Letter { cluster, head: &head, body: &[], timeout_ms: wait_ms + SLACK_MS };
+        let errand = Errand { purpose: Purpose::Follow, holds: None, config, now };
+        match self.calls.make(&self.host, &letter, errand) {
             Ok(token) => {
                 let until = now.plus_millis(wait_ms + 2 * SLACK_MS);
                 self.following.poll = Some(Poll { token, sent: now, until });
-                let root = self.root;
-                self.calls.insert(token, Call { purpose: Purpose::Follow, holds: None, config, sent: now, root });
             }
             Err(_) => self.try_again_later(now),
         }
-    }
-
-    /// A random number that all VMs of this Envoy share: who this Envoy is among its peers.
-    pub(crate) fn envoy(&mut self) -> u64 {
-        if let Some(envoy) = self.following.envoy {
-            return envoy;
-        }
-        let read = || Some(u64::from_be_bytes(self.host.shared(ENVOY).0?.try_into().ok()?));
-        let envoy = read().unwrap_or_else(|| {
-            let _ = self.host.swap_shared(ENVOY, &self.host.random().to_be_bytes(), None);
-            read().unwrap_or(self.id)
-        });
-        self.following.envoy = Some(envoy);
-        envoy
     }
 
     /// Whether this Envoy has forwarded an unsafe request lately: it may then have invalidated what it could tell nobody.
@@ -163,7 +148,7 @@ impl<H: Host> Vm<H> {
 
     fn give_up_poll(&mut self, now: Timestamp) {
         if let Some(poll) = self.following.poll {
-            self.calls.remove(&poll.token);
+            self.calls.take(poll.token);
         }
         self.try_again_later(now);
     }
@@ -187,7 +172,7 @@ impl<H: Host> Vm<H> {
         };
         let Some((events, unheard_ms)) = self.read_events(&answer) else {
             if let Some(status) = answer.upstream_status() {
-                self.is_refused(status, now);
+                is_refused(&self.host, &mut self.metrics, status, now);
             }
             self.try_again_later(now);
             return;

@@ -56,7 +56,7 @@ impl<H: Host> Vm<H> {
         let index = u32::try_from(sequence % u64::from(HANDOFFS)).unwrap_or(0);
         let mut bytes = sequence.to_be_bytes().to_vec();
         bytes.push(kind);
-        bytes.extend_from_slice(&self.encode(stored, policy, now));
+        bytes.extend_from_slice(&self.store.encode(stored, policy, now));
         self.host.set_shared(&handoff_name(index), &bytes);
         self.handed_over.push_back((now, index, sequence));
         Some(Handoff { index, sequence })

@@ -16,7 +16,7 @@ use larder_cache_core::refresh::{Event, Question, Refresh, Step};
 use larder_cache_core::route::RefreshPath;
 use larder_contract::http_time::Timestamp;
 
-use crate::calls::{Call, CallAnswer, Purpose};
+use crate::calls::{CallAnswer, Errand, Letter, Purpose};
 use crate::changes::Cause;
 use crate::config::Config;
 use crate::host::{Host, Refused};
@@ -108,32 +108,26 @@ impl<H: Host> Vm<H> {
     fn fetch_refresh(&mut self, id: u32, mut fields: Fields, now: Timestamp) {
         let Some(Refreshing { straight, config, .. }) = self.refreshes.get(&id) else { return };
         let config = config.clone();
-        let sent = if let Some(cluster) = straight {
+        let cluster = if let Some(cluster) = straight {
             // The route's own retries, as far as a request may ask for them.
             fields.append(b"x-envoy-retry-on", b"connect-failure,refused-stream");
             fields.append(b"x-envoy-max-retries", b"2");
-            self.host.call(cluster, &fields, &[], FETCH_TIMEOUT_MS)
+            cluster
         } else {
             let scheme = fields.get(":scheme").unwrap_or(b"http").to_vec();
             if !fields.contains("x-forwarded-proto") {
                 // The listener behind the cluster sees an unencrypted connection, whatever the client's was.
                 fields.append(b"x-forwarded-proto", &scheme);
             }
-            self.host.call(config.refresh_cluster(), &fields, &[], FETCH_TIMEOUT_MS)
+            config.refresh_cluster()
         };
-        match sent {
-            Ok(token) => {
-                self.calls.insert(
-                    token,
-                    Call { purpose: Purpose::RefreshFetch(id), holds: None, config, sent: now, root: self.root },
-                );
+        let letter = Letter { cluster, head: &fields, body: &[], timeout_ms: FETCH_TIMEOUT_MS };
+        let errand = Errand { purpose: Purpose::RefreshFetch(id), holds: None, config: config.clone(), now };
+        if let Err(refused) = self.calls.make(&self.host, &letter, errand) {
+            if refused == UNKNOWN_CLUSTER && config.refresh_path() == RefreshPath::Routed {
+                self.look_for_refresh_cluster(&config);
             }
-            Err(refused) => {
-                if refused == UNKNOWN_CLUSTER && config.refresh_path() == RefreshPath::Routed {
-                    self.look_for_refresh_cluster(&config);
-                }
-                self.fail_refresh(id, now);
-            }
+            self.fail_refresh(id, now);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! What this decides: which failure is which fault, and when the store is left alone. A fault never reaches a client.
 
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,14 +21,17 @@ use larder_contract::store_api::{
 
 use serde::Serialize;
 
-use crate::calls::{Call, CallAnswer, Purpose};
+use crate::breaker::Breaker;
+use crate::calls::{Call, CallAnswer, Errand, Letter, Outside, Purpose};
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
-use crate::vm::Vm;
+use crate::refused::is_refused;
 
 /// Writes are not waited for; they may take this long, in milliseconds.
 const WRITE_TIMEOUT_MS: u64 = 5_000;
+/// In shared data: who this Envoy is.
+const ENVOY: &str = "larder/envoy";
 /// Calls waiting to be sent; beyond it the oldest is dropped (an entry not shared, a lease left to lapse).
 const MAX_OUTBOX: usize = 1024;
 
@@ -91,9 +95,41 @@ impl StoreCall {
     }
 }
 
-impl<H: Host> Vm<H> {
-    pub(crate) fn ask_store(
+/// The store, as one worker uses it.
+#[derive(Debug)]
+pub(crate) struct StoreClient {
+    /// A random number: who this worker is among its peers.
+    id: u64,
+    /// Who this Envoy is among its peers, once that is known.
+    envoy: Option<u64>,
+    breaker: Breaker,
+    /// What the store is to be told.
+    outbox: VecDeque<(Rc<Config>, StoreCall)>,
+    leases_left: HashMap<(KeyDigest, Fence), LeaseLeft>,
+    /// Whether it was said that the store takes smaller entries than the rules allow.
+    told_of_size: bool,
+    /// The entry that was encoded last: what is handed over is written to the store next.
+    encoded: Option<(Arc<StoredResponse>, Rc<Vec<u8>>)>,
+}
+
+impl StoreClient {
+    /// Nothing is known of the store yet. `id` is the worker's.
+    pub(crate) fn new(id: u64) -> Self {
+        Self {
+            id,
+            envoy: None,
+            breaker: Breaker::default(),
+            outbox: VecDeque::new(),
+            leases_left: HashMap::new(),
+            told_of_size: false,
+            encoded: None,
+        }
+    }
+
+    /// Sends a look-up, unless the store is left alone.
+    pub(crate) fn ask<H: Host>(
         &mut self,
+        outside: &mut Outside<'_, H>,
         config: &Rc<Config>,
         question: &StoreQuestion,
         purpose: Purpose,
@@ -103,52 +139,52 @@ impl<H: Host> Vm<H> {
             return Err(StoreFault::Breaker);
         }
         let wait_ms = if question.wait { config.store_wait_ms } else { 0 };
-        let holder = Holder(self.host.random());
+        let holder = Holder(outside.host.random());
         let lease = question.lease.then_some(LeaseTerms { holder, lease_ms: config.lease_ms, wait_ms });
         let look_up = LookUp { key: question.key, presented: question.presented.clone(), now_ms: now, lease };
         let body = serde_json::to_vec(&look_up).unwrap_or_default();
-        let head = self.head(config, "POST", LOOK_UP_PATH, now);
-        match self.host.call(&config.store_cluster, &head, &body, config.store_timeout_ms + wait_ms) {
-            Ok(token) => {
-                let holds = lease.map(|terms| (question.key, terms.holder.as_fence()));
-                self.calls.insert(token, Call { purpose, holds, config: config.clone(), sent: now, root: self.root });
-                Ok(())
-            }
-            Err(refused) => {
-                self.store_failed(StoreFault::Error, now, &format!("call refused with status {}", refused.0));
-                Err(StoreFault::Error)
-            }
-        }
+        let head = self.head(outside.host, config, ("POST", LOOK_UP_PATH), now);
+        let letter = Letter {
+            cluster: &config.store_cluster,
+            head: &head,
+            body: &body,
+            timeout_ms: config.store_timeout_ms + wait_ms,
+        };
+        let holds = lease.map(|terms| (question.key, terms.holder.as_fence()));
+        let errand = Errand { purpose, holds, config: config.clone(), now };
+        outside.calls.make(outside.host, &letter, errand).map(drop).map_err(|refused| {
+            self.failed(outside, StoreFault::Error, now, &format!("call refused with status {}", refused.0));
+            StoreFault::Error
+        })
     }
 
-    fn store_failed(&mut self, fault: StoreFault, now: Timestamp, why: &str) {
-        self.metrics.event(metrics::STORE_FAULTS);
+    fn failed<H: Host>(&mut self, outside: &mut Outside<'_, H>, fault: StoreFault, now: Timestamp, why: &str) {
+        outside.metrics.event(metrics::STORE_FAULTS);
         if self.breaker.failed(fault, now) {
-            self.host.log(log::Level::Warn, &format!("larder: store left alone after repeated faults, last: {why}"));
-        }
-    }
-
-    /// A look-up that timed out may have been given the lease all the same; nobody must wait for it to lapse.
-    pub(crate) fn give_back_unseen(&mut self, call: &Call, answer: &StoreAnswer) {
-        if let (StoreAnswer::Fault(_), Some((key, fence))) = (answer, call.holds.clone()) {
-            self.tell_store(&call.config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
+            outside.host.log(log::Level::Warn, &format!("larder: store left alone after repeated faults, last: {why}"));
         }
     }
 
     /// A write or release has been answered, or not: a lease that it should have ended is given back a little later.
-    pub(crate) fn on_told(&mut self, call: Call, answer: &CallAnswer, now: Timestamp) {
+    pub(crate) fn on_told<H: Host>(
+        &mut self,
+        outside: &mut Outside<'_, H>,
+        call: Call,
+        answer: &CallAnswer,
+        now: Timestamp,
+    ) {
         let refused = answer.upstream_status() == Some(WriteAnswer::TooLarge.status());
         if refused && !std::mem::replace(&mut self.told_of_size, true) {
             let line = "larder: the sidecar refuses entries that max_object_bytes allows; raise LARDER_MAX_ENTRY_BYTES";
-            self.host.log(log::Level::Warn, line);
+            outside.host.log(log::Level::Warn, line);
         }
-        if self.told(answer, now) == Told::Accepted {
+        if told(outside, answer, now) == Told::Accepted {
             if let Some(lease) = call.holds {
                 self.leases_left.remove(&lease);
             }
             return;
         }
-        self.metrics.event(metrics::STORE_FAULTS);
+        outside.metrics.event(metrics::STORE_FAULTS);
         if let Some(lease) = call.holds
             && self.leases_left.len() < MAX_OUTBOX
         {
@@ -158,48 +194,37 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// On tick: gives back what could not be given back at once, until it must have lapsed.
-    pub(crate) fn give_back_leases(&mut self, now: Timestamp) {
+    /// On tick: gives back what could not be given back at once, until it must have lapsed. Says whether there is any.
+    pub(crate) fn give_back_leases(&mut self, now: Timestamp) -> bool {
         self.leases_left.retain(|_, left| now < left.until);
         let mut due = Vec::new();
         for ((key, fence), left) in self.leases_left.iter_mut().filter(|(_, left)| left.due <= now) {
             left.due = now.plus_millis(GIVE_BACK_MS);
             due.push((left.config.clone(), StoreCall::Release { key: *key, fence: fence.clone(), uncacheable_ms: 0 }));
         }
-        for (config, release) in due {
-            self.tell_store(&config, release);
-        }
+        due.into_iter().fold(false, |any, (config, release)| self.tell(&config, release) || any)
     }
 
-    /// What became of a call that tells the store something.
-    pub(crate) fn told(&mut self, answer: &CallAnswer, now: Timestamp) -> Told {
-        match answer.upstream_status() {
-            Some(status) if self.is_refused(status, now) => Told::Not,
-            Some(status) if [WriteAnswer::Stored, WriteAnswer::Fenced].map(WriteAnswer::status).contains(&status) => {
-                Told::Accepted
-            }
-            Some(400..500) => Told::NotUnderstood,
-            _ => Told::Not,
-        }
-    }
-
-    /// Says once that the sidecar is of another version.
-    pub(crate) fn tell_of_versions(&mut self) {
-        if !std::mem::replace(&mut self.told_of_versions, true) {
-            let line = "larder: the sidecar does not understand what it is told of invalidations; use sidecars of the filter's version";
-            self.host.log(log::Level::Error, line);
-        }
-    }
-
-    pub(crate) fn read_answer(&mut self, answer: CallAnswer, now: Timestamp) -> StoreAnswer {
+    /// What a look-up brought.
+    pub(crate) fn read_answer<H: Host>(
+        &mut self,
+        outside: &mut Outside<'_, H>,
+        answer: CallAnswer,
+        now: Timestamp,
+    ) -> StoreAnswer {
         let CallAnswer { status, from_upstream, fields, body, .. } = answer;
         if !from_upstream {
             let fault = if status == 504 { StoreFault::Timeout } else { StoreFault::Error };
             let slow = fault == StoreFault::Timeout;
-            self.store_failed(fault, now, if slow { "no answer in time" } else { "no connection or a broken answer" });
+            self.failed(
+                outside,
+                fault,
+                now,
+                if slow { "no answer in time" } else { "no connection or a broken answer" },
+            );
             return StoreAnswer::Fault(fault);
         }
-        if self.is_refused(status, now) {
+        if is_refused(outside.host, outside.metrics, status, now) {
             self.breaker.refused(now);
             return StoreAnswer::Fault(StoreFault::Error);
         }
@@ -210,57 +235,51 @@ impl<H: Host> Vm<H> {
             body: body.unwrap_or_default(),
         };
         let Some(answer) = LookUpAnswer::from_parts(parts) else {
-            self.store_failed(StoreFault::Error, now, &format!("answered with status {status}"));
+            self.failed(outside, StoreFault::Error, now, &format!("answered with status {status}"));
             return StoreAnswer::Fault(StoreFault::Error);
         };
         if self.breaker.succeeded(now) {
-            self.host.log(log::Level::Info, "larder: store answers again");
+            outside.host.log(log::Level::Info, "larder: store answers again");
         }
         let ahead = fields.get(AHEAD_FIELD).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
         match answer {
-            LookUpAnswer::Entry(bytes) => match self.read_entry(&bytes, ahead) {
+            LookUpAnswer::Entry(bytes) => match read_entry(outside, &bytes, ahead) {
                 Some(stored) => StoreAnswer::Entry(stored),
                 None => StoreAnswer::Nothing { uncacheable: false },
             },
             LookUpAnswer::Lease { fence, stale } => {
-                StoreAnswer::Lease(fence, stale.and_then(|bytes| self.read_entry(&bytes, ahead)))
+                StoreAnswer::Lease(fence, stale.and_then(|bytes| read_entry(outside, &bytes, ahead)))
             }
-            LookUpAnswer::Held { stale } => StoreAnswer::Held(stale.and_then(|bytes| self.read_entry(&bytes, ahead))),
+            LookUpAnswer::Held { stale } => {
+                StoreAnswer::Held(stale.and_then(|bytes| read_entry(outside, &bytes, ahead)))
+            }
             LookUpAnswer::Nothing { uncacheable } => StoreAnswer::Nothing { uncacheable },
         }
     }
 
-    /// Whatever comes back is checked; what is damaged was never there. Our clock is `ahead` ms ahead of the store's.
-    fn read_entry(&mut self, bytes: &[u8], ahead: i64) -> Option<Arc<StoredResponse>> {
-        let entry = entry::decode(bytes).map(|mut entry| {
-            entry.meta.move_times(ahead);
-            entry
-        });
-        match entry.and_then(codec::from_entry) {
-            Ok(stored) => Some(Arc::new(stored)),
-            Err(fault) => {
-                self.metrics.event(metrics::STORE_DAMAGED);
-                self.host.log(log::Level::Warn, &format!("larder: entry from the store ignored: {fault}"));
-                None
-            }
-        }
-    }
-
-    /// Tells the store something, soon: from a callback that outlives the stream.
-    pub(crate) fn tell_store(&mut self, config: &Rc<Config>, call: StoreCall) {
+    /// Tells the store something, soon: from a callback that outlives the stream. Says whether such a callback is needed.
+    pub(crate) fn tell(&mut self, config: &Rc<Config>, call: StoreCall) -> bool {
         if !config.store_enabled {
-            return;
+            return false;
         }
         if self.outbox.len() >= MAX_OUTBOX {
             self.outbox.pop_front();
         }
         self.outbox.push_back((config.clone(), call));
-        self.go_on_later();
+        true
     }
 
-    pub(crate) fn send_outbox(&mut self) {
+    /// Takes back the write of `stored`, if that is what the store was to be told last.
+    pub(crate) fn take_write_of(&mut self, stored: &Arc<StoredResponse>) -> Option<(Rc<Config>, StoreCall)> {
+        self.outbox.pop_back_if(
+            |(_, call)| matches!(call, StoreCall::Write { stored: written, .. } if Arc::ptr_eq(written, stored)),
+        )
+    }
+
+    /// Sends all that the store is to be told.
+    pub(crate) fn send_outbox<H: Host>(&mut self, outside: &mut Outside<'_, H>) {
         while let Some((config, call)) = self.outbox.pop_front() {
-            let now = self.host.now();
+            let now = outside.host.now();
             // What ends a lease goes in any case: others would wait for it until it lapses.
             if call.lease().is_none() && !self.breaker.allows(now) {
                 continue;
@@ -268,28 +287,32 @@ impl<H: Host> Vm<H> {
             let holds = call.lease();
             let (head, body) = match &call {
                 StoreCall::Write { key, stored, fence, policy } => {
-                    (self.write_head(&config, key, fence.as_ref(), now), self.encode(stored, policy, now))
+                    (self.write_head(outside.host, &config, key, fence.as_ref(), now), self.encode(stored, policy, now))
                 }
                 StoreCall::Release { key, fence, uncacheable_ms } => {
                     let release = Release { key: *key, fence: fence.clone(), uncacheable_ms: *uncacheable_ms };
-                    (self.head(&config, "POST", RELEASE_PATH, now), json(&release))
+                    (self.head(outside.host, &config, ("POST", RELEASE_PATH), now), json(&release))
                 }
             };
-            match self.host.call(&config.store_cluster, &head, &body, WRITE_TIMEOUT_MS) {
-                Ok(token) => {
-                    let root = self.root;
-                    self.calls.insert(token, Call { purpose: Purpose::Tell, holds, config, sent: now, root });
-                }
-                Err(refused) => {
-                    self.store_failed(StoreFault::Error, now, &format!("call refused with status {}", refused.0))
-                }
+            let cluster = &config.store_cluster.clone();
+            let letter = Letter { cluster, head: &head, body: &body, timeout_ms: WRITE_TIMEOUT_MS };
+            let errand = Errand { purpose: Purpose::Tell, holds, config, now };
+            if let Err(refused) = outside.calls.make(outside.host, &letter, errand) {
+                self.failed(outside, StoreFault::Error, now, &format!("call refused with status {}", refused.0));
             }
         }
         self.encoded = None;
     }
 
-    fn write_head(&mut self, config: &Config, key: &KeyDigest, fence: Option<&Fence>, now: Timestamp) -> Fields {
-        let mut head = self.head(config, "PUT", &format!("{ENTRIES_PATH}{key}"), now);
+    fn write_head<H: Host>(
+        &mut self,
+        host: &H,
+        config: &Config,
+        key: &KeyDigest,
+        fence: Option<&Fence>,
+        now: Timestamp,
+    ) -> Fields {
+        let mut head = self.head(host, config, ("PUT", &format!("{ENTRIES_PATH}{key}")), now);
         if let Some(fence) = fence {
             head.append(FENCE_FIELD.as_bytes(), fence.0.as_bytes());
         }
@@ -297,7 +320,13 @@ impl<H: Host> Vm<H> {
     }
 
     /// The head of a call, which says what time it is here.
-    pub(crate) fn head(&mut self, config: &Config, method: &str, path: &str, now: Timestamp) -> Fields {
+    pub(crate) fn head<H: Host>(
+        &mut self,
+        host: &H,
+        config: &Config,
+        (method, path): (&str, &str),
+        now: Timestamp,
+    ) -> Fields {
         let content_type = if method == "PUT" { "application/octet-stream" } else { "application/json" };
         let mut head = Fields::from_pairs([
             (":method", method),
@@ -306,12 +335,26 @@ impl<H: Host> Vm<H> {
             (":path", path),
             ("content-type", content_type),
         ]);
-        let reading = ClockReading { envoy: self.envoy(), now };
+        let reading = ClockReading { envoy: self.envoy(host), now };
         head.append(CLOCK_FIELD.as_bytes(), reading.to_string().as_bytes());
         if let Some(token) = &config.store_token {
             head.append(b"authorization", token.authorization().as_bytes());
         }
         head
+    }
+
+    /// A random number that all VMs of this Envoy share: who this Envoy is among its peers.
+    pub(crate) fn envoy<H: Host>(&mut self, host: &H) -> u64 {
+        if let Some(envoy) = self.envoy {
+            return envoy;
+        }
+        let read = || Some(u64::from_be_bytes(host.shared(ENVOY).0?.try_into().ok()?));
+        let envoy = read().unwrap_or_else(|| {
+            let _ = host.swap_shared(ENVOY, &host.random().to_be_bytes(), None);
+            read().unwrap_or(self.id)
+        });
+        self.envoy = Some(envoy);
+        envoy
     }
 
     /// The bytes of an entry, made once for the other workers and for the store.
@@ -323,6 +366,39 @@ impl<H: Host> Vm<H> {
                 self.encoded = Some((stored.clone(), bytes.clone()));
                 bytes
             }
+        }
+    }
+
+    /// More is known of `stored` than when it was encoded.
+    pub(crate) fn forget_encoded(&mut self, stored: &Arc<StoredResponse>) {
+        self.encoded.take_if(|(known, _)| Arc::ptr_eq(known, stored));
+    }
+}
+
+/// What became of a call that tells the store something.
+pub(crate) fn told<H: Host>(outside: &mut Outside<'_, H>, answer: &CallAnswer, now: Timestamp) -> Told {
+    match answer.upstream_status() {
+        Some(status) if is_refused(outside.host, outside.metrics, status, now) => Told::Not,
+        Some(status) if [WriteAnswer::Stored, WriteAnswer::Fenced].map(WriteAnswer::status).contains(&status) => {
+            Told::Accepted
+        }
+        Some(400..500) => Told::NotUnderstood,
+        _ => Told::Not,
+    }
+}
+
+/// Whatever comes back is checked; what is damaged was never there. Our clock is `ahead` ms ahead of the store's.
+fn read_entry<H: Host>(outside: &mut Outside<'_, H>, bytes: &[u8], ahead: i64) -> Option<Arc<StoredResponse>> {
+    let entry = entry::decode(bytes).map(|mut entry| {
+        entry.meta.move_times(ahead);
+        entry
+    });
+    match entry.and_then(codec::from_entry) {
+        Ok(stored) => Some(Arc::new(stored)),
+        Err(fault) => {
+            outside.metrics.event(metrics::STORE_DAMAGED);
+            outside.host.log(log::Level::Warn, &format!("larder: entry from the store ignored: {fault}"));
+            None
         }
     }
 }

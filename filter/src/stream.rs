@@ -21,7 +21,6 @@ use crate::calls::Purpose;
 use crate::changes::Cause;
 use crate::config::Config;
 use crate::host::{Host, Map};
-use crate::store_client::StoreCall;
 use crate::vm::{Ordered, Vm};
 
 mod content;
@@ -145,7 +144,7 @@ impl<H: Host> Vm<H> {
             exchange,
             config: config.clone(),
             policy: policy.clone(),
-            root: self.root,
+            root: self.calls.root(),
             request: passage,
             response: Passage::Passed,
             content_follows: false,
@@ -197,16 +196,8 @@ impl<H: Host> Vm<H> {
 
     /// Envoy tells nobody of an answer whose stream is gone; a lease that it may bring is given back.
     fn forget_calls_of(&mut self, id: u32) {
-        let mut unseen = Vec::new();
-        self.calls.retain(|_, call| {
-            let keep = !matches!(call.purpose, Purpose::LookUp(stream) if stream == id);
-            if !keep {
-                unseen.extend(call.holds.take().map(|holds| (call.config.clone(), holds)));
-            }
-            keep
-        });
-        for (config, (key, fence)) in unseen {
-            self.tell_store(&config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
+        for call in self.calls.take_look_ups_of(id) {
+            self.give_back_lease(call);
         }
     }
 
@@ -219,7 +210,7 @@ impl<H: Host> Vm<H> {
     }
 
     fn drive_stream(&mut self, id: u32, stream: &mut Stream, event: Event<'_>, now: Timestamp) {
-        self.root = stream.root;
+        self.calls.set_root(stream.root);
         let effects = stream.exchange.handle(event, now);
         self.go_on(id, stream, effects, now);
     }

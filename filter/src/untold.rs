@@ -12,7 +12,7 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::store_api::{INVALIDATE_PATH, Invalidate};
 
-use crate::calls::{Call, Purpose};
+use crate::calls::{Errand, Letter, Purpose};
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
@@ -118,13 +118,12 @@ impl<H: Host> Vm<H> {
         let now = self.host.now();
         let Some(config) = self.untold.config.clone() else { return };
         while let Some(message) = self.untold.next(now) {
-            let head = self.head(&config, "POST", INVALIDATE_PATH, now);
-            match self.host.call(&config.store_cluster, &head, &json(&message), TIMEOUT_MS) {
-                Ok(token) => {
-                    let (holds, config, root) = (None, config.clone(), self.root);
-                    self.calls.insert(token, Call { purpose: Purpose::Invalidate, holds, config, sent: now, root });
-                }
-                Err(_) => self.untold.refused(now),
+            let head = self.store.head(&self.host, &config, ("POST", INVALIDATE_PATH), now);
+            let body = json(&message);
+            let letter = Letter { cluster: &config.store_cluster, head: &head, body: &body, timeout_ms: TIMEOUT_MS };
+            let errand = Errand { purpose: Purpose::Invalidate, holds: None, config: config.clone(), now };
+            if self.calls.make(&self.host, &letter, errand).is_err() {
+                self.untold.refused(now);
             }
         }
     }

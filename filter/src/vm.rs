@@ -14,26 +14,24 @@ use larder_cache_core::collapse::message::Message;
 use larder_cache_core::collapse::pace::Pace;
 use larder_cache_core::exchange::{Event, Outcome, RefreshOrder};
 use larder_cache_core::policy::Policy;
-use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::KeyDigest;
-use larder_contract::store_api::Fence;
 use rustc_hash::FxHashMap;
 
 use crate::answer::{Given, Unseen, Unsent};
-use crate::breaker::Breaker;
-use crate::calls::{Call, CallAnswer, Purpose};
+use crate::calls::Calls;
 use crate::config::{Config, Secret};
 use crate::doubt::Doubts;
 use crate::follow::Following;
 use crate::host::Host;
 use crate::identity::Identity;
 use crate::l1::Level1;
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::refresh::Refreshing;
-use crate::store_client::{LeaseLeft, StoreCall, Told};
+use crate::store_client::StoreClient;
 use crate::stream::{HeldContent, Stream, Undecided, Watched};
 use crate::untold::Untold;
+
+mod answers;
 
 /// Answers to other streams per callback: above 300 the VM's stack overflows.
 pub const BATCH: usize = 64;
@@ -55,8 +53,6 @@ pub struct Vm<H> {
     pub(crate) host: H,
     /// A random number: who this VM is among its peers.
     pub(crate) id: u64,
-    /// The root of the context that host calls concern now.
-    pub(crate) root: u32,
     pub(crate) inbox: Option<Inbox>,
     pub(crate) l1: Level1,
     pub(crate) streams: FxHashMap<u32, Stream>,
@@ -78,10 +74,6 @@ pub struct Vm<H> {
     pub(crate) waiting: HashMap<CollapseKey, VecDeque<Waiter>>,
     /// Streams to be told how their leader's fetch ended.
     pub(crate) woken: VecDeque<(u32, Outcome)>,
-    pub(crate) outbox: VecDeque<(Rc<Config>, StoreCall)>,
-    pub(crate) leases_left: HashMap<(KeyDigest, Fence), LeaseLeft>,
-    /// Whether it was said that the store takes smaller entries than the rules allow.
-    pub(crate) told_of_size: bool,
     /// Whether it was said that another version of the filter, or of the sidecar, is not understood.
     pub(crate) told_of_versions: bool,
     pub(crate) refresh_orders: VecDeque<Ordered>,
@@ -93,11 +85,9 @@ pub struct Vm<H> {
     pub(crate) salt: Option<u64>,
     /// Streams that want to know how late it is, the earliest first.
     pub(crate) reminders: VecDeque<(Timestamp, u32)>,
-    pub(crate) calls: HashMap<u32, Call>,
-    /// Calls that went with their root.
-    lost_calls: Vec<u32>,
+    pub(crate) calls: Calls,
+    pub(crate) store: StoreClient,
     pub(crate) handed_over: VecDeque<(Timestamp, u32, u64)>,
-    pub(crate) breaker: Breaker,
     pub(crate) identity: Identity,
     pub(crate) metrics: Metrics,
     /// The latest configuration: its store is the one whose purges are followed.
@@ -106,8 +96,6 @@ pub struct Vm<H> {
     pub(crate) doubts: Doubts,
     pub(crate) untold: Untold,
     ticks: u64,
-    /// The entry that was encoded last: what is handed over is written to the store next.
-    pub(crate) encoded: Option<(Arc<StoredResponse>, Rc<Vec<u8>>)>,
     /// When this VM showed last that it lives.
     pub(crate) beaten: Option<Timestamp>,
     /// No other VM had an inbox when the registry was read last.
@@ -138,7 +126,6 @@ impl<H: Host> Vm<H> {
         Self {
             host,
             id,
-            root: 0,
             inbox: None,
             l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
             streams: FxHashMap::default(),
@@ -152,9 +139,6 @@ impl<H: Host> Vm<H> {
             given: None,
             waiting: HashMap::new(),
             woken: VecDeque::new(),
-            outbox: VecDeque::new(),
-            leases_left: HashMap::new(),
-            told_of_size: false,
             told_of_versions: false,
             refresh_orders: VecDeque::new(),
             refreshes: HashMap::new(),
@@ -162,10 +146,9 @@ impl<H: Host> Vm<H> {
             pace: Pace::default(),
             salt: None,
             reminders: VecDeque::new(),
-            calls: HashMap::new(),
-            lost_calls: Vec::new(),
+            calls: Calls::default(),
+            store: StoreClient::new(id),
             handed_over: VecDeque::new(),
-            breaker: Breaker::default(),
             identity: Identity::default(),
             metrics: Metrics::default(),
             config: None,
@@ -173,7 +156,6 @@ impl<H: Host> Vm<H> {
             doubts: Doubts::default(),
             untold: Untold::default(),
             ticks: 0,
-            encoded: None,
             beaten: None,
             alone: false,
             called_for: Cell::new(false),
@@ -203,7 +185,7 @@ impl<H: Host> Vm<H> {
     /// A stream begins under `root`. Registers the inbox where it has to be: a queue's messages are told to the root
     /// context that registered it last, and only worker VMs, which have streams, may have one.
     pub fn on_stream(&mut self, root: u32) {
-        self.root = root;
+        self.calls.set_root(root);
         if self.inbox.is_some_and(|inbox| inbox.root == root) {
             return;
         }
@@ -222,61 +204,14 @@ impl<H: Host> Vm<H> {
 
     /// A root context is called: what is sent from now on is sent on its behalf.
     pub fn on_root(&mut self, root: u32) {
-        self.root = root;
+        self.calls.set_root(root);
     }
 
     /// A root context is gone, and the calls it made with it: Envoy answers none of them. Each counts as failed.
     pub fn on_root_gone(&mut self, root: u32) {
-        self.lost_calls.extend(self.calls.iter().filter(|(_, call)| call.root == root).map(|(token, _)| *token));
+        self.calls.lose(root);
         // What follows may be sent again, and that only by a root that stays.
         self.go_on_later();
-    }
-
-    fn fail_lost_calls(&mut self) {
-        for token in std::mem::take(&mut self.lost_calls) {
-            if matches!(self.calls.get(&token), Some(Call { purpose: Purpose::Follow, .. })) {
-                self.calls.remove(&token);
-                self.forget_poll(token);
-            } else {
-                self.on_call_response(token, 0, 0);
-            }
-        }
-    }
-
-    /// An answer to a call of our own.
-    pub fn on_call_response(&mut self, token: u32, num_headers: usize, body_length: usize) {
-        if let Some(call) = self.calls.remove(&token) {
-            let answer = CallAnswer::read(&self.host, num_headers, body_length);
-            self.on_answer(token, call, answer);
-        }
-    }
-
-    /// Hands an answer to whoever asked.
-    fn on_answer(&mut self, token: u32, call: Call, answer: CallAnswer) {
-        let now = self.host.now();
-        match call.purpose {
-            Purpose::LookUp(stream) => {
-                let answer = self.read_answer(answer, now);
-                self.host.record(metrics::STORE_MS, now.millis_since(call.sent));
-                self.give_back_unseen(&call, &answer);
-                self.drive_other(stream, Event::Store(answer));
-            }
-            Purpose::RefreshLookUp(id) => {
-                let answer = self.read_answer(answer, now);
-                self.give_back_unseen(&call, &answer);
-                self.on_refresh_look_up(id, answer, now);
-            }
-            Purpose::Follow => self.on_events(token, answer, now),
-            Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, answer, now),
-            Purpose::Tell => self.on_told(call, &answer, now),
-            Purpose::Invalidate => {
-                let told = self.told(&answer, now);
-                if told == Told::NotUnderstood {
-                    self.tell_of_versions();
-                }
-                self.on_invalidations_told(told, now);
-            }
-        }
     }
 
     /// Our queue has a message, or we asked ourselves to go on.
@@ -376,7 +311,9 @@ impl<H: Host> Vm<H> {
             self.look_for_refresh_cluster(&config);
         }
         self.remind_of_untold(now);
-        self.give_back_leases(now);
+        if self.store.give_back_leases(now) {
+            self.go_on_later();
+        }
         if self.ticks.is_multiple_of(10) {
             if self.inbox.is_some() {
                 self.beat(now);

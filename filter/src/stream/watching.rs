@@ -35,8 +35,7 @@ impl<H: Host> Vm<H> {
         if stored.terms.stale_while_revalidate == DeltaSeconds::ZERO || stored.terms.must_revalidate {
             return;
         }
-        let is_its_write = |(_, call): &mut (Rc<Config>, StoreCall)| matches!(call, StoreCall::Write { stored: written, .. } if Arc::ptr_eq(written, stored));
-        let write = self.outbox.pop_back_if(is_its_write);
+        let write = self.store.take_write_of(stored);
         let sent = Sent::by(stream.exchange.request(), change);
         let watched = Watched { stored: stored.clone(), sent, since: now, write };
         let earlier = self.watched.insert(id, watched);
@@ -70,9 +69,7 @@ impl<H: Host> Vm<H> {
         let Some(Watched { stored, sent, write, .. }) = self.watched.remove(&id) else { return };
         if let Ok(fields) = self.host.headers(Map::Request) {
             stored.route.note(RouteSeen { at_ms: self.host.now(), changes: Sent::of(&fields) != sent });
-            if self.encoded.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, &stored)) {
-                self.encoded = None; // the store is told what is known now
-            }
+            self.store.forget_encoded(&stored); // the store is told what is known now
         }
         self.write_watched(write);
     }

@@ -1,0 +1,115 @@
+//! Who is handed the answer to a call of our own, and who may ask the store or tell it something.
+
+use std::rc::Rc;
+
+use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
+use larder_contract::http_time::Timestamp;
+
+use super::Vm;
+use crate::calls::{Call, CallAnswer, Outside, Purpose};
+use crate::config::Config;
+use crate::host::Host;
+use crate::metrics;
+use crate::store_client::{StoreCall, Told, told};
+
+impl<H: Host> Vm<H> {
+    /// An answer to a call of our own.
+    pub fn on_call_response(&mut self, token: u32, num_headers: usize, body_length: usize) {
+        if let Some(call) = self.calls.take(token) {
+            let answer = CallAnswer::read(&self.host, num_headers, body_length);
+            self.on_answer(token, call, answer);
+        }
+    }
+
+    /// Calls whose root is gone count as failed.
+    pub(super) fn fail_lost_calls(&mut self) {
+        for (token, call) in self.calls.take_lost() {
+            match call.purpose {
+                Purpose::Follow => self.forget_poll(token),
+                _ => self.on_answer(token, call, CallAnswer::none()),
+            }
+        }
+    }
+
+    /// Hands an answer to whoever asked.
+    fn on_answer(&mut self, token: u32, call: Call, answer: CallAnswer) {
+        let now = self.host.now();
+        match call.purpose {
+            Purpose::LookUp(stream) => {
+                let answer = self.read_look_up(answer, now);
+                self.host.record(metrics::STORE_MS, now.millis_since(call.sent));
+                self.give_back_unseen(call, &answer);
+                self.drive_other(stream, Event::Store(answer));
+            }
+            Purpose::RefreshLookUp(id) => {
+                let answer = self.read_look_up(answer, now);
+                self.give_back_unseen(call, &answer);
+                self.on_refresh_look_up(id, answer, now);
+            }
+            Purpose::Follow => self.on_events(token, answer, now),
+            Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, answer, now),
+            Purpose::Tell => {
+                let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+                self.store.on_told(&mut outside, call, &answer, now);
+            }
+            Purpose::Invalidate => {
+                let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+                let told = told(&mut outside, &answer, now);
+                if told == Told::NotUnderstood {
+                    self.tell_of_versions();
+                }
+                self.on_invalidations_told(told, now);
+            }
+        }
+    }
+
+    fn read_look_up(&mut self, answer: CallAnswer, now: Timestamp) -> StoreAnswer {
+        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+        self.store.read_answer(&mut outside, answer, now)
+    }
+
+    /// A look-up that timed out may have been given the lease all the same; nobody must wait for it to lapse.
+    fn give_back_unseen(&mut self, call: Call, answer: &StoreAnswer) {
+        if let StoreAnswer::Fault(_) = answer {
+            self.give_back_lease(call);
+        }
+    }
+
+    /// Gives back the lease that a call may have been given.
+    pub(crate) fn give_back_lease(&mut self, call: Call) {
+        if let Some((key, fence)) = call.holds {
+            self.tell_store(&call.config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
+        }
+    }
+
+    pub(crate) fn ask_store(
+        &mut self,
+        config: &Rc<Config>,
+        question: &StoreQuestion,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> Result<(), StoreFault> {
+        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+        self.store.ask(&mut outside, config, question, purpose, now)
+    }
+
+    /// Tells the store something, soon.
+    pub(crate) fn tell_store(&mut self, config: &Rc<Config>, call: StoreCall) {
+        if self.store.tell(config, call) {
+            self.go_on_later();
+        }
+    }
+
+    pub(super) fn send_outbox(&mut self) {
+        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+        self.store.send_outbox(&mut outside);
+    }
+
+    /// Says once that the sidecar is of another version.
+    pub(crate) fn tell_of_versions(&mut self) {
+        if !std::mem::replace(&mut self.told_of_versions, true) {
+            let line = "larder: the sidecar does not understand what it is told of invalidations; use sidecars of the filter's version";
+            self.host.log(log::Level::Error, line);
+        }
+    }
+}
