@@ -14,6 +14,8 @@ use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::store_api::Fence;
 
 use crate::config::Config;
+use crate::doubt::Doubt;
+use crate::follow::note_writing;
 use crate::host::Host;
 use crate::store_client::StoreCall;
 use crate::vm::Vm;
@@ -43,7 +45,7 @@ impl<H: Host> Vm<H> {
                 self.tell_store(config, StoreCall::Release { key, fence, uncacheable_ms });
             }
             CacheCommand::Invalidate(keys) => self.invalidate(config, &keys, now),
-            CacheCommand::InvalidateDoubtful(keys) => self.doubt(config, keys, now),
+            CacheCommand::InvalidateDoubtful(keys) => self.doubt(config, &keys, now),
         }
         None
     }
@@ -78,15 +80,29 @@ impl<H: Host> Vm<H> {
 
     /// RFC 9111 §4.4, before the client sees its answer: here at once, in the other VMs before their next look-up, in the
     /// store soon. What is on its way from the store meanwhile is known to be older.
-    pub(crate) fn invalidate(&mut self, config: &Rc<Config>, keys: &[KeyDigest], now: Timestamp) {
+    fn invalidate(&mut self, config: &Rc<Config>, keys: &[KeyDigest], now: Timestamp) {
         for key in keys {
             self.l1.invalidate(key, now, now);
             self.tell_peers(&Message::Invalidate(*key, now), now);
         }
         if config.store_enabled {
-            self.note_writing(now);
+            note_writing(&self.host, now);
             self.untold.add(config, keys, now);
             self.go_on_later();
+        }
+    }
+
+    /// Drops what an unsafe request may have changed: now, and when the origin must have finished.
+    fn doubt(&mut self, config: &Rc<Config>, keys: &[KeyDigest], now: Timestamp) {
+        self.invalidate(config, keys, now);
+        let settled = self.doubts.add(config, keys, now);
+        self.settle(&settled, now);
+    }
+
+    /// Drops once more what is in doubt.
+    pub(crate) fn settle(&mut self, doubts: &[Doubt], now: Timestamp) {
+        for Doubt { config, keys, .. } in doubts {
+            self.invalidate(config, keys, now);
         }
     }
 }

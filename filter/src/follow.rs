@@ -5,16 +5,18 @@
 //! this Envoy has heard of everything, which lies beside it for all VMs.
 //! What it leaves out: what a purge does to level 1 (`l1`), and what becomes of answers when nothing is heard any more.
 
-use larder_cache_core::collapse::message::Message;
+use std::rc::Rc;
+
 use larder_contract::http_time::Timestamp;
+use larder_contract::purge::Purge;
 use larder_contract::store_api::{Events, EventsSince, UNHEARD_FIELD};
 
-use crate::calls::{CallAnswer, Errand, Letter, Purpose};
+use crate::calls::{CallAnswer, Errand, Letter, Outside, Purpose};
 use crate::config::Config;
 use crate::host::{Host, Swap};
 use crate::metrics;
 use crate::refused::is_refused;
-use crate::vm::Vm;
+use crate::store_client::StoreClient;
 
 /// How long the sidecar may hold the poll back, at most.
 const WAIT_MS: u64 = 20_000;
@@ -35,8 +37,10 @@ const PLACE: &str = "larder/follower";
 const WROTE: &str = "larder/wrote";
 
 /// What this VM knows of following.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Following {
+    /// The worker's.
+    id: u64,
     /// The poll under way.
     poll: Option<Poll>,
     cursor: Option<String>,
@@ -54,174 +58,211 @@ struct Poll {
     until: Timestamp,
 }
 
-impl<H: Host> Vm<H> {
+/// What an answer to the poll tells.
+#[derive(Debug)]
+pub(crate) enum Polled {
+    /// Nothing, or nothing new.
+    Nothing,
+    /// The sidecar speaks in a way that is not understood, as this error says.
+    NotUnderstood(serde_json::Error),
+    /// What has happened.
+    Heard(Heard),
+}
+
+/// What has happened in the fleet since the poll before.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    /// Whether some of it may have been missed.
+    pub(crate) missed: bool,
+    pub(crate) purges: Vec<Purge>,
+    cursor: String,
+    /// Up to when this is everything.
+    until: Timestamp,
+}
+
+impl Following {
+    /// Nothing is heard yet. `id` is the worker's.
+    pub(crate) fn new(id: u64) -> Self {
+        let zero = Timestamp::default();
+        Self { id, poll: None, cursor: None, renewed: zero, not_before: zero, heard: zero }
+    }
+
     /// What was requested until then may have been purged without our hearing of it; `None` while all is heard.
-    pub(crate) fn distrusted(&self, now: Timestamp) -> Option<Timestamp> {
-        let config = self.config.as_ref().filter(|config| config.store_enabled && config.distrust_after_ms > 0)?;
-        let deaf = now.millis_since(self.following.heard) >= config.distrust_after_ms;
+    pub(crate) fn distrusted(&self, config: Option<&Rc<Config>>, now: Timestamp) -> Option<Timestamp> {
+        let config = config.filter(|config| config.store_enabled && config.distrust_after_ms > 0)?;
+        let deaf = now.millis_since(self.heard) >= config.distrust_after_ms;
         deaf.then(|| Timestamp::from_millis(now.as_millis().saturating_sub(config.distrust_after_ms)))
     }
 
     /// On tick: follow, if nobody does; renew the lease, if this VM does.
-    pub(crate) fn follow(&mut self, now: Timestamp) {
-        if self.config.as_ref().is_none_or(|config| !config.store_enabled) {
+    pub(crate) fn follow<H: Host>(
+        &mut self,
+        outside: &mut Outside<'_, H>,
+        store: &mut StoreClient,
+        config: &Rc<Config>,
+        now: Timestamp,
+    ) {
+        if !config.store_enabled {
             return;
         }
-        let place = self.read_place();
+        let place = Place::lying(outside.host);
         if let Some(place) = &place {
-            self.following.heard = self.following.heard.max(place.heard);
+            self.heard = self.heard.max(place.heard);
         }
-        if now < self.following.not_before {
+        if now < self.not_before {
             return;
         }
-        if self.following.poll.is_some_and(|poll| poll.until < now) {
+        if self.poll.is_some_and(|poll| poll.until < now) {
             // Envoy answers every call in time, unless the root that made it is gone.
-            self.give_up_poll(now);
+            self.give_up_poll(outside, now);
             return;
         }
-        let polling = self.following.poll.is_some();
-        if polling && now.millis_since(self.following.renewed) < RENEW_MS {
+        let polling = self.poll.is_some();
+        if polling && now.millis_since(self.renewed) < RENEW_MS {
             return;
         }
-        if !self.hold_place(place, now) {
+        if !self.hold_place(outside.host, place, now) {
             // Another follows; its lease is looked at again when it may have lapsed.
-            self.following.not_before = now.plus_millis(RENEW_MS);
+            self.not_before = now.plus_millis(RENEW_MS);
         } else if !polling {
-            self.poll(now);
+            self.poll(outside, store, config, now);
         }
-    }
-
-    fn read_place(&self) -> Option<Place> {
-        let (held, _) = self.host.shared(PLACE);
-        Place::read(&held?)
     }
 
     /// Takes or renews the lease. Says whether it is ours.
-    fn hold_place(&mut self, place: Option<Place>, now: Timestamp) -> bool {
-        let (_, version) = self.host.shared(PLACE);
+    fn hold_place<H: Host>(&mut self, host: &H, place: Option<Place>, now: Timestamp) -> bool {
+        let (_, version) = host.shared(PLACE);
         if let Some(place) = place.filter(|place| place.owner != self.id) {
             if now < place.until {
-                self.following.poll = None;
+                self.poll = None;
                 return false;
             }
-            self.following.cursor = place.cursor;
+            self.cursor = place.cursor;
         }
-        let (cursor, heard) = (self.following.cursor.clone(), self.following.heard);
+        let (cursor, heard) = (self.cursor.clone(), self.heard);
         let place = Place { owner: self.id, until: now.plus_millis(LEASE_MS), heard, cursor };
-        self.following.renewed = now;
-        self.host.swap_shared(PLACE, &place.write(), version) == Swap::Done
+        self.renewed = now;
+        host.swap_shared(PLACE, &place.write(), version) == Swap::Done
     }
 
-    fn poll(&mut self, now: Timestamp) {
-        let Some(config) = self.config.clone() else { return };
-        let wait_ms = wait_ms(&config);
+    fn poll<H: Host>(
+        &mut self,
+        outside: &mut Outside<'_, H>,
+        store: &mut StoreClient,
+        config: &Rc<Config>,
+        now: Timestamp,
+    ) {
+        let wait_ms = wait_ms(config);
         let asked = EventsSince {
-            after: self.following.cursor.clone(),
+            after: self.cursor.clone(),
             wait_ms,
-            envoy: format!("{:016x}", self.store.envoy(&self.host)),
-            writes: self.writes(now),
+            envoy: format!("{:016x}", store.envoy(outside.host)),
+            writes: writes(outside.host, now),
         };
         let path = asked.path();
-        let head = self.store.head(&self.host, &config, ("GET", &path), now);
-        let cluster = &config.store_cluster.clone();
-        let letter = Letter { cluster, head: &head, body: &[], timeout_ms: wait_ms + SLACK_MS };
-        let errand = Errand { purpose: Purpose::Follow, holds: None, config, now };
-        match self.calls.make(&self.host, &letter, errand) {
+        let head = store.head(outside.host, config, ("GET", &path), now);
+        let letter = Letter { cluster: &config.store_cluster, head: &head, body: &[], timeout_ms: wait_ms + SLACK_MS };
+        let errand = Errand { purpose: Purpose::Follow, holds: None, config: config.clone(), now };
+        match outside.calls.make(outside.host, &letter, errand) {
             Ok(token) => {
                 let until = now.plus_millis(wait_ms + 2 * SLACK_MS);
-                self.following.poll = Some(Poll { token, sent: now, until });
+                self.poll = Some(Poll { token, sent: now, until });
             }
-            Err(_) => self.try_again_later(now),
+            Err(_) => self.try_again_later(outside, now),
         }
     }
 
-    /// Whether this Envoy has forwarded an unsafe request lately: it may then have invalidated what it could tell nobody.
-    fn writes(&self, now: Timestamp) -> bool {
-        let wrote = self.host.shared(WROTE).0.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
-        wrote.is_some_and(|wrote| now.millis_since(Timestamp::from_millis(wrote)) < WRITER_MS)
-    }
-
-    /// An unsafe request was forwarded, in whichever VM.
-    pub(crate) fn note_writing(&self, now: Timestamp) {
-        self.host.set_shared(WROTE, &now.as_millis().to_be_bytes());
-    }
-
-    fn give_up_poll(&mut self, now: Timestamp) {
-        if let Some(poll) = self.following.poll {
-            self.calls.take(poll.token);
+    fn give_up_poll<H: Host>(&mut self, outside: &mut Outside<'_, H>, now: Timestamp) {
+        if let Some(poll) = self.poll {
+            outside.calls.take(poll.token);
         }
-        self.try_again_later(now);
+        self.try_again_later(outside, now);
     }
 
     /// The poll went with the root that made it. That says nothing against the store, so the next tick makes another:
     /// until then this Envoy hears of no purge.
     pub(crate) fn forget_poll(&mut self, token: u32) {
-        self.following.poll.take_if(|poll| poll.token == token);
+        self.poll.take_if(|poll| poll.token == token);
     }
 
-    fn try_again_later(&mut self, now: Timestamp) {
-        self.metrics.event(metrics::FOLLOW_FAULTS);
-        self.following.poll = None;
-        self.following.not_before = now.plus_millis(AGAIN_MS);
+    fn try_again_later<H: Host>(&mut self, outside: &mut Outside<'_, H>, now: Timestamp) {
+        outside.metrics.event(metrics::FOLLOW_FAULTS);
+        self.poll = None;
+        self.not_before = now.plus_millis(AGAIN_MS);
     }
 
-    /// The poll's answer.
-    pub(crate) fn on_events(&mut self, token: u32, answer: CallAnswer, now: Timestamp) {
-        let Some(poll) = self.following.poll.take_if(|poll| poll.token == token) else {
-            return; // another VM follows by now
+    /// The poll's answer. What has been heard is to take effect, here and in the other workers, before
+    /// [`Following::go_on`].
+    pub(crate) fn on_events<H: Host>(
+        &mut self,
+        outside: &mut Outside<'_, H>,
+        token: u32,
+        answer: &CallAnswer,
+        now: Timestamp,
+    ) -> Polled {
+        let Some(poll) = self.poll.take_if(|poll| poll.token == token) else {
+            return Polled::Nothing; // another VM follows by now
         };
-        let Some((events, unheard_ms)) = self.read_events(&answer) else {
-            if let Some(status) = answer.upstream_status() {
-                is_refused(&self.host, &mut self.metrics, status, now);
-            }
-            self.try_again_later(now);
-            return;
-        };
-        // Without a cursor nothing is known of what came before: as if it had been missed.
-        if events.reset || self.following.cursor.is_none() {
-            self.host.log(log::Level::Info, "larder: purges may have been missed; level 1 is emptied");
-            self.l1.clear(now, now);
-            self.tell_peers(&Message::Forget(now), now);
-        }
-        for purge in &events.events {
-            self.metrics.event(metrics::PURGES);
-            self.l1.purge(purge, now);
-        }
-        if !events.events.is_empty() {
-            self.tell_peers(&Message::Purges(events.events), now);
-        }
-        self.following.cursor = Some(events.cursor);
-        // The workers find their inboxes filled before they read that everything has been heard.
-        let heard = Timestamp::from_millis(poll.sent.as_millis().saturating_sub(unheard_ms));
-        self.following.heard = self.following.heard.max(heard);
-        let place = self.read_place();
-        if self.hold_place(place, now) {
-            self.poll(now);
-        }
-    }
-
-    /// The events, and for how many milliseconds before the poll the sidecar may have missed some.
-    fn read_events(&mut self, answer: &CallAnswer) -> Option<(Events, u64)> {
-        let body = answer.body.as_ref().ok().filter(|_| answer.upstream_status() == Some(200))?;
-        let events: Events = match serde_json::from_slice(body) {
-            Ok(events) => events,
+        match read_events(answer) {
+            Ok((events, unheard_ms)) => Polled::Heard(Heard {
+                // Without a cursor nothing is known of what came before: as if it had been missed.
+                missed: events.reset || self.cursor.is_none(),
+                purges: events.events,
+                cursor: events.cursor,
+                until: Timestamp::from_millis(poll.sent.as_millis().saturating_sub(unheard_ms)),
+            }),
             Err(error) => {
-                if !std::mem::replace(&mut self.told_of_versions, true) {
-                    let line = format!(
-                        "larder: the sidecar tells of purges in a way that is not understood ({error}); use sidecars of the filter's version"
-                    );
-                    self.host.log(log::Level::Error, &line);
+                if let Some(status) = answer.upstream_status() {
+                    is_refused(outside.host, outside.metrics, status, now);
                 }
-                return None;
+                self.try_again_later(outside, now);
+                error.map_or(Polled::Nothing, Polled::NotUnderstood)
             }
-        };
-        let safe = events.cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        let unheard = match answer.fields.get(UNHEARD_FIELD) {
-            None => 0,
-            Some(text) => std::str::from_utf8(text).ok()?.parse().ok()?,
-        };
-        safe.then_some((events, unheard))
+        }
     }
+
+    /// What was heard has taken effect, or lies in the inboxes of the other workers: they find these filled before they
+    /// read that everything has been heard. Goes on listening, if that is still ours to do.
+    pub(crate) fn go_on<H: Host>(
+        &mut self,
+        outside: &mut Outside<'_, H>,
+        store: &mut StoreClient,
+        config: Option<&Rc<Config>>,
+        heard: Heard,
+        now: Timestamp,
+    ) {
+        self.cursor = Some(heard.cursor);
+        self.heard = self.heard.max(heard.until);
+        let place = Place::lying(outside.host);
+        if self.hold_place(outside.host, place, now)
+            && let Some(config) = config
+        {
+            self.poll(outside, store, config, now);
+        }
+    }
+}
+
+/// The events, and for how many milliseconds before the poll the sidecar may have missed some.
+fn read_events(answer: &CallAnswer) -> Result<(Events, u64), Option<serde_json::Error>> {
+    let body = answer.body.as_ref().ok().filter(|_| answer.upstream_status() == Some(200)).ok_or(None)?;
+    let events: Events = serde_json::from_slice(body).map_err(Some)?;
+    let safe = events.cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let unheard = match answer.fields.get(UNHEARD_FIELD) {
+        None => Some(0),
+        Some(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
+    };
+    unheard.filter(|_| safe).map(|unheard| (events, unheard)).ok_or(None)
+}
+
+/// Whether this Envoy has forwarded an unsafe request lately: it may then have invalidated what it could tell nobody.
+fn writes<H: Host>(host: &H, now: Timestamp) -> bool {
+    let wrote = host.shared(WROTE).0.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
+    wrote.is_some_and(|wrote| now.millis_since(Timestamp::from_millis(wrote)) < WRITER_MS)
+}
+
+/// An unsafe request was forwarded, in whichever VM.
+pub(crate) fn note_writing<H: Host>(host: &H, now: Timestamp) {
+    host.set_shared(WROTE, &now.as_millis().to_be_bytes());
 }
 
 /// An answer says that everything has been heard up to when it was asked for: so there has to be one well before level 1 is
@@ -240,6 +281,10 @@ struct Place {
 }
 
 impl Place {
+    fn lying<H: Host>(host: &H) -> Option<Self> {
+        Self::read(&host.shared(PLACE).0?)
+    }
+
     fn read(bytes: &[u8]) -> Option<Self> {
         let (owner, rest) = bytes.split_first_chunk::<8>()?;
         let (until, rest) = rest.split_first_chunk::<8>()?;

@@ -9,7 +9,6 @@ use larder_cache_core::exchange::Reply;
 use larder_cache_core::policy::Policy;
 
 use crate::host::Host;
-use crate::vm::Vm;
 
 /// The shared value that says that metadata of a client has been seen.
 const SEEN: &str = "larder-identity";
@@ -23,35 +22,35 @@ pub(crate) struct Identity {
     sample: bool,
 }
 
-impl<H: Host> Vm<H> {
+impl Identity {
     /// Whether a filter has told Envoy who asks.
-    pub(crate) fn is_identified(&mut self, policy: &Policy) -> bool {
+    pub(crate) fn is_identified<H: Host>(&mut self, host: &H, policy: &Policy) -> bool {
         let has = |namespace: &String| {
-            let metadata = self.host.property(&["metadata", "filter_metadata", namespace]);
+            let metadata = host.property(&["metadata", "filter_metadata", namespace]);
             metadata.is_some_and(|value| !value.is_empty())
         };
         let is_identified = policy.identity_metadata.iter().any(has);
-        if is_identified && !std::mem::replace(&mut self.identity.seen, true) {
-            self.host.set_shared(SEEN, b"1");
+        if is_identified && !std::mem::replace(&mut self.seen, true) {
+            host.set_shared(SEEN, b"1");
         }
         is_identified
     }
 
     /// Whether a hit may be sent without asking who its client is, or asking has shown that nobody knows.
-    pub(crate) fn may_answer_unasked(&mut self, policy: &Policy, reply: &Reply) -> bool {
+    pub(crate) fn may_answer_unasked<H: Host>(&mut self, host: &H, policy: &Policy, reply: &Reply) -> bool {
         let is_public = reply.stored.as_ref().is_some_and(|stored| stored.explicitly_public);
         if is_public || policy.reuse_with_authorization {
             return true;
         }
-        let sampled = std::mem::take(&mut self.identity.sample);
-        !(self.identity.seen || sampled) || !self.is_identified(policy)
+        let sampled = std::mem::take(&mut self.sample);
+        !(self.seen || sampled) || !self.is_identified(host, policy)
     }
 
     /// A tick has passed: learns what the other workers have seen.
-    pub(crate) fn learn_identity(&mut self) {
-        self.identity.sample = true;
-        if !self.identity.seen {
-            self.identity.seen = self.host.shared(SEEN).0.is_some();
+    pub(crate) fn learn<H: Host>(&mut self, host: &H) {
+        self.sample = true;
+        if !self.seen {
+            self.seen = host.shared(SEEN).0.is_some();
         }
     }
 }

@@ -122,10 +122,14 @@ impl<H: Host> Vm<H> {
         if at_once::is_plain(&request, policy) {
             let key = at_once::key_of(&config.namespace, &request, None);
             let found = self.l1.look_up(&key);
-            let local = Local { variants: found.variants(), distrusted: self.distrusted(now), ..Local::default() };
+            let local = Local {
+                variants: found.variants(),
+                distrusted: self.following.distrusted(self.config.as_ref(), now),
+                ..Local::default()
+            };
             let is_chosen = local.variants.len() > 1;
             if let Some((reply, status)) = at_once::answer(&request, policy, local, now)
-                && self.may_answer_unasked(policy, &reply)
+                && self.identity.may_answer_unasked(&self.host, policy, &reply)
             {
                 if let (true, Some(stored)) = (is_chosen, &reply.stored) {
                     self.l1.count_use(&key, stored);
@@ -135,7 +139,7 @@ impl<H: Host> Vm<H> {
                 return Action::Pause;
             }
         }
-        request.is_identified = !request.is_credentialed(policy) && self.is_identified(policy);
+        request.is_identified = !request.is_credentialed(policy) && self.identity.is_identified(&self.host, policy);
         let (is_head, is_cross_origin) = (request.method() == b"HEAD", request.fields.contains("origin"));
         let setup =
             Setup { policy: policy.clone(), namespace: config.namespace.clone(), refreshes: config.refresh_path() };
@@ -254,7 +258,7 @@ impl<H: Host> Vm<H> {
             variants: found.variants(),
             invalidated: untrue.hard,
             softened: untrue.soft,
-            distrusted: self.distrusted(now),
+            distrusted: self.following.distrusted(self.config.as_ref(), now),
             uncacheable_until: found.uncacheable_until(),
         };
         let is_chosen = local.variants.len() > 1;

@@ -12,12 +12,11 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::store_api::{INVALIDATE_PATH, Invalidate};
 
-use crate::calls::{Errand, Letter, Purpose};
+use crate::calls::{Errand, Letter, Outside, Purpose};
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
-use crate::store_client::{Told, json};
-use crate::vm::Vm;
+use crate::store_client::{StoreClient, Told, json};
 
 /// Keys that are kept; beyond it they become one invalidation of everything. By their digests: 1 MiB at most.
 const MAX_KEYS: usize = 16_384;
@@ -102,7 +101,7 @@ impl Untold {
     }
 
     /// What the workers are to be reminded of, now and then.
-    fn reminder(&mut self, now: Timestamp) -> Vec<Message> {
+    pub(crate) fn reminder(&mut self, now: Timestamp) -> Vec<Message> {
         if (self.keys.is_empty() && self.everything.is_none()) || now.millis_since(self.reminded) < REMIND_MS {
             return Vec::new();
         }
@@ -112,49 +111,37 @@ impl Untold {
     }
 }
 
-impl<H: Host> Vm<H> {
+impl Untold {
     /// Tells the store the next of them, if its time has come.
-    pub(crate) fn tell_invalidations(&mut self) {
-        let now = self.host.now();
-        let Some(config) = self.untold.config.clone() else { return };
-        while let Some(message) = self.untold.next(now) {
-            let head = self.store.head(&self.host, &config, ("POST", INVALIDATE_PATH), now);
+    pub(crate) fn tell<H: Host>(&mut self, outside: &mut Outside<'_, H>, store: &mut StoreClient) {
+        let now = outside.host.now();
+        let Some(config) = self.config.clone() else { return };
+        while let Some(message) = self.next(now) {
+            let head = store.head(outside.host, &config, ("POST", INVALIDATE_PATH), now);
             let body = json(&message);
             let letter = Letter { cluster: &config.store_cluster, head: &head, body: &body, timeout_ms: TIMEOUT_MS };
             let errand = Errand { purpose: Purpose::Invalidate, holds: None, config: config.clone(), now };
-            if self.calls.make(&self.host, &letter, errand).is_err() {
-                self.untold.refused(now);
+            if outside.calls.make(outside.host, &letter, errand).is_err() {
+                self.refused(now);
             }
         }
     }
 
-    /// The store has answered, or nobody has.
-    pub(crate) fn on_invalidations_told(&mut self, told: Told, now: Timestamp) {
+    /// The store has answered, or nobody has. Says whether there may be more to tell at once.
+    pub(crate) fn on_told<H: Host>(&mut self, outside: &mut Outside<'_, H>, told: Told, now: Timestamp) -> bool {
         if told == Told::Accepted {
-            self.untold.accepted();
-            self.go_on_later();
-            return;
+            self.accepted();
+            return true;
         }
-        self.metrics.event(metrics::STORE_FAULTS);
+        outside.metrics.event(metrics::STORE_FAULTS);
         if told == Told::NotUnderstood {
             let line = "larder: the sidecar does not take an invalidation; everything is invalidated in its place";
-            self.host.log(log::Level::Warn, line);
-            self.untold.not_understood(now);
+            outside.host.log(log::Level::Warn, line);
+            self.not_understood(now);
         } else {
-            self.untold.refused(now);
+            self.refused(now);
         }
-    }
-
-    /// On tick: this Envoy's workers do not forget what the store has not accepted.
-    pub(crate) fn remind_of_untold(&mut self, now: Timestamp) {
-        for message in self.untold.reminder(now) {
-            match &message {
-                Message::Invalidate(key, time) => self.l1.invalidate(key, *time, now),
-                Message::Forget(time) => self.l1.clear(*time, now),
-                _ => {}
-            }
-            self.tell_peers(&message, now);
-        }
+        false
     }
 }
 

@@ -18,7 +18,7 @@ use larder_contract::http_time::Timestamp;
 use rustc_hash::FxHashMap;
 
 use crate::answer::{Given, Unseen, Unsent};
-use crate::calls::Calls;
+use crate::calls::{Calls, Outside};
 use crate::config::{Config, Secret};
 use crate::doubt::Doubts;
 use crate::follow::Following;
@@ -152,7 +152,7 @@ impl<H: Host> Vm<H> {
             identity: Identity::default(),
             metrics: Metrics::default(),
             config: None,
-            following: Following::default(),
+            following: Following::new(id),
             doubts: Doubts::default(),
             untold: Untold::default(),
             ticks: 0,
@@ -224,7 +224,8 @@ impl<H: Host> Vm<H> {
         self.answer_woken();
         self.start_refreshes();
         self.send_outbox();
-        self.tell_invalidations();
+        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+        self.untold.tell(&mut outside, &mut self.store);
     }
 
     /// Reads the inbox. Invalidations take effect at once; whoever is to be woken is noted down.
@@ -299,10 +300,13 @@ impl<H: Host> Vm<H> {
         self.write_overdue(now);
         self.on_queue_ready();
         self.end_overdue_waits(now);
-        self.learn_identity();
+        self.identity.learn(&self.host);
         self.remind(now);
         self.end_overdue_holds(now);
-        self.follow(now);
+        if let Some(config) = &self.config {
+            let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+            self.following.follow(&mut outside, &mut self.store, config, now);
+        }
         if self.ticks.is_multiple_of(300)
             && let Some(config) = self.config.clone()
             && config.refresh_cluster_found.get() == Some(false)
@@ -319,9 +323,22 @@ impl<H: Host> Vm<H> {
                 self.beat(now);
             }
             self.clear_old_handoffs(now);
-            self.settle_doubts(now);
+            let due = self.doubts.take_due(now);
+            self.settle(&due, now);
             self.l1.forget_old_invalidations(now);
             self.metrics.flush(&self.host, &self.l1);
+        }
+    }
+
+    /// This Envoy's workers do not forget what the store has not accepted.
+    fn remind_of_untold(&mut self, now: Timestamp) {
+        for message in self.untold.reminder(now) {
+            match &message {
+                Message::Invalidate(key, time) => self.l1.invalidate(key, *time, now),
+                Message::Forget(time) => self.l1.clear(*time, now),
+                _ => {}
+            }
+            self.tell_peers(&message, now);
         }
     }
 

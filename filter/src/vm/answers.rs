@@ -2,12 +2,14 @@
 
 use std::rc::Rc;
 
+use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
 use larder_contract::http_time::Timestamp;
 
 use super::Vm;
 use crate::calls::{Call, CallAnswer, Outside, Purpose};
 use crate::config::Config;
+use crate::follow::Polled;
 use crate::host::Host;
 use crate::metrics;
 use crate::store_client::{StoreCall, Told, told};
@@ -25,7 +27,7 @@ impl<H: Host> Vm<H> {
     pub(super) fn fail_lost_calls(&mut self) {
         for (token, call) in self.calls.take_lost() {
             match call.purpose {
-                Purpose::Follow => self.forget_poll(token),
+                Purpose::Follow => self.following.forget_poll(token),
                 _ => self.on_answer(token, call, CallAnswer::none()),
             }
         }
@@ -46,21 +48,56 @@ impl<H: Host> Vm<H> {
                 self.give_back_unseen(call, &answer);
                 self.on_refresh_look_up(id, answer, now);
             }
-            Purpose::Follow => self.on_events(token, answer, now),
+            Purpose::Follow => self.on_events(token, &answer, now),
             Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, answer, now),
             Purpose::Tell => {
                 let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
                 self.store.on_told(&mut outside, call, &answer, now);
             }
-            Purpose::Invalidate => {
-                let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-                let told = told(&mut outside, &answer, now);
-                if told == Told::NotUnderstood {
-                    self.tell_of_versions();
-                }
-                self.on_invalidations_told(told, now);
-            }
+            Purpose::Invalidate => self.on_invalidations_told(&answer, now),
         }
+    }
+
+    fn on_invalidations_told(&mut self, answer: &CallAnswer, now: Timestamp) {
+        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+        let told = told(&mut outside, answer, now);
+        if told == Told::NotUnderstood {
+            let line = "larder: the sidecar does not understand what it is told of invalidations; use sidecars of the filter's version";
+            self.tell_of_versions(line);
+        }
+        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+        if self.untold.on_told(&mut outside, told, now) {
+            self.go_on_later();
+        }
+    }
+
+    /// What has happened in the fleet takes effect here, and is told to the other workers.
+    fn on_events(&mut self, token: u32, answer: &CallAnswer, now: Timestamp) {
+        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+        let mut heard = match self.following.on_events(&mut outside, token, answer, now) {
+            Polled::Nothing => return,
+            Polled::NotUnderstood(error) => {
+                let line = format!(
+                    "larder: the sidecar tells of purges in a way that is not understood ({error}); use sidecars of the filter's version"
+                );
+                return self.tell_of_versions(&line);
+            }
+            Polled::Heard(heard) => heard,
+        };
+        if heard.missed {
+            self.host.log(log::Level::Info, "larder: purges may have been missed; level 1 is emptied");
+            self.l1.clear(now, now);
+            self.tell_peers(&Message::Forget(now), now);
+        }
+        for purge in &heard.purges {
+            self.metrics.event(metrics::PURGES);
+            self.l1.purge(purge, now);
+        }
+        if !heard.purges.is_empty() {
+            self.tell_peers(&Message::Purges(std::mem::take(&mut heard.purges)), now);
+        }
+        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
+        self.following.go_on(&mut outside, &mut self.store, self.config.as_ref(), heard, now);
     }
 
     fn read_look_up(&mut self, answer: CallAnswer, now: Timestamp) -> StoreAnswer {
@@ -106,9 +143,8 @@ impl<H: Host> Vm<H> {
     }
 
     /// Says once that the sidecar is of another version.
-    pub(crate) fn tell_of_versions(&mut self) {
+    fn tell_of_versions(&mut self, line: &str) {
         if !std::mem::replace(&mut self.told_of_versions, true) {
-            let line = "larder: the sidecar does not understand what it is told of invalidations; use sidecars of the filter's version";
             self.host.log(log::Level::Error, line);
         }
     }
