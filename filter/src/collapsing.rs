@@ -4,17 +4,16 @@
 //! subject. Shared data never forgets a key, so the keys are fixed: [`SLOTS`] leader slots, places for answers
 //! (`handoff`), one registry of inboxes, one secret that says which slots are a key's.
 
-use std::rc::Rc;
-
 use larder_cache_core::collapse::message::{Message, Wake};
-use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Handoff, Identity, Terms, pace};
-use larder_cache_core::exchange::{Outcome, RefreshOrder, SlotAnswer};
+use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Handoff, Identity, Terms};
+use larder_cache_core::exchange::{Outcome, SlotAnswer};
 use larder_cache_core::policy::Policy;
 use larder_contract::http_time::Timestamp;
 
 use crate::config::Config;
 use crate::host::{Host, Swap};
 use crate::metrics;
+use crate::refresh::Ordered;
 use crate::vm::{Vm, Waiter};
 
 /// Leader slots in one Envoy.
@@ -250,32 +249,19 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    pub(crate) fn next_refresh_id(&mut self) -> u32 {
-        self.next_refresh = self.next_refresh.wrapping_add(1) & !Identity::REFRESH;
-        self.next_refresh | Identity::REFRESH
-    }
-
     /// Whether the refresh `id` may begin now. If so it leads its slot.
-    pub(crate) fn lead_refresh(
-        &mut self,
-        config: &Rc<Config>,
-        order: &RefreshOrder,
-        max_object_bytes: u64,
-        id: u32,
-        now: Timestamp,
-    ) -> bool {
+    pub(crate) fn lead_refresh(&mut self, ordered: &Ordered, id: u32, now: Timestamp) -> bool {
+        let Ordered { config, policy, order, .. } = ordered;
         let Some(inbox) = self.inbox else { return false };
-        let (under_way, held) = self.refreshes_under_way(now);
-        let fetches_whole = order.stored.is_none();
-        let reserve = self.pace.reserve(order.stored.as_ref().map(|stored| stored.body.len()), max_object_bytes, now);
-        if !pace::has_room(held, reserve) {
+        if !self.refreshes.have_room(order, policy.max_object_bytes, now) {
             return false;
         }
+        let fetches_whole = order.stored.is_none();
         let terms = Terms { only_again: fetches_whole, ..Terms::until(now.plus_millis(config.lease_ms)) };
         let me = Identity { vm: self.id, stream: id };
         let Some(place) = self.place_of(&order.collapse, now) else { return false };
         match collapse::arrive(place.bytes.as_deref(), &order.collapse, me, inbox.queue, now, terms) {
-            Arrival::Lead(bytes) if !fetches_whole || self.pace.begin_whole(under_way, now) => {
+            Arrival::Lead(bytes) if !fetches_whole || self.refreshes.begin_whole(now) => {
                 self.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done
             }
             Arrival::NotYet(Some(bytes)) => {

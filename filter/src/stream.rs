@@ -21,7 +21,8 @@ use crate::calls::Purpose;
 use crate::changes::Cause;
 use crate::config::Config;
 use crate::host::{Host, Map};
-use crate::vm::{Ordered, Vm};
+use crate::refresh::{Ordered, picked_cluster};
+use crate::vm::Vm;
 
 mod content;
 mod response;
@@ -295,8 +296,8 @@ impl<H: Host> Vm<H> {
             Command::RemindAt(time) => self.reminders.push_back((time, id)),
             Command::Refresh(order) => {
                 let (config, policy) = (stream.config.clone(), stream.policy.clone());
-                let straight = if order.way == RefreshPath::Straight { self.picked_cluster() } else { None };
-                self.refresh_orders.push_back(Ordered { config, policy, straight, order: *order });
+                let straight = if order.way == RefreshPath::Straight { picked_cluster(&self.host) } else { None };
+                self.refreshes.order(Ordered { config, policy, straight, order: *order });
                 self.go_on_later();
             }
             Command::Report(status) => self.metrics.request(&status),

@@ -7,13 +7,10 @@
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::collapse::pace::Pace;
-use larder_cache_core::exchange::{Event, Outcome, RefreshOrder};
-use larder_cache_core::policy::Policy;
+use larder_cache_core::exchange::{Event, Outcome};
 use larder_contract::http_time::Timestamp;
 use rustc_hash::FxHashMap;
 
@@ -26,27 +23,18 @@ use crate::host::Host;
 use crate::identity::Identity;
 use crate::l1::Level1;
 use crate::metrics::Metrics;
-use crate::refresh::Refreshing;
+use crate::refresh::{Refreshes, look_for_cluster};
 use crate::store_client::StoreClient;
 use crate::stream::{HeldContent, Stream, Undecided, Watched};
 use crate::untold::Untold;
 
 mod answers;
+mod refreshing;
 
 /// Answers to other streams per callback: above 300 the VM's stack overflows.
 pub const BATCH: usize = 64;
 /// How often Envoy calls [`Vm::on_tick`], in milliseconds.
 pub const TICK_MS: u64 = 100;
-
-/// A background refresh that has not begun.
-#[derive(Debug)]
-pub(crate) struct Ordered {
-    pub(crate) config: Rc<Config>,
-    pub(crate) policy: Arc<Policy>,
-    /// The cluster that the route picked, where the refresh goes straight to it.
-    pub(crate) straight: Option<String>,
-    pub(crate) order: RefreshOrder,
-}
 
 /// The state of one VM.
 pub struct Vm<H> {
@@ -76,11 +64,7 @@ pub struct Vm<H> {
     pub(crate) woken: VecDeque<(u32, Outcome)>,
     /// Whether it was said that another version of the filter, or of the sidecar, is not understood.
     pub(crate) told_of_versions: bool,
-    pub(crate) refresh_orders: VecDeque<Ordered>,
-    pub(crate) refreshes: HashMap<u32, Refreshing>,
-    pub(crate) next_refresh: u32,
-    /// How many wholes behind parts may be fetched.
-    pub(crate) pace: Pace,
+    pub(crate) refreshes: Refreshes,
     /// What this Envoy's leader slots are found by.
     pub(crate) salt: Option<u64>,
     /// Streams that want to know how late it is, the earliest first.
@@ -140,10 +124,7 @@ impl<H: Host> Vm<H> {
             waiting: HashMap::new(),
             woken: VecDeque::new(),
             told_of_versions: false,
-            refresh_orders: VecDeque::new(),
-            refreshes: HashMap::new(),
-            next_refresh: 0,
-            pace: Pace::default(),
+            refreshes: Refreshes::default(),
             salt: None,
             reminders: VecDeque::new(),
             calls: Calls::default(),
@@ -190,7 +171,7 @@ impl<H: Host> Vm<H> {
             return;
         }
         if let Some(config) = self.config.clone().filter(|config| config.refresh_cluster_found.get().is_none()) {
-            self.look_for_refresh_cluster(&config);
+            look_for_cluster(&self.host, &config);
         }
         let first = self.inbox.is_none();
         if let Ok(queue) = self.host.register_queue(&format!("larder-{:016x}", self.id)) {
@@ -312,7 +293,7 @@ impl<H: Host> Vm<H> {
             && config.refresh_cluster_found.get() == Some(false)
         {
             // It may have come since.
-            self.look_for_refresh_cluster(&config);
+            look_for_cluster(&self.host, &config);
         }
         self.remind_of_untold(now);
         if self.store.give_back_leases(now) {
