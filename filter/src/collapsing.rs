@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::host::{Host, Swap};
 use crate::metrics;
 use crate::refresh::Ordered;
-use crate::vm::{Vm, Waiter};
+use crate::vm::Vm;
 
 /// Leader slots in one Envoy.
 pub const SLOTS: u32 = 4096;
@@ -107,25 +107,7 @@ impl<H: Host> Vm<H> {
 
     pub(crate) fn wait(&mut self, config: &Config, key: CollapseKey, stream: u32, now: Timestamp) {
         self.metrics.event(metrics::FOLLOWERS);
-        let deadline = now.plus_millis(config.collapse_wait_ms);
-        self.waiting.entry(key).or_default().push_back(Waiter { stream, since: now, deadline });
-    }
-
-    pub(crate) fn leave_waiting(&mut self, stream: u32) {
-        for waiters in self.waiting.values_mut() {
-            waiters.retain(|waiter| waiter.stream != stream);
-        }
-        self.waiting.retain(|_, waiters| !waiters.is_empty());
-    }
-
-    /// Notes down everyone in this VM who waits under `key`; they are answered on a fresh stack.
-    pub(crate) fn wake_local(&mut self, key: &CollapseKey, outcome: &Outcome) {
-        let Some(waiters) = self.waiting.remove(key) else { return };
-        let now = self.host.now();
-        for waiter in &waiters {
-            self.host.record(metrics::WAIT_MS, now.millis_since(waiter.since));
-        }
-        self.woken.extend(waiters.into_iter().map(|waiter| (waiter.stream, outcome.clone())));
+        self.waiting.begin(key, stream, now, now.plus_millis(config.collapse_wait_ms));
     }
 
     /// A leader's end: leaves the slot and tells those who wait, here and in the other VMs.
@@ -168,7 +150,7 @@ impl<H: Host> Vm<H> {
                 break;
             }
         }
-        self.wake_local(key, outcome);
+        self.waiting.wake(&self.host, key, outcome);
         self.go_on_if_woken();
         handoff
     }
@@ -187,7 +169,7 @@ impl<H: Host> Vm<H> {
         {
             self.wake_peers(key, inboxes, outcome, Some(handoff));
         }
-        self.wake_local(key, outcome);
+        self.waiting.wake(&self.host, key, outcome);
         self.go_on_if_woken();
     }
 
@@ -200,7 +182,7 @@ impl<H: Host> Vm<H> {
     }
 
     fn go_on_if_woken(&self) {
-        if !self.woken.is_empty() {
+        if self.waiting.has_woken() {
             self.go_on_later();
         }
     }

@@ -40,3 +40,4 @@ pub mod store_client;
 pub mod stream;
 mod untold;
 pub mod vm;
+mod waiting;

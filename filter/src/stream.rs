@@ -92,7 +92,7 @@ impl<H: Host> Vm<H> {
     /// A request's head.
     pub fn on_request_headers(&mut self, id: u32, config: &Rc<Config>, end: bool) -> Action {
         self.read_inbox();
-        if !self.woken.is_empty() {
+        if self.waiting.has_woken() {
             self.go_on_later();
         }
         let Ok(fields) = self.host.headers(Map::Request) else { return Action::Continue };
@@ -189,7 +189,7 @@ impl<H: Host> Vm<H> {
             let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
             let origin_broke = details.starts_with(b"upstream_reset_after_response_started");
             if stream.exchange.is_waiting() {
-                self.leave_waiting(id);
+                self.waiting.leave(id);
             }
             let is_redirected = details == b"internal_redirect";
             let now = self.host.now();

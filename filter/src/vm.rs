@@ -5,12 +5,11 @@
 //! and at most [`BATCH`] at a time: each answer nests one call deeper.
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
-use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::exchange::{Event, Outcome};
+use larder_cache_core::exchange::Event;
 use larder_contract::http_time::Timestamp;
 use rustc_hash::FxHashMap;
 
@@ -27,6 +26,7 @@ use crate::refresh::{Refreshes, look_for_cluster};
 use crate::store_client::StoreClient;
 use crate::stream::{HeldContent, Stream, Undecided, Watched};
 use crate::untold::Untold;
+use crate::waiting::Waiting;
 
 mod answers;
 mod refreshing;
@@ -59,9 +59,7 @@ pub struct Vm<H> {
     pub(crate) given: Option<Given>,
     /// Responses of whose route the end of their stream will tell.
     pub(crate) watched: FxHashMap<u32, Watched>,
-    pub(crate) waiting: HashMap<CollapseKey, VecDeque<Waiter>>,
-    /// Streams to be told how their leader's fetch ended.
-    pub(crate) woken: VecDeque<(u32, Outcome)>,
+    pub(crate) waiting: Waiting,
     /// Whether it was said that another version of the filter, or of the sidecar, is not understood.
     pub(crate) told_of_versions: bool,
     pub(crate) refreshes: Refreshes,
@@ -95,14 +93,6 @@ pub(crate) struct Inbox {
     root: u32,
 }
 
-/// A stream that waits for another's fetch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiter {
-    pub(crate) stream: u32,
-    pub(crate) since: Timestamp,
-    pub(crate) deadline: Timestamp,
-}
-
 impl<H: Host> Vm<H> {
     /// A VM in which nothing has happened yet. Makes no call but for a random number.
     pub fn new(host: H) -> Self {
@@ -121,8 +111,7 @@ impl<H: Host> Vm<H> {
             answers_are_rewritten: false,
             broke_off: false,
             given: None,
-            waiting: HashMap::new(),
-            woken: VecDeque::new(),
+            waiting: Waiting::default(),
             told_of_versions: false,
             refreshes: Refreshes::default(),
             salt: None,
@@ -216,7 +205,7 @@ impl<H: Host> Vm<H> {
             match Message::decode(&bytes) {
                 Some(Message::Wake(key, wake)) => {
                     let outcome = self.outcome_of(wake);
-                    self.wake_local(&key, &outcome);
+                    self.waiting.wake(&self.host, &key, &outcome);
                 }
                 Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time, self.host.now()),
                 Some(Message::Purges(purges)) => {
@@ -253,13 +242,13 @@ impl<H: Host> Vm<H> {
 
     fn answer_woken(&mut self) {
         for _ in 0..BATCH {
-            let Some((stream, outcome)) = self.woken.pop_front() else { return };
+            let Some((stream, outcome)) = self.waiting.next_woken() else { return };
             // Judged as late as can be: it may have waited behind a purge.
             let waiting = self.streams.get(&stream).zip(outcome.stored());
             let untrue_since = waiting.and_then(|(stream, stored)| self.l1.untrue_since(|| stream.digest(), stored));
             self.drive_other(stream, Event::Woken { outcome, untrue_since });
         }
-        if !self.woken.is_empty() {
+        if self.waiting.has_woken() {
             self.go_on_later();
         }
     }
@@ -332,18 +321,7 @@ impl<H: Host> Vm<H> {
     }
 
     fn end_overdue_waits(&mut self, now: Timestamp) {
-        let mut overdue = Vec::new();
-        for waiters in self.waiting.values_mut() {
-            waiters.retain(|waiter| {
-                let waits = waiter.deadline > now || overdue.len() >= BATCH;
-                if !waits {
-                    overdue.push(waiter.stream);
-                }
-                waits
-            });
-        }
-        self.waiting.retain(|_, waiters| !waiters.is_empty());
-        for stream in overdue {
+        for stream in self.waiting.take_overdue(now, BATCH) {
             self.drive_other(stream, Event::WaitEnded);
         }
     }
