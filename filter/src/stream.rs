@@ -14,6 +14,7 @@ use larder_cache_core::exchange::{
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::RefreshPath;
+use larder_cache_core::validation;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 
@@ -337,7 +338,9 @@ impl<H: Host> Vm<H> {
         }
         let asks_whole =
             change.validates.as_ref().is_some_and(|stored| !self.may_validate(stored, stream.is_cross_origin));
-        for (name, value) in change.set.iter().filter(|_| !asks_whole) {
+        // Only the conditions are left out: host and scheme are as the key names them.
+        let is_condition = |name: &[u8]| validation::PRECONDITIONS.iter().any(|known| known.as_bytes() == name);
+        for (name, value) in change.set.iter().filter(|(name, _)| !(asks_whole && is_condition(name))) {
             let _ = self.host.set_header(Map::Request, name, value);
         }
         match stream.request {

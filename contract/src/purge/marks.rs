@@ -35,7 +35,8 @@ impl Times {
     }
 
     fn verdict(&self, requested: Timestamp) -> Verdict {
-        if reaches(self.hard, requested) {
+        // Time zero stands for no hard purge.
+        if self.hard > Timestamp::default() && reaches(self.hard, requested) {
             return Verdict::Gone(self.hard);
         }
         let first = self.soft.iter().find(|time| reaches(**time, requested));
