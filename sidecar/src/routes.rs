@@ -301,7 +301,12 @@ async fn events<S: Store>(
             }
             Ok(response)
         }
-        None => Err(Refusal::Store(Fault("the store's purges cannot be heard at the moment".to_owned()))),
+        None => {
+            if let Some(poll) = poll {
+                poll.refused();
+            }
+            Err(Refusal::Store(Fault("the store's purges cannot be heard at the moment".to_owned())))
+        }
     }
 }
 

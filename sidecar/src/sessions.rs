@@ -131,6 +131,11 @@ impl Sessions {
 }
 
 impl Poll<'_> {
+    /// It is refused: that says nothing of the Envoy.
+    pub fn refused(mut self) {
+        self.answered = true;
+    }
+
     /// It is answered.
     pub fn answered(mut self) {
         self.answered = true;
@@ -198,6 +203,15 @@ mod tests {
         let mut poll = sessions.poll("writer", true, WAIT);
         poll.until = Instant::now();
         drop(poll);
+        age(&sessions, LAPSE);
+        assert!(sessions.has_lost_a_writer());
+    }
+
+    #[test]
+    fn who_is_refused_has_not_left() {
+        let sessions = Sessions::default();
+        sessions.poll("writer", true, WAIT).refused();
+        assert!(matches!(sessions.news()[..], [News::Follows(..)]));
         age(&sessions, LAPSE);
         assert!(sessions.has_lost_a_writer());
     }

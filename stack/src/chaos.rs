@@ -37,7 +37,7 @@ use schedule::{Fault, Kind, Planned};
 pub use schedule::Form;
 
 /// The promise, with what a busy machine of two cores needs.
-const TERMS: Terms = Terms { calm: 1_000_000, distrust: DISTRUST_MS * 1_000, slack: 2_000_000, recovery: 3_000_000 };
+const TERMS: Terms = Terms { calm: 1_000_000, distrust: DISTRUST_MS * 1_000, slack: 2_000_000, recovery: 5_000_000 };
 /// Time between lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// How long the fleet that is broken on purpose is watched.
