@@ -20,7 +20,7 @@
 use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::{KeyDigest, PrimaryKey};
+use larder_contract::key::PrimaryKey;
 
 use crate::message::Request;
 use crate::stored_response::StoredResponse;
@@ -99,11 +99,6 @@ impl Exchange {
     /// What the request is about; what level 1 is looked up by.
     pub fn key(&self) -> &PrimaryKey {
         &self.presented.key
-    }
-
-    /// What the store, and whoever remembers an invalidation, knows the key by. Reckoned when it is first asked for.
-    pub fn digest(&self) -> KeyDigest {
-        self.presented.digest()
     }
 
     /// The request as it is judged.
@@ -194,7 +189,7 @@ fn on_gone(state: State, origin_broke: bool, presented: &Presented, step: &mut S
 /// seen it, and the next one's will not be seen either: those who wait would go one by one.
 fn on_redirected(state: State, presented: &Presented, step: &mut Step) -> State {
     if matches!(state, State::Passing(Passing { invalidates: true, .. })) {
-        step.cache(CacheCommand::Invalidate(vec![presented.digest()]));
+        step.cache(CacheCommand::Invalidate(vec![presented.key.digest()]));
     }
     state.into_leadership().finish(Outcome::Uncacheable, presented, step);
     State::OVER

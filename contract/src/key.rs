@@ -8,6 +8,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -26,8 +28,26 @@ pub const ALWAYS_SELECTING: [&str; 2] = [OVERRIDE_FIELD, UNKEYED_FIELD];
 
 /// The bytes that identify a resource: equal bytes, same resource. Level 1 looks up by these.
 /// What leaves the process, or is remembered of a resource that may never have been stored, is their digest.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PrimaryKey(Box<[u8]>);
+#[derive(Clone, Debug)]
+pub struct PrimaryKey {
+    bytes: Box<[u8]>,
+    /// Reckoned at the first use, for a hit needs none; clones made after that have it.
+    digest: OnceLock<KeyDigest>,
+}
+
+impl PartialEq for PrimaryKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for PrimaryKey {}
+
+impl Hash for PrimaryKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
+}
 
 impl PrimaryKey {
     /// The key of one resource. `namespace` keeps several configurations apart in one store; `scheme` and `authority` may
@@ -41,17 +61,17 @@ impl PrimaryKey {
         for part in parts {
             append_part(&mut bytes, part);
         }
-        Self(bytes.into_boxed_slice())
+        Self { bytes: bytes.into_boxed_slice(), digest: OnceLock::new() }
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// SHA-256 of the bytes: what leaves the process.
     pub fn digest(&self) -> KeyDigest {
-        KeyDigest(Sha256::digest(&self.0).into())
+        *self.digest.get_or_init(|| KeyDigest(Sha256::digest(&self.bytes).into()))
     }
 }
 

@@ -136,9 +136,9 @@ impl Level1 {
     #[cold]
     fn judge(&mut self, key: &PrimaryKey) -> Found {
         let Some(Held::Stored(held)) = self.cache.peek(key) else { return Found::Nothing };
-        let (digest, mut variants) = (held.digest, held.variants.clone());
+        let mut variants = held.variants.clone();
         if variants.judge(&self.purges) {
-            self.hold(key, digest, variants.clone(), self.purges.added());
+            self.hold(key, variants.clone(), self.purges.added());
         } else {
             held.judged.set(self.purges.added());
         }
@@ -146,17 +146,18 @@ impl Level1 {
     }
 
     /// Holds these, or nothing if there are none. They were judged when there were so many purges.
-    fn hold(&mut self, key: &PrimaryKey, digest: KeyDigest, variants: Variants, judged: u64) {
+    fn hold(&mut self, key: &PrimaryKey, variants: Variants, judged: u64) {
+        let digest = key.digest();
         if variants.is_empty() {
             self.cache.remove(key);
             return self.places.remove(&digest);
         }
         let key = self.places.key_of(&digest).unwrap_or_else(|| Rc::new(key.clone()));
         let replaces = self.cache.contains_key(&key);
-        self.cache.insert(key.clone(), Held::Stored(Stored { variants, digest, judged: Cell::new(judged) }));
+        self.cache.insert(key.clone(), Held::Stored(Stored { variants, judged: Cell::new(judged) }));
         if self.cache.contains_key(&key) {
             // What is replaced counts as evicted with the cache, and lost its place.
-            self.places.add(digest, key, replaces);
+            self.places.add(key, replaces);
         }
     }
 
@@ -199,15 +200,15 @@ impl Level1 {
 
     /// Keeps what the store has, which has its own memory of what was made untrue. Says whether it is still true.
     pub fn put(&mut self, key: &PrimaryKey, stored: Arc<StoredResponse>, now: Timestamp) -> bool {
-        let (digest, mut variants) = match self.cache.get(key) {
-            Some(Held::Stored(held)) => (held.digest, held.variants.clone()),
-            _ => (key.digest(), Variants::default()),
+        let mut variants = match self.cache.get(key) {
+            Some(Held::Stored(held)) => held.variants.clone(),
+            _ => Variants::default(),
         };
         let bounds = Bounds { number: MAX_VARIANTS, bytes: self.bound / KEY_SHARE };
-        let untrue = self.untrue_with(self.untrue(|| digest), self.cleared.until_of_store(now));
+        let untrue = self.untrue_with(self.untrue(|| key.digest()), self.cleared.until_of_store(now));
         let put = variants.put(stored, &untrue, bounds, now);
         if put == Put::Kept && !self.is_off() {
-            self.hold(key, digest, variants, self.purges.added());
+            self.hold(key, variants, self.purges.added());
         }
         put != Put::Untrue
     }
@@ -229,7 +230,7 @@ impl Level1 {
             // The purges that were not looked at yet are still to be.
             let (mut variants, judged) = (held.variants.clone(), held.judged.get());
             if variants.purge(purge) {
-                self.hold(&key, *digest, variants, judged);
+                self.hold(&key, variants, judged);
             }
         }
         self.invalidations.add(*digest, purge.at_ms, purge.soft, now);

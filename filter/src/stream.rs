@@ -80,7 +80,7 @@ enum Passage {
 impl Stream {
     /// What its request is about.
     pub(crate) fn digest(&self) -> KeyDigest {
-        self.exchange.digest()
+        self.exchange.key().digest()
     }
 
     /// On whose behalf it changes what all share.
@@ -255,7 +255,7 @@ impl<H: Host> Vm<H> {
 
     fn look_up_local(&mut self, stream: &mut Stream, now: Timestamp) -> Effects {
         let found = self.l1.look_up(stream.exchange.key());
-        let untrue = self.l1.untrue(|| stream.exchange.digest());
+        let untrue = self.l1.untrue(|| stream.digest());
         let local = Local {
             variants: found.variants(),
             invalidated: untrue.hard,
@@ -273,7 +273,7 @@ impl<H: Host> Vm<H> {
 
     fn arrive(&mut self, id: u32, stream: &Stream, arrive: Arrive, now: Timestamp) -> SlotAnswer {
         let Arrive { key, accept_handed_over, wait_for_refresh, given_up } = arrive;
-        let invalidated = self.l1.untrue(|| stream.exchange.digest()).hard;
+        let invalidated = self.l1.untrue(|| stream.digest()).hard;
         let until = now.plus_millis(stream.config.lease_ms);
         let terms = Terms { accept_handed_over, wait_for_refresh, given_up, invalidated, ..Terms::until(until) };
         let answer = self.arrive_at_slot(&key, id, terms, now);

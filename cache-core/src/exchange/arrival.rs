@@ -47,7 +47,7 @@ pub(super) fn on_request(presented: &mut Presented, malformed: Option<&Malformed
 }
 
 fn purge(presented: &Presented, step: &mut Step) -> State {
-    step.command(Command::Cache(CacheCommand::Invalidate(vec![presented.digest()])));
+    step.command(Command::Cache(CacheCommand::Invalidate(vec![presented.key.digest()])));
     step.commands(reply::purged(presented, CacheStatus::default().with_detail(Detail::Purged)));
     State::OVER
 }

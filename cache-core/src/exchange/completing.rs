@@ -92,5 +92,5 @@ pub(super) fn on_body(
 }
 
 fn forget(presented: &Presented, step: &mut Step) {
-    step.cache(CacheCommand::Invalidate(vec![presented.digest()]));
+    step.cache(CacheCommand::Invalidate(vec![presented.key.digest()]));
 }

@@ -98,7 +98,7 @@ impl Leadership {
         if let Some(fence) = self.fence {
             let speaks_for_all = uncacheable && !presented.is_a_choice_of_the_client();
             let uncacheable_ms = if speaks_for_all { presented.policy.uncacheable_for.as_millis() } else { 0 };
-            step.cache(CacheCommand::ReleaseLease { key: presented.digest(), fence, uncacheable_ms });
+            step.cache(CacheCommand::ReleaseLease { key: presented.key.digest(), fence, uncacheable_ms });
         }
         if let Some(slot) = self.slot {
             let uncacheable_until = step.now.plus(presented.policy.uncacheable_for);

@@ -91,11 +91,11 @@ pub(super) fn doubt(presented: &Presented, step: &mut Step) {
 fn keys_of(targets: &[Target], presented: &Presented) -> Vec<KeyDigest> {
     let digest = |target: &Target| {
         let key = PrimaryKey::new(&presented.namespace, &target.scheme, &target.authority, &target.path);
-        if key == presented.key { presented.digest() } else { key.digest() }
+        if key == presented.key { presented.key.digest() } else { key.digest() }
     };
     let mut digests: Vec<KeyDigest> = targets.iter().map(digest).collect();
-    if !digests.is_empty() && !digests.contains(&presented.digest()) {
-        digests.push(presented.digest());
+    if !digests.is_empty() && !digests.contains(&presented.key.digest()) {
+        digests.push(presented.key.digest());
     }
     digests
 }

@@ -1,11 +1,10 @@
 //! The request as the cache takes it: read once when it arrives, and never changed after that.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::{ALWAYS_SELECTING, KeyDigest, OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
+use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
 use larder_contract::path::canonical_path;
 
 use super::effect::ForwardedRequest;
@@ -40,7 +39,6 @@ pub(super) struct Presented {
     /// As it will be sent, but for the path: judged as the origin gets it.
     pub(super) request: Request,
     pub(super) key: PrimaryKey,
-    digest: OnceCell<KeyDigest>,
     /// Path and query for the origin, where that differs from the client's.
     path: Option<Vec<u8>>,
     /// Whether the client spelled that path as the key does.
@@ -69,7 +67,6 @@ impl Presented {
             refreshes,
             request,
             key,
-            digest: OnceCell::new(),
             path: None,
             is_path_canonical: true,
             adjusted: ForwardedRequest::default(),
@@ -133,11 +130,6 @@ impl Presented {
         if self.policy.normalise_accept_language {
             vary::language::add_pseudo_fields(&mut self.request.fields);
         }
-    }
-
-    /// SHA-256 of the key; reckoned at the first use, for a hit needs none.
-    pub(super) fn digest(&self) -> KeyDigest {
-        *self.digest.get_or_init(|| self.key.digest())
     }
 
     /// What the origin gets instead of what the client sent, before anything else is changed.
@@ -205,7 +197,7 @@ impl Presented {
             }
         }
         let selecting = SelectingFields::of(&names, &self.request).unwrap_or_default();
-        CollapseKey::new(&self.digest(), &selecting)
+        CollapseKey::new(&self.key.digest(), &selecting)
     }
 
     /// An answer to this request.

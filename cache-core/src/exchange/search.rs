@@ -70,7 +70,7 @@ pub(super) fn ask_store(
         return go_on_without(search, lead, storable, presented, step);
     }
     let selectors = vary::presented_selectors(&presented.request);
-    let question = StoreQuestion { key: presented.digest(), presented: selectors, lease, wait: search.store_waits };
+    let question = StoreQuestion { key: presented.key.digest(), presented: selectors, lease, wait: search.store_waits };
     step.ask(Question::AskStore(question));
     State::Asking(Asking { search, lead, storable })
 }

@@ -169,7 +169,7 @@ impl Fleet {
     pub(crate) fn invalidate(&mut self) {
         let request = Request::new("GET", "a.example", "/");
         let (exchange, _) = Exchange::begin(request, setup(&self.policy, RefreshPath::Routed), self.now);
-        self.drop_everywhere(&[exchange.digest()]);
+        self.drop_everywhere(&[exchange.key().digest()]);
     }
 
     fn drop_everywhere(&mut self, keys: &[KeyDigest]) {
@@ -347,7 +347,7 @@ impl Shared for Fleet {
             self.actors[*id].waits = None;
         }
         for id in woken {
-            let digest = self.with_exchange(id, |exchange| exchange.digest());
+            let digest = self.with_exchange(id, |exchange| exchange.key().digest());
             let invalidated = self.vms[self.actors[id].vm].invalidated.get(&digest).copied();
             let requested = outcome.stored().map(|stored| stored.request_time);
             let untrue_since = invalidated.filter(|time| requested.is_some_and(|requested| requested <= *time));
@@ -424,7 +424,7 @@ impl World for Fleet {
         let Some(Run::Exchange(mut exchange)) = self.actors[by].run.take() else { panic!("{by} is no request") };
         let held = self.vms[vm].level1.iter().filter(|(key, _)| key == exchange.key());
         let variants: Vec<_> = held.map(|(_, stored)| stored.clone()).collect();
-        let invalidated = self.vms[vm].invalidated.get(&exchange.digest()).copied();
+        let invalidated = self.vms[vm].invalidated.get(&exchange.key().digest()).copied();
         let marked = self.vms[vm].uncacheable.get(exchange.key()).copied();
         let uncacheable_until = marked.filter(|_| variants.is_empty());
         let local = Local { variants: &variants, invalidated, uncacheable_until, ..Local::default() };
@@ -436,7 +436,7 @@ impl World for Fleet {
     fn arrive(&mut self, by: usize, arrive: Arrive) {
         let Arrive { key, accept_handed_over, wait_for_refresh, given_up } = arrive;
         let (envoy, me, now) = (self.envoy_of(by), self.identity(by), self.now);
-        let digest = self.with_exchange(by, |exchange| exchange.digest());
+        let digest = self.with_exchange(by, |exchange| exchange.key().digest());
         let invalidated = self.vms[self.actors[by].vm].invalidated.get(&digest).copied();
         let terms = Terms::until(now.plus_millis(LEASE_MS));
         let terms = Terms { accept_handed_over, wait_for_refresh, given_up, invalidated, ..terms };

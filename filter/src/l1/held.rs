@@ -54,7 +54,6 @@ pub(super) enum Held {
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) variants: Variants,
-    pub(super) digest: KeyDigest,
     /// How many purges there were when these were judged last.
     pub(super) judged: Cell<u64>,
 }
@@ -88,8 +87,8 @@ impl Places {
     }
 
     /// `replaces`: the cache has just counted what was there before as evicted.
-    pub(super) fn add(&self, digest: KeyDigest, key: Rc<PrimaryKey>, replaces: bool) {
-        self.0.by_digest.borrow_mut().insert(digest, key);
+    pub(super) fn add(&self, key: Rc<PrimaryKey>, replaces: bool) {
+        self.0.by_digest.borrow_mut().insert(key.digest(), key);
         self.0.evictions.set(self.0.evictions.get().saturating_sub(u64::from(replaces)));
     }
 
@@ -114,10 +113,10 @@ impl Places {
 impl Lifecycle<Rc<PrimaryKey>, Held> for Places {
     type RequestState = ();
 
-    fn on_evict(&self, (): &mut (), _key: Rc<PrimaryKey>, held: Held) {
+    fn on_evict(&self, (): &mut (), key: Rc<PrimaryKey>, held: Held) {
         self.0.evictions.set(self.0.evictions.get() + 1);
-        if let Held::Stored(stored) = held {
-            self.remove(&stored.digest);
+        if let Held::Stored(_) = held {
+            self.remove(&key.digest());
         }
     }
 }
