@@ -189,7 +189,7 @@ fn on_gone(state: State, origin_broke: bool, presented: &Presented, step: &mut S
 /// seen it, and the next one's will not be seen either: those who wait would go one by one.
 fn on_redirected(state: State, presented: &Presented, step: &mut Step) -> State {
     if matches!(state, State::Passing(Passing { invalidates: true, .. })) {
-        step.cache(CacheCommand::Invalidate(vec![presented.key.digest()]));
+        step.cache(presented.invalidation());
     }
     state.into_leadership().finish(Outcome::Uncacheable, presented, step);
     State::OVER

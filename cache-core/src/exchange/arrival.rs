@@ -1,6 +1,6 @@
 //! The request arrives: does the cache concern it?
 
-use super::effect::{CacheCommand, Command, Question};
+use super::effect::Question;
 use super::forward::pass_by;
 use super::presented::Presented;
 use super::reply;
@@ -47,7 +47,7 @@ pub(super) fn on_request(presented: &mut Presented, malformed: Option<&Malformed
 }
 
 fn purge(presented: &Presented, step: &mut Step) -> State {
-    step.command(Command::Cache(CacheCommand::Invalidate(vec![presented.key.digest()])));
+    step.cache(presented.invalidation());
     step.commands(reply::purged(presented, CacheStatus::default().with_detail(Detail::Purged)));
     State::OVER
 }

@@ -73,7 +73,7 @@ fn end_unstored(
     let ends = invalidation::ends_what_is_stored(status) && presented.is_said_to_all(why);
     if speaks_of_key && ends && known.candidate.is_some() {
         // What is stored is gone, or replaced by something that must not be: it is no longer true.
-        step.cache(CacheCommand::Invalidate(vec![presented.key.digest()]));
+        step.cache(presented.invalidation());
     }
     lead.finish(outcome, presented, step);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::effect::{CacheCommand, Command};
+use super::effect::Command;
 use super::event::Outcome;
 use super::known::Known;
 use super::leadership::Leadership;
@@ -32,7 +32,7 @@ pub(super) fn begin(
         let status = known.forwarded(head.status).with_detail(Detail::OriginBroken);
         let reason = "the origin sent a part that was not asked for";
         step.commands(reply::made(presented, 502, reason, status, "larder_bad_206"));
-        forget(presented, step);
+        step.cache(presented.invalidation());
         lead.finish(Outcome::Again, presented, step);
         return State::OVER;
     };
@@ -64,7 +64,7 @@ pub(super) fn on_body(
     let left = left.checked_sub(chunk.len() as u64).filter(|left| !end || *left == 0);
     let Some(left) = left else {
         step.command(Command::Abort);
-        forget(presented, step);
+        step.cache(presented.invalidation());
         lead.finish(Outcome::Failed(502), presented, step);
         return State::OVER;
     };
@@ -80,7 +80,7 @@ pub(super) fn on_body(
         }
         None if end => {
             // It was the client's alone, and says that what is held is no longer for others.
-            forget(presented, step);
+            step.cache(presented.invalidation());
             lead.finish(Outcome::Uncacheable, presented, step);
             State::OVER
         }
@@ -89,8 +89,4 @@ pub(super) fn on_body(
             State::Completing(Completing { held, capture, left, lead })
         }
     }
-}
-
-fn forget(presented: &Presented, step: &mut Step) {
-    step.cache(CacheCommand::Invalidate(vec![presented.key.digest()]));
 }

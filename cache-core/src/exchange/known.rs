@@ -7,7 +7,7 @@ use std::sync::Arc;
 use larder_contract::http_time::Timestamp;
 use larder_contract::purge::requested::reaches;
 
-use super::effect::{Command, RefreshOrder};
+use super::effect::Command;
 use super::event::{Local, Outcome};
 use super::leadership::Leadership;
 use super::presented::Presented;
@@ -168,15 +168,8 @@ fn forbids_refresh(stored: &StoredResponse, presented: &Presented, now: Timestam
 fn refresh_of(stored: &Arc<StoredResponse>, lead: &mut Leadership, presented: &Presented) -> Command {
     // A refresh carries no cookie, so it is everybody's.
     let collapse = lead.shared_slot().unwrap_or_else(|| presented.collapse_key(Some(&stored.selecting)));
-    Command::Refresh(Box::new(RefreshOrder {
-        key: presented.key.clone(),
-        collapse,
-        url: stored.url.clone(),
-        selecting: stored.selecting.clone(),
-        stored: Some(stored.clone()),
-        path: presented.origin_path().to_vec(),
-        request: presented.request.clone(),
-        fence: lead.take_lease(),
-        way: presented.refreshes,
-    }))
+    let mut order = presented.refresh_order(stored.url.clone(), stored.selecting.clone(), collapse);
+    order.stored = Some(stored.clone());
+    order.fence = lead.take_lease();
+    Command::Refresh(order)
 }

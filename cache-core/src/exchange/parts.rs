@@ -1,7 +1,7 @@
 //! A part that a client asked for: passed on, and kept or followed by the whole (RFC 9111 §3.3).
 
 use super::capturing;
-use super::effect::{Command, RefreshOrder};
+use super::effect::Command;
 use super::event::ResponseSource;
 use super::known::Known;
 use super::leadership::Leadership;
@@ -52,15 +52,6 @@ fn fetch_whole(part: StoredResponse, known: &Known, presented: &Presented, step:
     if presented.refreshes == RefreshPath::Straight {
         return; // nothing is known yet of what the route makes of the request and its answer
     }
-    step.command(Command::Refresh(Box::new(RefreshOrder {
-        key: presented.key.clone(),
-        collapse: presented.collapse_key(known.selecting()),
-        url,
-        stored: None,
-        selecting,
-        request: presented.request.clone(),
-        path: presented.origin_path().to_vec(),
-        fence: None,
-        way: presented.refreshes,
-    })));
+    let collapse = presented.collapse_key(known.selecting());
+    step.command(Command::Refresh(presented.refresh_order(url, selecting, collapse)));
 }

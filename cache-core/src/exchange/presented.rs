@@ -7,7 +7,7 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
 use larder_contract::path::canonical_path;
 
-use super::effect::ForwardedRequest;
+use super::effect::{CacheCommand, ForwardedRequest, RefreshOrder};
 use crate::cache_control::RequestDirectives;
 use crate::cache_status::{self, DEBUG_FIELD};
 use crate::collapse::CollapseKey;
@@ -140,6 +140,31 @@ impl Presented {
     /// Whether the client named host, scheme and path as the key does.
     pub(super) fn is_canonical(&self) -> bool {
         self.adjusted.set.is_empty() && self.is_path_canonical
+    }
+
+    /// Drops what is stored under the request's own key, everywhere.
+    pub(super) fn invalidation(&self) -> CacheCommand {
+        CacheCommand::Invalidate(vec![self.key.digest()])
+    }
+
+    /// The order to fetch in the background what `selecting` selects, with nothing stored and no lease.
+    pub(super) fn refresh_order(
+        &self,
+        url: String,
+        selecting: SelectingFields,
+        collapse: CollapseKey,
+    ) -> Box<RefreshOrder> {
+        Box::new(RefreshOrder {
+            key: self.key.clone(),
+            collapse,
+            url,
+            stored: None,
+            selecting,
+            request: self.request.clone(),
+            path: self.origin_path().to_vec(),
+            fence: None,
+            way: self.refreshes,
+        })
     }
 
     /// Path and query as the origin gets them.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
 
-use super::event::Outcome;
 use super::known::Known;
 use super::leadership::{Leadership, Slot};
 use crate::collapse::Identity;
@@ -165,18 +164,6 @@ impl State {
             Self::Local | Self::Arriving(_) | Self::Waiting(_) | Self::Passing(_) | Self::Over { .. } => {
                 Leadership::none()
             }
-        }
-    }
-}
-
-impl Rounds {
-    /// One more, which ended so.
-    #[must_use]
-    pub(super) fn and(self, outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::OriginError(_) | Outcome::Failed(_) => Self { failed: self.failed + 1, ..self },
-            Outcome::NotForOthers { .. } => Self { refused: self.refused + 1, ..self },
-            _ => self,
         }
     }
 }

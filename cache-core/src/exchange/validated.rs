@@ -58,7 +58,7 @@ fn end_unstored(why: NotStorable, presented: &Presented, step: &mut Step) -> Out
         return Outcome::NotForOthers { counts: false };
     }
     if presented.is_said_to_all(why) {
-        step.cache(CacheCommand::Invalidate(vec![presented.key.digest()]));
+        step.cache(presented.invalidation());
     }
     Outcome::Uncacheable
 }
@@ -91,7 +91,7 @@ fn on_unexpected_not_modified(
     let status = status.with_detail(Detail::UnexpectedNotModified);
     step.commands(reply::with(presented, stale, status, "larder_unexpected_304", step.now));
     if !presented.request.is_one_clients(&presented.policy) {
-        step.cache(CacheCommand::Invalidate(vec![presented.key.digest()]));
+        step.cache(presented.invalidation());
     }
     lead.finish(Outcome::Again, presented, step);
 }
@@ -103,16 +103,15 @@ pub(super) fn freshen_by_head(known: &Known, answer: &Answer<'_>, presented: &Pr
         // What this client would get may be another thing than what is stored for everybody.
         return;
     }
-    let invalidate = || CacheCommand::Invalidate(vec![presented.key.digest()]);
     let Ok(fresh) = validation::freshen_by_head(stale, answer.head, answer.request_time, step.now) else {
-        step.cache(invalidate());
+        step.cache(presented.invalidation());
         return;
     };
     match renewed(&fresh, presented) {
         Ok(fresh) => {
             step.cache(CacheCommand::keep(&presented.policy, presented.key.clone(), Arc::new(fresh), None));
         }
-        Err(why) if presented.is_said_to_all(why) => step.cache(invalidate()),
+        Err(why) if presented.is_said_to_all(why) => step.cache(presented.invalidation()),
         Err(_) => {}
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn on_woken(
         Outcome::StaleOnError(stored) => share_stale(search, &stored, presented, step),
         Outcome::OriginError(_) | Outcome::Failed(_) => share_failure(search, &outcome, presented, step),
         Outcome::NotForOthers { .. } => {
-            search.rounds = search.rounds.and(&outcome);
+            search.rounds.refused += 1;
             if search.rounds.refused >= MAX_REFUSED_ROUNDS {
                 forward(search.known, Leadership::none(), true, presented, step)
             } else {
@@ -72,7 +72,7 @@ pub(super) fn on_wait_ended(waiting: Waiting, step: &mut Step) -> State {
 
 /// A failure may have been the leader's own. So the next one tries, and only what fails twice is everybody's.
 fn share_failure(mut search: Search, outcome: &Outcome, presented: &Presented, step: &mut Step) -> State {
-    search.rounds = search.rounds.and(outcome);
+    search.rounds.failed += 1;
     if search.rounds.failed < MAX_FAILED_ROUNDS {
         return arrive_again(search, presented, step);
     }

@@ -158,14 +158,20 @@ fn a_leader_that_was_given_up_and_answers_after_all_answers_who_still_waits() {
     assert_eq!((fleet.fetches.len(), fleet.answered().len()), (2, 50));
 }
 
-#[test]
-fn who_comes_after_a_change_gets_nothing_that_was_fetched_before_it() {
+/// Five requests, a change while the first of them fetches, and twelve that come after it.
+fn around_a_change() -> Fleet {
     let mut fleet = Fleet::new(Policy::default(), || Answer::new(200, &[FRESH]));
     fleet.send(5, &[]);
     fleet.pass_ms(500);
     fleet.invalidate();
     fleet.pass_ms(1);
     fleet.send(12, &[]);
+    fleet
+}
+
+#[test]
+fn who_comes_after_a_change_gets_nothing_that_was_fetched_before_it() {
+    let mut fleet = around_a_change();
     assert_eq!(fleet.fetches, [0, 501], "the slot is theirs");
     fleet.pass_ms(500);
     assert_eq!(fleet.answered().len(), 5, "who came before may have the old one");
@@ -175,12 +181,7 @@ fn who_comes_after_a_change_gets_nothing_that_was_fetched_before_it() {
 
 #[test]
 fn another_change_does_not_hide_the_one_before_it() {
-    let mut fleet = Fleet::new(Policy::default(), || Answer::new(200, &[FRESH]));
-    fleet.send(5, &[]);
-    fleet.pass_ms(500);
-    fleet.invalidate();
-    fleet.pass_ms(1);
-    fleet.send(12, &[]);
+    let mut fleet = around_a_change();
     fleet.pass_ms(200);
     fleet.invalidate();
     fleet.pass_ms(300);

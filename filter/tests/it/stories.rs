@@ -187,14 +187,28 @@ impl Worker {
 
     /// The sidecar answers the poll that was sent last.
     fn hear(&mut self, events: &str) {
+        let fields = [(":status", "200"), ("x-envoy-upstream-service-time", "1")];
+        self.answer_last("/v1/events", &fields, events.as_bytes());
+    }
+
+    /// The last call to a path that begins so is answered.
+    fn answer_last(&mut self, path: &str, fields: &[(&str, &str)], body: &[u8]) {
         let token = {
             let mut told = self.host.told.borrow_mut();
-            told.call_response = Fields::from_pairs([(":status", "200"), ("x-envoy-upstream-service-time", "1")]);
-            told.call_body = events.as_bytes().to_vec();
-            let polls = |head: &Fields| head.get(":path").unwrap().starts_with(b"/v1/events");
-            told.sent.iter().rev().find(|(_, _, head, _)| polls(head)).unwrap().0
+            told.call_response = Fields::from_pairs(fields.iter().copied());
+            told.call_body = body.to_vec();
+            let is_meant = |head: &Fields| head.get(":path").unwrap().starts_with(path.as_bytes());
+            told.sent.iter().rev().find(|(_, _, head, _)| is_meant(head)).unwrap().0
         };
-        self.vm.on_call_response(token, 2, events.len());
+        self.vm.on_call_response(token, fields.len(), body.len());
+    }
+
+    /// A PUT to its end; the store is told of it.
+    fn change(&mut self, id: u32, path: &str) {
+        self.request(id, "PUT", path);
+        self.respond(id, "204", &[], b"");
+        self.vm.on_done(id);
+        self.vm.on_queue_ready();
     }
 
     /// Something fresh, an answer from which has been seen to pass.
@@ -1093,21 +1107,10 @@ fn who_hears_nothing_for_a_while_validates_what_is_older_than_that() {
 fn an_invalidation_is_told_to_the_store_until_it_accepts_it() {
     let envoy = envoy();
     let mut worker = Worker::new(&envoy, 1);
-    worker.request(1, "PUT", "/a");
-    worker.respond(1, "204", &[], b"");
-    worker.vm.on_done(1);
-    worker.vm.on_queue_ready();
+    worker.change(1, "/a");
     let sent = told(&worker, "/v1/invalidate");
     assert_eq!(sent.len(), 1);
-    let fail = |worker: &mut Worker| {
-        let token = {
-            let mut told = worker.host.told.borrow_mut();
-            told.call_response = Fields::from_pairs([(":status", "503")]);
-            told.sent.iter().rev().find(|(_, _, head, _)| head.get(":path") == Some(b"/v1/invalidate")).unwrap().0
-        };
-        worker.vm.on_call_response(token, 1, 0);
-    };
-    fail(&mut worker);
+    worker.answer_last("/v1/invalidate", &[(":status", "503")], b"");
     worker.vm.on_tick();
     assert_eq!(told(&worker, "/v1/invalidate").len(), 1, "not at once");
     envoy.borrow_mut().now += 150;
@@ -1186,16 +1189,8 @@ fn a_write_that_the_store_refuses_gives_its_lease_back() {
 fn an_invalidation_that_the_sidecar_does_not_understand_becomes_one_of_everything() {
     let envoy = envoy();
     let mut worker = Worker::new(&envoy, 1);
-    worker.request(1, "PUT", "/a");
-    worker.respond(1, "204", &[], b"");
-    worker.vm.on_done(1);
-    worker.vm.on_queue_ready();
-    let token = {
-        let mut told = worker.host.told.borrow_mut();
-        told.call_response = Fields::from_pairs([(":status", "413"), ("x-envoy-upstream-service-time", "1")]);
-        told.sent.iter().rev().find(|(_, _, head, _)| head.get(":path") == Some(b"/v1/invalidate")).unwrap().0
-    };
-    worker.vm.on_call_response(token, 2, 0);
+    worker.change(1, "/a");
+    worker.answer_last("/v1/invalidate", &[(":status", "413"), ("x-envoy-upstream-service-time", "1")], b"");
     envoy.borrow_mut().now += 150;
     worker.vm.on_tick();
     let sent = told(&worker, "/v1/invalidate");
