@@ -1,4 +1,4 @@
-//! Purges: what is remembered of them, how Envoys learn of them, and the store seen through them.
+//! Purges: what is remembered of them ([`Purges`]), how Envoys learn of them, and the store seen through them ([`Purged`]).
 //!
 //! A purge of one URL is carried out in the store at once. One by tag or prefix, or of everything, is a mark: it costs the
 //! same whatever it concerns, and an entry it concerns is dropped when it is next asked for. Either way it goes into a log,
@@ -7,21 +7,26 @@
 //! A sidecar that shares its store vouches for what it gives out only while it hears the others' purges: before it has read
 //! the marks, and after it has been deaf for [`TRUST`], a look-up finds nothing and a poll is refused.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use larder_contract::entry::{self, Entry};
-use larder_contract::http_time::Timestamp;
-use larder_contract::key::KeyDigest;
+use larder_contract::entry::Entry;
 use larder_contract::purge::{Marks, Purge, Scope, Verdict};
-use larder_contract::store_api::{Events, Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
+use larder_contract::store_api::Events;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::sessions::Sessions;
-use crate::store::{Fault, Found, Store};
+
+mod hearing;
+mod log;
+mod purged;
+
+use hearing::Hearing;
+use log::Log;
+pub use purged::Purged;
 
 /// Bytes of marks that this process remembers; the oldest become one of everything older.
 const BYTES_OF_MARKS: usize = 8 << 20;
@@ -60,72 +65,20 @@ struct Own {
     unread: HashSet<String>,
 }
 
-/// Whether all purges are known here.
-#[derive(Clone, Copy, Debug)]
-enum Hearing {
-    /// The store is this process's own: nobody else purges.
-    Alone,
-    /// The store is shared, and its marks have not been read yet.
-    NotYet,
-    /// The store is shared, and everything up to then is known: from a connection, or of all that there may be.
-    UpTo(Instant, Option<u64>),
-}
-
-/// The last purges, each with the cursor behind it.
-#[derive(Debug, Default)]
-struct Log {
-    /// The cursor before the first.
-    base: String,
-    /// How many purges came before the first. Never goes back, whatever becomes of the cursors.
-    before: u64,
-    purges: VecDeque<(String, Purge)>,
-}
-
-impl Log {
-    fn last(&self) -> &str {
-        self.purges.back().map_or(&self.base, |(cursor, _)| cursor)
-    }
-
-    /// How many purges lie before a cursor. `None` when it is not known, or not any more.
-    fn count(&self, cursor: &str) -> Option<u64> {
-        // Most ask for the end.
-        match self.purges.iter().rposition(|(known, _)| known == cursor) {
-            Some(at) => Some(self.before + at as u64 + 1),
-            None => (cursor == self.base).then_some(self.before),
-        }
-    }
-
-    fn since(&self, after: Option<&str>) -> Events {
-        let nothing = |reset| Events { cursor: self.last().to_owned(), reset, events: Vec::new() };
-        let Some(after) = after else { return nothing(false) };
-        let behind = if after == self.base {
-            0
-        } else {
-            match self.purges.iter().position(|(cursor, _)| cursor == after) {
-                Some(at) => at + 1,
-                None => return nothing(true),
-            }
-        };
-        let given: Vec<&(String, Purge)> = self.purges.iter().skip(behind).take(Events::MOST).collect();
-        let cursor = given.last().map_or_else(|| after.to_owned(), |(cursor, _)| cursor.clone());
-        Events { cursor, reset: false, events: given.into_iter().map(|(_, purge)| purge.clone()).collect() }
-    }
-}
-
 impl Default for Purges {
     /// Those of a store that is this process's own.
     fn default() -> Self {
-        Self::hearing(Hearing::Alone)
+        Self::that_hear(Hearing::Alone)
     }
 }
 
 impl Purges {
     /// Those of a store that others share: nothing is vouched for before [`Self::heard_everything`].
     pub fn shared() -> Self {
-        Self::hearing(Hearing::NotYet)
+        Self::that_hear(Hearing::NotYet)
     }
 
-    fn hearing(hearing: Hearing) -> Self {
+    fn that_hear(hearing: Hearing) -> Self {
         let marks = RwLock::new(Marks::new(BYTES_OF_MARKS));
         let hearing = Mutex::new(hearing);
         let (log, own, clock) = (Mutex::default(), Mutex::default(), Clock::default());
@@ -144,27 +97,19 @@ impl Purges {
     }
 
     fn heard(&self, asked: Instant, connection: Option<u64>) {
-        let mut hearing = self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner);
-        *hearing = match *hearing {
-            Hearing::Alone => Hearing::Alone,
-            Hearing::NotYet => Hearing::UpTo(asked, connection),
-            Hearing::UpTo(known, _) => Hearing::UpTo(known.max(asked), connection),
-        };
+        let mut hearing = self.hearing();
+        *hearing = hearing.heard(asked, connection);
     }
 
     /// Whether nothing can have been purged without being known here, but for the last [`TRUST`].
     pub fn vouches(&self) -> bool {
-        self.vouches_at(Instant::now())
+        self.hearing().vouches_at(Instant::now())
     }
 
     /// For how long before `then` purges were not heard of, as far as is known now: by this process, or by anybody from an
     /// Envoy that is missing.
     pub fn unheard_at(&self, then: Instant) -> Duration {
-        let here = match *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
-            Hearing::Alone => Duration::ZERO,
-            Hearing::NotYet => Duration::MAX,
-            Hearing::UpTo(known, _) => then.saturating_duration_since(known),
-        };
+        let here = self.hearing().deaf_at(then);
         here.max(self.sessions().missing_at(then))
     }
 
@@ -173,19 +118,11 @@ impl Purges {
         self.0.ask.notify_one();
     }
 
-    fn vouches_at(&self, now: Instant) -> bool {
-        match *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
-            Hearing::Alone => true,
-            Hearing::NotYet => false,
-            Hearing::UpTo(known, _) => now.saturating_duration_since(known) < TRUST,
-        }
-    }
-
     /// Whether that is so for what the store has said by a connection. Behind a new one there may be a store that has lost
     /// purges: it is to be asked for them first.
     fn vouches_for(&self, connection: u64) -> bool {
-        let hearing = *self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.vouches() && !matches!(hearing, Hearing::UpTo(_, Some(known)) if known != connection)
+        let hearing = *self.hearing();
+        hearing.vouches_at(Instant::now()) && !hearing.is_by_another_than(connection)
     }
 
     /// A purge of our own lies in the shared log at this place; should it not be read there, the log has lost it.
@@ -203,6 +140,14 @@ impl Purges {
     /// because somebody asks.
     pub async fn asked(&self) {
         self.0.ask.notified().await;
+    }
+
+    fn hearing(&self) -> MutexGuard<'_, Hearing> {
+        self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn marks(&self) -> RwLockReadGuard<'_, Marks> {
+        self.0.marks.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn own(&self) -> MutexGuard<'_, Own> {
@@ -255,12 +200,12 @@ impl Purges {
 
     /// All that is remembered, as purges: to be kept elsewhere.
     pub fn all_marks(&self) -> Vec<Purge> {
-        self.0.marks.read().unwrap_or_else(PoisonError::into_inner).to_purges()
+        self.marks().to_purges()
     }
 
     /// How often the oldest marks had to become one of everything.
     pub fn crowded(&self) -> u64 {
-        self.0.marks.read().unwrap_or_else(PoisonError::into_inner).folded()
+        self.marks().folded()
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -279,23 +224,18 @@ impl Purges {
     }
 
     fn verdict(&self, entry: &Entry) -> Verdict {
-        let marks = self.0.marks.read().unwrap_or_else(PoisonError::into_inner);
-        let verdict = marks.verdict(&entry.meta.url, &entry.meta.tags, entry.meta.request_time_ms);
+        let verdict = self.marks().verdict(&entry.meta.url, &entry.meta.tags, entry.meta.request_time_ms);
         verdict.beyond(entry.meta.stale_from_ms)
     }
 
     fn is_empty(&self) -> bool {
-        self.0.marks.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.marks().is_empty()
     }
 
     /// Empties the log and lets it begin behind a cursor; whoever follows from another one is told to start anew.
     pub fn begin_at(&self, cursor: String) {
         self.own().unread.clear();
-        let mut log = self.log();
-        // Who has heard of everything so far has not heard of what this begins with.
-        let before = log.before + log.purges.len() as u64 + 1;
-        *log = Log { base: cursor, before, purges: VecDeque::new() };
-        drop(log);
+        self.log().begin_at(cursor);
         self.0.more.notify_waiters();
     }
 
@@ -326,15 +266,7 @@ impl Purges {
         self.own().unread.remove(&cursor);
         let purge = dated(purge, self.clock());
         self.mark(&purge);
-        let mut log = self.log();
-        log.purges.push_back((cursor, purge));
-        if log.purges.len() > LOG_LENGTH
-            && let Some((cursor, _)) = log.purges.pop_front()
-        {
-            log.base = cursor;
-            log.before += 1;
-        }
-        drop(log);
+        self.log().push(cursor, purge);
         self.0.more.notify_waiters();
     }
 
@@ -361,116 +293,10 @@ fn dated(purge: Purge, clock: &Clock) -> Purge {
     Purge { at_ms: purge.at_ms.no_later_than(clock.now()), ..purge }
 }
 
-/// A store whose purged entries cannot be seen.
-pub struct Purged<S> {
-    store: S,
-    purges: Purges,
-}
-
-impl<S: Store> Purged<S> {
-    /// The store behind its purges.
-    pub fn new(store: S, purges: Purges) -> Self {
-        Self { store, purges }
-    }
-
-    /// What was purged.
-    pub fn purges(&self) -> &Purges {
-        &self.purges
-    }
-
-    /// Purges, here and for all who share the store.
-    pub async fn purge(&self, purge: Purge) -> Result<(), Fault> {
-        let purge = dated(purge, self.purges.clock());
-        if let Scope::Key(key) = &purge.scope {
-            self.store.invalidate(&[*key], purge.at_ms, purge.soft).await?;
-        }
-        self.purges.mark(&purge);
-        self.store.announce(&purge, &self.purges).await
-    }
-
-    /// What the answer carries, if it lies under a purge: when that was, and whether softly.
-    fn purged(&self, answer: &LookUpAnswer) -> Option<(Timestamp, bool)> {
-        let bytes = match answer {
-            LookUpAnswer::Entry(bytes)
-            | LookUpAnswer::Lease { stale: Some(bytes), .. }
-            | LookUpAnswer::Held { stale: Some(bytes) } => bytes,
-            _ => return None,
-        };
-        match self.purges.verdict(&entry::decode(bytes).ok()?) {
-            Verdict::Kept => None,
-            Verdict::StaleSince(time) => Some((time, true)),
-            Verdict::Gone(time) => Some((time, false)),
-        }
-    }
-}
-
-impl<S: Store> Store for Purged<S> {
-    async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
-        if !self.purges.vouches() {
-            // What is there may have been purged. Without a lease, so that nobody waits for what cannot be vouched for.
-            return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
-        }
-        let mut found = self.store.look_up(asked).await?;
-        if !self.purges.vouches_for(self.store.connection()) {
-            if let LookUpAnswer::Lease { fence, .. } = found.answer {
-                self.store.release(&Release { key: asked.key, fence, uncacheable_ms: 0 }).await?;
-            }
-            return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
-        }
-        // A hard purge may uncover nothing more, a soft one is applied once: two rounds at most.
-        for _ in 0..2 {
-            let purged = if self.purges.is_empty() { None } else { self.purged(&found.answer) };
-            let Some((time, soft)) = purged else { break };
-            if let LookUpAnswer::Lease { fence, .. } = &found.answer {
-                let release = Release { key: asked.key, fence: fence.clone(), uncacheable_ms: 0 };
-                self.store.release(&release).await?;
-            }
-            self.store.invalidate(&[asked.key], time, soft).await?;
-            found = self.store.look_up(asked).await?;
-        }
-        Ok(found)
-    }
-
-    async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
-        if self.purges.verdict(&entry) == Verdict::Kept {
-            return self.store.write(key, fence, entry).await;
-        }
-        // It was requested before the purge and comes after it.
-        if let Some(fence) = fence {
-            self.store.release(&Release { key, fence: fence.clone(), uncacheable_ms: 0 }).await?;
-        }
-        Ok(WriteAnswer::Fenced)
-    }
-
-    async fn release(&self, release: &Release) -> Result<(), Fault> {
-        self.store.release(release).await
-    }
-
-    async fn invalidate(&self, keys: &[KeyDigest], time: Timestamp, soft: bool) -> Result<(), Fault> {
-        self.store.invalidate(keys, time, soft).await
-    }
-
-    async fn announce(&self, purge: &Purge, purges: &Purges) -> Result<(), Fault> {
-        self.store.announce(purge, purges).await
-    }
-
-    async fn ping(&self) -> Result<(), Fault> {
-        self.store.ping().await
-    }
-
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-
-    fn crowded(&self) -> Vec<(&'static str, u64)> {
-        let mut tables = self.store.crowded();
-        tables.push(("purges", self.purges.crowded()));
-        tables
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use larder_contract::http_time::Timestamp;
+
     use super::*;
 
     fn purge(n: u64) -> Purge {
@@ -527,14 +353,17 @@ mod tests {
     #[test]
     fn what_was_not_heard_for_a_while_is_not_vouched_for() {
         let now = Instant::now();
-        assert!(Purges::default().vouches_at(now), "alone there is nothing to hear");
+        assert!(Purges::default().hearing().vouches_at(now), "alone there is nothing to hear");
         let purges = Purges::shared();
-        assert!(!purges.vouches_at(now), "before the marks are read");
+        assert!(!purges.hearing().vouches_at(now), "before the marks are read");
         purges.heard_everything(now);
-        assert!(purges.vouches_at(now + TRUST - Duration::from_millis(1)));
-        assert!(!purges.vouches_at(now + TRUST));
+        assert!(purges.hearing().vouches_at(now + TRUST - Duration::from_millis(1)));
+        assert!(!purges.hearing().vouches_at(now + TRUST));
         purges.heard_everything(now - Duration::from_secs(1));
-        assert!(purges.vouches_at(now + TRUST - Duration::from_millis(1)), "an older answer takes nothing back");
+        assert!(
+            purges.hearing().vouches_at(now + TRUST - Duration::from_millis(1)),
+            "an older answer takes nothing back"
+        );
     }
 
     #[tokio::test]
