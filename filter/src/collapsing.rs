@@ -2,7 +2,8 @@
 //!
 //! What this decides: where the bytes lie. Who leads is decided by the core (`collapse`), with which this file shares its
 //! subject. Shared data never forgets a key, so the keys are fixed: [`SLOTS`] leader slots, places for answers
-//! (`handoff`), one registry of inboxes, one secret that says which slots are a key's.
+//! (`handoff`), one registry of inboxes, one secret that says which slots are a key's, and when the inboxes were last told
+//! of something untrue: a VM has an inbox from its first request on, and may find an answer that is older than that.
 
 use larder_cache_core::collapse::message::{Message, Wake};
 use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Handoff, Identity, Terms};
@@ -28,6 +29,8 @@ const ATTEMPTS: usize = 16;
 
 const REGISTRY: &str = "larder/inboxes";
 const SALT: &str = "larder/salt";
+/// When a VM last told the others of something that was made untrue.
+const TOLD: &str = "larder/told";
 
 /// A slot as it was read: its name, its bytes, their version.
 struct Place {
@@ -219,8 +222,32 @@ impl<H: Host> Vm<H> {
         }
     }
 
+    /// The inbox is there, and the others know of it: whatever they were told before is distrusted as a whole.
+    pub(crate) fn begin_to_hear(&mut self, now: Timestamp) {
+        self.beat(now);
+        // Who tells writes this first and reads the registry then: it finds our inbox, or we find its time.
+        if let Some(told) = read_time(self.host.shared(TOLD).0.as_deref()) {
+            self.l1.clear(told, told);
+        }
+    }
+
+    /// Remembers when the others were last told of something that was made untrue.
+    fn note_telling(&self, now: Timestamp) {
+        for _ in 0..ATTEMPTS {
+            let (held, version) = self.host.shared(TOLD);
+            if read_time(held.as_deref()).is_some_and(|told| told >= now)
+                || self.host.swap_shared(TOLD, &now.as_millis().to_be_bytes(), version) == Swap::Done
+            {
+                return;
+            }
+        }
+    }
+
     /// Tells every other VM something.
     pub(crate) fn tell_peers(&self, message: &Message, now: Timestamp) {
+        if message.makes_untrue() {
+            self.note_telling(now);
+        }
         let own = self.inbox.map(|inbox| inbox.queue);
         let (held, _) = self.host.shared(REGISTRY);
         let message = message.encode();
@@ -253,6 +280,10 @@ impl<H: Host> Vm<H> {
             _ => false,
         }
     }
+}
+
+fn read_time(bytes: Option<&[u8]>) -> Option<Timestamp> {
+    Some(Timestamp::from_millis(u64::from_be_bytes(bytes?.try_into().ok()?)))
 }
 
 fn wake_for(outcome: &Outcome, handoff: Option<Handoff>) -> Wake {

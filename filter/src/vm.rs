@@ -167,7 +167,7 @@ impl<H: Host> Vm<H> {
             self.inbox = Some(Inbox { queue, root });
             if first {
                 let now = self.host.now();
-                self.beat(now);
+                self.begin_to_hear(now);
             }
         }
     }

@@ -45,6 +45,14 @@ pub enum Wake {
 const VERSION: u8 = 2;
 
 impl Message {
+    /// Whether something that was stored, or is on its way, must not be served any more.
+    pub fn makes_untrue(&self) -> bool {
+        match self {
+            Self::Invalidate(..) | Self::Purges(_) | Self::Forget(_) => true,
+            Self::Wake(..) | Self::Refreshed(..) | Self::Continue => false,
+        }
+    }
+
     /// The bytes; never empty, for Envoy cannot tell an empty message from none.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];

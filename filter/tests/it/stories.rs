@@ -998,6 +998,39 @@ fn one_vm_follows_the_fleets_purges_and_tells_the_others() {
 }
 
 #[test]
+fn a_worker_without_a_request_so_far_is_handed_nothing_that_was_made_untrue_before() {
+    let everything = r#"{"scope": "everything", "soft": false, "at_ms": 1000000001}"#;
+    let purged = format!(r#"{{"cursor": "8-0", "reset": false, "events": [{everything}]}}"#);
+    for made_untrue in [true, false] {
+        let envoy = envoy();
+        let (mut one, mut two, mut three) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2), Worker::new(&envoy, 3));
+        one.vm.on_tick();
+        one.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
+        envoy.borrow_mut().now += 1;
+        // Envoy tells a worker's inbox only once the worker has had a request: the second has, the third has not.
+        two.request(1, "GET", "/elsewhere");
+        one.fetch(1, "/");
+        if made_untrue {
+            one.hear(&purged);
+        }
+        envoy.borrow_mut().now += 1;
+        assert_ne!(two.is_hit(2, "/"), made_untrue);
+        assert_ne!(three.is_hit(1, "/"), made_untrue, "from what its leader left");
+    }
+    for changes in [true, false] {
+        let envoy = envoy();
+        let (mut one, mut two, mut three) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2), Worker::new(&envoy, 3));
+        two.request(1, "GET", "/elsewhere");
+        one.fetch(1, "/");
+        if changes {
+            one.change(2, "/");
+        }
+        envoy.borrow_mut().now += 1;
+        assert_ne!(three.is_hit(1, "/"), changes);
+    }
+}
+
+#[test]
 fn who_takes_over_following_goes_on_where_the_other_stopped() {
     let envoy = envoy();
     let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));

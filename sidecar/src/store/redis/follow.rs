@@ -29,7 +29,7 @@ pub async fn follow(link: Link, namespace: String, waiting: Waiting, purges: Pur
     let follower = Follower { link, namespace, waiting, purges };
     let mut pause = Pause::default();
     loop {
-        let begun = Instant::now();
+        let (begun, number) = (Instant::now(), follower.link.number());
         // Each ends at its first fault.
         let ended = match follower.subscribe().await {
             Ok(channel) => follower.listen(channel).await,
@@ -39,7 +39,8 @@ pub async fn follow(link: Link, namespace: String, waiting: Waiting, purges: Pur
             tracing::debug!(%fault, "the other sidecars are not heard");
         }
         follower.waiting.set_followed(false);
-        tokio::time::sleep(pause.next(Some(begun.elapsed()))).await;
+        // Where commands are answered again, so is this.
+        let _ = timeout(pause.next(Some(begun.elapsed())), follower.link.replaced(number)).await;
     }
 }
 
