@@ -20,7 +20,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 const IN_STEP_MS: i64 = 10;
 /// Only after so many messages a clock counts as behind: any one of them may have been slow.
 const SURE: u32 = 8;
-/// No message is under way for so long. One that seems to be comes from a clock that was put back.
+/// Hardly a message is under way for so long. One that seems to be comes from a clock that was put back, or was held up: by a
+/// process or a machine that was frozen.
 const UNDER_WAY_MS: i64 = 1_000;
 /// More Envoys than this are not kept apart: the clocks of newcomers are believed to be in step.
 const MOST: usize = 10_000;
@@ -70,6 +71,19 @@ impl Clock {
     /// A message from an Envoy has come that says what time it is there. Gives by how many milliseconds its clock is ahead
     /// of the store's; a negative number where it is behind.
     pub fn lead(&self, reading: &ClockReading) -> i64 {
+        let (heard, lead) = self.hear(reading);
+        if seems_late(heard, lead) { heard } else { lead }
+    }
+
+    /// The same where a clock that is taken for later than it is would do harm. `None` for a message that seems to have been
+    /// under way for long: whether it was, or the clock was put back, nobody knows.
+    pub fn certain_lead(&self, reading: &ClockReading) -> Option<i64> {
+        let (heard, lead) = self.hear(reading);
+        (!seems_late(heard, lead)).then_some(lead)
+    }
+
+    /// By how much the clock is ahead if this message came at once, and as far as is known from all.
+    fn hear(&self, reading: &ClockReading) -> (i64, i64) {
         let mut known = self.known();
         let heard = difference(reading.now, known.now());
         let leads = Leads::hear(known.envoys.get(&reading.envoy).copied(), heard);
@@ -79,8 +93,7 @@ impl Clock {
         if known.envoys.len() < MOST || known.envoys.contains_key(&reading.envoy) {
             known.envoys.insert(reading.envoy, leads);
         }
-        let lead = leads.lead();
-        if heard < lead.saturating_sub(UNDER_WAY_MS) { heard } else { lead }
+        (heard, leads.lead())
     }
 
     /// The store has said what time it is there.
@@ -103,6 +116,10 @@ impl Known {
     fn now(&self) -> Timestamp {
         now().moved(self.store.map_or(0, |leads| leads.lead()))
     }
+}
+
+fn seems_late(heard: i64, lead: i64) -> bool {
+    heard < lead.saturating_sub(UNDER_WAY_MS)
 }
 
 /// By how many milliseconds `one` is later.
@@ -159,6 +176,21 @@ mod tests {
         says(&clock, 1, 5_000);
         let lead = says(&clock, 1, 0);
         assert!(is_about(lead, 0), "{lead}");
+    }
+
+    #[test]
+    fn what_was_held_up_tells_nothing_certain() {
+        let clock = Clock::default();
+        let certain = |ahead_ms| clock.certain_lead(&ClockReading { envoy: 1, now: clock.now().moved(ahead_ms) });
+        assert!(is_about(certain(5_000).unwrap(), 5_000));
+        assert!(is_about(certain(4_500).unwrap(), 5_000), "under way");
+        assert_eq!(certain(2_600), None, "held up, or put back");
+        assert!(certain(5_000).is_some());
+        let behind = || clock.certain_lead(&ClockReading { envoy: 2, now: clock.now().moved(-2_400) });
+        for _ in 1..SURE {
+            assert_eq!(behind(), None);
+        }
+        assert!(is_about(behind().unwrap(), -2_400), "all its messages say so");
     }
 
     #[test]

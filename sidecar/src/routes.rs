@@ -129,12 +129,20 @@ fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::Malformed(error.to_string()))
 }
 
+fn reading(headers: &HeaderMap) -> Option<ClockReading> {
+    headers.get(CLOCK_FIELD).and_then(|value| ClockReading::parse(value.as_bytes()))
+}
+
 impl<S: Store> Sidecar<S> {
     /// By how many milliseconds the caller's clock is ahead of the store's; negative where it is behind. A caller that says
     /// nothing of its clock is believed to be in step.
     fn lead(&self, headers: &HeaderMap) -> i64 {
-        let reading = headers.get(CLOCK_FIELD).and_then(|value| ClockReading::parse(value.as_bytes()));
-        reading.map_or(0, |reading| self.store.purges().clock().lead(&reading))
+        reading(headers).map_or(0, |reading| self.store.purges().clock().lead(&reading))
+    }
+
+    /// The same, unless the message may have been held up.
+    fn certain_lead(&self, headers: &HeaderMap) -> Option<i64> {
+        reading(headers).map_or(Some(0), |reading| self.store.purges().clock().certain_lead(&reading))
     }
 
     /// The store's time.
@@ -219,8 +227,10 @@ async fn write<S: Store>(
         }
     };
     let mut entry = entry::decode(&body).map_err(|fault| Refusal::Malformed(fault.to_string()))?;
-    entry.meta.move_times(sidecar.lead(&headers).saturating_neg());
-    let answer = if is_timely(entry.meta.request_time_ms, sidecar.now()) {
+    // What was held up on its way cannot be dated, and would come back as newer than what has replaced it.
+    let lead = sidecar.certain_lead(&headers);
+    entry.meta.move_times(lead.unwrap_or_default().saturating_neg());
+    let answer = if lead.is_some() && is_timely(entry.meta.request_time_ms, sidecar.now()) {
         sidecar.store.write(key, fence.as_ref(), entry).await
     } else if let Some(fence) = fence {
         let release = Release { key, fence, uncacheable_ms: 0 };

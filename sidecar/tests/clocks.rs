@@ -219,6 +219,21 @@ async fn an_envoy_hears_of_a_purge_on_its_own_clock() {
 }
 
 #[tokio::test]
+async fn a_write_that_was_held_up_does_not_come_back_as_newer_than_what_replaced_it() {
+    let sidecar = on_memory().await;
+    let (held_up, other) = (Envoy::new(&sidecar, 1, 0), Envoy::new(&sidecar, 2, 0));
+    held_up.follows().await;
+    other.follows().await;
+    let requested = held_up.now().moved(-2_400);
+    other.invalidates("/", held_up.now().moved(-1_000)).await;
+    // As from a process that was frozen: the write says what time it was when it was sent.
+    let late = Envoy::new(&sidecar, 1, -2_400);
+    assert_eq!(late.writes("/", requested).await, 409);
+    assert_eq!(other.finds("/").await, None);
+    assert_eq!(held_up.writes("/", held_up.now()).await, 204);
+}
+
+#[tokio::test]
 async fn who_says_nothing_of_his_clock_is_believed_to_be_in_step() {
     let sidecar = on_memory().await;
     let (silent, envoy) = (Client::new(), Envoy::new(&sidecar, 1, 0));
