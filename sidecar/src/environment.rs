@@ -1,7 +1,7 @@
 //! The environment's mistakes, all at once: a deployment is mended in one edit, not one restart for each.
 
 use larder_sidecar::Tokens;
-use larder_sidecar::store::redis::{Place, Seal};
+use larder_sidecar::store::redis::{Address, Seal};
 
 /// Settings that are whole numbers, each with its least.
 const NUMBERS: [(&str, u64); 5] = [
@@ -31,7 +31,7 @@ pub(crate) fn mistakes(get: impl Fn(&str) -> Option<String>) -> Vec<String> {
     if let Some(value) = given("LARDER_LOG_FORMAT").filter(|value| value != "text" && value != "json") {
         mistakes.push(format!("LARDER_LOG_FORMAT: {value:?} is neither text nor json"));
     }
-    if let Some(Err(problem)) = given("REDIS_URL").map(|url| Place::parse(&url)) {
+    if let Some(Err(problem)) = given("REDIS_URL").map(|url| Address::parse(&url)) {
         mistakes.push(problem);
     }
     if let Some(Err(problem)) = given("LARDER_STORE_SECRET").map(|secret| Seal::new(&secret)) {

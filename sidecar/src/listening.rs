@@ -57,7 +57,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 
 /// Where to listen.
 #[derive(Debug)]
-pub enum Place {
+pub enum Listening {
     /// A TCP socket, bound.
     Tcp(Prompt, SocketAddr),
     /// A Unix socket, bound, and its path.
@@ -66,7 +66,7 @@ pub enum Place {
 
 /// Binds `listen`: `host:port`, or `unix:/path`. Without a token only this machine may connect. The error is one line
 /// with the way out.
-pub async fn bind(listen: &str, has_token: bool) -> Result<Place, String> {
+pub async fn bind(listen: &str, has_token: bool) -> Result<Listening, String> {
     let cannot = |error: io::Error| format!("cannot listen on {listen}: {error}; choose another with --listen");
     if let Some(path) = listen.strip_prefix("unix:") {
         if path.is_empty() {
@@ -76,7 +76,7 @@ pub async fn bind(listen: &str, has_token: bool) -> Result<Place, String> {
         if UnixStream::connect(path).await.is_err() {
             let _ = std::fs::remove_file(path);
         }
-        return Ok(Place::Unix(UnixListener::bind(path).map_err(cannot)?, path.to_owned()));
+        return Ok(Listening::Unix(UnixListener::bind(path).map_err(cannot)?, path.to_owned()));
     }
     let addresses: Vec<SocketAddr> = lookup_host(listen).await.map_err(cannot)?.collect();
     if !has_token && addresses.iter().any(|address| !address.ip().to_canonical().is_loopback()) {
@@ -88,5 +88,5 @@ pub async fn bind(listen: &str, has_token: bool) -> Result<Place, String> {
     }
     let listener = TcpListener::bind(addresses.as_slice()).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
-    Ok(Place::Tcp(Prompt(listener), address))
+    Ok(Listening::Tcp(Prompt(listener), address))
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use larder_sidecar::listening::{self, Peer, Place};
+use larder_sidecar::listening::{self, Listening, Peer};
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow, watch_envoys};
 use larder_sidecar::{Access, Limits, Purged, Purges, Store, Token, Tokens, Waiting, app};
@@ -188,14 +188,14 @@ async fn serve<S: Store>(store: Purged<S>, options: &Options, waiting: Waiting) 
     let app = app(store, waiting.clone(), limits, access).into_make_service_with_connect_info::<Peer>();
     let stop = told_to_stop(waiting);
     match place {
-        Place::Unix(listener, path) => {
+        Listening::Unix(listener, path) => {
             println!("larder-sidecar listening on unix:{path} (store: {described})");
             let ended =
                 until_told(axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())), stop).await;
             let _ = std::fs::remove_file(path);
             ended
         }
-        Place::Tcp(listener, address) => {
+        Listening::Tcp(listener, address) => {
             println!("larder-sidecar listening on http://{address} (store: {described})");
             until_told(axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())), stop).await
         }

@@ -1,24 +1,22 @@
 //! The HTTP API: the messages of `store_api` on one side, a [`Store`] on the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
+use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Extension, Router};
 use larder_contract::entry;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::purge::{Purge, Scope};
-use larder_contract::purge_order::{self, Order};
 use larder_contract::store_api::{
-    AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, Events, EventsSince, FENCE_FIELD, Fence,
-    INVALIDATE_PATH, Invalidate, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH, RELEASE_PATH, Release,
-    UNCACHEABLE_FIELD, UNHEARD_FIELD, WriteAnswer,
+    AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate,
+    LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -31,6 +29,10 @@ use crate::waiting::Waiting;
 
 mod guard;
 mod health;
+mod metrics;
+mod purges;
+
+use metrics::Counters;
 
 /// Who may do what.
 #[derive(Clone, Debug, Default)]
@@ -52,23 +54,6 @@ pub struct Limits {
     /// Look-ups held back at once.
     pub max_waiters: usize,
 }
-
-#[derive(Debug, Default)]
-struct Counters {
-    entries: AtomicU64,
-    leases: AtomicU64,
-    held: AtomicU64,
-    nothing: AtomicU64,
-    stored: AtomicU64,
-    fenced: AtomicU64,
-    invalidations: AtomicU64,
-    purges: AtomicU64,
-    faults: AtomicU64,
-    refused: AtomicU64,
-}
-
-/// A purge is answered when all Envoys that follow here have heard of it, or after so long.
-const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 struct Sidecar<S> {
     store: Purged<S>,
@@ -93,12 +78,12 @@ pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, access:
         .route(&format!("{ENTRIES_PATH}{{key}}"), put(write::<S>).layer(DefaultBodyLimit::max(limits.max_entry_bytes)))
         .route(RELEASE_PATH, post(release::<S>))
         .route(INVALIDATE_PATH, post(invalidate::<S>))
-        .route(EVENTS_PATH, get(events::<S>))
-        .route(PURGE_PATH, post(purge::<S>))
+        .route(EVENTS_PATH, get(purges::events::<S>))
+        .route(PURGE_PATH, post(purges::purge::<S>))
         .route("/healthz", get(health::health::<S>))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready::<S>))
-        .route("/metrics", get(metrics::<S>))
+        .route("/metrics", get(metrics::metrics::<S>))
         .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
         .layer(axum::middleware::from_fn_with_state(sidecar.clone(), guard::guard::<S>))
         .with_state(sidecar)
@@ -149,6 +134,7 @@ impl<S: Store> Sidecar<S> {
     fn now(&self) -> Timestamp {
         self.store.purges().clock().now()
     }
+
     fn fault(&self, fault: Fault) -> Refusal {
         self.counters.faults.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(fault = %fault, "store");
@@ -275,99 +261,4 @@ async fn invalidate<S: Store>(
         sidecar.waiting.wake(&key);
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn events<S: Store>(
-    State(sidecar): Shared<S>,
-    Query(asked): Query<EventsSince>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    let lead = sidecar.lead(&headers);
-    let came = tokio::time::Instant::now();
-    if let Some(mistake) = asked.mistake() {
-        return Err(Refusal::Malformed(mistake));
-    }
-    let wait = Duration::from_millis(asked.wait_ms.min(Events::MAX_WAIT_MS));
-    let purges = sidecar.store.purges();
-    let poll = (!asked.envoy.is_empty()).then(|| purges.sessions().poll(&asked.envoy, asked.writes, wait));
-    purges.polled_from(&asked.envoy, asked.after.as_deref().unwrap_or_default());
-    // An answer says what had been purged when it was asked for: so by its end that has to be known.
-    if purges.unheard_at(came) > wait / 2 {
-        purges.ask_now();
-    }
-    let events = if purges.vouches() { Some(purges.since(asked.after.as_deref(), wait).await) } else { None };
-    // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
-    match events.filter(|_| purges.vouches()) {
-        Some(mut events) => {
-            // For a clock that is behind they come from the future, and it takes them as of now.
-            events.events.iter_mut().for_each(|purge| purge.at_ms = purge.at_ms.moved(lead.max(0)));
-            if let Some(poll) = poll {
-                poll.answered();
-            }
-            let unheard = u64::try_from(purges.unheard_at(came).as_millis()).unwrap_or(u64::MAX);
-            let mut response = axum::Json(events).into_response();
-            if unheard > 0 {
-                response.headers_mut().insert(UNHEARD_FIELD, HeaderValue::from(unheard));
-            }
-            Ok(response)
-        }
-        None => {
-            if let Some(poll) = poll {
-                poll.refused();
-            }
-            Err(Refusal::Store(Fault("the store's purges cannot be heard at the moment".to_owned())))
-        }
-    }
-}
-
-async fn purge<S: Store>(
-    State(sidecar): Shared<S>,
-    peer: Option<Extension<ConnectInfo<Peer>>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<axum::Json<serde_json::Value>, Refusal> {
-    let Some(token) = &sidecar.access.purge else {
-        let how = "purging is off; start the sidecar with LARDER_PURGE_TOKEN";
-        return Err(Refusal::NotAllowed(StatusCode::FORBIDDEN, how));
-    };
-    if !token.is_presented(&headers) {
-        let peer = peer.map_or(Peer(None), |Extension(ConnectInfo(peer))| peer);
-        return Err(sidecar.refusal(peer, PURGE_PATH, "LARDER_PURGE_TOKEN"));
-    }
-    let order: Order = parsed(&body)?;
-    let soft = order.soft;
-    let purges = order.purges(sidecar.now()).map_err(Refusal::Malformed)?;
-    for purge in &purges {
-        sidecar.store.purge(purge.clone()).await.map_err(|fault| sidecar.fault(fault))?;
-    }
-    sidecar.counters.purges.fetch_add(purges.len() as u64, Ordering::Relaxed);
-    sidecar.waiting.wake_all();
-    sidecar.store.purges().are_heard(HEARD_WITHIN).await;
-    tracing::info!(soft, scopes = ?purges.iter().map(|purge| &purge.scope).collect::<Vec<_>>(), "purged");
-    Ok(axum::Json(purge_order::answer(&purges)))
-}
-
-/// Prometheus text.
-async fn metrics<S: Store>(State(sidecar): Shared<S>) -> String {
-    let counters = &sidecar.counters;
-    let mut text = String::from("# TYPE larder_sidecar_lookups_total counter\n");
-    let mut line = |name: &str, counter: &AtomicU64| {
-        text.push_str(&format!("{name} {}\n", counter.load(Ordering::Relaxed)));
-    };
-    line("larder_sidecar_lookups_total{result=\"entry\"}", &counters.entries);
-    line("larder_sidecar_lookups_total{result=\"lease\"}", &counters.leases);
-    line("larder_sidecar_lookups_total{result=\"held\"}", &counters.held);
-    line("larder_sidecar_lookups_total{result=\"nothing\"}", &counters.nothing);
-    line("larder_sidecar_writes_total{result=\"stored\"}", &counters.stored);
-    line("larder_sidecar_writes_total{result=\"refused\"}", &counters.fenced);
-    line("larder_sidecar_invalidated_keys_total", &counters.invalidations);
-    line("larder_sidecar_purges_total", &counters.purges);
-    line("larder_sidecar_store_faults_total", &counters.faults);
-    line("larder_sidecar_refused_attempts_total", &counters.refused);
-    text.push_str("# TYPE larder_sidecar_crowded_total counter\n");
-    for (table, times) in sidecar.store.crowded() {
-        text.push_str(&format!("larder_sidecar_crowded_total{{table=\"{table}\"}} {times}\n"));
-    }
-    text.push_str(&format!("larder_sidecar_waiting_lookups {}\n", sidecar.waiting.len()));
-    text
 }

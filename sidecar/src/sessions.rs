@@ -2,8 +2,8 @@
 //!
 //! An Envoy that forwards unsafe requests may have answered one while it could not reach the store, and die before it could.
 //! Nobody can know what it would have told. So when such an Envoy is not heard of for [`LAPSE`], whatever was stored until
-//! then is distrusted, once. An Envoy whose connection closes while it is being served has told everything: an end in peace
-//! costs nothing.
+//! then is distrusted; and again every [`AGAIN`], for [`MISSED_FOR`]: it may be cut off and go on answering. An Envoy whose
+//! connection closes while it is being served has told everything: an end in peace costs nothing.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

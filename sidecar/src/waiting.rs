@@ -33,7 +33,7 @@ struct Shared {
 }
 
 /// Leaves the list when it is dropped, however the look-up ends.
-struct Place<'a>(&'a Waiting, KeyDigest);
+struct WaiterPlace<'a>(&'a Waiting, KeyDigest);
 
 impl Waiting {
     fn keys(&self) -> MutexGuard<'_, HashMap<KeyDigest, (Arc<Notify>, usize)>> {
@@ -80,11 +80,11 @@ impl Waiting {
         self.len() == 0
     }
 
-    fn join(&self, key: KeyDigest) -> (Arc<Notify>, Place<'_>) {
+    fn join(&self, key: KeyDigest) -> (Arc<Notify>, WaiterPlace<'_>) {
         let mut keys = self.keys();
         let (notify, count) = keys.entry(key).or_default();
         *count += 1;
-        (notify.clone(), Place(self, key))
+        (notify.clone(), WaiterPlace(self, key))
     }
 
     /// Looks up, and waits where that was asked for. At most `max_waiters` wait at once; one more is answered at once.
@@ -124,7 +124,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaiterPlace<'_> {
     fn drop(&mut self) {
         let mut keys = self.0.keys();
         if let Some((_, count)) = keys.get_mut(&self.1) {

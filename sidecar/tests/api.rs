@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use larder_sidecar::listening::{self, Peer, Place};
+use larder_sidecar::listening::{self, Listening, Peer};
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::{Access, Limits, Purged, Purges, Token, Tokens, Waiting, app};
 use larder_stack::eventually;
@@ -20,7 +20,7 @@ async fn sidecar_with(access: Access) -> String {
     purges.begin_at(store.first_cursor());
     let limits = Limits { max_entry_bytes: 1024, max_waiters: 10 };
     let app = app(Purged::new(store, purges), Waiting::default(), limits, access);
-    let Ok(Place::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else { panic!("no port") };
+    let Ok(Listening::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else { panic!("no port") };
     tokio::spawn(axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).into_future());
     format!("http://{address}")
 }

@@ -10,7 +10,7 @@ use larder_contract::store_api::{
     AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, Events, INVALIDATE_PATH, Invalidate,
     LOOK_UP_PATH, LookUp, PURGE_PATH,
 };
-use larder_sidecar::listening::{self, Peer, Place};
+use larder_sidecar::listening::{self, Listening, Peer};
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Access, Limits, Purged, Purges, Store, Token, Waiting, app};
@@ -124,7 +124,7 @@ async fn serve<S: Store>(store: S, purges: Purges) -> String {
     let access = Access { purge: Some(Token::new(OPERATOR)), ..Access::default() };
     let limits = Limits { max_entry_bytes: 10_000, max_waiters: 10 };
     let app = app(Purged::new(store, purges), Waiting::default(), limits, access);
-    let Ok(Place::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else { panic!("no port") };
+    let Ok(Listening::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else { panic!("no port") };
     tokio::spawn(axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).into_future());
     format!("http://{address}")
 }

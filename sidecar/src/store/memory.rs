@@ -23,9 +23,9 @@ use super::{Fault, Found, Store, is_fresh, matches};
 use crate::clock;
 use crate::purging::Purges;
 
-mod marks;
+mod key_state;
 
-use marks::{Lease, Marks};
+use key_state::{KeyStates, Lease};
 
 /// What one entry costs besides its bytes.
 const OVERHEAD: usize = 512;
@@ -34,7 +34,7 @@ const OVERHEAD: usize = 512;
 #[derive(Debug)]
 pub struct Memory {
     entries: Cache<KeyDigest, Arc<[Variant]>>,
-    marks: Mutex<Marks>,
+    states: Mutex<KeyStates>,
     max_variants: usize,
     random: RandomState,
     /// Makes the cursors of this process unlike those of any other.
@@ -102,8 +102,8 @@ impl Memory {
         let random = RandomState::new();
         let instance = random.build_hasher().finish();
         let announced = AtomicU64::new(1);
-        let marks = Mutex::default();
-        Self { entries, marks, max_variants, random, instance, announced }
+        let states = Mutex::default();
+        Self { entries, states, max_variants, random, instance, announced }
     }
 
     /// The cursor before the first purge.
@@ -111,8 +111,8 @@ impl Memory {
         format!("{:x}-0", self.instance)
     }
 
-    fn marks(&self) -> MutexGuard<'_, Marks> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn states(&self) -> MutexGuard<'_, KeyStates> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn variants(&self, key: &KeyDigest, now: Instant) -> Vec<Variant> {
@@ -137,7 +137,7 @@ impl Memory {
 impl Store for Memory {
     async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
         let now = Instant::now();
-        let mut marks = self.marks();
+        let mut states = self.states();
         let variants = self.variants(&asked.key, now);
         let matching = variants.iter().filter(|variant| matches(&variant.meta.selectors, &asked.presented));
         let found = matching.max_by_key(|variant| variant.meta.response_time_ms);
@@ -151,11 +151,11 @@ impl Store for Memory {
             return Ok(Found::now(LookUpAnswer::Entry(variant.encoded.to_vec())));
         }
         let Some(terms) = asked.lease else { return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false })) };
-        if found.is_none() && marks.uncacheable.get(&asked.key).is_some_and(|ends| *ends > now) {
+        if found.is_none() && states.uncacheable.get(&asked.key).is_some_and(|ends| *ends > now) {
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: true }));
         }
         let name = self.lease_name(&variants, &asked.presented);
-        if let Some(lease) = marks
+        if let Some(lease) = states
             .leases
             .get(&asked.key)
             .and_then(|leases| leases.iter().find(|lease| lease.name == name && lease.ends > now))
@@ -164,7 +164,7 @@ impl Store for Memory {
             let may_serve_stale = found.is_some_and(|variant| asked.now_ms < variant.meta.serve_stale_until_ms);
             return Ok(Found { answer: LookUpAnswer::Held { stale: bytes }, lease_left_ms: left, may_serve_stale });
         }
-        if !marks.has_room_for_lease(&asked.key, now) {
+        if !states.has_room_for_lease(&asked.key, now) {
             return Ok(Found::now(match bytes {
                 Some(bytes) => LookUpAnswer::Entry(bytes),
                 None => LookUpAnswer::Nothing { uncacheable: false },
@@ -172,7 +172,7 @@ impl Store for Memory {
         }
         let fence = Fence(format!("{name:016x}{}", terms.holder));
         let ends = now + Duration::from_millis(terms.lease_ms);
-        let leases = marks.leases.entry(asked.key).or_default();
+        let leases = states.leases.entry(asked.key).or_default();
         leases.retain(|lease| lease.ends > now);
         leases.push(Lease { name, fence: fence.clone(), ends });
         Ok(Found::now(LookUpAnswer::Lease { fence, stale: bytes }))
@@ -180,10 +180,10 @@ impl Store for Memory {
 
     async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
         let now = Instant::now();
-        let mut marks = self.marks();
-        let is_untrue = marks.is_untrue(&key, entry.meta.request_time_ms);
+        let mut states = self.states();
+        let is_untrue = states.is_untrue(&key, entry.meta.request_time_ms);
         let holds = match fence {
-            Some(fence) => marks.end_lease(key, fence, now),
+            Some(fence) => states.end_lease(key, fence, now),
             None => true,
         };
         if !holds || is_untrue {
@@ -191,9 +191,9 @@ impl Store for Memory {
         }
         if fence.is_none() {
             // Whoever holds a lease now waits for what is here already.
-            marks.leases.remove(&key);
+            states.leases.remove(&key);
         }
-        marks.uncacheable.remove(&key);
+        states.uncacheable.remove(&key);
         let mut variants = self.variants(&key, now);
         let renewed = variants.iter().position(|variant| variant.meta.selectors == entry.meta.selectors);
         let is_later = |held: &Variant| is_newer(held.meta.request_time_ms, entry.meta.request_time_ms, clock::now());
@@ -216,16 +216,16 @@ impl Store for Memory {
 
     async fn release(&self, release: &Release) -> Result<(), Fault> {
         let now = Instant::now();
-        let mut marks = self.marks();
-        if marks.end_lease(release.key, &release.fence, now) && release.uncacheable_ms > 0 {
-            marks.mark_uncacheable(release.key, now + Duration::from_millis(release.uncacheable_ms), now);
+        let mut states = self.states();
+        if states.end_lease(release.key, &release.fence, now) && release.uncacheable_ms > 0 {
+            states.mark_uncacheable(release.key, now + Duration::from_millis(release.uncacheable_ms), now);
         }
         Ok(())
     }
 
     async fn invalidate(&self, keys: &[KeyDigest], time: Timestamp, soft: bool) -> Result<(), Fault> {
         let now = Instant::now();
-        let mut marks = self.marks();
+        let mut states = self.states();
         for key in keys {
             let mut variants = self.variants(key, now);
             // What was requested later is the news itself: it may have been faster.
@@ -240,8 +240,8 @@ impl Store for Memory {
             } else {
                 self.entries.insert(*key, variants.into());
             }
-            marks.uncacheable.remove(key);
-            marks.invalidate(*key, time, now);
+            states.uncacheable.remove(key);
+            states.invalidate(*key, time, now);
         }
         Ok(())
     }
@@ -262,6 +262,6 @@ impl Store for Memory {
     }
 
     fn crowded(&self) -> Vec<(&'static str, u64)> {
-        self.marks().crowded().to_vec()
+        self.states().crowded().to_vec()
     }
 }

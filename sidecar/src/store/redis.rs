@@ -28,19 +28,19 @@ use serde_json::json;
 use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store};
 use crate::purging::Purges;
 
+mod address;
 mod dial;
 mod follow;
 mod link;
 mod pause;
-mod place;
 mod purges;
 mod reach;
 mod seal;
 mod tls;
 
+pub use address::Address;
 pub use follow::follow;
 pub use link::Link;
-pub use place::Place;
 pub use purges::watch_envoys;
 use seal::SEAL_FIELD;
 pub use seal::Seal;
@@ -65,7 +65,7 @@ const PARTS: [&str; 6] = ["i", "l", "u", "x", "o", "n"];
 /// How Redis is reached.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What [`Place::parse`] reads.
+    /// What [`Address::parse`] reads.
     pub url: String,
     /// First part of every key.
     pub namespace: String,
@@ -89,8 +89,8 @@ impl Redis {
     /// error names a setting.
     pub fn open(settings: Settings) -> Result<Self, Fault> {
         let shown = masked(&settings.url);
-        let place = Place::parse(&settings.url).map_err(Fault)?;
-        let link = Link::open(&place, settings.tls, shown.clone(), settings.timeout).map_err(Fault)?;
+        let address = Address::parse(&settings.url).map_err(Fault)?;
+        let link = Link::open(&address, settings.tls, shown.clone(), settings.timeout).map_err(Fault)?;
         Ok(Self {
             link,
             description: format!("redis {shown}"),

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::dial::{Plain, meaning};
 use super::pause::Pause;
 use super::reach::Reach;
-use super::{Fault, Place, Tls};
+use super::{Address, Fault, Tls};
 
 /// A way to Redis. Cheap to clone; all clones share one pipelined connection.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ struct State {
 
 /// What a command's failure says about the connection it was sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum Health {
     /// Nothing.
     Sound,
     /// Another should be made; this one may serve until then.
@@ -71,9 +71,9 @@ enum Verdict {
 
 impl Link {
     /// Begins to connect and goes on until that succeeds; each command may take `timeout`. The error names a setting.
-    pub fn open(place: &Place, tls: Tls, shown: String, timeout: Duration) -> Result<Self, String> {
+    pub fn open(address: &Address, tls: Tls, shown: String, timeout: Duration) -> Result<Self, String> {
         let shared = Shared {
-            reach: Reach::new(place, tls, timeout)?,
+            reach: Reach::new(address, tls, timeout)?,
             shown,
             timeout,
             begun: Instant::now(),
@@ -81,7 +81,7 @@ impl Link {
             state: watch::Sender::default(),
         };
         let link = Self(Arc::new(shared));
-        renew(&link.0, 0, Verdict::Broken, "");
+        renew(&link.0, 0, Health::Broken, "");
         Ok(link)
     }
 
@@ -129,9 +129,9 @@ impl Link {
         let kind = matches!(connection, Connection::Cluster(_));
         let sent = self.0.now();
         let result = send(connection).await;
-        let verdict = match &result {
-            Ok(_) => Verdict::Sound,
-            Err(error) => verdict(error, kind, self.0.heard.load(Ordering::Relaxed) > sent),
+        let health = match &result {
+            Ok(_) => Health::Sound,
+            Err(error) => health(error, kind, self.0.heard.load(Ordering::Relaxed) > sent),
         };
         // A server that says no has answered.
         if result.as_ref().err().is_none_or(|error| error.code().is_some()) {
@@ -139,33 +139,33 @@ impl Link {
         }
         result.map_err(|error| {
             let why = if error.is_timeout() { "it does not answer in time".to_owned() } else { meaning(&error) };
-            renew(&self.0, number, verdict, &why);
+            renew(&self.0, number, health, &why);
             self.0.fault(&why)
         })
     }
 }
 
 /// Judges the connection by a command that failed on it. `heard` says whether anything was heard since it was sent.
-fn verdict(error: &RedisError, is_cluster: bool, heard: bool) -> Verdict {
+fn health(error: &RedisError, is_cluster: bool, heard: bool) -> Health {
     let code = error.code().unwrap_or_default();
     // Before Redis 7 a script's failure is an ERR that quotes the reason.
     let quoted = error.detail().unwrap_or_default();
     let says = |words: &[&str]| words.iter().any(|word| code == *word || quoted.contains(&format!("-{word} ")));
-    let verdict = if error.is_timeout() {
+    let health = if error.is_timeout() {
         // Slow is not gone: while answers come, the connection is kept.
-        if heard && !is_cluster { Verdict::Sound } else { Verdict::Broken }
+        if heard && !is_cluster { Health::Sound } else { Health::Broken }
     } else if says(&["READONLY", "MASTERDOWN", "CLUSTERDOWN"]) {
-        Verdict::Doubtful
+        Health::Doubtful
     } else if says(&["NOAUTH", "WRONGPASS"]) || error.kind() == redis::ErrorKind::AuthenticationFailed {
-        Verdict::Broken
+        Health::Broken
     } else if code.is_empty() && error.kind() != redis::ErrorKind::UnexpectedReturnType {
         // Not the server's words: the connection's.
-        Verdict::Broken
+        Health::Broken
     } else {
-        Verdict::Sound
+        Health::Sound
     };
     // The other nodes of a cluster are reached meanwhile.
-    if is_cluster && verdict == Verdict::Broken { Verdict::Doubtful } else { verdict }
+    if is_cluster && health == Health::Broken { Health::Doubtful } else { health }
 }
 
 impl Shared {
@@ -192,13 +192,13 @@ impl Shared {
 }
 
 /// Has another connection made in place of the one with this number, unless that is being done.
-fn renew(shared: &Arc<Shared>, number: u64, verdict: Verdict, why: &str) {
+fn renew(shared: &Arc<Shared>, number: u64, health: Health, why: &str) {
     let mut pause = None;
     shared.state.send_if_modified(|state| {
-        if verdict == Verdict::Sound || state.number != number {
+        if health == Health::Sound || state.number != number {
             return false;
         }
-        if verdict == Verdict::Broken && state.connection.take().is_some() {
+        if health == Health::Broken && state.connection.take().is_some() {
             state.why = None;
         }
         if !std::mem::replace(&mut state.renewing, true) {
@@ -237,7 +237,7 @@ async fn make(shared: Weak<Shared>, mut pause: Duration) {
             let shared = shared.clone();
             move || {
                 if let Some(shared) = shared.upgrade() {
-                    renew(&shared, number, Verdict::Broken, "it ended the connection");
+                    renew(&shared, number, Health::Broken, "it ended the connection");
                 }
             }
         };
@@ -288,26 +288,26 @@ mod tests {
     #[test]
     fn silence_and_broken_bytes_end_a_connection_and_a_no_does_not() {
         let timed_out = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        assert_eq!(verdict(&timed_out, false, false), Verdict::Broken);
-        assert_eq!(verdict(&timed_out, false, true), Verdict::Sound, "it is slow");
-        assert_eq!(verdict(&timed_out, true, true), Verdict::Doubtful, "other nodes answer");
+        assert_eq!(health(&timed_out, false, false), Health::Broken);
+        assert_eq!(health(&timed_out, false, true), Health::Sound, "it is slow");
+        assert_eq!(health(&timed_out, true, true), Health::Doubtful, "other nodes answer");
         let reset = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        assert_eq!(verdict(&reset, false, true), Verdict::Broken);
-        assert_eq!(verdict(&of(redis::ErrorKind::Parse), false, true), Verdict::Broken);
-        assert_eq!(verdict(&of(redis::ErrorKind::AuthenticationFailed), false, true), Verdict::Broken);
+        assert_eq!(health(&reset, false, true), Health::Broken);
+        assert_eq!(health(&of(redis::ErrorKind::Parse), false, true), Health::Broken);
+        assert_eq!(health(&of(redis::ErrorKind::AuthenticationFailed), false, true), Health::Broken);
         for (words, meant) in [
-            ("READONLY You can't write against a read only replica.", Verdict::Doubtful),
+            ("READONLY You can't write against a read only replica.", Health::Doubtful),
             (
                 "ERR Error running script (call to f_1): @user_script:27: @user_script: 27: -READONLY You",
-                Verdict::Doubtful,
+                Health::Doubtful,
             ),
-            ("NOAUTH Authentication required.", Verdict::Broken),
-            ("OOM command not allowed when used memory > 'maxmemory'.", Verdict::Sound),
-            ("ERR unknown command", Verdict::Sound),
+            ("NOAUTH Authentication required.", Health::Broken),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Health::Sound),
+            ("ERR unknown command", Health::Sound),
         ] {
             let said =
                 redis::parse_redis_value(format!("-{words}\r\n").as_bytes()).and_then(redis::Value::extract_error);
-            assert_eq!(verdict(&said.unwrap_err(), false, true), meant, "{words}");
+            assert_eq!(health(&said.unwrap_err(), false, true), meant, "{words}");
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::dial::{self, STEP, meaning};
 use super::link::Connection;
 use super::tls::SERVER_NAME;
-use super::{Place, Tls};
+use super::{Address, Tls};
 
 /// Longest time to find a cluster's nodes.
 const CLUSTER: Duration = Duration::from_secs(4);
@@ -30,7 +30,7 @@ enum Target {
 
 impl Reach {
     /// Reads the addresses. The error names a setting.
-    pub(super) fn new(place: &Place, tls: Tls, timeout: Duration) -> Result<Self, String> {
+    pub(super) fn new(address: &Address, tls: Tls, timeout: Duration) -> Result<Self, String> {
         // What the library says of a URL may show its password.
         let read = |url: &String| {
             let info = url.as_str().into_connection_info();
@@ -38,17 +38,17 @@ impl Reach {
                 .map_err(|_| "REDIS_URL: its host, port or database cannot be read".to_owned())
         };
         let read_all = |urls: &[String]| urls.iter().map(read).collect::<Result<Vec<_>, _>>();
-        let target = match place {
-            Place::Server(url) => Target::Server(read(url)?),
-            Place::Cluster(nodes) if place.has_tls() && tls.server_name.is_some() => {
+        let target = match address {
+            Address::Server(url) => Target::Server(read(url)?),
+            Address::Cluster(nodes) if address.has_tls() && tls.server_name.is_some() => {
                 return Err(format!("{SERVER_NAME} cannot be used with a cluster of {} nodes", nodes.len()));
             }
-            Place::Cluster(nodes) => Target::Cluster(read_all(nodes)?),
-            Place::Sentinel { sentinels, master, credentials } => Target::Sentinel {
+            Address::Cluster(nodes) => Target::Cluster(read_all(nodes)?),
+            Address::Sentinel { sentinels, master, credentials } => Target::Sentinel {
                 sentinels: read_all(sentinels)?,
                 master: master.clone(),
                 node: read(credentials)?.redis_settings().clone(),
-                has_tls: place.has_tls(),
+                has_tls: address.has_tls(),
             },
         };
         Ok(Self { target, tls, timeout })

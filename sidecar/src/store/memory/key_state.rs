@@ -1,4 +1,4 @@
-//! Leases and marks of the embedded store.
+//! What the embedded store knows of keys beside their entries: leases, marks that they are not storable, invalidations.
 //!
 //! Each table has a bound of its own, so that none fills another's place, and a full one never keeps a client from its
 //! answer: without room for a lease whoever asks fetches without one, without room for a mark it is not set, and the older
@@ -22,8 +22,10 @@ const MAX_UNCACHEABLE: usize = 100_000;
 const MAX_INVALIDATIONS: usize = 100_000;
 /// How often what has ended is swept out of a full table, and old invalidations are forgotten.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// Of all keys, what is known beside their entries.
 #[derive(Debug)]
-pub(super) struct Marks {
+pub(super) struct KeyStates {
     pub(super) leases: HashMap<KeyDigest, Vec<Lease>>,
     pub(super) uncacheable: HashMap<KeyDigest, Instant>,
     invalidated: Remembered,
@@ -40,7 +42,7 @@ pub(super) struct Lease {
     pub(super) ends: Instant,
 }
 
-impl Default for Marks {
+impl Default for KeyStates {
     fn default() -> Self {
         Self {
             leases: HashMap::new(),
@@ -52,7 +54,7 @@ impl Default for Marks {
     }
 }
 
-impl Marks {
+impl KeyStates {
     /// Now and then: takes out what has ended, where it stands in the way.
     fn sweep(&mut self, now: Instant) {
         if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
@@ -147,29 +149,29 @@ mod tests {
 
     #[test]
     fn however_many_keys_are_invalidated_leases_are_given_and_late_writes_refused() {
-        let (mut marks, now) = (Marks::default(), Instant::now());
+        let (mut states, now) = (KeyStates::default(), Instant::now());
         for n in 1..=210_000 {
-            marks.invalidate(key(n), at(n), now);
+            states.invalidate(key(n), at(n), now);
         }
-        assert!(marks.has_room_for_lease(&key(0), now));
-        assert!((1..=210_000).step_by(7).all(|n| marks.is_untrue(&key(n), at(n))), "known, or too old to be believed");
-        assert!(!marks.is_untrue(&key(0), at(210_000)), "what nobody invalidated is believed");
-        assert!(marks.crowded().iter().all(|(table, times)| (*table == "invalidations") == (*times > 0)));
+        assert!(states.has_room_for_lease(&key(0), now));
+        assert!((1..=210_000).step_by(7).all(|n| states.is_untrue(&key(n), at(n))), "known, or too old to be believed");
+        assert!(!states.is_untrue(&key(0), at(210_000)), "what nobody invalidated is believed");
+        assert!(states.crowded().iter().all(|(table, times)| (*table == "invalidations") == (*times > 0)));
     }
 
     #[test]
     fn a_full_table_of_leases_refuses_one_more_until_they_lapse_and_leaves_the_others_alone() {
-        let (mut marks, now) = (Marks::default(), Instant::now());
+        let (mut states, now) = (KeyStates::default(), Instant::now());
         let ends = now + Duration::from_secs(30);
         for n in 0..MAX_LEASES {
-            assert!(marks.has_room_for_lease(&key(n), now));
-            marks.leases.insert(key(n), vec![Lease { name: 1, fence: Fence("1".into()), ends }]);
+            assert!(states.has_room_for_lease(&key(n), now));
+            states.leases.insert(key(n), vec![Lease { name: 1, fence: Fence("1".into()), ends }]);
         }
-        assert!(!marks.has_room_for_lease(&key(MAX_LEASES), now));
-        assert!(marks.has_room_for_lease(&key(7), now), "another variant of a key with a lease");
-        marks.mark_uncacheable(key(1), ends, now);
-        assert_eq!(marks.uncacheable.len(), 1);
-        assert!(marks.has_room_for_lease(&key(MAX_LEASES), ends + SWEEP));
-        assert_eq!(marks.crowded(), [("leases", 1), ("uncacheable", 0), ("invalidations", 0)]);
+        assert!(!states.has_room_for_lease(&key(MAX_LEASES), now));
+        assert!(states.has_room_for_lease(&key(7), now), "another variant of a key with a lease");
+        states.mark_uncacheable(key(1), ends, now);
+        assert_eq!(states.uncacheable.len(), 1);
+        assert!(states.has_room_for_lease(&key(MAX_LEASES), ends + SWEEP));
+        assert_eq!(states.crowded(), [("leases", 1), ("uncacheable", 0), ("invalidations", 0)]);
     }
 }

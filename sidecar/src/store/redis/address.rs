@@ -2,7 +2,7 @@
 
 /// Where Redis is, as `REDIS_URL` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Address {
     /// `redis://…`, `rediss://…`
     Server(String),
     /// `redis+cluster://[user:password@]host:port,host:port`: each as a URL of its own.
@@ -18,7 +18,7 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl Address {
     /// Whether it is reached with TLS.
     pub(super) fn has_tls(&self) -> bool {
         let url = match self {
@@ -71,21 +71,21 @@ mod tests {
 
     #[test]
     fn a_url_names_a_server_a_cluster_or_sentinels() {
-        let server = |url: &str| Ok(Place::Server(url.to_owned()));
-        assert_eq!(Place::parse("redis://u:p@h:1/2"), server("redis://u:p@h:1/2"));
-        assert_eq!(Place::parse("rediss://h"), server("rediss://h"));
+        let server = |url: &str| Ok(Address::Server(url.to_owned()));
+        assert_eq!(Address::parse("redis://u:p@h:1/2"), server("redis://u:p@h:1/2"));
+        assert_eq!(Address::parse("rediss://h"), server("rediss://h"));
         let nodes = ["rediss://u:p@a:1", "rediss://u:p@b:2"].map(str::to_owned).to_vec();
-        assert_eq!(Place::parse("rediss+cluster://u:p@a:1,b:2"), Ok(Place::Cluster(nodes)));
+        assert_eq!(Address::parse("rediss+cluster://u:p@a:1,b:2"), Ok(Address::Cluster(nodes)));
         assert_eq!(
-            Place::parse("redis+sentinel://:p@a:1,b:2/main/3"),
-            Ok(Place::Sentinel {
+            Address::parse("redis+sentinel://:p@a:1,b:2/main/3"),
+            Ok(Address::Sentinel {
                 sentinels: vec!["redis://a:1".to_owned(), "redis://b:2".to_owned()],
                 master: "main".to_owned(),
                 credentials: "redis://:p@master/3".to_owned(),
             })
         );
         for wrong in ["", "h:1", "http://h", "redis://", "redis://a,b", "redis+sentinel://a:1"] {
-            assert!(Place::parse(wrong).unwrap_err().contains("redis+cluster"), "{wrong}");
+            assert!(Address::parse(wrong).unwrap_err().contains("redis+cluster"), "{wrong}");
         }
     }
 }
