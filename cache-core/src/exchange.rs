@@ -31,6 +31,7 @@ mod asking;
 pub mod at_once;
 mod capturing;
 mod completing;
+pub mod details;
 pub mod effect;
 pub mod event;
 mod forward;

@@ -20,7 +20,7 @@ use crate::query_override::QueryOverride;
 use crate::reuse::{self, Reuse};
 use crate::route::{self, RefreshPath};
 use crate::stored_response::StoredResponse;
-use crate::storing::{self, Capture, Captured, Fetched, Purpose};
+use crate::storing::{self, Capture, CaptureFor, Captured, Fetched};
 use crate::validation::{self, Validators};
 use crate::vary::{self, SelectingFields, language, unkeyed};
 
@@ -129,18 +129,18 @@ impl Refresh {
 
     fn on_response(&mut self, head: &ResponseHead, body: &[u8], now: Timestamp, step: &mut Step) {
         match self.as_routed(self.fresh_response(head, body, now), now) {
-            Verdict::Keep(stored) => {
+            Refreshed::Keep(stored) => {
                 let stored = Arc::new(*stored);
                 let fence = self.order.fence.take();
                 let key = self.order.key.clone();
                 step.commands.push(CacheCommand::keep(&self.policy, key, stored.clone(), fence));
                 self.finish(Outcome::Fetched(stored), now, step);
             }
-            Verdict::Replaced => {
+            Refreshed::Replaced => {
                 step.commands.push(CacheCommand::Invalidate(vec![self.order.key.digest()]));
                 self.finish(Outcome::Uncacheable, now, step);
             }
-            Verdict::Failed => self.finish(Outcome::NotRefreshed, now, step),
+            Refreshed::Failed => self.finish(Outcome::NotRefreshed, now, step),
         }
     }
 
@@ -149,20 +149,20 @@ impl Refresh {
         self.order.stored.as_deref()
     }
 
-    fn fresh_response(&self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Verdict {
+    fn fresh_response(&self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Refreshed {
         if let (304, Some(stored)) = (head.status, &self.order.stored) {
             return match validation::freshen(stored, head, self.request_time, now) {
                 Ok(fresh) => match storing::renewed(&fresh, &self.sent, self.overriding.as_ref(), &self.policy) {
-                    Ok(fresh) => Verdict::Keep(Box::new(fresh)),
-                    Err(why) if why.is_said_by_the_response() => Verdict::Replaced,
-                    Err(_) => Verdict::Failed,
+                    Ok(fresh) => Refreshed::Keep(Box::new(fresh)),
+                    Err(why) if why.is_said_by_the_response() => Refreshed::Replaced,
+                    Err(_) => Refreshed::Failed,
                 },
                 // It must not update anything (RFC 9111 §4.3.4); what it confirmed so is fetched anew.
-                Err(_) => Verdict::Replaced,
+                Err(_) => Refreshed::Replaced,
             };
         }
         if head.status >= 500 {
-            return Verdict::Failed;
+            return Refreshed::Failed;
         }
         let fetched = Fetched {
             request: &self.sent,
@@ -174,33 +174,33 @@ impl Refresh {
         let response = match storing::judge(&fetched, || self.order.url.clone(), &self.policy) {
             Ok(response) => response,
             Err(why) if invalidation::ends_what_is_stored(head.status) && why.is_said_by_the_response() => {
-                return Verdict::Replaced;
+                return Refreshed::Replaced;
             }
-            Err(_) => return Verdict::Failed,
+            Err(_) => return Refreshed::Failed,
         };
         let declared = storing::declared_length(&head.fields);
-        match Capture::new(response, declared, self.policy.max_object_bytes, Purpose::Store).push(body, true) {
-            Captured::Complete(response, _) => Verdict::Keep(response),
-            Captured::TooLarge(_) => Verdict::Replaced,
-            Captured::Truncated | Captured::More(_) => Verdict::Failed,
+        match Capture::new(response, declared, self.policy.max_object_bytes, CaptureFor::Store).push(body, true) {
+            Captured::Complete(response, _) => Refreshed::Keep(response),
+            Captured::TooLarge(_) => Refreshed::Replaced,
+            Captured::Truncated | Captured::More(_) => Refreshed::Failed,
         }
     }
 
     /// What went past the route may renew what is stored, but not end or reshape it: that may be the route's doing, and is
     /// left to the next request, which takes the route.
-    fn as_routed(&self, verdict: Verdict, now: Timestamp) -> Verdict {
+    fn as_routed(&self, refreshed: Refreshed, now: Timestamp) -> Refreshed {
         let Some(held) = self.order.stored.as_ref().filter(|_| self.order.way == RefreshPath::Straight) else {
-            return verdict;
+            return refreshed;
         };
-        match verdict {
-            Verdict::Keep(stored) if route::is_as_routed(held, &stored) => {
-                Verdict::Keep(Box::new(StoredResponse { route: held.route.clone(), ..*stored }))
+        match refreshed {
+            Refreshed::Keep(stored) if route::is_as_routed(held, &stored) => {
+                Refreshed::Keep(Box::new(StoredResponse { route: held.route.clone(), ..*stored }))
             }
-            Verdict::Keep(_) | Verdict::Replaced => {
+            Refreshed::Keep(_) | Refreshed::Replaced => {
                 held.route.note(RouteSeen { at_ms: now, changes: true });
-                Verdict::Failed
+                Refreshed::Failed
             }
-            Verdict::Failed => Verdict::Failed,
+            Refreshed::Failed => Refreshed::Failed,
         }
     }
 
@@ -214,7 +214,7 @@ impl Refresh {
     }
 }
 
-enum Verdict {
+enum Refreshed {
     Keep(Box<StoredResponse>),
     /// The origin says that what is stored has no successor that may be stored.
     Replaced,

@@ -180,12 +180,12 @@ pub struct Capture {
     declared: Option<u64>,
     limit: u64,
     /// What it is captured for.
-    pub purpose: Purpose,
+    pub purpose: CaptureFor,
 }
 
 /// What a capture is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum CaptureFor {
     /// To be stored.
     Store,
     /// To be stored as the part that its `Content-Range` says.
@@ -200,16 +200,16 @@ pub enum Captured {
     /// Go on.
     More(Box<Capture>),
     /// It is larger than what is stored.
-    TooLarge(Purpose),
+    TooLarge(CaptureFor),
     /// It ended short of what was declared.
     Truncated,
     /// It is complete.
-    Complete(Box<StoredResponse>, Purpose),
+    Complete(Box<StoredResponse>, CaptureFor),
 }
 
 impl Capture {
     /// Nothing captured yet.
-    pub fn new(response: StoredResponse, declared: Option<u64>, limit: u64, purpose: Purpose) -> Box<Self> {
+    pub fn new(response: StoredResponse, declared: Option<u64>, limit: u64, purpose: CaptureFor) -> Box<Self> {
         Box::new(Self { response, body: Content::new(declared), declared, limit, purpose })
     }
 
@@ -229,7 +229,7 @@ impl Capture {
         }
         let Self { mut response, body, purpose, .. } = *self;
         response.body = body.into_bytes();
-        if let Purpose::StorePart(claimed) = purpose {
+        if let CaptureFor::StorePart(claimed) = purpose {
             response.part = Part::of(claimed, length);
         }
         Captured::Complete(Box::new(response), purpose)

@@ -4,16 +4,29 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use larder_cache_core::cache_status::Detail;
+use larder_cache_core::exchange::details::Details;
 
 #[test]
 fn every_detail_is_in_the_table_and_nothing_else_is() {
-    let document = include_str!("../../docs/cache-status.md");
+    let (document, _) = cache_status();
     let listed: Vec<&str> = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let mut known: Vec<&str> = Detail::all().map(Detail::token).collect();
     let mut sorted = listed.clone();
     known.sort_unstable();
     sorted.sort_unstable();
     assert_eq!(sorted, known);
+}
+
+#[test]
+fn every_word_for_the_access_log_is_in_the_table_and_nothing_else_is() {
+    let (_, document) = cache_status();
+    let listed: Vec<&str> = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(listed, Details::ALL.map(Details::word));
+}
+
+/// The document's two tables: of reasons, and of words for the access log.
+fn cache_status() -> (&'static str, &'static str) {
+    include_str!("../../docs/cache-status.md").split_once("## The access log").unwrap()
 }
 
 #[test]

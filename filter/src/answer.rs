@@ -69,7 +69,7 @@ impl<H: Host> Vm<H> {
             return;
         }
         let stand_in = if reply.content().is_empty() { b"" } else { STAND_IN };
-        if self.host.reply(reply.status, &[], stand_in, reply.details).is_err() {
+        if self.host.reply(reply.status, &[], stand_in, reply.details.word()).is_err() {
             self.host.log(log::Level::Warn, "larder: Envoy refused an answer");
         } else {
             self.unsent.insert(id, Unsent::new(reply, true));
@@ -125,7 +125,7 @@ impl<H: Host> Vm<H> {
     }
 
     fn send(&self, reply: &Reply) {
-        if self.host.reply(reply.status, &reply.parts(), reply.content(), reply.details).is_err() {
+        if self.host.reply(reply.status, &reply.parts(), reply.content(), reply.details.word()).is_err() {
             self.host.log(log::Level::Warn, "larder: Envoy refused an answer");
         }
     }

@@ -8,9 +8,9 @@ pub use super::presented::key_of;
 use larder_contract::http_time::Timestamp;
 use larder_contract::purge::requested::reaches;
 
+use super::details::Details;
 use super::effect::Reply;
 use super::event::Local;
-use super::known::HIT_DETAILS;
 use super::reply::whole;
 use crate::cache_status::{self, CacheStatus};
 use crate::fields::NameSet;
@@ -68,5 +68,5 @@ pub fn answer(request: &Request, policy: &Policy, local: Local<'_>, now: Timesta
     }
     let status = CacheStatus { hit: true, ttl: Some(reuse::ttl(stored, now)), ..CacheStatus::default() };
     let told = cache_status::is_told(request, policy);
-    Some((whole(stored, &status, told, HIT_DETAILS, now), status))
+    Some((whole(stored, &status, told, Details::Hit, now), status))
 }

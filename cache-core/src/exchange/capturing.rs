@@ -15,7 +15,7 @@ use crate::cache_status::CacheStatus;
 use crate::message::ResponseHead;
 use crate::storability::NotStorable;
 use crate::stored_response::StoredResponse;
-use crate::storing::{self, Capture, Captured, Fetched, Purpose};
+use crate::storing::{self, Capture, CaptureFor, Captured, Fetched};
 use crate::{freshness, invalidation, partial, reuse};
 
 /// Content whose length was not declared and that has no end so long after its head keeps nobody waiting, in milliseconds.
@@ -35,12 +35,12 @@ pub(super) fn begin(
             let ttl = Some(reuse::ttl(&response, step.now));
             let status = CacheStatus { stored: true, ttl, ..known.forwarded(head.status) };
             step.commands(reply::pass(presented, &head.fields, None, status));
-            (response, Purpose::Store)
+            (response, CaptureFor::Store)
         }
         Err(why) => {
             step.commands(reply::pass(presented, &head.fields, None, known.not_stored(head.status, why)));
             match for_others(&fetched, why, lead.is_for_cookies(), presented) {
-                ForOthers::Error(error) if lead.is_leader() => (*error, Purpose::ShareError),
+                ForOthers::Error(error) if lead.is_leader() => (*error, CaptureFor::ShareError),
                 for_others => {
                     end_unstored(&known, lead, (head.status, why), &for_others, presented, step);
                     return State::OVER;
@@ -103,7 +103,7 @@ pub(super) fn begin_post(
     response.request_time = step.now.plus_millis(1);
     let status = CacheStatus { stored: true, ..known.forwarded(head.status) };
     step.commands(reply::pass(presented, &head.fields, None, status));
-    let capture = capture(response, head, Purpose::Store, presented);
+    let capture = capture(response, head, CaptureFor::Store, presented);
     Some(go_on(Capturing { capture, lead: Leadership::none(), held: None }, end, presented, step))
 }
 
@@ -111,7 +111,7 @@ pub(super) fn begin_post(
 pub(super) fn capture(
     response: StoredResponse,
     head: &ResponseHead,
-    purpose: Purpose,
+    purpose: CaptureFor,
     presented: &Presented,
 ) -> Box<Capture> {
     Capture::new(response, storing::declared_length(&head.fields), presented.policy.max_object_bytes, purpose)
@@ -127,15 +127,15 @@ pub(super) fn on_body(capturing: Capturing, chunk: &[u8], end: bool, presented: 
     let Capturing { capture, lead, held } = capturing;
     let outcome = match capture.push(chunk, end) {
         Captured::More(capture) => return State::Capturing(Capturing { capture, lead, held }),
-        Captured::TooLarge(Purpose::ShareError) => Outcome::NotForOthers { counts: true },
+        Captured::TooLarge(CaptureFor::ShareError) => Outcome::NotForOthers { counts: true },
         Captured::TooLarge(_) => Outcome::Uncacheable,
         Captured::Truncated => Outcome::Failed(502),
-        Captured::Complete(error, Purpose::ShareError) => Outcome::OriginError(Arc::new(*error)),
-        Captured::Complete(response, Purpose::Store) => {
+        Captured::Complete(error, CaptureFor::ShareError) => Outcome::OriginError(Arc::new(*error)),
+        Captured::Complete(response, CaptureFor::Store) => {
             lead.keep(Arc::new(*response), presented, step);
             return State::OVER;
         }
-        Captured::Complete(part, Purpose::StorePart(_)) => {
+        Captured::Complete(part, CaptureFor::StorePart(_)) => {
             keep_part(*part, held.as_deref(), presented, step);
             Outcome::Again
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::details::Details;
 use super::effect::Command;
 use super::event::Outcome;
 use super::known::Known;
@@ -14,7 +15,7 @@ use crate::cache_status::{CacheStatus, Detail};
 use crate::partial::{self, ContentRange};
 use crate::reuse;
 use crate::stored_response::StoredResponse;
-use crate::storing::{self, Capture, Captured, Purpose};
+use crate::storing::{self, Capture, CaptureFor, Captured};
 
 /// The answer to a request for the rest of what is held: the client gets the whole, what is held first. Anything else
 /// is the origin's mistake: the client gets a `502`.
@@ -31,7 +32,7 @@ pub(super) fn begin(
     let (Some(left), Some(claimed)) = (rest, ContentRange::of(&head.fields)) else {
         let status = known.forwarded(head.status).with_detail(Detail::OriginBroken);
         let reason = "the origin sent a part that was not asked for";
-        step.commands(reply::made(presented, 502, reason, status, "larder_bad_206"));
+        step.commands(reply::made(presented, 502, reason, status, Details::UnusablePart));
         step.cache(presented.invalidation());
         lead.finish(Outcome::Again, presented, step);
         return State::OVER;
@@ -48,7 +49,7 @@ pub(super) fn begin(
     change.before = Some(held.body.clone());
     step.commands([Command::PassResponse(change), Command::Report(status)]);
     let limit = presented.policy.max_object_bytes;
-    let capture = part.ok().map(|part| Capture::new(part, Some(left), limit, Purpose::StorePart(claimed)));
+    let capture = part.ok().map(|part| Capture::new(part, Some(left), limit, CaptureFor::StorePart(claimed)));
     State::Completing(Completing { held, capture, left, lead })
 }
 

@@ -12,6 +12,7 @@ use larder_contract::selectors::Selectors;
 use larder_contract::store_api::Fence;
 use smallvec::SmallVec;
 
+use super::details::Details;
 use super::event::Outcome;
 use crate::cache_status::CacheStatus;
 use crate::collapse::{CollapseKey, Identity};
@@ -197,7 +198,7 @@ pub struct Reply {
     /// The bytes of `body` that are sent.
     pub range: Range<usize>,
     /// For the access log.
-    pub details: &'static str,
+    pub details: Details,
 }
 
 impl Reply {

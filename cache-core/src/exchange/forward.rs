@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::details::Details;
 use super::effect::Question;
 use super::event::Outcome;
 use super::known::Known;
@@ -22,7 +23,7 @@ pub(super) fn forward(known: Known, lead: Leadership, storable: bool, presented:
     if presented.asks_only_if_cached() {
         let status = CacheStatus::default().with_detail(Detail::OnlyIfCached);
         let reason = "nothing stored may answer";
-        step.commands(reply::made(presented, 504, reason, status, "larder_only_if_cached"));
+        step.commands(reply::made(presented, 504, reason, status, Details::OnlyIfCached));
         lead.finish(Outcome::Again, presented, step);
         return State::OVER;
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
 
+use super::details::Details;
 use super::event::{Outcome, ResponseSource};
 use super::known::Known;
 use super::leadership::Leadership;
@@ -95,7 +96,7 @@ fn serve_stale(
     lead.finish(Outcome::StaleOnError(stale.clone()), presented, step);
     let status = CacheStatus::forwarded(known.why).with_detail(Detail::StaleIfError);
     let status = CacheStatus { forward_status: Some(origin_status), stale_on_error: true, ..status };
-    step.commands(reply::with(presented, stale, status, "larder_stale_if_error", step.now));
+    step.commands(reply::with(presented, stale, status, Details::StaleIfError, step.now));
     State::OVER
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use larder_contract::http_time::Timestamp;
 use larder_contract::purge::requested::reaches;
 
+use super::details::Details;
 use super::effect::Command;
 use super::event::{Local, Outcome};
 use super::leadership::Leadership;
@@ -19,9 +20,6 @@ use crate::storability::NotStorable;
 use crate::stored_response::StoredResponse;
 use crate::vary::SelectingFields;
 use crate::{partial, preconditions, refresh, route};
-
-/// What the access log says of a hit.
-pub(super) const HIT_DETAILS: &str = "larder_hit";
 
 /// What is known so far.
 #[derive(Debug)]
@@ -148,7 +146,7 @@ impl Hit {
     /// Answers with it; those who wait for this request get it as well. Returns what has answered.
     pub(super) fn give(self, mut lead: Leadership, presented: &Presented, step: &mut Step) -> Arc<StoredResponse> {
         let Self { stored, status, refreshes } = self;
-        step.commands(reply::with(presented, &stored, status, HIT_DETAILS, step.now));
+        step.commands(reply::with(presented, &stored, status, Details::Hit, step.now));
         if refreshes {
             step.command(refresh_of(&stored, &mut lead, presented));
         }

@@ -16,7 +16,7 @@ use crate::policy::RangeOnMiss;
 use crate::refresh;
 use crate::route::RefreshPath;
 use crate::stored_response::StoredResponse;
-use crate::storing::{self, Purpose};
+use crate::storing::{self, CaptureFor};
 
 /// A `206` for a client's own range.
 pub(super) fn on_part(known: Known, answer: &Answer<'_>, presented: &Presented, step: &mut Step) -> State {
@@ -32,7 +32,7 @@ pub(super) fn on_part(known: Known, answer: &Answer<'_>, presented: &Presented, 
             RangeOnMiss::Part if !holds_whole => {
                 let status = CacheStatus { stored: true, ..known.forwarded(head.status) };
                 step.commands(reply::pass(presented, &head.fields, None, status));
-                let capture = capturing::capture(part, head, Purpose::StorePart(claimed), presented);
+                let capture = capturing::capture(part, head, CaptureFor::StorePart(claimed), presented);
                 let (lead, held) = (Leadership::none(), known.candidate);
                 return capturing::go_on(Capturing { capture, lead, held }, answer.end, presented, step);
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
 
+use super::details::Details;
 use super::effect::{Command, Reply, ResponseChange};
 use super::presented::Presented;
 use crate::cache_status::{CacheStatus, X_CACHE_STATUS};
@@ -18,7 +19,7 @@ pub(super) fn with(
     presented: &Presented,
     stored: &Arc<StoredResponse>,
     mut status: CacheStatus,
-    details: &'static str,
+    details: Details,
     now: Timestamp,
 ) -> [Command; 2] {
     status.ttl = Some(reuse::ttl(stored, now));
@@ -44,7 +45,7 @@ pub(super) fn made(
     code: u16,
     error: &str,
     status: CacheStatus,
-    details: &'static str,
+    details: Details,
 ) -> [Command; 2] {
     let mut json = serde_json::json!({ "error": error });
     if let (Some(members), Some(detail)) = (json.as_object_mut(), status.detail.filter(|_| presented.told)) {
@@ -60,12 +61,12 @@ pub(super) fn malformed(presented: &Presented, fault: &MalformedOverride, status
         "directive": fault.directive,
         "problem": fault.problem,
     });
-    of_json(presented, 400, &json, status, "larder_malformed_override")
+    of_json(presented, 400, &json, status, Details::MalformedOverride)
 }
 
 /// `200` to a `PURGE`.
 pub(super) fn purged(presented: &Presented, status: CacheStatus) -> [Command; 2] {
-    of_json(presented, 200, &serde_json::json!({ "purged": presented.url() }), status, "larder_purged")
+    of_json(presented, 200, &serde_json::json!({ "purged": presented.url() }), status, Details::Purged)
 }
 
 fn of_json(
@@ -73,7 +74,7 @@ fn of_json(
     code: u16,
     json: &serde_json::Value,
     status: CacheStatus,
-    details: &'static str,
+    details: Details,
 ) -> [Command; 2] {
     let body: Arc<[u8]> = Arc::from(format!("{json}\n").into_bytes());
     let mut fields = Fields::from_pairs([("content-type", "application/json"), ("cache-control", "no-store")]);
@@ -123,7 +124,7 @@ pub(super) fn whole(
     stored: &Arc<StoredResponse>,
     status: &CacheStatus,
     told: bool,
-    details: &'static str,
+    details: Details,
     now: Timestamp,
 ) -> Reply {
     // Room for these and for what the shell may add, so that nothing grows.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
 
+use super::details::Details;
 use super::effect::CacheCommand;
 use super::event::Outcome;
 use super::known::Known;
@@ -35,7 +36,7 @@ pub(super) fn on_not_modified(
         Ok(fresh) => {
             let fresh = Arc::new(fresh);
             let status = CacheStatus { stored: true, detail: known.detail, ..status };
-            step.commands(reply::with(presented, &fresh, status, "larder_validated", step.now));
+            step.commands(reply::with(presented, &fresh, status, Details::Validated, step.now));
             if is_worth_keeping(stale, &fresh, presented, step.now) {
                 lead.keep(fresh, presented, step);
             } else {
@@ -44,7 +45,7 @@ pub(super) fn on_not_modified(
         }
         Err(why) => {
             let status = status.with_detail(Detail::NotStored(why));
-            step.commands(reply::with(presented, &Arc::new(fresh), status, "larder_validated", step.now));
+            step.commands(reply::with(presented, &Arc::new(fresh), status, Details::Validated, step.now));
             lead.finish(end_unstored(why, presented, step), presented, step);
         }
     }
@@ -89,7 +90,7 @@ fn on_unexpected_not_modified(
     step: &mut Step,
 ) {
     let status = status.with_detail(Detail::UnexpectedNotModified);
-    step.commands(reply::with(presented, stale, status, "larder_unexpected_304", step.now));
+    step.commands(reply::with(presented, stale, status, Details::UnexpectedNotModified, step.now));
     if !presented.request.is_one_clients(&presented.policy) {
         step.cache(presented.invalidation());
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
 
+use super::details::Details;
 use super::event::Outcome;
 use super::forward::{forward, forward_uncacheable};
 use super::known::Known;
@@ -79,13 +80,13 @@ fn share_failure(mut search: Search, outcome: &Outcome, presented: &Presented, s
     match outcome {
         Outcome::OriginError(error) if error.selecting.matches(&presented.request) => {
             let status = collapsed(&search.known, Some(error.status)).with_detail(Detail::LeaderFailed);
-            step.commands(reply::with(presented, error, status, "larder_leader_failed", step.now));
+            step.commands(reply::with(presented, error, status, Details::LeaderFailed, step.now));
             State::OVER
         }
         Outcome::Failed(code) => {
             let status = collapsed(&search.known, None).with_detail(Detail::LeaderFailed);
             let reason = "the origin gave no complete answer";
-            step.commands(reply::made(presented, *code, reason, status, "larder_leader_failed"));
+            step.commands(reply::made(presented, *code, reason, status, Details::LeaderFailed));
             State::OVER
         }
         _ => arrive_again(search, presented, step),
@@ -98,7 +99,7 @@ fn share(search: Search, stored: &Arc<StoredResponse>, presented: &Presented, st
         return arrive_for_variant(search, stored, presented, step);
     }
     let status = collapsed(&search.known, Some(stored.status));
-    step.commands(reply::with(presented, stored, status, "larder_collapsed", step.now));
+    step.commands(reply::with(presented, stored, status, Details::Collapsed, step.now));
     State::OVER
 }
 
@@ -110,7 +111,7 @@ fn share_stale(search: Search, stored: &Arc<StoredResponse>, presented: &Present
     }
     let status = CacheStatus { collapsed: true, stale_on_error: true, ..CacheStatus::forwarded(Forward::Stale) };
     let status = status.with_detail(Detail::StaleIfError);
-    step.commands(reply::with(presented, stored, status, "larder_stale_if_error", step.now));
+    step.commands(reply::with(presented, stored, status, Details::StaleIfError, step.now));
     State::OVER
 }
 
