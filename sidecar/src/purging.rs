@@ -25,6 +25,8 @@ mod log;
 mod purged;
 
 use hearing::Hearing;
+pub use hearing::TRUST;
+pub use log::LOG_LENGTH;
 use log::Log;
 pub use purged::Purged;
 
@@ -32,12 +34,6 @@ pub use purged::Purged;
 const BYTES_OF_MARKS: usize = 8 << 20;
 /// The same in Redis, by number: the script that makes room looks at all of them. Some 150 bytes each, at most 2 KB.
 pub const MAX_MARKS: usize = 32_768;
-/// Purges in the log; whoever is further behind starts anew. Each takes as much as the tag or prefix that it names: some
-/// 200 bytes, at most 2 KB.
-pub const LOG_LENGTH: usize = 4096;
-
-/// For how long a sidecar that hears nothing more still vouches for what it gives out. It asks every second.
-pub const TRUST: Duration = Duration::from_secs(3);
 
 /// What was purged. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -9,8 +9,6 @@ use larder_contract::purge::Purge;
 use larder_contract::selectors::Selectors;
 use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 
-use crate::purging::Purges;
-
 pub mod memory;
 pub mod redis;
 
@@ -29,6 +27,15 @@ impl Found {
     pub(crate) fn now(answer: LookUpAnswer) -> Self {
         Self { answer, lease_left_ms: 0, may_serve_stale: false }
     }
+}
+
+/// Where a purge lies that was announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// Nowhere else: this process takes it into its own log, behind this cursor.
+    Here(String),
+    /// In a log that all sidecars read, at this place: this process reads it there like the others.
+    InSharedLog(String),
 }
 
 /// The store is in trouble. The filter goes on without it.
@@ -56,9 +63,8 @@ pub trait Store: Send + Sync + 'static {
         time: Timestamp,
         soft: bool,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// Keeps a purge for sidecars that start later and tells those that run. Whoever is told, this process too, adds it
-    /// to its log.
-    fn announce(&self, purge: &Purge, purges: &Purges) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Keeps a purge for sidecars that start later and tells those that run. Says where it lies now.
+    fn announce(&self, purge: &Purge) -> impl Future<Output = Result<Announced, Fault>> + Send;
     /// By which connection the store was asked last, counted up whenever another is made. Behind another connection there may
     /// be another store, or the same with less in it.
     fn connection(&self) -> u64 {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::TRUST;
+/// For how long a sidecar that hears nothing more still vouches for what it gives out. It asks every second.
+pub const TRUST: Duration = Duration::from_secs(3);
 
 /// Up to when all purges are known here.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use larder_contract::purge::Purge;
 use larder_contract::store_api::Events;
 
-use super::LOG_LENGTH;
+/// Purges in the log; whoever is further behind starts anew. Each takes as much as the tag or prefix that it names: some
+/// 200 bytes, at most 2 KB.
+pub const LOG_LENGTH: usize = 4096;
 
 /// The last purges, each with the cursor behind it.
 #[derive(Debug, Default)]

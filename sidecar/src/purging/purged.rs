@@ -7,7 +7,7 @@ use larder_contract::purge::{Purge, Scope, Verdict};
 use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 
 use super::{Purges, dated};
-use crate::store::{Fault, Found, Store};
+use crate::store::{Announced, Fault, Found, Store};
 
 /// A store whose purged entries cannot be seen.
 pub struct Purged<S> {
@@ -33,7 +33,11 @@ impl<S: Store> Purged<S> {
             self.store.invalidate(&[*key], purge.at_ms, purge.soft).await?;
         }
         self.purges.mark(&purge);
-        self.store.announce(&purge, &self.purges).await
+        match self.store.announce(&purge).await? {
+            Announced::Here(cursor) => self.purges.push(cursor, purge),
+            Announced::InSharedLog(place) => self.purges.expect(place),
+        }
+        Ok(())
     }
 
     /// What the answer carries, if it lies under a purge: when that was, and whether softly.
@@ -98,8 +102,8 @@ impl<S: Store> Store for Purged<S> {
         self.store.invalidate(keys, time, soft).await
     }
 
-    async fn announce(&self, purge: &Purge, purges: &Purges) -> Result<(), Fault> {
-        self.store.announce(purge, purges).await
+    async fn announce(&self, purge: &Purge) -> Result<Announced, Fault> {
+        self.store.announce(purge).await
     }
 
     async fn ping(&self) -> Result<(), Fault> {

@@ -19,9 +19,8 @@ use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnsw
 use moka::Expiry;
 use moka::sync::Cache;
 
-use super::{Fault, Found, Store, is_fresh, matches};
+use super::{Announced, Fault, Found, Store, is_fresh, matches};
 use crate::clock;
-use crate::purging::Purges;
 
 mod key_state;
 
@@ -246,11 +245,10 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn announce(&self, purge: &Purge, purges: &Purges) -> Result<(), Fault> {
+    async fn announce(&self, _purge: &Purge) -> Result<Announced, Fault> {
         // The memory ends with the process, and its cursors with it.
         let number = self.announced.fetch_add(1, Ordering::Relaxed);
-        purges.push(format!("{:x}-{number}", self.instance), purge.clone());
-        Ok(())
+        Ok(Announced::Here(format!("{:x}-{number}", self.instance)))
     }
 
     async fn ping(&self) -> Result<(), Fault> {

@@ -25,13 +25,13 @@ use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnsw
 use redis::{Script, ScriptInvocation, Value};
 use serde_json::json;
 
-use super::{Fault, Found, INVALIDATION_MEMORY_MS, Store};
-use crate::purging::Purges;
+use super::{Announced, Fault, Found, INVALIDATION_MEMORY_MS, Store};
 
 mod address;
 mod dial;
 mod follow;
 mod link;
+mod names;
 mod pause;
 mod purges;
 mod reach;
@@ -135,17 +135,12 @@ impl Redis {
     }
 
     fn channel(&self) -> String {
-        wake_channel(&self.namespace)
+        names::wake_channel(&self.namespace)
     }
 
     async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<Value, Fault> {
         self.link.run(invocation).await
     }
-}
-
-/// The channel on which keys are named whose waiters should look again.
-pub fn wake_channel(namespace: &str) -> String {
-    format!("{namespace}:wake")
 }
 
 impl Store for Redis {
@@ -217,10 +212,8 @@ impl Store for Redis {
         Ok(())
     }
 
-    async fn announce(&self, purge: &Purge, purges: &Purges) -> Result<(), Fault> {
-        let id = purges::announce(&self.link, &self.namespace, purge).await;
-        purges.expect(id.map_err(|error| Fault(error.to_string()))?);
-        Ok(())
+    async fn announce(&self, purge: &Purge) -> Result<Announced, Fault> {
+        purges::announce(&self.link, &self.namespace, purge).await.map(Announced::InSharedLog)
     }
 
     fn connection(&self) -> u64 {
@@ -229,7 +222,7 @@ impl Store for Redis {
 
     async fn ping(&self) -> Result<(), Fault> {
         // In a cluster this asks a node for a key of ours, not any node whether it lives.
-        let key = purges::log_key(&self.namespace);
+        let key = names::log_key(&self.namespace);
         self.link.query::<i64>(redis::cmd("EXISTS").arg(key)).await.map(drop)
     }
 

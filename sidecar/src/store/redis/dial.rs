@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
+use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisError};
@@ -38,6 +39,15 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// A connection, of whatever kind.
+#[derive(Clone)]
+pub(super) enum Connection {
+    /// To one server.
+    Plain(Plain),
+    /// To all nodes of a cluster.
+    Cluster(ClusterConnection),
 }
 
 /// A connection that commands are sent on.

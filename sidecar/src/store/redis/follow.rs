@@ -8,9 +8,10 @@ use redis::Value;
 use redis::aio::PubSub;
 use tokio::time::{Instant, timeout};
 
+use super::link::Link;
+use super::names::wake_channel;
 use super::pause::Pause;
 use super::purges::{NEWS, catch_up, keep_marks, load_marks, watch_envoys};
-use super::{Link, wake_channel};
 use crate::purging::Purges;
 use crate::store::Fault;
 use crate::waiting::Waiting;

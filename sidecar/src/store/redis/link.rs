@@ -9,28 +9,20 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::PubSub;
-use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, FromRedisValue, RedisError, RedisResult, ScriptInvocation, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::dial::{Plain, meaning};
+use super::address::Address;
+use super::dial::{Connection, meaning};
 use super::pause::Pause;
 use super::reach::Reach;
-use super::{Address, Fault, Tls};
+use super::tls::Tls;
+use crate::store::Fault;
 
 /// A way to Redis. Cheap to clone; all clones share one pipelined connection.
 #[derive(Clone)]
 pub struct Link(Arc<Shared>);
-
-/// A connection, of whatever kind.
-#[derive(Clone)]
-pub(super) enum Connection {
-    /// To one server.
-    Plain(Plain),
-    /// To all nodes of a cluster.
-    Cluster(ClusterConnection),
-}
 
 struct Shared {
     reach: Reach,

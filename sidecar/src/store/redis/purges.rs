@@ -6,8 +6,8 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::purge::{Purge, Scope};
 use redis::{Script, Value};
 
-use super::Link;
-use super::wake_channel;
+use super::link::Link;
+use super::names::{envoys_key, log_key, marks_key, unused_key, wake_channel};
 use crate::purging::{LOG_LENGTH, MAX_MARKS, Purges};
 use crate::sessions::{AGAIN, LAPSE, MISSED_FOR, News};
 use crate::store::Fault;
@@ -20,23 +20,6 @@ const NO_LOG: &str = "no log of purges was found";
 pub(super) const MARKS_LIFE_MS: u64 = 366 * 86_400_000;
 /// Whoever is further behind starts anew.
 pub(super) const LOG_LIFE_MS: u64 = 86_400_000;
-
-pub(super) fn marks_key(namespace: &str) -> String {
-    format!("{namespace}:{{purges}}:marks")
-}
-
-pub(super) fn log_key(namespace: &str) -> String {
-    format!("{namespace}:{{purges}}:log")
-}
-
-/// Never there; a script that begins with dropping it may write although Redis is full.
-pub(super) fn unused_key(namespace: &str) -> String {
-    format!("{namespace}:{{purges}}:unused")
-}
-
-fn envoys_key(namespace: &str) -> String {
-    format!("{namespace}:{{purges}}:envoys")
-}
 
 /// Tells which Envoys follow here, and hears what time it is there. While one that forwarded unsafe requests is missing, what
 /// it would tell is not known: what is stored is distrusted, again and again.

@@ -7,10 +7,9 @@ use redis::cluster::ClusterClient;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsMode};
 use tokio::time::timeout;
 
-use super::dial::{self, STEP, meaning};
-use super::link::Connection;
-use super::tls::SERVER_NAME;
-use super::{Address, Tls};
+use super::address::Address;
+use super::dial::{self, Connection, STEP, meaning};
+use super::tls::{SERVER_NAME, Tls};
 
 /// Longest time to find a cluster's nodes.
 const CLUSTER: Duration = Duration::from_secs(4);
