@@ -17,22 +17,16 @@
 //! There is a fixed number of slots, and each key may use a few of them ([`CollapseKey::places`]), which nobody outside can
 //! foretell. A key that finds all of them taken is not collapsed; it never waits for a stranger.
 
-use sha2::{Digest, Sha256};
-
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::KeyDigest;
-use larder_contract::key::append_part;
-
-use crate::vary::SelectingFields;
-
+mod key;
 pub mod message;
 pub mod pace;
 pub mod slot;
 
+pub use key::{CollapseKey, PLACES};
+pub use slot::{Handoff, Identity};
 use slot::{Pause, Slot};
 
-/// How many slots a key may use.
-pub const PLACES: usize = 4;
 /// After so many answers in a row that were for their own client alone, nobody waits under the key.
 const MAX_REFUSED: u8 = 2;
 /// A background refresh that fails for the first time is not tried again for so long; then twice as long each time.
@@ -44,44 +38,6 @@ const PAUSE_MEMORY_MS: u64 = 60_000;
 /// How long it is remembered that a part was asked for.
 const ASKED_MEMORY_MS: u64 = 30_000;
 
-/// What concurrent requests must agree in to become one fetch: the resource, and as far as known the variant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CollapseKey(pub [u8; 32]);
-
-impl CollapseKey {
-    /// `selecting` holds the values this request has for the fields that are known to select; none while nothing is
-    /// known of the resource.
-    pub fn new(resource: &KeyDigest, selecting: &SelectingFields) -> Self {
-        let mut bytes = resource.0.to_vec();
-        for (name, token) in selecting.selectors() {
-            append_part(&mut bytes, name.as_bytes());
-            append_part(&mut bytes, token.as_bytes());
-        }
-        Self(Sha256::digest(&bytes).into())
-    }
-
-    /// The same for requests whose cookie alone may keep their answer from everybody else: they collapse among themselves.
-    #[must_use]
-    pub fn with_cookie(self) -> Self {
-        let mut bytes = self.0.to_vec();
-        append_part(&mut bytes, b"cookie");
-        Self(Sha256::digest(&bytes).into())
-    }
-
-    /// The slots this key may use among `slots`. `salt` is a secret of this Envoy's: without it nobody can choose keys
-    /// that keep another key from its slots.
-    pub fn places(&self, slots: u32, salt: u64) -> [u32; PLACES] {
-        let (words, _) = self.0.as_chunks::<8>();
-        let mut places = [0; PLACES];
-        for (place, word) in places.iter_mut().zip(words) {
-            // Multiplying by a secret odd number and taking the uppermost bits is a keyed hash of what is random already.
-            let mixed = (u64::from_be_bytes(*word).wrapping_mul(salt | 1) >> 32) * u64::from(slots.max(1));
-            *place = u32::try_from(mixed >> 32).unwrap_or(0);
-        }
-        places
-    }
-}
-
 /// Which of a key's places it uses: the one that is about it, else the first that is free, else one whose mark may be
 /// lost. Where all have leaders, the first.
 pub fn choose<'a>(slots: impl IntoIterator<Item = Option<&'a [u8]>>, key: &CollapseKey, now: Timestamp) -> usize {
@@ -92,33 +48,6 @@ pub fn choose<'a>(slots: impl IntoIterator<Item = Option<&'a [u8]>>, key: &Colla
         _ => 2,
     };
     slots.into_iter().map(rank).enumerate().min_by_key(|(_, rank)| *rank).map_or(0, |(index, _)| index)
-}
-
-/// One stream in one worker VM: who leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// A random number the VM drew when it started.
-    pub vm: u64,
-    /// Envoy's context id of the stream; for a background refresh a number with [`Identity::REFRESH`] set.
-    pub stream: u32,
-}
-
-impl Identity {
-    /// Marks a background refresh. Envoy's context ids count up from 1 and do not reach it.
-    pub const REFRESH: u32 = 0x8000_0000;
-
-    fn is_refresh(self) -> bool {
-        self.stream & Self::REFRESH != 0
-    }
-}
-
-/// Where a leader left its answer for waiters in other VMs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handoff {
-    /// Place in the ring.
-    pub index: u32,
-    /// Random; a place that holds another number has been used again since.
-    pub sequence: u64,
 }
 
 /// What became of a leader's fetch, as its slot remembers it.
@@ -317,7 +246,10 @@ pub fn waiting(slot: Option<&[u8]>, key: &CollapseKey) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use larder_contract::key::KeyDigest;
+
     use super::*;
+    use crate::vary::SelectingFields;
 
     const KEY: CollapseKey = CollapseKey([1; 32]);
     const OTHER: CollapseKey = CollapseKey([2; 32]);

@@ -4,38 +4,17 @@
 //! `If-Unmodified-Since`, which concern the origin's state; they are ignored on a stored response, as RFC 9111 §4.3.2
 //! says of fields a cache does not evaluate.
 
-use std::sync::Arc;
-
 use larder_contract::http_time::Timestamp;
 
-use crate::fields::{Fields, list_members};
+use crate::fields::list_members;
 use crate::message::Request;
 use crate::stored_response::StoredResponse;
 use crate::validation::opaque_tag;
 
+mod answer;
 pub mod range;
 
-/// How a stored response answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// With all of it.
-    Full,
-    /// `304`: the client has it.
-    NotModified,
-    /// `206`.
-    Partial(Piece),
-    /// `416`, with these fields.
-    RangeNotSatisfiable(Fields),
-}
-
-/// A part of a stored response, or several.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// All fields of the `206`, without `content-length`.
-    pub fields: Fields,
-    /// What is sent.
-    pub body: Arc<[u8]>,
-}
+pub use answer::{Answer, Piece, describes_whole_content, not_modified_fields};
 
 /// Evaluates the request's conditions in the order of RFC 9110 §13.2.2.
 pub fn evaluate(request: &Request, stored: &StoredResponse, max_ranges: u64) -> Answer {
@@ -87,89 +66,10 @@ fn if_range_holds(request: &Request, stored: &StoredResponse) -> bool {
         && Timestamp::parse_http_date(condition).is_some()
 }
 
-/// The fields a `304` from a stored response carries: those of the `200`, less what describes content that does not come
-/// (RFC 9110 §15.4.5). A browser takes over what a `304` says of access and security, and needs it to hand the response out
-/// (CORS).
-pub fn not_modified_fields(stored: &StoredResponse) -> Fields {
-    let mut fields = stored.fields.clone();
-    fields.retain(|name, _| !describes_representation(name) && !describes_whole_content(name));
-    fields
-}
-
-/// The fields of a `206` from a stored response: those of the `200`, less what is true of its whole content alone; a client
-/// would check the part against it (RFC 9110 §15.3.7, RFC 9530 §2). `Repr-Digest` is about the whole by definition, and stays.
-fn partial_fields(stored: &StoredResponse) -> Fields {
-    let mut fields = stored.fields.clone();
-    fields.retain(|name, _| !describes_whole_content(name));
-    fields
-}
-
-/// The fields of a `416` for a representation of `length` bytes: who may see it, and how long the representation is. What
-/// the stored response says of its own caching and validation is not true of an error, and a cache in front must not keep
-/// that for others (RFC 9110 §15.5.17).
-fn not_satisfiable_fields(stored: &StoredResponse, length: u64) -> Fields {
-    const CARRIED: [&str; 7] = [
-        "accept-ranges",
-        "alt-svc",
-        "date",
-        "strict-transport-security",
-        "timing-allow-origin",
-        "vary",
-        "x-content-type-options",
-    ];
-    let mut fields = stored.fields.clone();
-    fields.retain(|name, _| {
-        CARRIED.iter().any(|carried| carried.as_bytes() == name)
-            || name.starts_with(b"access-control-")
-            || name.starts_with(b"cross-origin-")
-    });
-    fields.append(b"cache-control", b"no-store");
-    fields.append(b"content-range", format!("bytes */{length}").as_bytes());
-    fields
-}
-
-/// Representation metadata that guides no cache (RFC 9110 §8, §15.4.5).
-fn describes_representation(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"content-disposition"
-            | b"content-encoding"
-            | b"content-language"
-            | b"content-length"
-            | b"content-range"
-            | b"content-type"
-            | b"repr-digest"
-    )
-}
-
-/// Whether a field (its name in lower case) gives a digest or a length of the whole content: the standard ones, and those of
-/// the object stores.
-pub fn describes_whole_content(name: &[u8]) -> bool {
-    const NAMES: [&str; 15] = [
-        "content-crc32",
-        "content-digest",
-        "content-md5",
-        "digest",
-        "x-bz-content-sha1",
-        "x-checksum",
-        "x-content-sha256",
-        "x-cos-hash-crc64ecma",
-        "x-goog-hash",
-        "x-goog-stored-content-length",
-        "x-ms-blob-content-md5",
-        "x-ms-content-crc64",
-        "x-ms-content-md5",
-        "x-oss-hash-crc64ecma",
-        "x-uncompressed-content-length",
-    ];
-    NAMES.iter().any(|known| known.as_bytes() == name)
-        || name.starts_with(b"x-amz-checksum-")
-        || name.starts_with(b"x-checksum-")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::Fields;
 
     fn answer(pairs: &[(&str, &str)]) -> Answer {
         let mut stored = StoredResponse::example();

@@ -10,8 +10,8 @@ use larder_contract::entry::RouteSeen;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::OVERRIDE_FIELD;
 
-use crate::exchange::effect::RefreshOrder;
-use crate::exchange::{CacheCommand, Effects, Outcome, StoreAnswer, StoreQuestion};
+use crate::exchange::effect::{CacheCommand, Effects, RefreshOrder, StoreQuestion};
+use crate::exchange::event::{Outcome, StoreAnswer};
 use crate::fields::{Fields, is_hop_by_hop};
 use crate::invalidation;
 use crate::message::{Request, ResponseHead};

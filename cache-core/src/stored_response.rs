@@ -10,8 +10,8 @@ use larder_contract::http_time::{DeltaSeconds, Timestamp};
 use larder_contract::purge::Verdict;
 
 use crate::fields::Fields;
-use crate::partial::Part;
-use crate::route::RouteNote;
+use crate::partial::part::Part;
+use crate::route::note::RouteNote;
 use crate::vary::SelectingFields;
 
 /// A stored response. Immutable: freshening makes a new one (RFC 9111 §4.3.4).

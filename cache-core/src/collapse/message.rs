@@ -7,8 +7,8 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::purge::Purge;
 
-use super::slot::Reader;
-use super::{CollapseKey, Handoff};
+use super::key::CollapseKey;
+use super::slot::{Handoff, Reader};
 
 /// A message to one worker VM.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@
 
 use larder_contract::http_time::Timestamp;
 
-use super::{CollapseKey, Handoff, Identity};
+use super::key::CollapseKey;
 
 const VERSION: u8 = 2;
 const LEADING: u8 = 1;
@@ -33,6 +33,33 @@ pub struct Pause {
     pub until: Timestamp,
     /// How many; none, and there is no pause.
     pub failures: u8,
+}
+
+/// One stream in one worker VM: who leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A random number the VM drew when it started.
+    pub vm: u64,
+    /// Envoy's context id of the stream; for a background refresh a number with [`Identity::REFRESH`] set.
+    pub stream: u32,
+}
+
+impl Identity {
+    /// Marks a background refresh. Envoy's context ids count up from 1 and do not reach it.
+    pub const REFRESH: u32 = 0x8000_0000;
+
+    pub(super) fn is_refresh(self) -> bool {
+        self.stream & Self::REFRESH != 0
+    }
+}
+
+/// Where a leader left its answer for waiters in other VMs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handoff {
+    /// Place in the ring.
+    pub index: u32,
+    /// Random; a place that holds another number has been used again since.
+    pub sequence: u64,
 }
 
 /// A slot's content.

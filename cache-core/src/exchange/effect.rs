@@ -19,7 +19,7 @@ use crate::collapse::{CollapseKey, Identity};
 use crate::fields::Fields;
 use crate::message::Request;
 use crate::policy::Policy;
-use crate::route::RefreshPath;
+use crate::route::note::RefreshPath;
 use crate::stored_response::StoredResponse;
 use crate::vary::SelectingFields;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use larder_contract::ows::trim;
 use sha2::{Digest, Sha256};
 
-use super::{Answer, Piece};
+use super::answer::{Answer, Piece, not_satisfiable_fields, partial_fields};
 use crate::fields::list_members;
 use crate::stored_response::StoredResponse;
 
@@ -104,10 +104,10 @@ pub(super) fn evaluate(value: &[u8], stored: &StoredResponse, max_ranges: u64) -
     let length = stored.part.map_or(stored.body.len() as u64, |part| part.complete);
     match parse(value, length, max_ranges) {
         Asked::Whole => Answer::Full,
-        Asked::Unsatisfiable => Answer::RangeNotSatisfiable(super::not_satisfiable_fields(stored, length)),
+        Asked::Unsatisfiable => Answer::RangeNotSatisfiable(not_satisfiable_fields(stored, length)),
         Asked::Ranges(ranges) => match ranges.as_slice() {
             [range] => {
-                let mut fields = super::partial_fields(stored);
+                let mut fields = partial_fields(stored);
                 fields.set(b"content-range", content_range(range, length).as_bytes());
                 Answer::Partial(Piece { fields, body: Arc::from(bytes(stored, range)) })
             }
@@ -145,7 +145,7 @@ fn multipart(stored: &StoredResponse, ranges: &[Range<u64>], length: u64) -> Ans
         body.extend_from_slice(b"\r\n");
     }
     body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
-    let mut fields = super::partial_fields(stored);
+    let mut fields = partial_fields(stored);
     // RFC 9110 §15.3.7.2: the ranges stand in the parts alone.
     fields.remove(b"content-range");
     fields.set(b"content-type", format!("multipart/byteranges; boundary={boundary}").as_bytes());
