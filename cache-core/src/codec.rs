@@ -24,12 +24,8 @@ const MAX_TTL: DeltaSeconds = DeltaSeconds::new(365 * 86_400);
 pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> EntryMeta {
     let terms = &stored.terms;
     let fresh_until = reuse::fresh_until(stored);
-    let swr =
-        if terms.must_revalidate { DeltaSeconds::ZERO } else { terms.stale_while_revalidate.min(policy.max_stale) };
-    let sie = if terms.must_revalidate { DeltaSeconds::ZERO } else { terms.stale_if_error.min(policy.max_stale) };
-    let stale_window = swr.max(sie);
-    let grace = if terms.must_revalidate { DeltaSeconds::ZERO } else { policy.grace.min(policy.max_stale) };
-    let until = fresh_until.plus(stale_window.max(grace)).plus(policy.keep);
+    let windows = StaleWindows::of(terms, policy);
+    let until = fresh_until.plus(windows.for_any.max(windows.grace)).plus(policy.keep);
     EntryMeta {
         version: VERSION,
         url: stored.url.clone(),
@@ -37,7 +33,7 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         headers: stored.fields.iter().map(|(name, value)| (widen(name), widen(value))).collect(),
         cache_type: cache_type(terms).to_owned(),
         max_age: terms.lifetime.as_secs(),
-        use_stale_upto: stale_window.as_secs(),
+        use_stale_upto: windows.for_any.as_secs(),
         stale_while_revalidate: terms.stale_while_revalidate.as_secs(),
         stale_if_error: terms.stale_if_error.as_secs(),
         etag: stored.fields.get("etag").map(widen).unwrap_or_default(),
@@ -49,7 +45,11 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         response_time_ms: stored.response_time,
         // A response that must be validated before every use is never what a look-up wants as it is.
         fresh_until_ms: if terms.no_cache { stored.response_time } else { fresh_until },
-        serve_stale_until_ms: if terms.no_cache { stored.response_time } else { fresh_until.plus(swr) },
+        serve_stale_until_ms: if terms.no_cache {
+            stored.response_time
+        } else {
+            fresh_until.plus(windows.while_revalidating)
+        },
         ttl_ms: until.millis_since(now).clamp(1, MAX_TTL.as_millis()),
         selecting: stored.selecting.to_pairs(),
         selectors: stored.selecting.selectors(),
@@ -60,6 +60,23 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         route: stored.route.seen(),
         body_length: stored.body.len() as u64,
         digest: digest(&stored.body),
+    }
+}
+
+/// For how long a response may be served once it is stale. None of them where `must-revalidate` forbids it.
+struct StaleWindows {
+    while_revalidating: DeltaSeconds,
+    /// For whichever reason RFC 5861 knows.
+    for_any: DeltaSeconds,
+    grace: DeltaSeconds,
+}
+
+impl StaleWindows {
+    fn of(terms: &ReuseTerms, policy: &Policy) -> Self {
+        let most = if terms.must_revalidate { DeltaSeconds::ZERO } else { policy.max_stale };
+        let while_revalidating = terms.stale_while_revalidate.min(most);
+        let for_any = while_revalidating.max(terms.stale_if_error.min(most));
+        Self { while_revalidating, for_any, grace: policy.grace.min(most) }
     }
 }
 

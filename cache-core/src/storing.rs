@@ -62,18 +62,10 @@ pub fn judge(
     // What could not be purged by all its tags is not stored.
     let tags = tags_of(policy.tag_fields.iter().flat_map(|name| response.fields.all(name)));
     let tags = tags.ok_or(NotStorable::Tags)?;
-    let mut fields = storability::storable_fields(response, &directives);
-    if policy.strip_tag_fields {
-        fields.retain(|name, _| !policy.tag_fields.iter().any(|tag_field| tag_field.as_bytes() == name));
-    }
-    if !fields.contains("date") {
-        // RFC 9110 §6.6.1: who caches a response without Date says when it came.
-        fields.append(b"date", response_time.to_http_date().as_bytes());
-    }
     Ok(StoredResponse {
         url: url(),
         status: response.status,
-        fields,
+        fields: stored_fields(response, &directives, response_time, policy),
         body: Arc::from([]),
         part: None,
         request_time,
@@ -87,6 +79,24 @@ pub fn judge(
         route: RouteNote::default(),
         treatment: SeenTreatment::default(),
     })
+}
+
+/// The fields that are stored of a response that came then.
+fn stored_fields(
+    response: &ResponseHead,
+    directives: &ResponseDirectives,
+    response_time: Timestamp,
+    policy: &Policy,
+) -> Fields {
+    let mut fields = storability::storable_fields(response, directives);
+    if policy.strip_tag_fields {
+        fields.retain(|name, _| !policy.tag_fields.iter().any(|tag_field| tag_field.as_bytes() == name));
+    }
+    if !fields.contains("date") {
+        // RFC 9110 §6.6.1: who caches a response without Date says when it came.
+        fields.append(b"date", response_time.to_http_date().as_bytes());
+    }
+    fields
 }
 
 /// What a response says about its reuse, the override first.

@@ -134,7 +134,7 @@ fn etag_of(updated_at: &str) -> String {
 }
 
 /// The plain content as JSON, or whatever the behaviour makes of it.
-async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fields: HeaderMap) -> Response {
+async fn answer(behaviour: &Behaviour, headers: &HeaderMap, plain: Value, fields: HeaderMap) -> Response {
     let own_tag = behaviour.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("etag"));
     if behaviour.conditional && own_tag.is_some_and(|(_, etag)| names_tag(headers, etag)) {
         return not_modified(behaviour, headers, fields).await;
@@ -144,17 +144,7 @@ async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fi
         // The connection's task ends with this, and its socket with it. No panic hook runs.
         std::panic::resume_unwind(Box::new("closed in place of an answer, as asked"));
     }
-    if let Some(members) = plain.as_object_mut() {
-        let names = behaviour.vary.iter().chain(&behaviour.reflect).flat_map(|names| names.split(','));
-        for name in names.map(str::trim).filter(|name| *name != "*") {
-            let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-            members.insert(format!("request-{name}"), json!(value));
-        }
-    }
-    let content = match behaviour.body_size {
-        Some(size) => (0..size).map(|n| b'a' + u8::try_from(n % 26).unwrap_or(0)).collect(),
-        None => format!("{plain}\n").into_bytes(),
-    };
+    let content = content(behaviour, headers, plain);
     let (content, part) = match behaviour.ranges.then(|| range::part_of(behaviour, headers, &content)).flatten() {
         Some((part, content_range)) => (part, Some(content_range)),
         None => (content, None),
@@ -166,13 +156,7 @@ async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fi
     let declared = !behaviour.chunked && !behaviour.endless && !empty;
     let mut response = Response::new(body(behaviour, content));
     *response.headers_mut() = fields;
-    let own_type = behaviour.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-    if !behaviour.untyped && !own_type {
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    if declared {
-        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-    }
+    describe(&mut response, behaviour, declared.then_some(length));
     let code = behaviour.status.and_then(|status| StatusCode::from_u16(status).ok());
     *response.status_mut() = code.unwrap_or(StatusCode::OK);
     if let Some(content_range) = part.and_then(|value| HeaderValue::try_from(value).ok()) {
@@ -183,6 +167,32 @@ async fn answer(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value, fi
     }
     add(&mut response, behaviour, headers);
     response
+}
+
+/// The content's type and, if it is declared, its length.
+fn describe(response: &mut Response, behaviour: &Behaviour, declared: Option<usize>) {
+    let own_type = behaviour.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    if !behaviour.untyped && !own_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if let Some(length) = declared {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+}
+
+/// All of the content, with those of the request's fields that are to be seen in it.
+fn content(behaviour: &Behaviour, headers: &HeaderMap, mut plain: Value) -> Vec<u8> {
+    if let Some(size) = behaviour.body_size {
+        return (0..size).map(|n| b'a' + u8::try_from(n % 26).unwrap_or(0)).collect();
+    }
+    if let Some(members) = plain.as_object_mut() {
+        let names = behaviour.vary.iter().chain(&behaviour.reflect).flat_map(|names| names.split(','));
+        for name in names.map(str::trim).filter(|name| *name != "*") {
+            let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+            members.insert(format!("request-{name}"), json!(value));
+        }
+    }
+    format!("{plain}\n").into_bytes()
 }
 
 fn add(response: &mut Response, behaviour: &Behaviour, request: &HeaderMap) {

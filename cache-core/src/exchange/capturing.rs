@@ -48,12 +48,18 @@ pub(super) fn begin(
             }
         }
     };
-    let waits_for_end = !answer.end && lead.is_leader() && storing::declared_length(&head.fields).is_none();
-    if waits_for_end {
-        step.command(Command::RemindAt(step.now.plus_millis(UNFINISHED_AFTER_MS)));
+    if !answer.end && lead.is_leader() {
+        limit_the_wait_for_an_end(head, step);
     }
     let capture = capture(response, head, purpose, presented);
     go_on(Capturing { capture, lead, held: known.candidate }, answer.end, presented, step)
+}
+
+/// Those who wait for content that may have no end do so for a while only.
+fn limit_the_wait_for_an_end(head: &ResponseHead, step: &mut Step) {
+    if storing::declared_length(&head.fields).is_none() {
+        step.command(Command::RemindAt(step.now.plus_millis(UNFINISHED_AFTER_MS)));
+    }
 }
 
 fn end_unstored(

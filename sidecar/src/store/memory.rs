@@ -154,14 +154,9 @@ impl Store for Memory {
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: true }));
         }
         let name = self.lease_name(&variants, &asked.presented);
-        if let Some(lease) = states
-            .leases
-            .get(&asked.key)
-            .and_then(|leases| leases.iter().find(|lease| lease.name == name && lease.ends > now))
-        {
-            let left = u64::try_from(lease.ends.duration_since(now).as_millis()).unwrap_or(0);
+        if let Some(lease_left_ms) = states.lease_left_ms(&asked.key, name, now) {
             let may_serve_stale = found.is_some_and(|variant| asked.now_ms < variant.meta.serve_stale_until_ms);
-            return Ok(Found { answer: LookUpAnswer::Held { stale: bytes }, lease_left_ms: left, may_serve_stale });
+            return Ok(Found { answer: LookUpAnswer::Held { stale: bytes }, lease_left_ms, may_serve_stale });
         }
         if !states.has_room_for_lease(&asked.key, now) {
             return Ok(Found::now(match bytes {
@@ -171,9 +166,7 @@ impl Store for Memory {
         }
         let fence = Fence(format!("{name:016x}{}", terms.holder));
         let ends = now + Duration::from_millis(terms.lease_ms);
-        let leases = states.leases.entry(asked.key).or_default();
-        leases.retain(|lease| lease.ends > now);
-        leases.push(Lease { name, fence: fence.clone(), ends });
+        states.lease(asked.key, Lease { name, fence: fence.clone(), ends }, now);
         Ok(Found::now(LookUpAnswer::Lease { fence, stale: bytes }))
     }
 

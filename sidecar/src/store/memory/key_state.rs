@@ -70,6 +70,19 @@ impl KeyStates {
         self.invalidated.forget_old(clock::now());
     }
 
+    /// For how many milliseconds the lease of that name is still held.
+    pub(super) fn lease_left_ms(&self, key: &KeyDigest, name: u64, now: Instant) -> Option<u64> {
+        let lease = self.leases.get(key)?.iter().find(|lease| lease.name == name && lease.ends > now)?;
+        Some(u64::try_from(lease.ends.duration_since(now).as_millis()).unwrap_or(0))
+    }
+
+    /// Somebody holds this lease from now on.
+    pub(super) fn lease(&mut self, key: KeyDigest, lease: Lease, now: Instant) {
+        let leases = self.leases.entry(key).or_default();
+        leases.retain(|lease| lease.ends > now);
+        leases.push(lease);
+    }
+
     /// Whether one more key may have a lease.
     pub(super) fn has_room_for_lease(&mut self, key: &KeyDigest, now: Instant) -> bool {
         self.sweep(now);
