@@ -57,7 +57,7 @@ pub enum LookUpAnswer {
 pub struct AnswerParts {
     /// HTTP status code.
     pub status: u16,
-    /// Value of [`FENCE_FIELD`].
+    /// Value of [`FENCE_FIELD`](super::FENCE_FIELD).
     pub fence: Option<Fence>,
     /// Whether [`UNCACHEABLE_FIELD`] is `1`.
     pub uncacheable: bool,
