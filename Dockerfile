@@ -9,15 +9,16 @@ COPY sidecar sidecar
 COPY mock-origin mock-origin
 COPY project project
 COPY stack stack
+COPY cli cli
 COPY bench bench
 COPY attack attack
 COPY envoy envoy
 COPY scripts/link-exports scripts/link-exports
 RUN rustup target add wasm32-wasip1
-RUN cargo build --locked --release -p larder-stack -p larder-sidecar -p larder-mock-origin
+RUN cargo build --locked --release -p larder-cli -p larder-sidecar -p larder-mock-origin
 RUN cargo build --locked -p larder-filter --target wasm32-wasip1 --profile wasm && \
     python3 scripts/link-exports target/wasm32-wasip1/wasm/larder_filter.wasm
-RUN mkdir -p /out/run && target/release/larder-stack render --bind 0.0.0.0 --port 10000 --metrics-port 9902 \
+RUN mkdir -p /out/run && target/release/larder render --bind 0.0.0.0 --port 10000 --metrics-port 9902 \
       --origins origin-1:9000,origin-2:9000 --sidecar sidecar:7480 --run-dir /etc/larder/run --wasm /etc/larder/larder_filter.wasm --out /out/run
 
 FROM debian:bookworm-slim AS sidecar

@@ -19,9 +19,9 @@ unknown := $(filter-out $(SETTINGS) $(VARIABLES),$(given))
 $(if $(unknown),$(error $(firstword $(unknown))= is no setting of make; there are: $(SETTINGS)))
 
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
-STACK := target/release/larder-stack
+LARDER := target/release/larder
 
-.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check attack attack-check attack-build chaos chaos-check fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
+.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check attack attack-check attack-build chaos chaos-check chaos-build fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
@@ -64,14 +64,14 @@ wasm: setup ## Build the filter
 
 build: wasm ## Build the filter and the programs
 	@echo '· building the programs (the first time takes about two minutes)'
-	@cargo build -q --release -p larder-stack -p larder-sidecar -p larder-mock-origin
+	@cargo build -q --release -p larder-cli -p larder-sidecar -p larder-mock-origin
 
 run: build ## Run the cache: make run port=3000 [origins=…] [config=…] [workers=…] [health_path=…] [bind=…] [host=…]
-	@exec $(STACK) run --port='$(port)' --bind='$(bind)' --workers='$(workers)' --config='$(config)' \
+	@exec $(LARDER) run --port='$(port)' --bind='$(bind)' --workers='$(workers)' --config='$(config)' \
 	  --health-path='$(health_path)' $(if $(host),--host='$(host)') $(if $(origins),--origins='$(origins)')
 
 filter: build ## Swap the filter configuration of a running cache: make filter config=… [port=3000]
-	@$(STACK) filter --port='$(port)' --config='$(config)'
+	@$(LARDER) filter --port='$(port)' --config='$(config)'
 
 test: build setup-redis lint unit e2e conformance-check attack-check chaos-check ## Everything that has to pass: lint, unit, contract, end-to-end, conformance, attack and fault tests
 
@@ -113,10 +113,13 @@ attack: attack-build ## Attack a running Larder in public, on memory and Redis; 
 attack-check: attack-build ## The same on memory, printed only
 	@target/release/larder-attack --store memory
 
-chaos: build setup-redis ## Faults by seed on two Envoys, and the promise on invalidations checked on the whole history: make chaos [minutes=10] [seed=NUMBER]
+chaos-build: build setup-redis
+	@cargo build -q --release -p larder-stack
+
+chaos: chaos-build ## Faults by seed on two Envoys, and the promise on invalidations checked on the whole history: make chaos [minutes=10] [seed=NUMBER]
 	@target/release/larder-chaos $(if $(minutes),--minutes '$(minutes)') $(if $(seed),--seed '$(seed)')
 
-chaos-check: build setup-redis ## The same in 80 seconds: every kind of fault once, and a fleet broken on purpose that has to be found out
+chaos-check: chaos-build ## The same in 80 seconds: every kind of fault once, and a fleet broken on purpose that has to be found out
 	@target/release/larder-chaos --minutes 1 --every 2.4 --seed 8 --store redis
 	@target/release/larder-chaos --sabotage --seed 8
 

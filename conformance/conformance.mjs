@@ -50,7 +50,7 @@ async function startLarder (origin, redis) {
   const args = ['run', '--port', String(port), '--origins', `127.0.0.1:${origin}`, '--health-path', '',
     '--config', 'envoy/filters/rfc9111.json', '--workers', '2', '--custom-methods']
   const env = { ...process.env, REDIS_URL: redis ?? '' }
-  await start(path.join(target, 'release/larder-stack'), args, { cwd: root, env }, output => output.includes('Larder is ready'))
+  await start(path.join(target, 'release/larder'), args, { cwd: root, env }, output => output.includes('Larder is ready'))
   return `http://127.0.0.1:${port}`
 }
 

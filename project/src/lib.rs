@@ -35,7 +35,7 @@ mod tests {
             let copy = copies.path().join(name);
             std::fs::create_dir_all(copy.join("envoy")).unwrap();
             std::fs::write(copy.join(SIGN), "").unwrap();
-            assert_eq!(root_above(&copy.join("target/release/larder-stack")), Some(copy.clone()));
+            assert_eq!(root_above(&copy.join("target/release/larder")), Some(copy.clone()));
             assert_eq!(root_above(&copy), Some(copy));
         }
         assert_eq!(root_above(copies.path()), None);

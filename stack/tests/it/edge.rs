@@ -9,7 +9,7 @@ use larder_stack::{Settings, eventually};
 use reqwest::Client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Answer, On, World, larder_stack_program, patient};
+use crate::support::{Answer, On, World, larder_program, patient};
 
 async fn exchange(address: &str, request: &[u8]) -> Vec<u8> {
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -128,7 +128,7 @@ async fn the_metrics_listener_serves_the_metrics_and_nothing_else() {
     let [port, admin, metrics] = free_ports();
     let root = larder_stack::stack::project_root();
     let wasm = larder_stack::stack::built(&root, "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm").unwrap();
-    let rendered = Command::new(larder_stack_program())
+    let rendered = Command::new(larder_program())
         .current_dir(&root)
         .args(["render", "--origins", &world.stack.origin_url(0).replace("http://", ""), "--sidecar", "127.0.0.1:1"])
         .args(["--port", &port.to_string(), "--admin-port", &admin.to_string(), "--metrics-port", &metrics.to_string()])

@@ -195,12 +195,10 @@ async fn only_the_operator_purges() {
     assert!(refused.status == 401 && refused.body.contains("Bearer"), "{refused:?}");
     let malformed = fleet.purge(0, r#"{"tag": "a b"}"#, TOKEN).await;
     assert!(malformed.status == 400 && malformed.body.contains("no tag"), "{malformed:?}");
-    let larder =
-        larder_stack::stack::built(&larder_stack::stack::project_root(), "target/release/larder", "make build")
-            .unwrap();
+    let larder = crate::support::larder_program();
     let sidecar = format!("http://{}", fleet.envoys[0].sidecar_address().unwrap());
     let run =
-        |args: &[&str]| std::process::Command::new(&larder).args(["--sidecar", &sidecar]).args(args).output().unwrap();
+        |args: &[&str]| std::process::Command::new(&larder).args(args).args(["--sidecar", &sidecar]).output().unwrap();
     let done = run(&["purge", "--tag", "news", "--soft", "--token", TOKEN]);
     assert!(
         done.status.success() && String::from_utf8_lossy(&done.stdout).contains("every response with the tag news")

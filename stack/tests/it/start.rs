@@ -24,7 +24,7 @@ impl Checkout {
         let root = larder_stack::stack::project_root();
         let envoy = std::path::absolute(larder_stack::stack::envoy_binary(&root).unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        for name in ["release/larder-stack", "release/larder-sidecar", "release/larder-mock-origin", "release/larder"]
+        for name in ["release/larder", "release/larder-sidecar", "release/larder-mock-origin"]
             .into_iter()
             .chain(["wasm32-wasip1/wasm/larder_filter.wasm"])
         {
@@ -48,7 +48,7 @@ impl Checkout {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.path("target/release/larder-stack"));
+        let mut command = Command::new(self.path("target/release/larder"));
         command.args(arguments).current_dir(self.folder.path()).env("ENVOY", &self.envoy);
         for name in ["CARGO_TARGET_DIR", "REDIS_URL", "LARDER_PURGE_TOKEN", "LARDER_STORE_SECRET"] {
             command.env_remove(name);
@@ -64,7 +64,7 @@ impl Checkout {
     fn run(&self, port: u16, arguments: &[&str]) -> Running {
         let port = port.to_string();
         let command = self.command(&[&["run", "--port", port.as_str()], arguments].concat());
-        Running(Process::start("larder-stack", command, &self.path(&format!("{port}.log"))).unwrap())
+        Running(Process::start("larder", command, &self.path(&format!("{port}.log"))).unwrap())
     }
 }
 

@@ -30,10 +30,10 @@ pub(crate) fn patient_with(config: &str) -> String {
     config.replacen('{', "{ \"store\": { \"timeout_ms\": 3000 },", 1)
 }
 
-/// The program behind `make run`.
-pub(crate) fn larder_stack_program() -> std::path::PathBuf {
+/// The program for people, which is behind `make run` too.
+pub(crate) fn larder_program() -> std::path::PathBuf {
     let root = larder_stack::stack::project_root();
-    larder_stack::stack::built(&root, "target/release/larder-stack", "make build").unwrap()
+    larder_stack::stack::built(&root, "target/release/larder", "make build").unwrap()
 }
 
 /// `LARDER_L1_BYTES` bounds level 1 in every scenario: 0 is off. What clients see has to be the same.

@@ -5,12 +5,41 @@ use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use larder_contract::purge_order::DEFAULT_NAMESPACE;
 use larder_stack::render::{host_and_port, host_name};
 
-/// Runs Larder: Envoy with the cache filter, the sidecar, and mock origins or your own.
+const ABOUT_SETTINGS: &str = "\
+Settings for run and purge may stand in .env, in the checkout or in the current folder (see .env.example).
+larder COMMAND --help shows the options of a command, with examples.";
+
+const RUN_EXAMPLES: &str = "\
+examples:
+  larder run
+  larder run --port 3001 --origins 127.0.0.1:8080,127.0.0.1:8081
+  larder run --config envoy/filters/default.json --health-path /well
+
+With REDIS_URL, in .env or in the shell, entries are stored in that Redis.";
+
+const FILTER_EXAMPLE: &str = "\
+example:
+  larder filter --port 3000 --config envoy/filters/default.json";
+
+const RENDER_EXAMPLE: &str = "\
+example:
+  larder render --bind 0.0.0.0 --port 10000 --origins shop:8080 --sidecar sidecar:7480 \\
+    --run-dir /etc/larder/run --wasm /etc/larder/larder_filter.wasm --out .";
+
+const PURGE_EXAMPLES: &str = "\
+examples:
+  larder purge --url 'http://shop.example/item?id=1'
+  larder purge --tag news --tag sport
+  larder purge --prefix http://shop.example/images/ --soft
+  larder purge --everything";
+
+/// Larder, an HTTP cache inside Envoy: runs it, changes its configuration, and purges what it holds.
 #[derive(Parser)]
-#[command(name = "larder-stack", version)]
+#[command(name = "larder", version, after_help = ABOUT_SETTINGS)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Verb,
@@ -18,12 +47,18 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Run everything until Ctrl-C
+    /// Run Envoy with the cache, the sidecar, and mock origins or your own services, until Ctrl-C
+    #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
-    /// Give a running stack another filter configuration
+    /// Give a running cache another filter configuration
+    #[command(after_help = FILTER_EXAMPLE)]
     Filter(Filter),
-    /// Write Envoy's configuration and the filter's to files
+    /// Write Envoy's configuration and the filter's to files, for an Envoy that runs elsewhere
+    #[command(after_help = RENDER_EXAMPLE)]
     Render(Render),
+    /// Drop stored responses everywhere: level 1 of every Envoy, and the store
+    #[command(after_help = PURGE_EXAMPLES)]
+    Purge(Purge),
 }
 
 #[derive(Args)]
@@ -107,6 +142,41 @@ pub(crate) struct Render {
     pub(crate) out: PathBuf,
 }
 
+#[derive(Args)]
+#[group(id = "scope", required = true, multiple = false)]
+pub(crate) struct What {
+    /// All variants of one URL, as clients ask for it
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+    /// All responses with this tag; may be repeated
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// All responses whose URL begins so
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+    /// All responses
+    #[arg(long)]
+    pub(crate) everything: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Purge {
+    /// The sidecar; `larder run` prints its address
+    #[arg(long, env = "LARDER_SIDECAR", default_value = "http://127.0.0.1:7480")]
+    pub(crate) sidecar: String,
+    #[command(flatten)]
+    pub(crate) what: What,
+    /// Stale from now on, instead of gone
+    #[arg(long)]
+    pub(crate) soft: bool,
+    /// The filter configuration's namespace, for --url
+    #[arg(long, default_value = DEFAULT_NAMESPACE)]
+    pub(crate) namespace: String,
+    /// The sidecar's LARDER_PURGE_TOKEN, from the environment or .env
+    #[arg(long, env = "LARDER_PURGE_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
 /// More threads than any machine has cores for are a slip of the finger.
 const MAX_WORKERS: usize = 512;
 
@@ -134,33 +204,51 @@ fn health_path(text: &str) -> Result<String, String> {
     if text.is_empty() || is_path { Ok(text.to_owned()) } else { Err("a path begins with /, as in /health".to_owned()) }
 }
 
-/// What is wrong with the command line, in one line. `None` for what clap prints itself, such as `--help`.
-pub(crate) fn mistake(error: &clap::Error) -> Option<String> {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+/// What is wrong with the command line, in one line that ends with the way out. `None` for what clap prints itself, such
+/// as `--help`. `arguments`: the command line after the program's name.
+pub(crate) fn mistake(error: &clap::Error, arguments: impl Iterator<Item = String>) -> Option<String> {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    if matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion) {
         return None;
     }
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    let whole = error.to_string();
-    let first = whole.lines().next().unwrap_or_default().trim_start_matches("error: ");
     let name = text(ContextKind::InvalidArg).and_then(|arg| arg.trim_start_matches("--").split_whitespace().next());
     Some(match (name, text(ContextKind::InvalidValue), std::error::Error::source(error)) {
         (Some(name), Some(value), Some(reason)) => {
             format!("{}={value}: {reason}", name.trim_end_matches('=').replace('-', "_"))
         }
-        _ => first.to_owned(),
+        _ => told_by_clap(&error.to_string(), arguments),
     })
+}
+
+/// clap's own words, up to the first empty line, and its tip; without a tip, the help to look into.
+fn told_by_clap(whole: &str, mut arguments: impl Iterator<Item = String>) -> String {
+    let first: Vec<&str> = whole.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let problem = first.join(" ").trim_start_matches("error: ").to_owned();
+    match whole.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
+        Some(tip) => format!("{problem}; {tip}"),
+        None => {
+            let command = arguments.find(|argument| Cli::command().find_subcommand(argument).is_some());
+            let command = command.map(|command| command + " ").unwrap_or_default();
+            format!("{problem}; see larder {command}--help")
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn told(arguments: &[&str]) -> String {
+        let error = Cli::try_parse_from([&["larder"], arguments].concat()).err().expect("a mistake");
+        mistake(&error, arguments.iter().map(|argument| (*argument).to_owned())).unwrap()
+    }
+
     fn refused(arguments: &[&str]) -> String {
-        let error = Cli::try_parse_from([&["larder-stack", "run"], arguments].concat()).err().expect("a mistake");
-        mistake(&error).unwrap()
+        told(&[&["run"], arguments].concat())
     }
 
     #[test]
@@ -187,8 +275,45 @@ mod tests {
 
     #[test]
     fn spaces_after_commas_and_an_empty_health_path_are_understood() {
-        let arguments = ["larder-stack", "run", "--origins", "a:1, [::1]:2", "--health-path", ""];
+        let arguments = ["larder", "run", "--origins", "a:1, [::1]:2", "--health-path", ""];
         let Ok(Cli { command: Verb::Run(run) }) = Cli::try_parse_from(arguments) else { panic!("refused") };
         assert_eq!((run.origins, run.health_path), (vec!["a:1".to_owned(), "[::1]:2".to_owned()], String::new()));
+    }
+
+    #[test]
+    fn each_mistake_ends_with_the_way_out() {
+        for (arguments, told_in_one_line) in [
+            (["run", "--prot=1"], "unexpected argument '--prot' found; a similar argument exists: '--port'"),
+            (["purge", "--soft"], "were not provided: <--url <URL>|--tag <TAG>|--prefix <PREFIX>|--everything>"),
+            (["purge", "--soft"], "; see larder purge --help"),
+            (["filter", "--port=1"], "not provided: --config <CONFIG>; see larder filter --help"),
+            (["--sidecar=http://a", "purge"], "unexpected argument '--sidecar' found; 'purge --sidecar' exists"),
+            (["prge", "--soft"], "unrecognized subcommand 'prge'; a similar subcommand exists: 'purge'"),
+        ] {
+            let line = told(&arguments);
+            assert!(line.contains(told_in_one_line) && line.lines().count() == 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn without_a_command_the_commands_are_listed() {
+        let error = Cli::try_parse_from(["larder"]).err().expect("no command");
+        assert_eq!(mistake(&error, std::iter::empty()), None);
+        let help = error.to_string();
+        for command in ["run", "filter", "render", "purge"] {
+            assert!(help.contains(&format!("\n  {command} ")), "{help}");
+        }
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                example.contains(&format!("  larder {} ", command.get_name())),
+                "{}: {example}",
+                command.get_name()
+            );
+        }
     }
 }
