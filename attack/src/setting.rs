@@ -119,7 +119,7 @@ impl Setting {
             envoy_edits: self.envoy_edits(),
             ..Settings::default()
         };
-        let mut stack = Stack::start(settings, |_| {}).await.map_err(|error| error.to_string())?;
+        let mut stack = Stack::start(settings, |_| {}).await?;
         match self {
             Self::NoStop => forbid_stopping(&stack).await?,
             Self::Swapped => swap(&mut stack, self.filter()).await?,
@@ -152,7 +152,7 @@ async fn forbid_stopping(stack: &Stack) -> Result<(), String> {
 /// Gives the filter another configuration that means the same.
 async fn swap(stack: &mut Stack, mut config: Value) -> Result<(), String> {
     config["rules"][1]["policy"]["comment"] = json!("after the swap");
-    stack.swap_filter_config(&config.to_string()).await.map_err(|error| error.to_string())
+    Ok(stack.swap_filter_config(&config.to_string()).await?)
 }
 
 /// Where the cache stands among the filters of the ingress.

@@ -78,7 +78,7 @@ impl Answer {
         };
         let path = Path::new("target/wasm32-wasip1/wasm").join(name).with_extension("wasm");
         let path = path.to_str().ok_or("the path of the floor is no text")?;
-        built(&project_root(), path, "make bench-floor").map_err(|error| error.to_string())
+        Ok(built(&project_root(), path, "make bench-floor")?)
     }
 }
 

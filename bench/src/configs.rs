@@ -2,24 +2,11 @@
 
 use std::path::Path;
 
-use larder_stack::render::EnvoyConfig;
+use larder_stack::render::{EnvoyConfig, fill};
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
 use crate::contestant::Kind;
-
-/// Puts each value into its `${…}` place. A place that is left is an error.
-pub(crate) fn fill(template: &str, values: &[(&str, String)]) -> Result<String, String> {
-    let mut parts = template.split("${");
-    let mut filled = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (name, rest) = part.split_once('}').ok_or("a place without its closing brace")?;
-        let value = values.iter().find(|(known, _)| *known == name);
-        filled.push_str(&value.ok_or_else(|| format!("the place ${{{name}}} is not known"))?.1);
-        filled.push_str(rest);
-    }
-    Ok(filled)
-}
 
 /// `envoy/envoy.yaml` in front of `origin` (`host:port`), with another filter in the place of Larder's, or another action
 /// in the place of the route's.
@@ -91,12 +78,6 @@ fn replace(config: &str, first: &str, next: &str, text: &str) -> Result<String, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_are_filled_and_unknown_ones_refused() {
-        assert_eq!(fill("a ${B} c", &[("B", "${X}".to_owned())]).as_deref(), Ok("a ${X} c"));
-        assert!(fill("a ${B}", &[]).is_err());
-    }
 
     #[test]
     fn lines_are_replaced_where_they_stood() {

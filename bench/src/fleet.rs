@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use larder_contract::entry::{EntryMeta, VERSION, digest, encode};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
-use larder_stack::{Origins, RedisServer, Settings, Stack, StoreKind, eventually};
+use larder_stack::{RedisServer, Settings, Sidecars, Stack, StoreKind, eventually};
 use reqwest::Client;
 
 use crate::figures::{millis, percentile};
@@ -51,13 +51,9 @@ impl Fleet {
             filter_config: config.to_owned(),
             ..Settings::default()
         };
-        let start = |settings| async { Stack::start(settings, |_| {}).await.map_err(|error| error.to_string()) };
-        let first = start(settings.clone()).await?;
-        let address = |index| first.origin_url(index).trim_start_matches("http://").to_owned();
-        let origins = Origins::Addresses(vec![address(0), address(1)]);
-        let second = start(Settings { origins, ..settings }).await?;
+        let envoys = larder_stack::Fleet::start(2, Sidecars::Each, settings).await?.envoys;
         let client = Client::builder().pool_max_idle_per_host(2000).build().map_err(|error| error.to_string())?;
-        Ok(Self { redis, envoys: vec![first, second], client })
+        Ok(Self { redis, envoys, client })
     }
 
     async fn get(&self, envoy: usize, path: &str) -> Result<(Duration, bool), String> {

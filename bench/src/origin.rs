@@ -1,12 +1,9 @@
 //! The mock origin that all contestants share, and its control interface.
 
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
-use larder_stack::eventually;
+use larder_stack::launch;
 use larder_stack::process::Process;
-use larder_stack::stack::{built, project_root};
 use reqwest::Client;
 use serde_json::Value;
 
@@ -32,10 +29,7 @@ pub(crate) struct Arrivals {
 impl Origin {
     /// Starts it on the load's core.
     pub(crate) async fn start(folder: &Path) -> Result<Self, String> {
-        let binary = built(&project_root(), "target/release/larder-mock-origin", "make build");
-        let mut command = Command::new(binary.map_err(|error| error.to_string())?);
-        command.args(["--listen", "127.0.0.1:0", "--name", "origin", "--updated-at", "2026-01-01T00:00:00.000Z"]);
-        let (process, address) = start_listening("origin", command, &folder.join("origin.log")).await?;
+        let (process, address) = launch::origin("origin", folder, launch::ANYWHERE).await?;
         pin(process.id(), LOAD_CORE)?;
         Ok(Self { address, client: Client::new(), _process: process })
     }
@@ -88,22 +82,6 @@ fn arrivals_in(journal: &Value) -> Arrivals {
         headers.iter().any(|header| header[0] == "if-none-match")
     };
     Arrivals { seen: requests.len(), conditional: requests.iter().filter(is_conditional).count() }
-}
-
-/// Starts a program that says where it listens, and waits for it to say so.
-pub(crate) async fn start_listening(name: &str, command: Command, log: &Path) -> Result<(Process, String), String> {
-    let mut process = Process::start(name, command, log).map_err(|error| format!("cannot start {name}: {error}"))?;
-    let address = eventually(Duration::from_secs(15), || {
-        let output = process.output();
-        let address = output.split_once(" listening on http://");
-        let address = address.map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default().to_owned());
-        let ended = !process.is_running();
-        async move { address.map(Some).or_else(|| ended.then_some(None)) }
-    });
-    match address.await.flatten() {
-        Some(address) => Ok((process, address)),
-        None => Err(process.last_lines(3)),
-    }
 }
 
 #[cfg(test)]

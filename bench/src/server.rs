@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use larder_stack::process::Process;
-use larder_stack::stack::{built, envoy_binary, project_root};
-use larder_stack::{Origins, Settings, Stack, eventually};
+use larder_stack::{Origins, Settings, Stack, launch, render};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use reqwest::Client;
@@ -16,11 +14,9 @@ use crate::answer::Answer;
 use crate::configs;
 use crate::contestant::Kind;
 use crate::machine::{LOAD_CORE, SERVER_CORE, cpu_micros, free_bytes, has, pin};
-use crate::origin::start_listening;
 
 /// Room that nginx' cache needs on a tmpfs.
 const CACHE_BYTES: u64 = 4 << 30;
-const START: Duration = Duration::from_secs(15);
 
 /// A running contestant. Dropping it ends it.
 pub(crate) struct Server {
@@ -118,13 +114,10 @@ pub(crate) fn one_worker(origin: &str, filter_config: String) -> Settings {
 }
 
 async fn larder(kind: Kind, origin: &str, folder: &Path) -> Result<Server, String> {
-    let binary = built(&project_root(), "target/release/larder-sidecar", "make build");
-    let mut command = Command::new(binary.map_err(|error| error.to_string())?);
-    command.args(["--listen", "127.0.0.1:0"]).env_remove("REDIS_URL");
-    let (process, address) = start_listening("larder-sidecar", command, &folder.join("sidecar.log")).await?;
+    let (process, address) = launch::sidecar(&Settings::default(), folder, launch::ANYWHERE).await?;
     pin(process.id(), LOAD_CORE)?;
     let settings = Settings { sidecar: Some(address.clone()), ..one_worker(origin, filter_config(kind)) };
-    let stack = Stack::start(settings, |_| {}).await.map_err(|error| error.to_string())?;
+    let stack = Stack::start(settings, |_| {}).await?;
     let sidecar = (kind != Kind::LarderAlone).then_some(Sidecar { address, process });
     let (url, pid) = (stack.url().to_owned(), stack.envoy_id());
     Ok(Server { kind, url, pid, sidecar, _envoy: Some(Box::new(stack)), _peer: None, _folders: Vec::new() })
@@ -132,37 +125,13 @@ async fn larder(kind: Kind, origin: &str, folder: &Path) -> Result<Server, Strin
 
 async fn envoy(kind: Kind, origin: &str, folder: &Path, model: Option<&Answer>) -> Result<Server, String> {
     let config = configs::envoy(kind, origin, folder, model)?;
-    let (file, admin) = (folder.join("envoy.yaml"), folder.join("admin"));
-    std::fs::write(&file, config).map_err(|error| error.to_string())?;
-    let mut command = Command::new(envoy_binary(&project_root()).map_err(|error| error.to_string())?);
-    command.arg("-c").arg(&file).arg("--admin-address-path").arg(&admin);
-    command.args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"]);
-    let mut process = Process::start("envoy", command, &folder.join("log")).map_err(|error| error.to_string())?;
-    let client = Client::new();
-    let url = eventually(START, || {
-        let ended = !process.is_running();
-        let (client, admin) = (client.clone(), std::fs::read_to_string(&admin).unwrap_or_default());
-        async move { if ended { Some(None) } else { listener(&client, admin.trim()).await.map(Some) } }
-    });
-    match url.await.flatten() {
-        Some(url) => Ok(Server::peer(kind, url, process)),
-        None => Err(process.last_lines(2)),
-    }
-}
-
-/// Where the Envoy behind `admin` serves, as soon as it does.
-async fn listener(client: &Client, admin: &str) -> Option<String> {
-    let ready = client.get(format!("http://{admin}/ready")).send().await.ok()?;
-    ready.error_for_status().ok()?;
-    let listeners = client.get(format!("http://{admin}/listeners?format=json")).send().await.ok()?;
-    let listeners: serde_json::Value = listeners.json().await.ok()?;
-    let port = listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"].as_u64()?;
-    Some(format!("http://127.0.0.1:{port}"))
+    let (process, url) = launch::plain_envoy(folder, &config).await?;
+    Ok(Server::peer(kind, url, process))
 }
 
 async fn nginx(origin: &str, folder: &Path) -> Result<Server, String> {
     let cache = cache_folder()?;
-    let port = free_port()?;
+    let port = launch::free_port()?;
     let values = [
         ("FOLDER", folder.display().to_string()),
         ("CACHE", cache.path().join("cache").display().to_string()),
@@ -170,7 +139,7 @@ async fn nginx(origin: &str, folder: &Path) -> Result<Server, String> {
         ("PORT", port.to_string()),
     ];
     let file = folder.join("nginx.conf");
-    let config = configs::fill(include_str!("../peers/nginx.conf"), &values)?;
+    let config = render::fill(include_str!("../peers/nginx.conf"), &values)?;
     std::fs::write(&file, config).map_err(|error| error.to_string())?;
     let mut command = Command::new(installed("nginx")?);
     command.arg("-c").arg(&file).arg("-p").arg(folder);
@@ -181,11 +150,11 @@ async fn nginx(origin: &str, folder: &Path) -> Result<Server, String> {
 
 async fn varnish(origin: &str, folder: &Path) -> Result<Server, String> {
     let work = cache_folder()?;
-    let port = free_port()?;
+    let port = launch::free_port()?;
     let (host, origin_port) = origin.rsplit_once(':').ok_or("the origin has no port")?;
     let file = folder.join("varnish.vcl");
     let values = [("HOST", host.to_owned()), ("PORT", origin_port.to_owned())];
-    let config = configs::fill(include_str!("../peers/varnish.vcl"), &values)?;
+    let config = render::fill(include_str!("../peers/varnish.vcl"), &values)?;
     std::fs::write(&file, config).map_err(|error| error.to_string())?;
     let mut command = Command::new(installed("varnishd")?);
     command.args(["-j", "none", "-F", "-a", &format!("127.0.0.1:{port}"), "-s", "malloc,1g", "-f"]).arg(&file);
@@ -206,23 +175,9 @@ fn cache_folder() -> Result<tempfile::TempDir, String> {
     tempfile::Builder::new().prefix("larder-bench-").tempdir_in(folder).map_err(|error| error.to_string())
 }
 
-fn free_port() -> Result<u16, String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
-}
-
 /// Starts a program that does not say when it is ready.
 async fn listening_at(kind: Kind, command: Command, log: &Path, port: u16) -> Result<Server, String> {
     let mut process = Process::start(&kind.plain_name(), command, log).map_err(|error| error.to_string())?;
-    let ready = eventually(START, || {
-        let ended = !process.is_running();
-        async move {
-            let taken = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
-            if ended { Some(false) } else { taken.then_some(true) }
-        }
-    });
-    match ready.await {
-        Some(true) => Ok(Server::peer(kind, format!("http://127.0.0.1:{port}"), process)),
-        _ => Err(process.last_lines(2)),
-    }
+    launch::takes_connections(&mut process, port).await?;
+    Ok(Server::peer(kind, format!("http://127.0.0.1:{port}"), process))
 }

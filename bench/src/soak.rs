@@ -110,7 +110,7 @@ async fn measure(soak: &Options, progress: impl Fn(&Sample)) -> Result<Vec<Sampl
     let origin = Origin::start(folder.path()).await?;
     let config = include_str!("../../envoy/filters/default.json").to_owned();
     let settings = Settings { store: StoreKind::Redis(redis.url()), ..one_worker(&origin.address, config) };
-    let stack = Stack::start(settings, |_| {}).await.map_err(|error| error.to_string())?;
+    let stack = Stack::start(settings, |_| {}).await?;
     pin(stack.envoy_id(), SERVER_CORE)?;
     let (answers, over) = (Answers::default(), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..CLIENTS)

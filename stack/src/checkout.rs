@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::StackError;
+use crate::error::{Result, StackError};
 
 /// The checkout's folder, found when the program runs (see [`larder_project::root`]); else the current one.
 pub fn project_root() -> PathBuf {
@@ -10,7 +10,7 @@ pub fn project_root() -> PathBuf {
 }
 
 /// A build product; the error names the command that makes it.
-pub fn built(root: &Path, relative: &str, command: &str) -> Result<PathBuf, StackError> {
+pub fn built(root: &Path, relative: &str, command: &str) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let path = match (target, relative.strip_prefix("target/")) {
         (Some(target), Some(rest)) => target.join(rest),
@@ -20,7 +20,7 @@ pub fn built(root: &Path, relative: &str, command: &str) -> Result<PathBuf, Stac
 }
 
 /// Envoy's binary: `ENVOY`, or the one that was fetched.
-pub fn envoy_binary(root: &Path) -> Result<PathBuf, StackError> {
+pub fn envoy_binary(root: &Path) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("ENVOY").filter(|path| !path.is_empty()) {
         return Ok(PathBuf::from(path));
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::eventually;
 
 /// What the filter logs when it begins to follow what is purged.
-pub(crate) const FOLLOWS: &str = "level 1 is emptied";
+pub(crate) const FOLLOWS: &str = "purges may have been missed; level 1 is emptied";
 
 /// Longest time for one request that only finds out how things stand.
 const PROBE: Duration = Duration::from_secs(5);

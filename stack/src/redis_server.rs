@@ -1,11 +1,12 @@
 //! A real Redis for tests: a `redis-server` on a free port, gone when dropped.
 
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
-use crate::eventually;
+use crate::error::{Result, StackError};
+use crate::launch::{free_port, takes_connections};
 use crate::process::Process;
 
 /// What `SAVE` writes.
@@ -16,30 +17,51 @@ const SNAPSHOT: &str = "dump.rdb";
 pub struct RedisServer {
     port: u16,
     process: Process,
-    folder: tempfile::TempDir,
+    arguments: Vec<String>,
+    folder: TempDir,
 }
 
 impl RedisServer {
     /// Starts one. The error says how to install it where it is missing.
-    pub async fn start() -> Result<Self, String> {
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    pub async fn start() -> Result<Self> {
+        Self::with(|_| Vec::new()).await
+    }
+
+    /// Starts one with settings of its own, as on its command line; they are given its port.
+    pub async fn with(settings: impl FnOnce(u16) -> Vec<String>) -> Result<Self> {
         let port = free_port()?;
-        let process = launch(port, folder.path())?;
-        let server = Self { port, process, folder };
-        server.answers().await?;
+        Self::on(port, settings(port)).await
+    }
+
+    /// Starts one on a port, with settings of its own.
+    pub(crate) async fn on(port: u16, settings: Vec<String>) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (own, place) = (port.to_string(), folder.path().display().to_string());
+        let usual = ["--port", &own, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", &place];
+        Self::run(port, folder, usual.map(str::to_owned).into_iter().chain(settings).collect()).await
+    }
+
+    /// Starts one that is told everything.
+    pub(crate) async fn run(port: u16, folder: TempDir, arguments: Vec<String>) -> Result<Self> {
+        let process = launch(&folder, &arguments)?;
+        let mut server = Self { port, process, arguments, folder };
+        takes_connections(&mut server.process, port).await?;
         Ok(server)
     }
 
-    async fn answers(&self) -> Result<(), String> {
-        let address = ("127.0.0.1", self.port);
-        let up =
-            eventually(Duration::from_secs(10), || async move { tokio::net::TcpStream::connect(address).await.ok() });
-        up.await.map(drop).ok_or_else(|| format!("redis-server does not answer: {}", self.process.last_lines(5)))
+    /// Its port on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// `redis://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
     }
 
     /// Runs `redis-cli` on it and gives what that prints.
@@ -59,30 +81,25 @@ impl RedisServer {
     }
 
     /// Starts it again on the same port, empty.
-    pub async fn restart(&mut self) -> Result<(), String> {
+    pub async fn restart(&mut self) -> Result<()> {
         let _ = std::fs::remove_file(self.folder.path().join(SNAPSHOT));
         self.restart_from_snapshot().await
     }
 
     /// Starts it again on the same port with what it held at its last `SAVE`.
-    pub async fn restart_from_snapshot(&mut self) -> Result<(), String> {
+    pub async fn restart_from_snapshot(&mut self) -> Result<()> {
         self.process.kill();
-        self.process = launch(self.port, self.folder.path())?;
-        self.answers().await
+        self.process = launch(&self.folder, &self.arguments)?;
+        takes_connections(&mut self.process, self.port).await
     }
 }
 
-fn launch(port: u16, folder: &std::path::Path) -> Result<Process, String> {
+fn launch(folder: &TempDir, arguments: &[String]) -> Result<Process> {
     let mut command = Command::new("redis-server");
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).arg("--dir");
-    command.arg(folder);
-    Process::start("redis-server", command, &folder.join("redis.log")).map_err(|error| {
-        format!("redis-server cannot be started ({error}); install it: apt-get install redis-server, or run make setup-redis")
+    command.args(arguments);
+    Process::start("redis-server", command, &folder.path().join("redis.log")).map_err(|error| {
+        StackError(format!(
+            "redis-server cannot be started ({error}); install it: apt-get install redis-server, or run make setup-redis"
+        ))
     })
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> Result<u16, String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
 }

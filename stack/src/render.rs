@@ -171,8 +171,9 @@ fn without(template: &str, section: &str) -> String {
     template.lines().filter(keeps).map(|line| format!("{line}\n")).collect()
 }
 
-/// Puts each value into its place, in one pass, so that no value is taken for a place.
-fn fill(template: &str, values: &[(&str, String)]) -> Result<String, String> {
+/// Puts each value into its `${…}` place, in one pass, so that no value is taken for a place. A place without a value, and a
+/// value without a place, is an error.
+pub fn fill(template: &str, values: &[(&str, String)]) -> Result<String, String> {
     let mut filled = String::with_capacity(template.len() + 1024);
     let mut used = vec![false; values.len()];
     let mut rest = template;

@@ -1,34 +1,24 @@
 //! The running system.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use reqwest::Client;
 
-use crate::eventually;
+use crate::error::{Result, StackError};
+use crate::launch::{self, ADMIN_FILE, ANYWHERE, CONFIG_FILE, START, free_port};
 use crate::process::Process;
 use crate::readiness::{self, OriginsInTrouble};
-use crate::redis_server::free_port;
 use crate::render::EnvoyConfig;
 use crate::settings::{Origins, Settings, StoreKind};
 use crate::swap::write_filter_config;
-use crate::{logs, swap};
+use crate::{eventually, logs, swap};
+
+mod breaking;
 
 pub use crate::checkout::{built, envoy_binary, project_root};
 
-/// Why the system does not run. One line that names what is wrong and the way out.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StackError(pub String);
-
-type Result<T> = std::result::Result<T, StackError>;
-
-/// Where Envoy says in the run directory how its admin interface is reached.
-pub(crate) const ADMIN_FILE: &str = "admin.address";
 const ACCESS_LOG: &str = "access.log";
-const START: Duration = Duration::from_secs(30);
 /// How long a start waits for Envoy to follow the store.
 const FOLLOW: Duration = Duration::from_secs(3);
 const STOP: Duration = Duration::from_secs(3);
@@ -52,20 +42,17 @@ impl Stack {
     pub async fn start(settings: Settings, progress: impl Fn(&str)) -> Result<Self> {
         let root = project_root();
         let wasm = built(&root, "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
-        let envoy_binary = envoy_binary(&root)?;
+        envoy_binary(&root)?;
         if settings.port != 0 {
             check_port(&settings)?;
         }
-        let temporary = if settings.run_dir.is_none() { Some(tempfile::tempdir().map_err(io)?) } else { None };
+        let temporary = if settings.run_dir.is_none() { Some(tempfile::tempdir()?) } else { None };
         let run_dir =
             settings.run_dir.clone().or_else(|| temporary.as_ref().map(|t| t.path().to_owned())).unwrap_or_default();
-        std::fs::create_dir_all(&run_dir).map_err(io)?;
-        let origins = start_origins(&settings, &root, &run_dir, &progress).await?;
-        let sidecar = start_sidecar(&settings, &root, &run_dir, &progress).await?;
-        let origin_addresses = match &settings.origins {
-            Origins::Addresses(addresses) => addresses.clone(),
-            Origins::Mock(_) => origins.iter().map(|(_, address)| address.clone()).collect(),
-        };
+        std::fs::create_dir_all(&run_dir)?;
+        let origins = start_origins(&settings, &run_dir, &progress).await?;
+        let sidecar = start_sidecar(&settings, &run_dir, &progress).await?;
+        let origin_addresses = addresses(&settings, &origins);
         let sidecar_address = settings.sidecar.clone().or_else(|| sidecar.as_ref().map(|(_, address)| address.clone()));
         let sidecars = vec![sidecar_address.unwrap_or_else(|| "127.0.0.1:1".to_owned())];
         progress("starting Envoy");
@@ -87,9 +74,9 @@ impl Stack {
         };
         let rendered = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
         let rendered = crate::render::edited(rendered, &settings.envoy_edits).map_err(StackError)?;
-        std::fs::write(run_dir.join("envoy.yaml"), rendered).map_err(io)?;
+        std::fs::write(run_dir.join(CONFIG_FILE), rendered)?;
         write_filter_config(&run_dir, &wasm, &settings.filter_config, settings.stop_iteration)?;
-        let envoy = start_envoy(&envoy_binary, &run_dir, &settings)?;
+        let envoy = launch::envoy(&run_dir, &settings)?;
         let mut stack = Self {
             settings,
             envoy,
@@ -102,24 +89,28 @@ impl Stack {
             _temporary: temporary,
         };
         stack.wait_until_served().await?;
-        stack.wait_until_it_follows().await;
+        if stack.asks_a_store() {
+            // Not for long: with a store that cannot be reached it serves all the same.
+            let _ = stack.wait_until_it_follows(FOLLOW).await;
+        }
         Ok(stack)
     }
 
     /// Polls until the Envoy follows what is purged: with the first answer to that it empties level 1, so what it kept before
-    /// is asked for again. Not for long: without a store, or with one that cannot be reached, it serves all the same.
-    async fn wait_until_it_follows(&self) {
+    /// is asked for again, and of everything after it hears.
+    pub async fn wait_until_it_follows(&self, patience: Duration) -> Result<()> {
+        let follows = || async { self.envoy_log().contains(readiness::FOLLOWS).then_some(()) };
+        let followed = eventually(patience, follows).await;
+        followed.ok_or_else(|| StackError("an Envoy does not hear what is purged; see the sidecar's log".to_owned()))
+    }
+
+    fn asks_a_store(&self) -> bool {
         let config = serde_json::from_str::<serde_json::Value>(&self.settings.filter_config).unwrap_or_default();
-        let has_store = self.sidecar_address().or(self.settings.sidecar.as_deref()).is_some();
-        if has_store && config["store"]["enabled"] != false {
-            let follows = || async { self.envoy_log().contains(readiness::FOLLOWS).then_some(()) };
-            let _ = crate::eventually(FOLLOW, follows).await;
-        }
+        config["store"]["enabled"] != false
     }
 
     /// Polls until a request through the listener is answered, by the cache or by what stands behind it.
     async fn wait_until_served(&mut self) -> Result<()> {
-        let address_file = self.run_dir.join(ADMIN_FILE);
         let deadline = tokio::time::Instant::now() + START;
         loop {
             if !self.envoy.is_running() {
@@ -128,8 +119,8 @@ impl Stack {
             if let Some(refusal) = readiness::refusal(&self.envoy.output()) {
                 return Err(StackError(refusal));
             }
-            if let Some(admin) = std::fs::read_to_string(&address_file).ok().filter(|text| !text.trim().is_empty()) {
-                self.admin = format!("http://{}", admin.trim());
+            if let Some(admin) = launch::admin_url(&self.run_dir) {
+                self.admin = admin;
                 if let Some(port) = readiness::listener_port(&self.client, &self.admin).await {
                     self.url = format!("http://{}", readiness::reachable(self.settings.bind, port));
                     if readiness::answers(&self.client, &self.url, &self.settings.health_path).await {
@@ -147,15 +138,8 @@ impl Stack {
 
     /// What keeps origins from being asked, one line for each that gets no requests.
     pub async fn origins_in_trouble(&self) -> OriginsInTrouble {
-        let own: Vec<String>;
-        let addresses = match &self.settings.origins {
-            Origins::Addresses(addresses) => addresses,
-            Origins::Mock(_) => {
-                own = self.origins.iter().map(|(_, address)| address.clone()).collect();
-                &own
-            }
-        };
-        readiness::origins_in_trouble(&self.client, &self.admin, addresses, &self.settings.health_path).await
+        let addresses = self.origin_addresses();
+        readiness::origins_in_trouble(&self.client, &self.admin, &addresses, &self.settings.health_path).await
     }
 
     /// Keeps each log of this run within about `bytes`, and as much again in a file ending in `.1`.
@@ -184,9 +168,15 @@ impl Stack {
         self.origins.get(index).map(|(_, address)| format!("http://{address}")).unwrap_or_default()
     }
 
-    /// `host:port` of the sidecar, if one was started.
+    /// `host:port` of each origin, past the cache.
+    pub fn origin_addresses(&self) -> Vec<String> {
+        addresses(&self.settings, &self.origins)
+    }
+
+    /// `host:port` of the sidecar that the Envoy asks: its own, or the one that was given.
     pub fn sidecar_address(&self) -> Option<&str> {
-        self.sidecar.as_ref().map(|(_, address)| address.as_str())
+        let own = self.sidecar.as_ref().map(|(_, address)| address.as_str());
+        own.or(self.settings.sidecar.as_deref())
     }
 
     /// Where configuration and logs of this run are.
@@ -213,74 +203,6 @@ impl Stack {
         swap::swap(&self.run_dir, &wasm, &self.admin, config, self.settings.stop_iteration).await
     }
 
-    /// Envoy's process number.
-    pub fn envoy_id(&self) -> u32 {
-        self.envoy.id()
-    }
-
-    /// Ends Envoy without warning.
-    pub fn kill_envoy(&mut self) {
-        self.envoy.kill();
-    }
-
-    /// Sends Envoy a signal: stopped, it takes connections and never answers.
-    pub fn signal_envoy(&self, signal: Signal) {
-        self.envoy.signal(signal);
-    }
-
-    /// Starts Envoy again with what it had, where its port was free, on another one.
-    pub async fn restart_envoy(&mut self) -> Result<()> {
-        self.envoy.kill();
-        self.envoy = start_envoy(&envoy_binary(&project_root())?, &self.run_dir, &self.settings)?;
-        self.wait_until_served().await
-    }
-
-    /// Ends the sidecar without warning.
-    pub fn kill_sidecar(&mut self) {
-        if let Some((process, _)) = &mut self.sidecar {
-            process.kill();
-        }
-    }
-
-    /// Stops the sidecar's clock: it takes connections and never answers.
-    pub fn pause_sidecar(&self) {
-        self.signal_sidecar(Signal::SIGSTOP);
-    }
-
-    /// Lets it go on.
-    pub fn resume_sidecar(&self) {
-        self.signal_sidecar(Signal::SIGCONT);
-    }
-
-    fn signal_sidecar(&self, signal: Signal) {
-        if let Some((process, _)) = &self.sidecar {
-            process.signal(signal);
-        }
-    }
-
-    /// Starts the sidecar again where it was.
-    pub async fn restart_sidecar(&mut self) -> Result<()> {
-        let Some((mut process, address)) = self.sidecar.take() else { return Ok(()) };
-        process.kill();
-        self.sidecar = Some(launch_sidecar(&self.settings, &project_root(), &self.run_dir, &address).await?);
-        Ok(())
-    }
-
-    /// Ends a mock origin without warning.
-    pub fn kill_origin(&mut self, index: usize) {
-        if let Some((process, _)) = self.origins.get_mut(index) {
-            process.kill();
-        }
-    }
-
-    /// Starts a mock origin again where it was.
-    pub async fn restart_origin(&mut self, index: usize) -> Result<()> {
-        let Some(address) = self.origins.get(index).map(|(_, address)| address.clone()) else { return Ok(()) };
-        self.kill_origin(index);
-        self.origins[index] = launch_origin(&project_root(), &self.run_dir, index, &address).await?;
-        Ok(())
-    }
-
     /// The first child that has ended, with its last words.
     pub fn ended_child(&mut self) -> Option<String> {
         let children = self.origins.iter_mut().map(|(process, _)| process);
@@ -304,38 +226,16 @@ impl Stack {
     }
 }
 
-fn start_envoy(binary: &Path, run_dir: &Path, settings: &Settings) -> Result<Process> {
-    let mut command = Command::new(binary);
-    let address_file = run_dir.join(ADMIN_FILE);
-    let _ = std::fs::remove_file(&address_file);
-    command.arg("-c").arg(run_dir.join("envoy.yaml")).arg("--admin-address-path").arg(&address_file);
-    command.args([
-        "--concurrency",
-        &settings.workers.to_string(),
-        "--use-dynamic-base-id",
-        "-l",
-        "info",
-        "--drain-time-s",
-        "1",
-    ]);
-    // The filter reads it from there, so that no file holds it and a swapped configuration needs none.
-    match settings
-        .token
-        .as_deref()
-        .and_then(|token| token.split([',', '\n']).map(str::trim).find(|one| !one.is_empty()))
-    {
-        Some(token) => command.env("LARDER_TOKEN", token),
-        None => command.env_remove("LARDER_TOKEN"),
-    };
-    command.args(["--component-log-level", "upstream:warning,main:warning"]);
-    Process::start("envoy", command, &run_dir.join("envoy.log")).map_err(|error| {
-        StackError(format!("cannot start {}: {error}; run make envoy, or set ENVOY", binary.display()))
-    })
+/// `host:port` of each origin: of those that were given, or of our own.
+fn addresses(settings: &Settings, own: &[(Process, String)]) -> Vec<String> {
+    match &settings.origins {
+        Origins::Addresses(addresses) => addresses.clone(),
+        Origins::Mock(_) => own.iter().map(|(_, address)| address.clone()).collect(),
+    }
 }
 
 async fn start_origins(
     settings: &Settings,
-    root: &Path,
     run_dir: &Path,
     progress: &impl Fn(&str),
 ) -> Result<Vec<(Process, String)>> {
@@ -343,22 +243,17 @@ async fn start_origins(
     progress(&format!("starting {count} mock origins"));
     let mut origins = Vec::new();
     for index in 0..count {
-        origins.push(launch_origin(root, run_dir, index, "127.0.0.1:0").await?);
+        origins.push(launch::origin(&origin_name(index), run_dir, ANYWHERE).await?);
     }
     Ok(origins)
 }
 
-async fn launch_origin(root: &Path, run_dir: &Path, index: usize, listen: &str) -> Result<(Process, String)> {
-    let binary = built(root, "target/release/larder-mock-origin", "make build")?;
-    let name = format!("origin-{}", index + 1);
-    let mut command = Command::new(binary);
-    command.args(["--listen", listen, "--name", &name, "--updated-at", "2026-01-01T00:00:00.000Z"]);
-    start_listening(&name, command, &run_dir.join(format!("{name}.log"))).await
+fn origin_name(index: usize) -> String {
+    format!("origin-{}", index + 1)
 }
 
 async fn start_sidecar(
     settings: &Settings,
-    root: &Path,
     run_dir: &Path,
     progress: &impl Fn(&str),
 ) -> Result<Option<(Process, String)>> {
@@ -369,47 +264,7 @@ async fn start_sidecar(
         StoreKind::Memory => progress("starting the sidecar (memory store)"),
         StoreKind::Redis(_) => progress("starting the sidecar (Redis store)"),
     }
-    launch_sidecar(settings, root, run_dir, "127.0.0.1:0").await.map(Some)
-}
-
-/// Starts a sidecar, and gives where it listens.
-pub(crate) async fn launch_sidecar(
-    settings: &Settings,
-    root: &Path,
-    run_dir: &Path,
-    listen: &str,
-) -> Result<(Process, String)> {
-    let mut command = Command::new(built(root, "target/release/larder-sidecar", "make build")?);
-    command.args(["--listen", listen]).env_remove("LARDER_TOKEN_FILE");
-    match &settings.token {
-        Some(token) => command.env("LARDER_TOKEN", token),
-        None => command.env_remove("LARDER_TOKEN"),
-    };
-    command.envs(settings.sidecar_env.iter().cloned());
-    match &settings.store {
-        StoreKind::Memory => command.env_remove("REDIS_URL"),
-        StoreKind::Redis(url) => command.env("REDIS_URL", url),
-    };
-    start_listening("larder-sidecar", command, &run_dir.join("sidecar.log")).await
-}
-
-/// Starts a program that says where it listens, and waits for it to say so.
-async fn start_listening(name: &str, command: Command, log: &Path) -> Result<(Process, String)> {
-    let mut process =
-        Process::start(name, command, log).map_err(|error| StackError(format!("cannot start {name}: {error}")))?;
-    let address = eventually(START, || {
-        let output = process.output();
-        let address = output.lines().find_map(|line| {
-            let (_, rest) = line.split_once(" listening on http://")?;
-            Some(rest.split_whitespace().next().unwrap_or_default().to_owned())
-        });
-        let ended = !process.is_running();
-        async move { address.map(Some).or_else(|| ended.then_some(None)) }
-    });
-    match address.await.flatten() {
-        Some(address) => Ok((process, address)),
-        None => Err(StackError(process.last_lines(3))),
-    }
+    launch::sidecar(settings, run_dir, ANYWHERE).await.map(Some)
 }
 
 fn check_port(settings: &Settings) -> Result<()> {
@@ -418,8 +273,4 @@ fn check_port(settings: &Settings) -> Result<()> {
         let other = free_port().unwrap_or(3001);
         StackError(format!("{bind} port {port} cannot be used ({error}); choose another: make run port={other}"))
     })
-}
-
-pub(crate) fn io(error: std::io::Error) -> StackError {
-    StackError(error.to_string())
 }

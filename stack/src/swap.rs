@@ -3,32 +3,26 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::error::{Result, StackError};
+use crate::launch::{CONFIG_FILE, admin_url};
 use crate::render::{self, FILTER_FILE};
-use crate::stack::{ADMIN_FILE, io};
-use crate::{StackError, eventually, readiness};
+use crate::{eventually, readiness};
 
 /// Longest time for a question to the admin interface of an Envoy that may be gone.
 const ASK: Duration = Duration::from_secs(3);
 
 /// The admin interface of the Envoy that runs from `run_dir`. `None` when nothing does, or something else has its port.
 pub async fn running(run_dir: &Path) -> Option<String> {
-    let address = std::fs::read_to_string(run_dir.join(ADMIN_FILE)).ok()?;
-    let admin = format!("http://{}", address.trim());
+    let admin = admin_url(run_dir)?;
     let info = readiness::client().get(format!("{admin}/server_info")).timeout(ASK).send().await.ok()?;
     let info: serde_json::Value = info.json().await.ok()?;
     let config = info["command_line_options"]["config_path"].as_str()?;
-    (Path::new(config) == run_dir.join("envoy.yaml")).then_some(admin)
+    (Path::new(config) == run_dir.join(CONFIG_FILE)).then_some(admin)
 }
 
 /// Swaps the filter's configuration of the Envoy behind `admin` and waits for its verdict. `stop_iteration` as in
 /// [`crate::Settings`].
-pub async fn swap(
-    run_dir: &Path,
-    wasm: &Path,
-    admin: &str,
-    config: &str,
-    stop_iteration: bool,
-) -> Result<(), StackError> {
+pub async fn swap(run_dir: &Path, wasm: &Path, admin: &str, config: &str, stop_iteration: bool) -> Result<()> {
     let client = readiness::client();
     let counts = |text: &str, name: &str| -> u64 {
         text.lines()
@@ -70,18 +64,13 @@ pub async fn swap(
     }
 }
 
-pub(crate) fn write_filter_config(
-    run_dir: &Path,
-    wasm: &Path,
-    config: &str,
-    stop_iteration: bool,
-) -> Result<(), StackError> {
+pub(crate) fn write_filter_config(run_dir: &Path, wasm: &Path, config: &str, stop_iteration: bool) -> Result<()> {
     let option = |on: bool| format!("\"allow_on_headers_stop_iteration\": {on}");
     let template = include_str!("../../envoy/filter.ecds.json").to_owned();
     let template = render::edited(template, &[(option(true), option(stop_iteration))]).map_err(StackError)?;
     let text = render::filter_config(&template, wasm, config).map_err(StackError)?;
     let (path, part) = (run_dir.join(FILTER_FILE), run_dir.join("filter.ecds.part"));
-    std::fs::write(&part, text).map_err(io)?;
+    std::fs::write(&part, text)?;
     // Envoy watches for the rename, so it never reads half a file.
-    std::fs::rename(part, path).map_err(io)
+    Ok(std::fs::rename(part, path)?)
 }

@@ -8,10 +8,10 @@ use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Purges, Store, Waiting};
 use larder_stack::{RedisServer, eventually};
 
-mod launched;
+mod certificates;
 mod proxy;
 
-use launched::{Certificates, Launched};
+use certificates::Certificates;
 use proxy::Proxy;
 
 const KEY: KeyDigest = KeyDigest([7; 32]);
@@ -34,14 +34,10 @@ fn settings(url: &str) -> Settings {
     }
 }
 
-fn port_of(server: &RedisServer) -> u16 {
-    server.url().rsplit(':').next().unwrap().parse().unwrap()
-}
-
 /// A store behind a proxy.
 async fn behind_a_proxy() -> (RedisServer, Proxy, Redis) {
     let server = RedisServer::start().await.unwrap();
-    let proxy = Proxy::to(port_of(&server)).await;
+    let proxy = Proxy::to(server.port()).await;
     // With a database of its own the handshake has something to be refused.
     let store = Redis::connect(settings(&format!("{}/1", proxy.url()))).await.unwrap();
     (server, proxy, store)
@@ -122,7 +118,7 @@ async fn a_master_that_becomes_a_replica_is_left_for_whom_the_address_leads_to_n
     assert!(refused.0.contains("READONLY") && refused.0.contains("REDIS_URL"), "{refused}");
     // The old one goes on answering: what it reads is still of use.
     store.ping().await.unwrap();
-    proxy.lead_to(port_of(&successor));
+    proxy.lead_to(successor.port());
     let written = || async { store.invalidate(&[KEY], at(1), false).await.ok() };
     assert!(eventually(SECONDS, written).await.is_some());
     let heard = || async { successor.cli(&["PUBSUB", "NUMSUB", "t:wake"]).trim().ends_with("\n1").then_some(()) };
@@ -196,12 +192,12 @@ async fn each_kind_of_trouble_is_one_line_that_names_the_setting_and_the_way_out
 async fn a_cluster_connection_that_fell_silent_is_given_up_too() {
     let proxy = Proxy::to(1).await;
     let announced = proxy.port.to_string();
-    let node = Launched::with(|port| {
-        let port = port.to_string();
-        ["--port", &port, "--cluster-enabled", "yes", "--cluster-announce-port", &announced].map(str::to_owned).into()
+    let node = RedisServer::with(|_| {
+        ["--cluster-enabled", "yes", "--cluster-announce-port", &announced].map(str::to_owned).into()
     })
-    .await;
-    proxy.lead_to(node.port);
+    .await
+    .unwrap();
+    proxy.lead_to(node.port());
     let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
     node.cli(&["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect::<Vec<_>>());
     let whole = || async { node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(()) };
@@ -247,7 +243,7 @@ async fn sentinel_that_names(port: u16) -> u16 {
 #[tokio::test]
 async fn a_master_that_fell_silent_is_asked_for_anew() {
     let server = RedisServer::start().await.unwrap();
-    let proxy = Proxy::to(port_of(&server)).await;
+    let proxy = Proxy::to(server.port()).await;
     let sentinel = sentinel_that_names(proxy.port).await;
     let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel}/main");
     let store = Redis::connect(settings(&url)).await.unwrap();
@@ -264,7 +260,7 @@ async fn a_master_that_fell_silent_is_asked_for_anew() {
 async fn tls_with_an_authority_a_certificate_and_a_name_of_ones_own() {
     let certificates = Certificates::new();
     let server = certificates.server().await;
-    let url = format!("rediss://127.0.0.1:{}", server.port);
+    let url = format!("rediss://127.0.0.1:{}", server.port());
     let with = |change: fn(&mut Tls)| {
         let mut tls = certificates.tls();
         change(&mut tls);

@@ -13,18 +13,18 @@ use super::link::Link;
 use super::origin::Origin;
 use super::random::Random;
 use super::schedule::Form;
+use crate::error::{Result, StackError};
 use crate::process::Process;
-use crate::stack::{io, launch_sidecar};
-use crate::{Origins, RedisServer, Settings, Stack, StackError, StoreKind, eventually};
+use crate::{Origins, RedisServer, Settings, Stack, StoreKind, launch};
 
 /// What operators present.
 pub(crate) const PURGE_TOKEN: &str = "the-operator-of-chaos";
 /// `store.distrust_after_ms` in peace of mind; 0 believes for ever.
 pub(crate) const DISTRUST_MS: u64 = 5_000;
 
+/// How long the fleet may take until each Envoy hears what is purged.
+const FOLLOW: Duration = Duration::from_secs(20);
 const NO_CLI: &str = "redis-cli does not run; install it: apt-get install redis-tools, or run make setup-redis";
-
-type Result<T> = std::result::Result<T, StackError>;
 
 /// Everything that runs.
 pub(crate) struct Fleet {
@@ -54,17 +54,15 @@ pub(crate) struct Sidecar {
 
 impl Sidecar {
     async fn start(settings: Settings, folder: PathBuf) -> Result<Self> {
-        std::fs::create_dir_all(&folder).map_err(io)?;
-        let root = crate::stack::project_root();
-        let (process, address) = launch_sidecar(&settings, &root, &folder, "127.0.0.1:0").await?;
+        std::fs::create_dir_all(&folder)?;
+        let (process, address) = launch::sidecar(&settings, &folder, launch::ANYWHERE).await?;
         Ok(Self { settings, folder, process, address })
     }
 
     /// Starts it anew on the same port.
     pub(crate) async fn restart(&mut self) -> Result<()> {
         self.process.kill();
-        let root = crate::stack::project_root();
-        (self.process, self.address) = launch_sidecar(&self.settings, &root, &self.folder, &self.address).await?;
+        (self.process, self.address) = launch::sidecar(&self.settings, &self.folder, &self.address).await?;
         Ok(())
     }
 }
@@ -72,13 +70,13 @@ impl Sidecar {
 impl Fleet {
     /// Starts everything. `distrust_ms` is the filters' `store.distrust_after_ms`.
     pub(crate) async fn start(form: Form, seed: u64, distrust_ms: u64) -> Result<Arc<Self>> {
-        let folder = tempfile::tempdir().map_err(io)?;
+        let folder = tempfile::tempdir()?;
         let clock = Clock::default();
-        let origin = Origin::start(clock.clone(), Random::new(seed, 2)).await.map_err(io)?;
+        let origin = Origin::start(clock.clone(), Random::new(seed, 2)).await?;
         let mut redis = None;
         let (mut redis_links, mut sidecars, mut desks) = (Vec::new(), Vec::new(), Vec::new());
         if form == Form::Redis {
-            let server = RedisServer::start().await.map_err(StackError)?;
+            let server = RedisServer::start().await?;
             if server.cli(&["PING"]).trim() != "PONG" {
                 return Err(StackError(NO_CLI.to_owned()));
             }
@@ -87,7 +85,7 @@ impl Fleet {
         for side in 0..if form == Form::Redis { 2 } else { 1 } {
             let store = match &redis {
                 Some(redis) => {
-                    let link = Link::to(redis.url().trim_start_matches("redis://")).await.map_err(io)?;
+                    let link = Link::to(redis.url().trim_start_matches("redis://")).await?;
                     let url = format!("redis://{}", link.address());
                     redis_links.push(link);
                     StoreKind::Redis(url)
@@ -106,7 +104,7 @@ impl Fleet {
         let (mut store_links, mut envoys, mut doors) = (Vec::new(), Vec::new(), Vec::new());
         for envoy in 0..2 {
             let desk = desks.get(envoy).unwrap_or(&desks[0]);
-            let link = Link::to(desk).await.map_err(io)?;
+            let link = Link::to(desk).await?;
             let settings = Settings {
                 origins: Origins::Addresses(vec![origin.address().to_owned()]),
                 health_path: String::new(),
@@ -130,13 +128,7 @@ impl Fleet {
 
     async fn all_follow(&self) -> Result<()> {
         for envoy in &self.envoys {
-            let envoy = envoy.lock().await;
-            let follows = || async {
-                let stats = envoy.admin_get("/stats?filter=cluster.larder-sidecar.upstream_rq_active$").await;
-                stats.trim().ends_with(": 1").then_some(())
-            };
-            let followed = eventually(Duration::from_secs(20), follows).await;
-            followed.ok_or_else(|| StackError("an Envoy does not follow its sidecar".to_owned()))?;
+            envoy.lock().await.wait_until_it_follows(FOLLOW).await?;
         }
         Ok(())
     }

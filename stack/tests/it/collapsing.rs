@@ -132,7 +132,7 @@ async fn each_variant_has_its_own_leader() {
 #[tokio::test]
 async fn two_envoys_over_one_redis_make_one_fetch() {
     let world = World::with(On::Redis, patient()).await;
-    let origins = (0..2).map(|index| world.stack.origin_url(index).replace("http://", "")).collect();
+    let origins = world.stack.origin_addresses();
     let settings = Settings { origins: larder_stack::Origins::Addresses(origins), ..patient() };
     let store = larder_stack::StoreKind::Redis(world.redis.as_ref().unwrap().url());
     let other = larder_stack::Stack::start(Settings { store, ..settings }, |_| {}).await.unwrap();

@@ -106,7 +106,7 @@ async fn rubbish_in_redis_is_a_miss() {
         };
     }
     // Another Envoy, whose level 1 is empty, gets to see what is in Redis.
-    let origins = (0..2).map(|index| world.stack.origin_url(index).replace("http://", "")).collect();
+    let origins = world.stack.origin_addresses();
     let settings = Settings {
         origins: larder_stack::Origins::Addresses(origins),
         store: larder_stack::StoreKind::Redis(redis.url()),

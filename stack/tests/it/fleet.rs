@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_stack::{Origins, RedisCluster, RedisServer, Settings, Stack, StoreKind, eventually};
+use larder_stack::{RedisCluster, RedisServer, Settings, Sidecars, Stack, StoreKind, eventually};
 use reqwest::Client;
 
 use crate::support::{Answer, patient, with_level_1, with_stop_iteration};
@@ -14,12 +14,6 @@ struct Fleet {
     envoys: Vec<Stack>,
     client: Client,
     _redis: Option<RedisServer>,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Sidecars {
-    One,
-    Each,
 }
 
 impl Fleet {
@@ -35,31 +29,10 @@ impl Fleet {
     async fn on(store: StoreKind, count: usize, sidecars: Sidecars, settings: Settings) -> Self {
         let sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), TOKEN.to_owned())];
         let settings = Settings { store, sidecar_env, ..settings };
-        let mut envoys: Vec<Stack> = Vec::new();
-        for _ in 0..count {
-            let mut own = settings.clone();
-            if let Some(first) = envoys.first() {
-                let address = |index| first.origin_url(index).trim_start_matches("http://").to_owned();
-                own.origins = Origins::Addresses(vec![address(0), address(1)]);
-                own.sidecar = (sidecars == Sidecars::One).then(|| first.sidecar_address().unwrap().to_owned());
-            }
-            envoys.push(Stack::start(with_stop_iteration(with_level_1(own)), |_| {}).await.unwrap());
-        }
+        let settings = with_stop_iteration(with_level_1(settings));
+        let envoys = larder_stack::Fleet::start(count, sidecars, settings).await.unwrap().envoys;
         let client = Client::builder().pool_max_idle_per_host(1000).build().unwrap();
-        let fleet = Self { envoys, client, _redis: None };
-        fleet.all_follow().await;
-        fleet
-    }
-
-    /// Every Envoy has a long poll at a sidecar.
-    async fn all_follow(&self) {
-        for envoy in &self.envoys {
-            let follows = || async {
-                let stats = envoy.admin_get("/stats?filter=cluster.larder-sidecar.upstream_rq_active$").await;
-                stats.trim().ends_with(": 1").then_some(())
-            };
-            eventually(Duration::from_secs(10), follows).await.expect("a long poll");
-        }
+        Self { envoys, client, _redis: None }
     }
 
     /// All ask for one host, as behind one name.

@@ -70,9 +70,7 @@ impl Pair {
     /// In front of the origins of the first.
     fn settings(&self) -> Settings {
         let sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), TOKEN.to_owned())];
-        let origins = self.envoys.first().map(|first| {
-            Origins::Addresses((0..2).map(|index| first.origin_url(index).replace("http://", "")).collect())
-        });
+        let origins = self.envoys.first().map(|first| Origins::Addresses(first.origin_addresses()));
         Settings { sidecar_env, origins: origins.unwrap_or(Origins::Mock(2)), ..Settings::default() }
     }
 

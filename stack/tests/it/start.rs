@@ -2,7 +2,6 @@
 //!
 //! The programs run from a copy of the checkout, with a `.env` of its own.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -90,7 +89,7 @@ impl Running {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    larder_stack::launch::free_port().unwrap()
 }
 
 /// What a refused start says: one line, and never that it is ready.

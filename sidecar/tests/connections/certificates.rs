@@ -1,52 +1,10 @@
-//! A `redis-server` with settings of a test's own, and its certificates.
+//! Certificates, and a `redis-server` that asks for them.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use larder_sidecar::store::redis::Tls;
+use larder_stack::RedisServer;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
-
-/// Gone when dropped.
-pub(crate) struct Launched {
-    pub(crate) port: u16,
-    child: Child,
-    _folder: tempfile::TempDir,
-}
-
-impl Launched {
-    /// Starts one; `arguments` are given the port and a folder.
-    pub(crate) async fn with(arguments: impl Fn(u16) -> Vec<String>) -> Self {
-        let port = {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(folder.path())
-            .args(arguments(port))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let launched = Self { port, child, _folder: folder };
-        let up = || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok() };
-        larder_stack::eventually(Duration::from_secs(10), up).await.unwrap();
-        launched
-    }
-
-    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
-        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-}
-
-impl Drop for Launched {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// An authority of the test's own, a server's certificate for `redis.example`, and a client's.
 pub(crate) struct Certificates {
@@ -80,9 +38,9 @@ impl Certificates {
     }
 
     /// A server that speaks TLS only, and asks for a client's certificate.
-    pub(crate) async fn server(&self) -> Launched {
+    pub(crate) async fn server(&self) -> RedisServer {
         let path = |name: &str| self.path(name).display().to_string();
-        Launched::with(|port| {
+        RedisServer::with(|port| {
             let port = port.to_string();
             let (certificate, key, authority) = (path("server.pem"), path("server.key"), path("ca.pem"));
             ["--port", "0", "--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key]
@@ -92,6 +50,7 @@ impl Certificates {
                 .collect()
         })
         .await
+        .unwrap()
     }
 
     /// All that is needed to be let in.
