@@ -20,7 +20,6 @@ mod fleet;
 mod history;
 mod inject;
 mod keys;
-mod link;
 mod origin;
 mod random;
 mod recorder;

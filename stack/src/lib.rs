@@ -9,6 +9,7 @@ pub mod error;
 pub mod eventually;
 pub mod fleet;
 pub mod launch;
+pub mod link;
 mod logs;
 pub mod process;
 mod readiness;

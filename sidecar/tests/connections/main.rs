@@ -6,13 +6,12 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Purges, Store, Waiting};
+use larder_stack::link::{Link, Mode};
 use larder_stack::{RedisServer, eventually};
 
 mod certificates;
-mod proxy;
 
 use certificates::Certificates;
-use proxy::Proxy;
 
 const KEY: KeyDigest = KeyDigest([7; 32]);
 
@@ -35,11 +34,11 @@ fn settings(url: &str) -> Settings {
 }
 
 /// A store behind a proxy.
-async fn behind_a_proxy() -> (RedisServer, Proxy, Redis) {
+async fn behind_a_proxy() -> (RedisServer, Link, Redis) {
     let server = RedisServer::start().await.unwrap();
-    let proxy = Proxy::to(server.port()).await;
+    let proxy = Link::to(&server.address()).await.unwrap();
     // With a database of its own the handshake has something to be refused.
-    let store = Redis::connect(settings(&format!("{}/1", proxy.url()))).await.unwrap();
+    let store = Redis::connect(settings(&format!("redis://{}/1", proxy.address()))).await.unwrap();
     (server, proxy, store)
 }
 
@@ -51,15 +50,14 @@ async fn heals(store: &Redis) {
 #[tokio::test]
 async fn a_connection_that_fell_silent_is_given_up_and_another_made() {
     let (_server, proxy, store) = behind_a_proxy().await;
-    proxy.silence();
+    proxy.half_open();
     heals(&store).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_is_reset_while_it_is_made_is_tried_again() {
     let (_server, proxy, store) = behind_a_proxy().await;
-    proxy.reset_new(true);
-    proxy.cut();
+    proxy.become_(Mode::Reset);
     let made = proxy.made();
     let tried = || async {
         let _ = store.ping().await;
@@ -67,7 +65,7 @@ async fn a_connection_that_is_reset_while_it_is_made_is_tried_again() {
     };
     eventually(SECONDS, tried).await.unwrap();
     assert!(store.ping().await.is_err());
-    proxy.reset_new(false);
+    proxy.become_(Mode::Open);
     heals(&store).await;
 }
 
@@ -91,7 +89,7 @@ async fn a_follower_whose_channel_fell_silent_subscribes_anew() {
         move || async move { server.cli(&["PUBSUB", "NUMSUB", "t:wake"]).trim().ends_with(count).then_some(()) }
     };
     eventually(SECONDS, subscribed("\n1")).await.unwrap();
-    proxy.silence_the_last();
+    proxy.half_open_the_last();
     // The proxy holds the silent one open towards Redis, so there are two.
     assert!(eventually(SECONDS, subscribed("\n2")).await.is_some());
 }
@@ -118,7 +116,7 @@ async fn a_master_that_becomes_a_replica_is_left_for_whom_the_address_leads_to_n
     assert!(refused.0.contains("READONLY") && refused.0.contains("REDIS_URL"), "{refused}");
     // The old one goes on answering: what it reads is still of use.
     store.ping().await.unwrap();
-    proxy.lead_to(successor.port());
+    proxy.lead_to(&successor.address());
     let written = || async { store.invalidate(&[KEY], at(1), false).await.ok() };
     assert!(eventually(SECONDS, written).await.is_some());
     let heard = || async { successor.cli(&["PUBSUB", "NUMSUB", "t:wake"]).trim().ends_with("\n1").then_some(()) };
@@ -190,26 +188,25 @@ async fn each_kind_of_trouble_is_one_line_that_names_the_setting_and_the_way_out
 
 #[tokio::test]
 async fn a_cluster_connection_that_fell_silent_is_given_up_too() {
-    let proxy = Proxy::to(1).await;
-    let announced = proxy.port.to_string();
+    let proxy = Link::to_nowhere().await.unwrap();
+    let announced = proxy.port().to_string();
     let node = RedisServer::with(|_| {
         ["--cluster-enabled", "yes", "--cluster-announce-port", &announced].map(str::to_owned).into()
     })
     .await
     .unwrap();
-    proxy.lead_to(node.port());
+    proxy.lead_to(&node.address());
     let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
     node.cli(&["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect::<Vec<_>>());
     let whole = || async { node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(()) };
     eventually(Duration::from_secs(10), whole).await.unwrap();
-    let url = format!("redis+cluster://127.0.0.1:{}", proxy.port);
+    let url = format!("redis+cluster://{}", proxy.address());
     let store = Redis::connect(settings(&url)).await.unwrap();
-    proxy.silence();
+    proxy.half_open();
     heals(&store).await;
-    proxy.reset_new(true);
-    proxy.cut();
+    proxy.become_(Mode::Reset);
     assert!(eventually(SECONDS, || async { store.ping().await.err() }).await.is_some());
-    proxy.reset_new(false);
+    proxy.become_(Mode::Open);
     heals(&store).await;
 }
 
@@ -243,16 +240,15 @@ async fn sentinel_that_names(port: u16) -> u16 {
 #[tokio::test]
 async fn a_master_that_fell_silent_is_asked_for_anew() {
     let server = RedisServer::start().await.unwrap();
-    let proxy = Proxy::to(server.port()).await;
-    let sentinel = sentinel_that_names(proxy.port).await;
+    let proxy = Link::to(&server.address()).await.unwrap();
+    let sentinel = sentinel_that_names(proxy.port()).await;
     let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel}/main");
     let store = Redis::connect(settings(&url)).await.unwrap();
-    proxy.silence();
+    proxy.half_open();
     heals(&store).await;
-    proxy.reset_new(true);
-    proxy.cut();
+    proxy.become_(Mode::Reset);
     assert!(eventually(SECONDS, || async { store.ping().await.err() }).await.is_some());
-    proxy.reset_new(false);
+    proxy.become_(Mode::Open);
     heals(&store).await;
 }
 

@@ -9,11 +9,11 @@ use tokio::sync::Mutex;
 use super::clock::Clock;
 use super::history::Through;
 use super::keys;
-use super::link::Link;
 use super::origin::Origin;
 use super::random::Random;
 use super::schedule::Form;
 use crate::error::{Result, StackError};
+use crate::link::Link;
 use crate::process::Process;
 use crate::{Origins, RedisServer, Settings, Stack, StoreKind, launch};
 
@@ -85,7 +85,7 @@ impl Fleet {
         for side in 0..if form == Form::Redis { 2 } else { 1 } {
             let store = match &redis {
                 Some(redis) => {
-                    let link = Link::to(redis.url().trim_start_matches("redis://")).await?;
+                    let link = Link::to(&redis.address()).await?;
                     let url = format!("redis://{}", link.address());
                     redis_links.push(link);
                     StoreKind::Redis(url)
@@ -109,7 +109,7 @@ impl Fleet {
                 origins: Origins::Addresses(vec![origin.address().to_owned()]),
                 health_path: String::new(),
                 filter_config: config.clone(),
-                sidecar: Some(link.address().to_owned()),
+                sidecar: Some(link.address()),
                 access_log: false,
                 ..Settings::default()
             };

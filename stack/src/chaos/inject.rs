@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 
 use super::fleet::Fleet;
 use super::history::Micros;
-use super::link::Mode;
 use super::origin::Mood;
 use super::recorder::Recorder;
 use super::schedule::{Fault, Kind, Planned};
+use crate::link::Mode;
 
 /// How long each way through a slow link takes.
 const SLOW: Duration = Duration::from_millis(150);

@@ -19,5 +19,4 @@ mod sidecar;
 mod start;
 mod support;
 mod trailers;
-mod way;
 mod whose;

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use larder_contract::store_api::UNHEARD_FIELD;
+use larder_stack::link::{Link, Mode};
 use larder_stack::{Origins, RedisServer, Settings, Stack, StoreKind, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Client;
 
 use crate::support::{Answer, with_level_1, with_stop_iteration};
-use crate::way::Way;
 
 const TOKEN: &str = "operator";
 /// `store.distrust_after_ms` of these Envoys.
@@ -26,7 +26,7 @@ const HEARD_LATELY_MS: u64 = 1_500;
 struct Pair {
     envoys: Vec<Stack>,
     /// From each sidecar to Redis.
-    ways: Vec<Way>,
+    links: Vec<Link>,
     redis: RedisServer,
     client: Client,
 }
@@ -43,19 +43,14 @@ fn without_level_1() -> String {
     config(r#""limits": { "l1_bytes": 0 },"#)
 }
 
-fn port_of(url: &str) -> u16 {
-    url.rsplit(':').next().unwrap().parse().unwrap()
-}
-
 impl Pair {
     async fn start(filter_config: String) -> Self {
         let redis = RedisServer::start().await.unwrap();
-        let port = port_of(&redis.url());
-        let ways = vec![Way::to(port).await, Way::to(port).await];
-        let mut pair = Self { envoys: Vec::new(), ways, redis, client: Client::new() };
+        let links = vec![Link::to(&redis.address()).await.unwrap(), Link::to(&redis.address()).await.unwrap()];
+        let mut pair = Self { envoys: Vec::new(), links, redis, client: Client::new() };
         for index in 0..2 {
             let settings = Settings {
-                store: StoreKind::Redis(format!("redis://{}", pair.ways[index].address())),
+                store: StoreKind::Redis(format!("redis://{}", pair.links[index].address())),
                 filter_config: filter_config.clone(),
                 ..pair.settings()
             };
@@ -83,6 +78,12 @@ impl Pair {
             (answer.status().is_success() && unheard.unwrap() < HEARD_LATELY_MS).then_some(())
         };
         assert!(eventually(PATIENCE, heard).await.is_some(), "sidecar {envoy} hears nothing");
+    }
+
+    /// After a silence only new connections of a sidecar reach Redis.
+    fn reconnects(&self, sidecar: usize) {
+        self.links[sidecar].half_open();
+        self.links[sidecar].become_(Mode::Open);
     }
 
     async fn get(&self, envoy: usize, path: &str) -> Answer {
@@ -218,15 +219,15 @@ async fn a_change_while_the_store_is_in_trouble_is_gone_everywhere() {
     pair.survives(
         "unreachable-for-the-first",
         None,
-        async |pair| pair.ways[0].silent(true),
-        async |pair| pair.ways[0].silent(false),
+        async |pair| pair.links[0].become_(Mode::Silent),
+        async |pair| pair.reconnects(0),
     )
     .await;
     pair.survives(
         "unreachable-for-the-other",
         Some(DISTRUST + SLACK),
-        async |pair| pair.ways[1].silent(true),
-        async |pair| pair.ways[1].silent(false),
+        async |pair| pair.links[1].become_(Mode::Silent),
+        async |pair| pair.reconnects(1),
     )
     .await;
 }
@@ -308,7 +309,7 @@ async fn an_envoy_killed_with_something_untold_takes_the_trust_in_what_was_store
 #[tokio::test]
 async fn an_envoy_whose_sidecar_comes_late_serves_nothing_that_was_purged_before() {
     let mut pair = Pair::start(config("")).await;
-    let nowhere = Way::to(0).await;
+    let nowhere = Link::to_nowhere().await.unwrap();
     let settings = Settings { sidecar: Some(nowhere.address()), filter_config: config(""), ..pair.settings() };
     let late = Stack::start(with_stop_iteration(with_level_1(settings)), |_| {}).await.unwrap();
     std::mem::replace(&mut pair.envoys[1], late).stop().await;
@@ -317,7 +318,7 @@ async fn an_envoy_whose_sidecar_comes_late_serves_nothing_that_was_purged_before
     assert_eq!(pair.get(1, path).await.header("x-word"), "old");
     pair.put(0, path, "new").await;
     pair.stops(1, path, "old", DISTRUST + SLACK).await;
-    nowhere.lead_to(port_of(pair.envoys[0].sidecar_address().unwrap()));
+    nowhere.lead_to(pair.envoys[0].sidecar_address().unwrap());
     pair.agree(path, "new").await;
     pair.survives("then", Some(AT_ONCE), async |_| {}, async |_| {}).await;
 }
@@ -361,9 +362,9 @@ async fn a_sidecar_that_starts_gives_out_nothing_purged_whatever_redis_has_lost(
     let [(path, old), ..] = &purged;
     pair.envoys[0].kill_sidecar();
     pair.purge(1, &tag(old)).await;
-    pair.ways[0].delay(Duration::from_millis(60));
+    pair.links[0].become_(Mode::Slow(Duration::from_millis(60)));
     restart_gives_out_nothing(&mut pair, path, old).await;
-    pair.ways[0].delay(Duration::ZERO);
+    pair.links[0].become_(Mode::Open);
 
     // A full Redis takes the purge all the same.
     let [_, (path, old), _] = &purged;
