@@ -4,7 +4,7 @@
 //! PUT: at once. Through another, and after a purge: [`Terms::calm`] later where no fault was near, else
 //! [`Terms::distrust`] and [`Terms::slack`] later. What it leaves out: what is merely slow.
 
-use super::history::{Answer, Got, History, Micros, Read};
+use super::history::{Answer, Got, History, Micros, Read, Span};
 use super::keys;
 
 mod calm;
@@ -121,102 +121,107 @@ impl Orders {
 
 /// Every violation, in the order of the reads; at most one for each read.
 pub(crate) fn judge(history: &History, terms: Terms) -> Vec<Violation> {
-    let orders = Orders::of(history);
-    let calm = Calm::of(&history.spans, terms.recovery);
-    let reads = history.reads.iter().enumerate().filter_map(|(at, read)| {
-        let (rule, cause) = match &read.got {
-            Got::Version(answer) => judge_version(history, &orders, &calm, terms, read, answer)?,
-            Got::Mangled(_) => (Rule::Foreign, Cause::Nothing),
-            Got::Status(..) | Got::Nothing(_) => {
-                let excused = errors::are_excused(&history.spans, read.through.envoy, read.begin, read.end);
-                (!excused).then_some((Rule::ClientError, Cause::Nothing))?
-            }
-        };
-        Some(Violation { rule, seen: Seen::Read(at), cause })
-    });
-    let puts = history.puts.iter().enumerate().filter(|(_, put)| {
-        put.answered.is_err() && !errors::are_excused(&history.spans, put.through.envoy, put.begin, put.end)
-    });
-    let puts = puts.map(|(at, _)| Violation { rule: Rule::ClientError, seen: Seen::Put(at), cause: Cause::Nothing });
-    reads.chain(puts).collect()
+    Judge::of(history, terms).violations()
 }
 
-fn judge_version(
-    history: &History,
-    orders: &Orders,
-    calm: &Calm,
+/// A history, read for what the verdicts need.
+struct Judge<'a> {
+    history: &'a History,
+    orders: Orders,
+    calm: Calm,
     terms: Terms,
-    read: &Read,
-    answer: &Answer,
-) -> Option<(Rule, Cause)> {
-    let written = orders.applied[read.key].iter().any(|(version, at)| *version == answer.version && *at <= read.end);
-    if !written {
-        return Some((Rule::Unwritten, Cause::Nothing));
+}
+
+/// What is broken, and by what.
+type Verdict = (Rule, Cause);
+
+impl<'a> Judge<'a> {
+    fn of(history: &'a History, terms: Terms) -> Self {
+        Self { history, orders: Orders::of(history), calm: Calm::of(&history.spans, terms.recovery), terms }
     }
-    by_puts(history, orders, calm, terms, read, answer)
-        .or_else(|| by_purges(history, orders, calm, terms, read, answer))
-}
 
-fn by_puts(
-    history: &History,
-    orders: &Orders,
-    calm: &Calm,
-    terms: Terms,
-    read: &Read,
-    answer: &Answer,
-) -> Option<(Rule, Cause)> {
-    let puts = &orders.puts[read.key];
-    let newer = puts.partition_point(|put| history.puts[*put].version <= answer.version);
-    puts[newer..].iter().take_while(|put| history.puts[**put].end < read.begin).find_map(|&at| {
-        let put = &history.puts[at];
-        let rule = if put.through == read.through {
-            Rule::OwnPut
-        } else if calm.is_calm(put.begin, put.end + terms.calm) && read.begin > put.end + terms.calm {
-            Rule::CalmPut
-        } else if read.begin > put.end + terms.distrust + terms.slack && !is_spared(history, read, answer) {
-            Rule::DistrustedPut
-        } else {
-            return None;
-        };
-        Some((rule, Cause::Put(at)))
-    })
-}
+    fn violations(&self) -> Vec<Violation> {
+        let reads = self.history.reads.iter().enumerate().filter_map(|(at, read)| {
+            let (rule, cause) = self.on_read(read)?;
+            Some(Violation { rule, seen: Seen::Read(at), cause })
+        });
+        let failed = self.history.puts.iter().enumerate().filter(|(_, put)| {
+            put.answered.is_err() && !errors::are_excused(&self.history.spans, put.through.envoy, put.begin, put.end)
+        });
+        let seen = failed.map(|(at, _)| Seen::Put(at));
+        reads.chain(seen.map(|seen| Violation { rule: Rule::ClientError, seen, cause: Cause::Nothing })).collect()
+    }
 
-/// An Envoy that cannot hear goes on serving what `stale-if-error` allows while the origin is away too.
-fn is_spared(history: &History, read: &Read, answer: &Answer) -> bool {
-    let origin_away = |span: &super::history::Span| {
-        span.fault.kind.is_the_origins() && span.begin <= read.end && read.begin <= span.end
-    };
-    answer.told.contains("detail=stale-if-error") && history.spans.iter().any(origin_away)
-}
-
-fn by_purges(
-    history: &History,
-    orders: &Orders,
-    calm: &Calm,
-    terms: Terms,
-    read: &Read,
-    answer: &Answer,
-) -> Option<(Rule, Cause)> {
-    let purges = &orders.purges[read.key];
-    let from = purges.partition_point(|purge| history.purges[*purge].begin <= answer.generated);
-    let to = purges.partition_point(|purge| history.purges[*purge].begin < read.begin);
-    purges[from..to.max(from)].iter().find_map(|&at| {
-        let purge = &history.purges[at];
-        let was_calm = calm.is_calm(purge.begin, purge.end + terms.calm);
-        let bound = if was_calm { terms.calm } else { terms.distrust + terms.slack };
-        if read.begin <= purge.end + bound {
-            return None;
+    fn on_read(&self, read: &Read) -> Option<Verdict> {
+        match &read.got {
+            Got::Version(answer) => self.on_version(read, answer),
+            Got::Mangled(_) => Some((Rule::Foreign, Cause::Nothing)),
+            Got::Status(..) | Got::Nothing(_) => {
+                let excused = errors::are_excused(&self.history.spans, read.through.envoy, read.begin, read.end);
+                (!excused).then_some((Rule::ClientError, Cause::Nothing))
+            }
         }
-        let confirmed = answer.approved >= purge.begin;
-        let rule = match (purge.soft, was_calm) {
-            (true, _) if confirmed || !answer.hit || answer.is_marked_stale() => return None,
-            (true, _) => Rule::SoftPurge,
-            // Nothing is there any more that the origin could confirm.
-            (false, true) => Rule::CalmPurge,
-            (false, false) if confirmed || is_spared(history, read, answer) => return None,
-            (false, false) => Rule::DistrustedPurge,
-        };
-        Some((rule, Cause::Purge(at)))
-    })
+    }
+
+    fn on_version(&self, read: &Read, answer: &Answer) -> Option<Verdict> {
+        let is_it = |(version, at): &(u64, Micros)| *version == answer.version && *at <= read.end;
+        if !self.orders.applied[read.key].iter().any(is_it) {
+            return Some((Rule::Unwritten, Cause::Nothing));
+        }
+        self.by_puts(read, answer).or_else(|| self.by_purges(read, answer))
+    }
+
+    /// The first answered PUT after which the read was answered too old.
+    fn by_puts(&self, read: &Read, answer: &Answer) -> Option<Verdict> {
+        let (history, terms) = (self.history, &self.terms);
+        let puts = &self.orders.puts[read.key];
+        let newer = puts.partition_point(|put| history.puts[*put].version <= answer.version);
+        puts[newer..].iter().take_while(|put| history.puts[**put].end < read.begin).find_map(|&at| {
+            let put = &history.puts[at];
+            let settled = put.end + terms.calm;
+            let rule = if put.through == read.through {
+                Rule::OwnPut
+            } else if self.calm.is_calm(put.begin, settled) && read.begin > settled {
+                Rule::CalmPut
+            } else if read.begin > put.end + terms.distrust + terms.slack && !self.is_spared(read, answer) {
+                Rule::DistrustedPut
+            } else {
+                return None;
+            };
+            Some((rule, Cause::Put(at)))
+        })
+    }
+
+    /// The first done purge after which the read was answered with what it covers.
+    fn by_purges(&self, read: &Read, answer: &Answer) -> Option<Verdict> {
+        let (history, terms) = (self.history, &self.terms);
+        let purges = &self.orders.purges[read.key];
+        let from = purges.partition_point(|purge| history.purges[*purge].begin <= answer.generated);
+        let to = purges.partition_point(|purge| history.purges[*purge].begin < read.begin);
+        purges[from..to.max(from)].iter().find_map(|&at| {
+            let purge = &history.purges[at];
+            let was_calm = self.calm.is_calm(purge.begin, purge.end + terms.calm);
+            let bound = if was_calm { terms.calm } else { terms.distrust + terms.slack };
+            if read.begin <= purge.end + bound {
+                return None;
+            }
+            let confirmed = answer.approved >= purge.begin;
+            let rule = match (purge.soft, was_calm) {
+                (true, _) if confirmed || !answer.hit || answer.is_marked_stale() => return None,
+                (true, _) => Rule::SoftPurge,
+                // Nothing is there any more that the origin could confirm.
+                (false, true) => Rule::CalmPurge,
+                (false, false) if confirmed || self.is_spared(read, answer) => return None,
+                (false, false) => Rule::DistrustedPurge,
+            };
+            Some((rule, Cause::Purge(at)))
+        })
+    }
+
+    /// An Envoy that cannot hear goes on serving what `stale-if-error` allows while the origin is away too.
+    fn is_spared(&self, read: &Read, answer: &Answer) -> bool {
+        let origin_away =
+            |span: &Span| span.fault.kind.is_the_origins() && span.begin <= read.end && read.begin <= span.end;
+        answer.told.contains("detail=stale-if-error") && self.history.spans.iter().any(origin_away)
+    }
 }

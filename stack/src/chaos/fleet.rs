@@ -122,15 +122,10 @@ impl Fleet {
         let _folder = folder;
         let fleet =
             Self { clock, origin, redis, redis_links, sidecars, store_links, envoys, doors, desks, config, _folder };
-        fleet.all_follow().await?;
-        Ok(Arc::new(fleet))
-    }
-
-    async fn all_follow(&self) -> Result<()> {
-        for envoy in &self.envoys {
+        for envoy in &fleet.envoys {
             envoy.lock().await.wait_until_it_follows(FOLLOW).await?;
         }
-        Ok(())
+        Ok(Arc::new(fleet))
     }
 
     /// Where a key is to be had from an Envoy, and which of its lives that is.

@@ -1,7 +1,7 @@
 //! Histories by hand, which the checker must accept or reject.
 
 use super::*;
-use crate::chaos::history::{Applied, Purge, Put, Scope, Span, Through};
+use crate::chaos::history::{Applied, Purge, Put, Scope, Through};
 use crate::chaos::schedule::{Fault, Kind};
 
 const MS: Micros = 1_000;
