@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use larder_contract::entry::{self, EntryMeta, VERSION, digest};
+use larder_contract::entry::{self, EntryMeta};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
 use larder_contract::selectors::Selectors;
@@ -16,6 +16,10 @@ use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Access, Limits, Purged, Purges, Store, Token, Waiting, app};
 use larder_stack::{RedisServer, eventually};
 use reqwest::{Client, RequestBuilder, Response};
+
+mod common;
+
+use common::meta_of;
 
 const OPERATOR: &str = "operator";
 
@@ -57,37 +61,8 @@ impl Envoy {
 
     /// Stores what was requested then, on this Envoy's clock, and is fresh for a minute. Gives the status.
     async fn writes(&self, path: &str, requested: Timestamp) -> u16 {
-        let fresh_until = requested.plus_millis(60_000);
-        let meta = EntryMeta {
-            version: VERSION,
-            url: format!("http://a{path}"),
-            status: 200,
-            headers: Vec::new(),
-            cache_type: "revalidate".to_owned(),
-            max_age: 60,
-            use_stale_upto: 0,
-            stale_while_revalidate: 0,
-            stale_if_error: 0,
-            etag: String::new(),
-            initial_age: 0,
-            must_revalidate: false,
-            no_cache: false,
-            public: false,
-            request_time_ms: requested,
-            response_time_ms: requested,
-            fresh_until_ms: fresh_until,
-            serve_stale_until_ms: fresh_until,
-            ttl_ms: 600_000,
-            selecting: Vec::new(),
-            selectors: Selectors::new(),
-            tags: vec![path.to_owned()],
-            stale_from_ms: None,
-            part_first: None,
-            part_complete: None,
-            route: None,
-            body_length: 1,
-            digest: digest(b"x"),
-        };
+        let (url, tags) = (format!("http://a{path}"), vec![path.to_owned()]);
+        let meta = EntryMeta { url, tags, ..meta_of(b"x", requested, requested.plus_millis(60_000)) };
         let url = format!("{}{ENTRIES_PATH}{}", self.sidecar, key(path).digest());
         self.send(self.client.put(url).body(entry::encode(&meta, b"x"))).await.status().as_u16()
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_contract::entry;
-use larder_contract::entry::{Entry, EntryMeta, RouteSeen, VERSION, digest};
+use larder_contract::entry::{Entry, EntryMeta, RouteSeen};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::purge::{Purge, Scope};
@@ -15,6 +15,10 @@ use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Purged, Purges, Store, Waiting};
 use larder_stack::{RedisCluster, RedisSentinels, RedisServer};
+
+mod common;
+
+use common::meta_of;
 
 const KEY: KeyDigest = KeyDigest([7; 32]);
 const NOW: u64 = 1_000_000;
@@ -30,34 +34,14 @@ fn selectors(pairs: &[(&str, &str)]) -> Selectors {
 /// Fresh for 5 s from `NOW`, then for 5 s to be served stale.
 fn entry_of(body: &str, selecting: &[(&str, &str)], received: u64) -> Entry {
     let meta = EntryMeta {
-        version: VERSION,
-        url: "http://a/".to_owned(),
-        status: 200,
         headers: vec![("x".to_owned(), "caf\u{e9}".to_owned())],
-        cache_type: "revalidate".to_owned(),
         max_age: 5,
         use_stale_upto: 5,
         stale_while_revalidate: 5,
-        stale_if_error: 0,
-        etag: String::new(),
-        initial_age: 0,
-        must_revalidate: false,
-        no_cache: false,
-        public: false,
-        request_time_ms: at(received),
-        response_time_ms: at(received),
-        fresh_until_ms: at(NOW + 5_000),
         serve_stale_until_ms: at(NOW + 10_000),
         ttl_ms: 60_000,
-        selecting: Vec::new(),
         selectors: selectors(selecting),
-        tags: Vec::new(),
-        stale_from_ms: None,
-        part_first: None,
-        part_complete: None,
-        route: None,
-        body_length: body.len() as u64,
-        digest: digest(body.as_bytes()),
+        ..meta_of(body.as_bytes(), at(received), at(NOW + 5_000))
     };
     Entry { meta, body: body.as_bytes().to_vec() }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_contract::entry::{Entry, EntryMeta, VERSION, digest};
+use larder_contract::entry::{Entry, EntryMeta};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::purge::{Purge, Scope};
@@ -11,6 +11,10 @@ use larder_contract::store_api::{LookUp, LookUpAnswer};
 use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
 use larder_sidecar::{Purged, Purges, Store, Waiting};
 use larder_stack::{RedisServer, eventually};
+
+mod common;
+
+use common::meta_of;
 
 const KEY: KeyDigest = KeyDigest([7; 32]);
 const EMPTY_LOG: &str = "0-0";
@@ -22,36 +26,7 @@ const FOREVER: Timestamp = Timestamp::from_millis(1 << 45);
 
 /// Requested at some time, and fresh for ever.
 fn entry(tag: &str, requested: Timestamp) -> Entry {
-    let meta = EntryMeta {
-        version: VERSION,
-        url: "http://a/".to_owned(),
-        status: 200,
-        headers: Vec::new(),
-        cache_type: "revalidate".to_owned(),
-        max_age: 5,
-        use_stale_upto: 5,
-        stale_while_revalidate: 0,
-        stale_if_error: 0,
-        etag: String::new(),
-        initial_age: 0,
-        must_revalidate: false,
-        no_cache: false,
-        public: false,
-        request_time_ms: requested,
-        response_time_ms: requested,
-        fresh_until_ms: FOREVER,
-        serve_stale_until_ms: FOREVER,
-        ttl_ms: 600_000,
-        selecting: Vec::new(),
-        selectors: Selectors::new(),
-        tags: vec![tag.to_owned()],
-        stale_from_ms: None,
-        part_first: None,
-        part_complete: None,
-        route: None,
-        body_length: 1,
-        digest: digest(b"x"),
-    };
+    let meta = EntryMeta { tags: vec![tag.to_owned()], ..meta_of(b"x", requested, FOREVER) };
     Entry { meta, body: b"x".to_vec() }
 }
 
