@@ -209,7 +209,9 @@ impl<'a> Judge<'a> {
             let rule = match (purge.soft, was_calm) {
                 (true, _) if confirmed || !answer.hit || answer.is_marked_stale() => return None,
                 (true, _) => Rule::SoftPurge,
-                // Nothing is there any more that the origin could confirm.
+                // Asked for while the purge was made, the origin has confirmed it: that may have come after the purge.
+                (false, true) if confirmed && answer.approved <= purge.end => return None,
+                // Behind the purge nothing is there any more that the origin could confirm.
                 (false, true) => Rule::CalmPurge,
                 (false, false) if confirmed || self.is_spared(read, answer) => return None,
                 (false, false) => Rule::DistrustedPurge,

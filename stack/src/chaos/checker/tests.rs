@@ -151,6 +151,8 @@ fn what_was_purged_is_gone() {
     assert_eq!(of(purged(), T + 501, (T - 9, T - 9)), [Rule::CalmPurge]);
     assert_eq!(of(purged(), T + 501, (T, T)), [], "fetched since");
     assert_eq!(of(purged(), T + 501, (T - 9, T + 9)), [Rule::CalmPurge], "nothing was there to be confirmed");
+    assert_eq!(of(purged(), T + 501, (T - 9, T - 2)), [], "confirmed while the purge was made");
+    assert_eq!(of(purged(), T + 501, (T - 9, T - 5)), [Rule::CalmPurge], "confirmed before");
     let deaf = || purged().fault(Kind::SilentStoreLink, T - 10, T + 60_000);
     assert_eq!(of(deaf(), T + 6_000, (T - 9, T - 9)), []);
     assert_eq!(of(deaf(), T + 6_001, (T - 9, T - 9)), [Rule::DistrustedPurge]);
