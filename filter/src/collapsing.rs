@@ -28,7 +28,7 @@ const DEAD_AFTER_MS: u64 = 60_000;
 const ATTEMPTS: usize = 16;
 
 const REGISTRY: &str = "larder/inboxes";
-const SALT: &str = "larder/salt";
+pub(crate) const SALT: &str = "larder/salt";
 /// When a VM last told the others of something that was made untrue.
 const TOLD: &str = "larder/told";
 
@@ -75,7 +75,7 @@ impl<H: Host> Vm<H> {
 
     /// All slots that `key` may use, as they are now.
     fn places_of(&mut self, key: &CollapseKey) -> Vec<Place> {
-        let salt = self.salt();
+        let salt = self.salt.get(&self.host);
         let read = |index: u32| {
             let name = format!("larder/s/{index}");
             let (bytes, version) = self.host.shared(&name);
@@ -89,23 +89,6 @@ impl<H: Host> Vm<H> {
         let mut places = self.places_of(key);
         let index = collapse::choose(places.iter().map(|place| place.bytes.as_deref()), key, now);
         (index < places.len()).then(|| places.swap_remove(index))
-    }
-
-    /// This Envoy's secret, which whichever VM comes first draws for all.
-    fn salt(&mut self) -> u64 {
-        if let Some(salt) = self.salt {
-            return salt;
-        }
-        let read = |bytes: Option<Vec<u8>>| Some(u64::from_be_bytes(bytes?.try_into().ok()?));
-        let (held, version) = self.host.shared(SALT);
-        let salt = read(held).unwrap_or_else(|| {
-            let drawn = self.host.random();
-            match self.host.swap_shared(SALT, &drawn.to_be_bytes(), version) {
-                Swap::Done => drawn,
-                Swap::Lost => read(self.host.shared(SALT).0).unwrap_or(drawn),
-            }
-        });
-        *self.salt.insert(salt)
     }
 
     pub(crate) fn wait(&mut self, config: &Config, key: CollapseKey, stream: u32, now: Timestamp) {

@@ -13,10 +13,14 @@ use larder_contract::store_api::{Events, EventsSince, UNHEARD_FIELD};
 
 use crate::calls::{CallAnswer, Errand, Letter, Outside, Purpose};
 use crate::config::Config;
-use crate::host::{Host, Swap};
+use crate::host::Host;
 use crate::metrics;
 use crate::refused::is_refused;
 use crate::store_client::StoreClient;
+
+mod place;
+
+use place::Place;
 
 /// How long the sidecar may hold the poll back, at most.
 const WAIT_MS: u64 = 20_000;
@@ -33,7 +37,6 @@ const AGAIN_MS: u64 = 500;
 /// expects it to have had something to tell.
 const WRITER_MS: u64 = 3_600_000;
 
-const PLACE: &str = "larder/follower";
 const WROTE: &str = "larder/wrote";
 
 /// What this VM knows of following.
@@ -48,6 +51,8 @@ pub(crate) struct Following {
     not_before: Timestamp,
     /// Up to when this Envoy has heard of everything.
     heard: Timestamp,
+    /// Whether it was said that the sidecar is of another version.
+    told_of_version: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,17 +61,6 @@ struct Poll {
     sent: Timestamp,
     /// When Envoy must have answered it.
     until: Timestamp,
-}
-
-/// What an answer to the poll tells.
-#[derive(Debug)]
-pub(crate) enum Polled {
-    /// Nothing, or nothing new.
-    Nothing,
-    /// The sidecar speaks in a way that is not understood, as this error says.
-    NotUnderstood(serde_json::Error),
-    /// What has happened.
-    Heard(Heard),
 }
 
 /// What has happened in the fleet since the poll before.
@@ -84,7 +78,7 @@ impl Following {
     /// Nothing is heard yet. `id` is the worker's.
     pub(crate) fn new(id: u64) -> Self {
         let zero = Timestamp::default();
-        Self { id, poll: None, cursor: None, renewed: zero, not_before: zero, heard: zero }
+        Self { id, poll: None, cursor: None, renewed: zero, not_before: zero, heard: zero, told_of_version: false }
     }
 
     /// What was requested until then may have been purged without our hearing of it; `None` while all is heard.
@@ -105,7 +99,7 @@ impl Following {
         if !config.store_enabled {
             return;
         }
-        let place = Place::lying(outside.host);
+        let (place, version) = Place::lying(outside.host);
         if let Some(place) = &place {
             self.heard = self.heard.max(place.heard);
         }
@@ -121,7 +115,7 @@ impl Following {
         if polling && now.millis_since(self.renewed) < RENEW_MS {
             return;
         }
-        if !self.hold_place(outside.host, place, now) {
+        if !self.hold_place(outside.host, place, version, now) {
             // Another follows; its lease is looked at again when it may have lapsed.
             self.not_before = now.plus_millis(RENEW_MS);
         } else if !polling {
@@ -129,9 +123,8 @@ impl Following {
         }
     }
 
-    /// Takes or renews the lease. Says whether it is ours.
-    fn hold_place<H: Host>(&mut self, host: &H, place: Option<Place>, now: Timestamp) -> bool {
-        let (_, version) = host.shared(PLACE);
+    /// Takes or renews the lease, if the place is still as it was read. Says whether it is ours.
+    fn hold_place<H: Host>(&mut self, host: &H, place: Option<Place>, version: Option<u32>, now: Timestamp) -> bool {
         if let Some(place) = place.filter(|place| place.owner != self.id) {
             if now < place.until {
                 self.poll = None;
@@ -142,7 +135,7 @@ impl Following {
         let (cursor, heard) = (self.cursor.clone(), self.heard);
         let place = Place { owner: self.id, until: now.plus_millis(LEASE_MS), heard, cursor };
         self.renewed = now;
-        host.swap_shared(PLACE, &place.write(), version) == Swap::Done
+        place.put(host, version)
     }
 
     fn poll<H: Host>(
@@ -191,20 +184,19 @@ impl Following {
         self.not_before = now.plus_millis(AGAIN_MS);
     }
 
-    /// The poll's answer. What has been heard is to take effect, here and in the other workers, before
-    /// [`Following::go_on`].
+    /// The poll's answer, if it tells of anything. What has been heard is to take effect, here and in the other workers,
+    /// before [`Following::go_on`].
     pub(crate) fn on_events<H: Host>(
         &mut self,
         outside: &mut Outside<'_, H>,
         token: u32,
         answer: &CallAnswer,
         now: Timestamp,
-    ) -> Polled {
-        let Some(poll) = self.poll.take_if(|poll| poll.token == token) else {
-            return Polled::Nothing; // another VM follows by now
-        };
+    ) -> Option<Heard> {
+        // Else another VM follows by now.
+        let poll = self.poll.take_if(|poll| poll.token == token)?;
         match read_events(answer) {
-            Ok((events, unheard_ms)) => Polled::Heard(Heard {
+            Ok((events, unheard_ms)) => Some(Heard {
                 // Without a cursor nothing is known of what came before: as if it had been missed.
                 missed: events.reset || self.cursor.is_none(),
                 purges: events.events,
@@ -216,7 +208,15 @@ impl Following {
                     is_refused(outside.host, outside.metrics, status, now);
                 }
                 self.try_again_later(outside, now);
-                error.map_or(Polled::Nothing, Polled::NotUnderstood)
+                if let Some(error) = error
+                    && !std::mem::replace(&mut self.told_of_version, true)
+                {
+                    let line = format!(
+                        "larder: the sidecar tells of purges in a way that is not understood ({error}); use sidecars of the filter's version"
+                    );
+                    outside.host.log(log::Level::Error, &line);
+                }
+                None
             }
         }
     }
@@ -233,8 +233,8 @@ impl Following {
     ) {
         self.cursor = Some(heard.cursor);
         self.heard = self.heard.max(heard.until);
-        let place = Place::lying(outside.host);
-        if self.hold_place(outside.host, place, now)
+        let (place, version) = Place::lying(outside.host);
+        if self.hold_place(outside.host, place, version, now)
             && let Some(config) = config
         {
             self.poll(outside, store, config, now);
@@ -269,37 +269,4 @@ pub(crate) fn note_writing<H: Host>(host: &H, now: Timestamp) {
 /// distrusted.
 fn wait_ms(config: &Config) -> u64 {
     if config.distrust_after_ms == 0 { WAIT_MS } else { (config.distrust_after_ms / 4).clamp(1, WAIT_MS) }
-}
-
-/// What lies in shared data: owner 8, until 8, heard 8, cursor. Numbers are big-endian.
-#[derive(Debug)]
-struct Place {
-    owner: u64,
-    until: Timestamp,
-    heard: Timestamp,
-    cursor: Option<String>,
-}
-
-impl Place {
-    fn lying<H: Host>(host: &H) -> Option<Self> {
-        Self::read(&host.shared(PLACE).0?)
-    }
-
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let (owner, rest) = bytes.split_first_chunk::<8>()?;
-        let (until, rest) = rest.split_first_chunk::<8>()?;
-        let (heard, cursor) = rest.split_first_chunk::<8>()?;
-        let cursor = std::str::from_utf8(cursor).ok()?;
-        let time = |bytes: &[u8; 8]| Timestamp::from_millis(u64::from_be_bytes(*bytes));
-        let cursor = (!cursor.is_empty()).then(|| cursor.to_owned());
-        Some(Self { owner: u64::from_be_bytes(*owner), until: time(until), heard: time(heard), cursor })
-    }
-
-    fn write(&self) -> Vec<u8> {
-        let mut bytes = self.owner.to_be_bytes().to_vec();
-        bytes.extend_from_slice(&self.until.as_millis().to_be_bytes());
-        bytes.extend_from_slice(&self.heard.as_millis().to_be_bytes());
-        bytes.extend_from_slice(self.cursor.as_deref().unwrap_or_default().as_bytes());
-        bytes
-    }
 }

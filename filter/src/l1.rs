@@ -18,7 +18,7 @@ use larder_cache_core::stored_response::StoredResponse;
 use larder_cache_core::variants::{Bounds, Put, Untrue, Variants};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
-use larder_contract::purge::remembered::{BYTES_EACH, Remembered, Times};
+use larder_contract::purge::remembered::{BYTES_EACH, Remembered, STORE_DELAY_MS, Times};
 use larder_contract::purge::requested::reaches;
 use larder_contract::purge::{Marks, Purge, Scope};
 use quick_cache::unsync::Cache;
@@ -37,8 +37,6 @@ const MEMORY_SHARE: u64 = 16;
 /// Bytes for marks of purges: the least, even where level 1 is off or small, for what is on its way is judged by them; and
 /// the most: some thirty thousand tags.
 const BYTES_OF_MARKS: (u64, u64) = (64 << 10, 4 << 20);
-/// The store's answers may be older than a purge that it has not heard of yet, for no longer than this.
-const STORE_DELAY_MS: u64 = 60_000;
 /// Invalidations remembered: the least and the most likewise.
 const INVALIDATIONS: (u64, u64) = (512, 16_384);
 

@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod pairs;
 pub mod refresh;
 mod refused;
+mod shared_number;
 pub mod store_client;
 pub mod stream;
 mod untold;

@@ -27,10 +27,11 @@ use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
 use crate::refused::is_refused;
+use crate::shared_number::SharedNumber;
 
 /// Writes are not waited for; they may take this long, in milliseconds.
 const WRITE_TIMEOUT_MS: u64 = 5_000;
-/// In shared data: who this Envoy is.
+/// In shared data: who this Envoy is among its peers.
 const ENVOY: &str = "larder/envoy";
 /// Calls waiting to be sent; beyond it the oldest is dropped (an entry not shared, a lease left to lapse).
 const MAX_OUTBOX: usize = 1024;
@@ -98,10 +99,8 @@ impl StoreCall {
 /// The store, as one worker uses it.
 #[derive(Debug)]
 pub(crate) struct StoreClient {
-    /// A random number: who this worker is among its peers.
-    id: u64,
-    /// Who this Envoy is among its peers, once that is known.
-    envoy: Option<u64>,
+    /// Who this Envoy is among its peers.
+    envoy: SharedNumber,
     breaker: Breaker,
     /// What the store is to be told.
     outbox: VecDeque<(Rc<Config>, StoreCall)>,
@@ -113,11 +112,10 @@ pub(crate) struct StoreClient {
 }
 
 impl StoreClient {
-    /// Nothing is known of the store yet. `id` is the worker's.
-    pub(crate) fn new(id: u64) -> Self {
+    /// Nothing is known of the store yet.
+    pub(crate) fn new() -> Self {
         Self {
-            id,
-            envoy: None,
+            envoy: SharedNumber::named(ENVOY),
             breaker: Breaker::default(),
             outbox: VecDeque::new(),
             leases_left: HashMap::new(),
@@ -343,18 +341,9 @@ impl StoreClient {
         head
     }
 
-    /// A random number that all VMs of this Envoy share: who this Envoy is among its peers.
+    /// Who this Envoy is among its peers.
     pub(crate) fn envoy<H: Host>(&mut self, host: &H) -> u64 {
-        if let Some(envoy) = self.envoy {
-            return envoy;
-        }
-        let read = || Some(u64::from_be_bytes(host.shared(ENVOY).0?.try_into().ok()?));
-        let envoy = read().unwrap_or_else(|| {
-            let _ = host.swap_shared(ENVOY, &host.random().to_be_bytes(), None);
-            read().unwrap_or(self.id)
-        });
-        self.envoy = Some(envoy);
-        envoy
+        self.envoy.get(host)
     }
 
     /// The bytes of an entry, made once for the other workers and for the store.

@@ -27,6 +27,9 @@ const PAUSES_MS: (u64, u64) = (100, 1_000);
 /// How often this Envoy's workers are reminded of what the store has not accepted, in milliseconds: they forget after a
 /// while, and might then take it from the store.
 const REMIND_MS: u64 = 20_000;
+/// What the operator is told when the sidecar refuses an invalidation for what it says.
+const NOT_UNDERSTOOD: &str = "larder: the sidecar does not understand an invalidation, so everything is invalidated in its place; \
+     use sidecars of the filter's version";
 
 /// What the store has yet to be told.
 #[derive(Debug, Default)]
@@ -40,6 +43,8 @@ pub(crate) struct Untold {
     not_before: Timestamp,
     pause_ms: u64,
     reminded: Timestamp,
+    /// Whether it was said that the sidecar is of another version.
+    told_of_version: bool,
 }
 
 impl Untold {
@@ -135,8 +140,9 @@ impl Untold {
         }
         outside.metrics.event(metrics::STORE_FAULTS);
         if told == Told::NotUnderstood {
-            let line = "larder: the sidecar does not take an invalidation; everything is invalidated in its place";
-            outside.host.log(log::Level::Warn, line);
+            if !std::mem::replace(&mut self.told_of_version, true) {
+                outside.host.log(log::Level::Error, NOT_UNDERSTOOD);
+            }
             self.not_understood(now);
         } else {
             self.refused(now);

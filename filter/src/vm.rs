@@ -23,6 +23,7 @@ use crate::identity::Identity;
 use crate::l1::Level1;
 use crate::metrics::Metrics;
 use crate::refresh::{Refreshes, look_for_cluster};
+use crate::shared_number::SharedNumber;
 use crate::store_client::StoreClient;
 use crate::stream::{HeldContent, Stream, Undecided, Watched};
 use crate::untold::Untold;
@@ -60,11 +61,11 @@ pub struct Vm<H> {
     /// Responses of whose route the end of their stream will tell.
     pub(crate) watched: FxHashMap<u32, Watched>,
     pub(crate) waiting: Waiting,
-    /// Whether it was said that another version of the filter, or of the sidecar, is not understood.
+    /// Whether it was said that another version of the filter is not understood.
     pub(crate) told_of_versions: bool,
     pub(crate) refreshes: Refreshes,
     /// What this Envoy's leader slots are found by.
-    pub(crate) salt: Option<u64>,
+    pub(crate) salt: SharedNumber,
     /// Streams that want to know how late it is, the earliest first.
     pub(crate) reminders: VecDeque<(Timestamp, u32)>,
     pub(crate) calls: Calls,
@@ -114,10 +115,10 @@ impl<H: Host> Vm<H> {
             waiting: Waiting::default(),
             told_of_versions: false,
             refreshes: Refreshes::default(),
-            salt: None,
+            salt: SharedNumber::named(crate::collapsing::SALT),
             reminders: VecDeque::new(),
             calls: Calls::default(),
-            store: StoreClient::new(id),
+            store: StoreClient::new(),
             handed_over: VecDeque::new(),
             identity: Identity::default(),
             metrics: Metrics::default(),

@@ -14,8 +14,9 @@ use crate::key::KeyDigest;
 
 /// How long an invalidation is remembered by its key, in milliseconds: longer than nearly any fetch takes.
 pub const MEMORY_MS: u64 = 600_000;
-/// An answer of the store may be older than an invalidation that the store has not heard of yet, for no longer than this.
-const STORE_DELAY_MS: u64 = 60_000;
+/// An answer of the store may be older than an invalidation or purge that the store has not heard of yet, for no longer than
+/// this, in milliseconds.
+pub const STORE_DELAY_MS: u64 = 60_000;
 /// What remembering one costs in bytes, its place in the table included.
 pub const BYTES_EACH: u64 = 96;
 
@@ -86,11 +87,6 @@ impl Remembered {
         let known = if soft { &mut times.soft } else { &mut times.hard };
         *known = Some(known.map_or(time, |known| known.max(time)));
         self.make_room(now);
-    }
-
-    /// Whether nothing is remembered of any key.
-    pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty() && self.crowded_out == Timestamp::default()
     }
 
     /// What is remembered of a key.

@@ -9,10 +9,9 @@ use larder_contract::http_time::Timestamp;
 use super::Vm;
 use crate::calls::{Call, CallAnswer, Outside, Purpose};
 use crate::config::Config;
-use crate::follow::Polled;
 use crate::host::Host;
 use crate::metrics;
-use crate::store_client::{StoreCall, Told, told};
+use crate::store_client::{StoreCall, told};
 
 impl<H: Host> Vm<H> {
     /// An answer to a call of our own.
@@ -61,11 +60,6 @@ impl<H: Host> Vm<H> {
     fn on_invalidations_told(&mut self, answer: &CallAnswer, now: Timestamp) {
         let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
         let told = told(&mut outside, answer, now);
-        if told == Told::NotUnderstood {
-            let line = "larder: the sidecar does not understand what it is told of invalidations; use sidecars of the filter's version";
-            self.tell_of_versions(line);
-        }
-        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
         if self.untold.on_told(&mut outside, told, now) {
             self.go_on_later();
         }
@@ -74,16 +68,7 @@ impl<H: Host> Vm<H> {
     /// What has happened in the fleet takes effect here, and is told to the other workers.
     fn on_events(&mut self, token: u32, answer: &CallAnswer, now: Timestamp) {
         let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-        let mut heard = match self.following.on_events(&mut outside, token, answer, now) {
-            Polled::Nothing => return,
-            Polled::NotUnderstood(error) => {
-                let line = format!(
-                    "larder: the sidecar tells of purges in a way that is not understood ({error}); use sidecars of the filter's version"
-                );
-                return self.tell_of_versions(&line);
-            }
-            Polled::Heard(heard) => heard,
-        };
+        let Some(mut heard) = self.following.on_events(&mut outside, token, answer, now) else { return };
         if heard.missed {
             self.host.log(log::Level::Info, "larder: purges may have been missed; level 1 is emptied");
             self.l1.clear(now, now);
@@ -140,12 +125,5 @@ impl<H: Host> Vm<H> {
     pub(super) fn send_outbox(&mut self) {
         let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
         self.store.send_outbox(&mut outside);
-    }
-
-    /// Says once that the sidecar is of another version.
-    fn tell_of_versions(&mut self, line: &str) {
-        if !std::mem::replace(&mut self.told_of_versions, true) {
-            self.host.log(log::Level::Error, line);
-        }
     }
 }
