@@ -69,8 +69,8 @@ impl<H: Host> Vm<H> {
             return;
         }
         let stand_in = if reply.content().is_empty() { b"" } else { STAND_IN };
-        if self.host.reply(reply.status, &[], stand_in, reply.details.word()).is_err() {
-            self.host.log(log::Level::Warn, "larder: Envoy refused an answer");
+        if self.outside.host.reply(reply.status, &[], stand_in, reply.details.word()).is_err() {
+            self.outside.host.log(log::Level::Warn, "larder: Envoy refused an answer");
         } else {
             self.unsent.insert(id, Unsent::new(reply, true));
         }
@@ -87,7 +87,8 @@ impl<H: Host> Vm<H> {
     /// past all filters to the client. The route adds its fields to it once more, so those go without.
     pub(crate) fn reply_past_filters(&mut self, id: u32, mut reply: Reply) {
         self.unseen.insert(id, Unseen { status: reply.status, length: reply.content().len() as u64 });
-        let added = self.host.headers(Map::Response).map(|passing| added_by_route(&passing)).unwrap_or_default();
+        let added =
+            self.outside.host.headers(Map::Response).map(|passing| added_by_route(&passing)).unwrap_or_default();
         if !added.is_empty() {
             let mut fields = Fields::default();
             let mut to_come: Vec<_> = added.iter().collect();
@@ -116,7 +117,7 @@ impl<H: Host> Vm<H> {
     pub(crate) fn look_back(&mut self, id: u32) {
         let Some(Unseen { status, length }) = self.unseen.remove(&id) else { return };
         let number = |name: &str| {
-            let bytes = self.host.property(&["response", name])?;
+            let bytes = self.outside.host.property(&["response", name])?;
             bytes.first_chunk().copied().map(u64::from_le_bytes)
         };
         let other_status = number("code").is_some_and(|code| code != u64::from(status));
@@ -125,8 +126,8 @@ impl<H: Host> Vm<H> {
     }
 
     fn send(&self, reply: &Reply) {
-        if self.host.reply(reply.status, &reply.parts(), reply.content(), reply.details.word()).is_err() {
-            self.host.log(log::Level::Warn, "larder: Envoy refused an answer");
+        if self.outside.host.reply(reply.status, &reply.parts(), reply.content(), reply.details.word()).is_err() {
+            self.outside.host.log(log::Level::Warn, "larder: Envoy refused an answer");
         }
     }
 
@@ -154,7 +155,7 @@ impl<H: Host> Vm<H> {
         let reply = &unsent.reply;
         let may_be_learnt = reply.stored.as_ref().is_some_and(|stored| stored.treatment.get().is_none());
         if unsent.stands_in && may_be_learnt && !reply.content().is_empty() {
-            let seen = self.host.headers(Map::Response).unwrap_or_default();
+            let seen = self.outside.host.headers(Map::Response).unwrap_or_default();
             let is = |name: &str, value: &[u8]| seen.get(name) == Some(value);
             let status = seen.get(":status").is_some_and(|status| is_number(status, reply.status.into()));
             let is_rewritten = !(status && is("content-length", b"1") && is("content-type", b"text/plain"));
@@ -162,7 +163,7 @@ impl<H: Host> Vm<H> {
             note(reply, if is_exact { Treatment::Exact } else { Treatment::Changed });
             self.answers_are_rewritten |= is_rewritten;
         }
-        let _ = self.host.replace_headers(Map::Response, &reply.parts());
+        let _ = self.outside.host.replace_headers(Map::Response, &reply.parts());
         true
     }
 
@@ -172,7 +173,7 @@ impl<H: Host> Vm<H> {
         let Some(unsent) = self.unsent.get_mut(&id) else { return false };
         let content = if std::mem::replace(&mut unsent.begun, true) { &[] } else { unsent.reply.content() };
         if length > 0 || !content.is_empty() {
-            let _ = self.host.replace_response_body(content);
+            let _ = self.outside.host.replace_response_body(content);
         }
         true
     }
@@ -188,7 +189,7 @@ impl<H: Host> Vm<H> {
 
     /// Ends the client's stream whose answer cannot be completed.
     pub(crate) fn break_off(&mut self) {
-        let _ = self.host.break_off();
+        let _ = self.outside.host.break_off();
         self.broke_off = true;
     }
 

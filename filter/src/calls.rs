@@ -118,12 +118,19 @@ impl Calls {
     }
 }
 
-/// What a component needs to call out: the host, the calls under way, the counters.
+/// The way out of a VM: the host, the calls under way, the counters. It is lent to every room that calls out.
 #[derive(Debug)]
-pub(crate) struct Outside<'a, H> {
-    pub(crate) host: &'a H,
-    pub(crate) calls: &'a mut Calls,
-    pub(crate) metrics: &'a mut Metrics,
+pub(crate) struct Outside<H> {
+    pub(crate) host: H,
+    pub(crate) calls: Calls,
+    pub(crate) metrics: Metrics,
+}
+
+impl<H> Outside<H> {
+    /// Nothing has been called or counted yet.
+    pub(crate) fn of(host: H) -> Self {
+        Self { host, calls: Calls::default(), metrics: Metrics::default() }
+    }
 }
 
 /// What came back for a call of our own: an upstream's answer, or what Envoy made up in its place.

@@ -60,7 +60,7 @@ impl<H: Host> Vm<H> {
         local_only: bool,
     ) {
         let Cause { config, policy, .. } = cause;
-        let now = self.host.now();
+        let now = self.outside.host.now();
         let from_store = local_only && policy.shared_store;
         let kept = match from_store {
             true => self.l1.put(key, stored.clone(), now),
@@ -86,7 +86,7 @@ impl<H: Host> Vm<H> {
             self.tell_peers(&Message::Invalidate(*key, now), now);
         }
         if config.store_enabled {
-            note_writing(&self.host, now);
+            note_writing(&self.outside.host, now);
             self.untold.add(config, keys, now);
             self.go_on_later();
         }

@@ -63,9 +63,10 @@ impl<H: Host> Vm<H> {
                 Arrival::Uncacheable(until) => (None, SlotAnswer::Uncacheable(until)),
                 Arrival::Occupied | Arrival::NotYet(_) => (None, SlotAnswer::Occupied),
             };
-            if bytes.is_none_or(|bytes| self.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done) {
+            if bytes.is_none_or(|bytes| self.outside.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done)
+            {
                 if matches!(answer, SlotAnswer::Lead | SlotAnswer::Succeed) {
-                    self.metrics.event(metrics::LEADERS);
+                    self.outside.metrics.event(metrics::LEADERS);
                 }
                 return answer;
             }
@@ -75,10 +76,10 @@ impl<H: Host> Vm<H> {
 
     /// All slots that `key` may use, as they are now.
     fn places_of(&mut self, key: &CollapseKey) -> Vec<Place> {
-        let salt = self.salt.get(&self.host);
+        let salt = self.salt.get(&self.outside.host);
         let read = |index: u32| {
             let name = format!("larder/s/{index}");
-            let (bytes, version) = self.host.shared(&name);
+            let (bytes, version) = self.outside.host.shared(&name);
             Place { name, bytes, version }
         };
         key.places(SLOTS, salt).map(read).into()
@@ -92,7 +93,7 @@ impl<H: Host> Vm<H> {
     }
 
     pub(crate) fn wait(&mut self, config: &Config, key: CollapseKey, stream: u32, now: Timestamp) {
-        self.metrics.event(metrics::FOLLOWERS);
+        self.outside.metrics.event(metrics::FOLLOWERS);
         self.waiting.begin(key, stream, now, now.plus_millis(config.collapse_wait_ms));
     }
 
@@ -131,12 +132,12 @@ impl<H: Host> Vm<H> {
                 _ => Finish::Free,
             };
             let Some((bytes, _)) = leaves(&place, result) else { continue };
-            if self.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done {
+            if self.outside.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done {
                 self.wake_peers(key, inboxes, outcome, handoff);
                 break;
             }
         }
-        self.waiting.wake(&self.host, key, outcome);
+        self.waiting.wake(&self.outside.host, key, outcome);
         self.go_on_if_woken();
         handoff
     }
@@ -155,7 +156,7 @@ impl<H: Host> Vm<H> {
         {
             self.wake_peers(key, inboxes, outcome, Some(handoff));
         }
-        self.waiting.wake(&self.host, key, outcome);
+        self.waiting.wake(&self.outside.host, key, outcome);
         self.go_on_if_woken();
     }
 
@@ -163,7 +164,7 @@ impl<H: Host> Vm<H> {
         let own = self.inbox.map(|inbox| inbox.queue);
         let message = Message::Wake(*key, wake_for(outcome, handoff)).encode();
         for inbox in inboxes.into_iter().filter(|inbox| Some(*inbox) != own) {
-            let _ = self.host.enqueue(inbox, &message);
+            let _ = self.outside.host.enqueue(inbox, &message);
         }
     }
 
@@ -182,7 +183,7 @@ impl<H: Host> Vm<H> {
         }
         self.beaten = Some(now);
         for _ in 0..ATTEMPTS {
-            let (held, version) = self.host.shared(REGISTRY);
+            let (held, version) = self.outside.host.shared(REGISTRY);
             let mut living = living(held.as_deref().unwrap_or_default(), now);
             living.retain(|(queue, _)| *queue != inbox.queue);
             self.alone = living.is_empty();
@@ -192,7 +193,7 @@ impl<H: Host> Vm<H> {
                 bytes.extend_from_slice(&queue.to_be_bytes());
                 bytes.extend_from_slice(&beat.as_millis().to_be_bytes());
             }
-            if self.host.swap_shared(REGISTRY, &bytes, version) == Swap::Done {
+            if self.outside.host.swap_shared(REGISTRY, &bytes, version) == Swap::Done {
                 return;
             }
         }
@@ -209,7 +210,7 @@ impl<H: Host> Vm<H> {
     pub(crate) fn begin_to_hear(&mut self, now: Timestamp) {
         self.beat(now);
         // Who tells writes this first and reads the registry then: it finds our inbox, or we find its time.
-        if let Some(told) = read_time(self.host.shared(TOLD).0.as_deref()) {
+        if let Some(told) = read_time(self.outside.host.shared(TOLD).0.as_deref()) {
             self.l1.clear(told, told);
         }
     }
@@ -217,9 +218,9 @@ impl<H: Host> Vm<H> {
     /// Remembers when the others were last told of something that was made untrue.
     fn note_telling(&self, now: Timestamp) {
         for _ in 0..ATTEMPTS {
-            let (held, version) = self.host.shared(TOLD);
+            let (held, version) = self.outside.host.shared(TOLD);
             if read_time(held.as_deref()).is_some_and(|told| told >= now)
-                || self.host.swap_shared(TOLD, &now.as_millis().to_be_bytes(), version) == Swap::Done
+                || self.outside.host.swap_shared(TOLD, &now.as_millis().to_be_bytes(), version) == Swap::Done
             {
                 return;
             }
@@ -232,11 +233,11 @@ impl<H: Host> Vm<H> {
             self.note_telling(now);
         }
         let own = self.inbox.map(|inbox| inbox.queue);
-        let (held, _) = self.host.shared(REGISTRY);
+        let (held, _) = self.outside.host.shared(REGISTRY);
         let message = message.encode();
         for (queue, _) in living(held.as_deref().unwrap_or_default(), now) {
             if Some(queue) != own {
-                let _ = self.host.enqueue(queue, &message);
+                let _ = self.outside.host.enqueue(queue, &message);
             }
         }
     }
@@ -254,10 +255,10 @@ impl<H: Host> Vm<H> {
         let Some(place) = self.place_of(&order.collapse, now) else { return false };
         match collapse::arrive(place.bytes.as_deref(), &order.collapse, me, inbox.queue, now, terms) {
             Arrival::Lead(bytes) if !fetches_whole || self.refreshes.begin_whole(now) => {
-                self.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done
+                self.outside.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done
             }
             Arrival::NotYet(Some(bytes)) => {
-                let _ = self.host.swap_shared(&place.name, &bytes, place.version);
+                let _ = self.outside.host.swap_shared(&place.name, &bytes, place.version);
                 false
             }
             _ => false,

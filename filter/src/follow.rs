@@ -91,7 +91,7 @@ impl Following {
     /// On tick: follow, if nobody does; renew the lease, if this VM does.
     pub(crate) fn follow<H: Host>(
         &mut self,
-        outside: &mut Outside<'_, H>,
+        outside: &mut Outside<H>,
         store: &mut StoreClient,
         config: &Rc<Config>,
         now: Timestamp,
@@ -99,7 +99,7 @@ impl Following {
         if !config.store_enabled {
             return;
         }
-        let (place, version) = Place::lying(outside.host);
+        let (place, version) = Place::lying(&outside.host);
         if let Some(place) = &place {
             self.heard = self.heard.max(place.heard);
         }
@@ -115,7 +115,7 @@ impl Following {
         if polling && now.millis_since(self.renewed) < RENEW_MS {
             return;
         }
-        if !self.hold_place(outside.host, place, version, now) {
+        if !self.hold_place(&outside.host, place, version, now) {
             // Another follows; its lease is looked at again when it may have lapsed.
             self.not_before = now.plus_millis(RENEW_MS);
         } else if !polling {
@@ -140,7 +140,7 @@ impl Following {
 
     fn poll<H: Host>(
         &mut self,
-        outside: &mut Outside<'_, H>,
+        outside: &mut Outside<H>,
         store: &mut StoreClient,
         config: &Rc<Config>,
         now: Timestamp,
@@ -149,14 +149,14 @@ impl Following {
         let asked = EventsSince {
             after: self.cursor.clone(),
             wait_ms,
-            envoy: format!("{:016x}", store.envoy(outside.host)),
-            writes: writes(outside.host, now),
+            envoy: format!("{:016x}", store.envoy(&outside.host)),
+            writes: writes(&outside.host, now),
         };
         let path = asked.path();
-        let head = store.head(outside.host, config, ("GET", &path), now);
+        let head = store.head(&outside.host, config, ("GET", &path), now);
         let letter = Letter { cluster: &config.store_cluster, head: &head, body: &[], timeout_ms: wait_ms + SLACK_MS };
         let errand = Errand { purpose: Purpose::Follow, holds: None, config: config.clone(), now };
-        match outside.calls.make(outside.host, &letter, errand) {
+        match outside.calls.make(&outside.host, &letter, errand) {
             Ok(token) => {
                 let until = now.plus_millis(wait_ms + 2 * SLACK_MS);
                 self.poll = Some(Poll { token, sent: now, until });
@@ -165,7 +165,7 @@ impl Following {
         }
     }
 
-    fn give_up_poll<H: Host>(&mut self, outside: &mut Outside<'_, H>, now: Timestamp) {
+    fn give_up_poll<H: Host>(&mut self, outside: &mut Outside<H>, now: Timestamp) {
         if let Some(poll) = self.poll {
             outside.calls.take(poll.token);
         }
@@ -178,7 +178,7 @@ impl Following {
         self.poll.take_if(|poll| poll.token == token);
     }
 
-    fn try_again_later<H: Host>(&mut self, outside: &mut Outside<'_, H>, now: Timestamp) {
+    fn try_again_later<H: Host>(&mut self, outside: &mut Outside<H>, now: Timestamp) {
         outside.metrics.event(metrics::FOLLOW_FAULTS);
         self.poll = None;
         self.not_before = now.plus_millis(AGAIN_MS);
@@ -188,7 +188,7 @@ impl Following {
     /// before [`Following::go_on`].
     pub(crate) fn on_events<H: Host>(
         &mut self,
-        outside: &mut Outside<'_, H>,
+        outside: &mut Outside<H>,
         token: u32,
         answer: &CallAnswer,
         now: Timestamp,
@@ -205,7 +205,7 @@ impl Following {
             }),
             Err(error) => {
                 if let Some(status) = answer.upstream_status() {
-                    is_refused(outside.host, outside.metrics, status, now);
+                    is_refused(&outside.host, &mut outside.metrics, status, now);
                 }
                 self.try_again_later(outside, now);
                 if let Some(error) = error
@@ -225,7 +225,7 @@ impl Following {
     /// read that everything has been heard. Goes on listening, if that is still ours to do.
     pub(crate) fn go_on<H: Host>(
         &mut self,
-        outside: &mut Outside<'_, H>,
+        outside: &mut Outside<H>,
         store: &mut StoreClient,
         config: Option<&Rc<Config>>,
         heard: Heard,
@@ -233,8 +233,8 @@ impl Following {
     ) {
         self.cursor = Some(heard.cursor);
         self.heard = self.heard.max(heard.until);
-        let (place, version) = Place::lying(outside.host);
-        if self.hold_place(outside.host, place, version, now)
+        let (place, version) = Place::lying(&outside.host);
+        if self.hold_place(&outside.host, place, version, now)
             && let Some(config) = config
         {
             self.poll(outside, store, config, now);

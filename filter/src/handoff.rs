@@ -29,7 +29,7 @@ impl<H: Host> Vm<H> {
     pub(crate) fn take_refreshed(&mut self, digest: &KeyDigest, handoff: Handoff) {
         let Some(key) = self.l1.key_of(digest) else { return };
         if let Some(Outcome::Fetched(stored)) = self.read_handoff(handoff) {
-            self.l1.put_fetched(&key, stored, self.host.now());
+            self.l1.put_fetched(&key, stored, self.outside.host.now());
         }
     }
 
@@ -52,18 +52,18 @@ impl<H: Host> Vm<H> {
         if !awaited && (stored.body.len() > SMALL || (self.alone && !self.l1.is_off())) {
             return None;
         }
-        let sequence = self.host.random();
+        let sequence = self.outside.host.random();
         let index = u32::try_from(sequence % u64::from(HANDOFFS)).unwrap_or(0);
         let mut bytes = sequence.to_be_bytes().to_vec();
         bytes.push(kind);
         bytes.extend_from_slice(&self.store.encode(stored, policy, now));
-        self.host.set_shared(&handoff_name(index), &bytes);
+        self.outside.host.set_shared(&handoff_name(index), &bytes);
         self.handed_over.push_back((now, index, sequence));
         Some(Handoff { index, sequence })
     }
 
     pub(crate) fn read_handoff(&self, handoff: Handoff) -> Option<Outcome> {
-        let (bytes, _) = self.host.shared(&handoff_name(handoff.index));
+        let (bytes, _) = self.outside.host.shared(&handoff_name(handoff.index));
         let bytes = bytes?;
         let (sequence, rest) = bytes.split_first_chunk::<8>()?;
         let (kind, frame) = rest.split_first()?;
@@ -109,9 +109,9 @@ impl<H: Host> Vm<H> {
             }
             self.handed_over.pop_front();
             let name = handoff_name(index);
-            let (held, version) = self.host.shared(&name);
+            let (held, version) = self.outside.host.shared(&name);
             if held.is_some_and(|held| held.starts_with(&sequence.to_be_bytes())) {
-                let _ = self.host.swap_shared(&name, &[], version);
+                let _ = self.outside.host.swap_shared(&name, &[], version);
             }
         }
     }

@@ -118,13 +118,7 @@ impl Refreshes {
     }
 
     /// Sends a refresh's request to the origin. Says whether it is on its way.
-    pub(crate) fn fetch<H: Host>(
-        &self,
-        outside: &mut Outside<'_, H>,
-        id: u32,
-        mut fields: Fields,
-        now: Timestamp,
-    ) -> bool {
+    pub(crate) fn fetch<H: Host>(&self, outside: &mut Outside<H>, id: u32, mut fields: Fields, now: Timestamp) -> bool {
         let Some(Refreshing { straight, config, .. }) = self.under_way.get(&id) else { return true };
         let cluster = if let Some(cluster) = straight {
             // The route's own retries, as far as a request may ask for them.
@@ -141,9 +135,9 @@ impl Refreshes {
         };
         let letter = Letter { cluster, head: &fields, body: &[], timeout_ms: FETCH_TIMEOUT_MS };
         let errand = Errand { purpose: Purpose::RefreshFetch(id), holds: None, config: config.clone(), now };
-        let Err(refused) = outside.calls.make(outside.host, &letter, errand) else { return true };
+        let Err(refused) = outside.calls.make(&outside.host, &letter, errand) else { return true };
         if refused == UNKNOWN_CLUSTER && config.refresh_path() == RefreshPath::Routed {
-            look_for_cluster(outside.host, config);
+            look_for_cluster(&outside.host, config);
         }
         false
     }

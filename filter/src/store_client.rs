@@ -127,7 +127,7 @@ impl StoreClient {
     /// Sends a look-up, unless the store is left alone.
     pub(crate) fn ask<H: Host>(
         &mut self,
-        outside: &mut Outside<'_, H>,
+        outside: &mut Outside<H>,
         config: &Rc<Config>,
         question: &StoreQuestion,
         purpose: Purpose,
@@ -141,7 +141,7 @@ impl StoreClient {
         let lease = question.lease.then_some(LeaseTerms { holder, lease_ms: config.lease_ms, wait_ms });
         let look_up = LookUp { key: question.key, presented: question.presented.clone(), now_ms: now, lease };
         let body = serde_json::to_vec(&look_up).unwrap_or_default();
-        let head = self.head(outside.host, config, ("POST", LOOK_UP_PATH), now);
+        let head = self.head(&outside.host, config, ("POST", LOOK_UP_PATH), now);
         let letter = Letter {
             cluster: &config.store_cluster,
             head: &head,
@@ -150,13 +150,13 @@ impl StoreClient {
         };
         let holds = lease.map(|terms| (question.key, terms.holder.as_fence()));
         let errand = Errand { purpose, holds, config: config.clone(), now };
-        outside.calls.make(outside.host, &letter, errand).map(drop).map_err(|refused| {
+        outside.calls.make(&outside.host, &letter, errand).map(drop).map_err(|refused| {
             self.failed(outside, StoreFault::Error, now, &format!("call refused with status {}", refused.0));
             StoreFault::Error
         })
     }
 
-    fn failed<H: Host>(&mut self, outside: &mut Outside<'_, H>, fault: StoreFault, now: Timestamp, why: &str) {
+    fn failed<H: Host>(&mut self, outside: &mut Outside<H>, fault: StoreFault, now: Timestamp, why: &str) {
         outside.metrics.event(metrics::STORE_FAULTS);
         if self.breaker.failed(fault, now) {
             outside.host.log(log::Level::Warn, &format!("larder: store left alone after repeated faults, last: {why}"));
@@ -166,7 +166,7 @@ impl StoreClient {
     /// A write or release has been answered, or not: a lease that it should have ended is given back a little later.
     pub(crate) fn on_told<H: Host>(
         &mut self,
-        outside: &mut Outside<'_, H>,
+        outside: &mut Outside<H>,
         call: Call,
         answer: &CallAnswer,
         now: Timestamp,
@@ -206,7 +206,7 @@ impl StoreClient {
     /// What a look-up brought.
     pub(crate) fn read_answer<H: Host>(
         &mut self,
-        outside: &mut Outside<'_, H>,
+        outside: &mut Outside<H>,
         answer: CallAnswer,
         now: Timestamp,
     ) -> StoreAnswer {
@@ -222,7 +222,7 @@ impl StoreClient {
             );
             return StoreAnswer::Fault(fault);
         }
-        if is_refused(outside.host, outside.metrics, status, now) {
+        if is_refused(&outside.host, &mut outside.metrics, status, now) {
             self.breaker.refused(now);
             return StoreAnswer::Fault(StoreFault::Error);
         }
@@ -275,7 +275,7 @@ impl StoreClient {
     }
 
     /// Sends all that the store is to be told.
-    pub(crate) fn send_outbox<H: Host>(&mut self, outside: &mut Outside<'_, H>) {
+    pub(crate) fn send_outbox<H: Host>(&mut self, outside: &mut Outside<H>) {
         while let Some((config, call)) = self.outbox.pop_front() {
             let now = outside.host.now();
             // What ends a lease goes in any case: others would wait for it until it lapses.
@@ -284,18 +284,19 @@ impl StoreClient {
             }
             let holds = call.lease();
             let (head, body) = match &call {
-                StoreCall::Write { key, stored, fence, policy } => {
-                    (self.write_head(outside.host, &config, key, fence.as_ref(), now), self.encode(stored, policy, now))
-                }
+                StoreCall::Write { key, stored, fence, policy } => (
+                    self.write_head(&outside.host, &config, key, fence.as_ref(), now),
+                    self.encode(stored, policy, now),
+                ),
                 StoreCall::Release { key, fence, uncacheable_ms } => {
                     let release = Release { key: *key, fence: fence.clone(), uncacheable_ms: *uncacheable_ms };
-                    (self.head(outside.host, &config, ("POST", RELEASE_PATH), now), json(&release))
+                    (self.head(&outside.host, &config, ("POST", RELEASE_PATH), now), json(&release))
                 }
             };
             let cluster = &config.store_cluster.clone();
             let letter = Letter { cluster, head: &head, body: &body, timeout_ms: WRITE_TIMEOUT_MS };
             let errand = Errand { purpose: Purpose::Tell, holds, config, now };
-            if let Err(refused) = outside.calls.make(outside.host, &letter, errand) {
+            if let Err(refused) = outside.calls.make(&outside.host, &letter, errand) {
                 self.failed(outside, StoreFault::Error, now, &format!("call refused with status {}", refused.0));
             }
         }
@@ -365,9 +366,9 @@ impl StoreClient {
 }
 
 /// What became of a call that tells the store something.
-pub(crate) fn told<H: Host>(outside: &mut Outside<'_, H>, answer: &CallAnswer, now: Timestamp) -> Told {
+pub(crate) fn told<H: Host>(outside: &mut Outside<H>, answer: &CallAnswer, now: Timestamp) -> Told {
     match answer.upstream_status() {
-        Some(status) if is_refused(outside.host, outside.metrics, status, now) => Told::Not,
+        Some(status) if is_refused(&outside.host, &mut outside.metrics, status, now) => Told::Not,
         Some(status) if [WriteAnswer::Stored, WriteAnswer::Fenced].map(WriteAnswer::status).contains(&status) => {
             Told::Accepted
         }
@@ -377,7 +378,7 @@ pub(crate) fn told<H: Host>(outside: &mut Outside<'_, H>, answer: &CallAnswer, n
 }
 
 /// Whatever comes back is checked; what is damaged was never there. Our clock is `ahead` ms ahead of the store's.
-fn read_entry<H: Host>(outside: &mut Outside<'_, H>, bytes: &[u8], ahead: i64) -> Option<Arc<StoredResponse>> {
+fn read_entry<H: Host>(outside: &mut Outside<H>, bytes: &[u8], ahead: i64) -> Option<Arc<StoredResponse>> {
     let entry = entry::decode(bytes).map(|mut entry| {
         entry.meta.move_times(ahead);
         entry

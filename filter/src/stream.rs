@@ -96,11 +96,11 @@ impl<H: Host> Vm<H> {
         if self.waiting.has_woken() {
             self.go_on_later();
         }
-        let Ok(fields) = self.host.headers(Map::Request) else { return Action::Continue };
+        let Ok(fields) = self.outside.host.headers(Map::Request) else { return Action::Continue };
         let request = Request { fields, has_content: !end, is_identified: false };
         if request.fields.contains(DEBUG_FIELD) {
             // A secret between the client and this cache, wherever the request goes.
-            let _ = self.host.remove_header(Map::Request, DEBUG_FIELD.as_bytes());
+            let _ = self.outside.host.remove_header(Map::Request, DEBUG_FIELD.as_bytes());
         }
         let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else { return Action::Continue };
         if request.has_content && self.may_turn_out_empty(&request) {
@@ -118,7 +118,7 @@ impl<H: Host> Vm<H> {
         mut request: Request,
         passage: Passage,
     ) -> Action {
-        let now = self.host.now();
+        let now = self.outside.host.now();
         self.beat_if_late(now);
         at_once::prepare(&mut request, policy);
         if at_once::is_plain(&request, policy) {
@@ -131,17 +131,18 @@ impl<H: Host> Vm<H> {
             };
             let is_chosen = local.variants.len() > 1;
             if let Some((reply, status)) = at_once::answer(&request, policy, local, now)
-                && self.identity.may_answer_unasked(&self.host, policy, &reply)
+                && self.identity.may_answer_unasked(&self.outside.host, policy, &reply)
             {
                 if let (true, Some(stored)) = (is_chosen, &reply.stored) {
                     self.l1.count_use(&key, stored);
                 }
                 self.reply(id, reply, passage != Passage::Held);
-                self.metrics.request(&status);
+                self.outside.metrics.request(&status);
                 return Action::Pause;
             }
         }
-        request.is_identified = !request.is_credentialed(policy) && self.identity.is_identified(&self.host, policy);
+        request.is_identified =
+            !request.is_credentialed(policy) && self.identity.is_identified(&self.outside.host, policy);
         let (is_head, is_cross_origin) = (request.method() == b"HEAD", request.fields.contains("origin"));
         let setup =
             Setup { policy: policy.clone(), namespace: config.namespace.clone(), refreshes: config.refresh_path() };
@@ -150,7 +151,7 @@ impl<H: Host> Vm<H> {
             exchange,
             config: config.clone(),
             policy: policy.clone(),
-            root: self.calls.root(),
+            root: self.outside.calls.root(),
             request: passage,
             response: Passage::Passed,
             content_follows: false,
@@ -187,13 +188,13 @@ impl<H: Host> Vm<H> {
         self.look_back(id);
         let Some(stream) = self.streams.get(&id) else { return };
         if !stream.exchange.is_over() {
-            let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
+            let details = self.outside.host.property(&["response", "code_details"]).unwrap_or_default();
             let origin_broke = details.starts_with(b"upstream_reset_after_response_started");
             if stream.exchange.is_waiting() {
                 self.waiting.leave(id);
             }
             let is_redirected = details == b"internal_redirect";
-            let now = self.host.now();
+            let now = self.outside.host.now();
             self.drive(id, if is_redirected { Event::Redirected } else { Event::Gone { origin_broke } }, now);
         }
         self.streams.remove(&id);
@@ -202,7 +203,7 @@ impl<H: Host> Vm<H> {
 
     /// Envoy tells nobody of an answer whose stream is gone; a lease that it may bring is given back.
     fn forget_calls_of(&mut self, id: u32) {
-        for call in self.calls.take_look_ups_of(id) {
+        for call in self.outside.calls.take_look_ups_of(id) {
             self.give_back_lease(call);
         }
     }
@@ -216,7 +217,7 @@ impl<H: Host> Vm<H> {
     }
 
     fn drive_stream(&mut self, id: u32, stream: &mut Stream, event: Event<'_>, now: Timestamp) {
-        self.calls.set_root(stream.root);
+        self.outside.calls.set_root(stream.root);
         let effects = stream.exchange.handle(event, now);
         self.go_on(id, stream, effects, now);
     }
@@ -291,17 +292,18 @@ impl<H: Host> Vm<H> {
                 stream.before = change.before;
             }
             Command::Abort => {
-                let _ = self.host.replace_response_body(&[]);
+                let _ = self.outside.host.replace_response_body(&[]);
                 self.break_off();
             }
             Command::RemindAt(time) => self.reminders.push_back((time, id)),
             Command::Refresh(order) => {
                 let (config, policy) = (stream.config.clone(), stream.policy.clone());
-                let straight = if order.way == RefreshPath::Straight { picked_cluster(&self.host) } else { None };
+                let straight =
+                    if order.way == RefreshPath::Straight { picked_cluster(&self.outside.host) } else { None };
                 self.refreshes.order(Ordered { config, policy, straight, order: *order });
                 self.go_on_later();
             }
-            Command::Report(status) => self.metrics.request(&status),
+            Command::Report(status) => self.outside.metrics.request(&status),
             Command::Cache(command) => {
                 let kept = if let CacheCommand::Keep { stored, .. } = &command { Some(stored.clone()) } else { None };
                 self.change(&stream.cause(id), command, now);
@@ -331,23 +333,23 @@ impl<H: Host> Vm<H> {
 
     fn forward(&mut self, stream: &mut Stream, change: &ForwardedRequest) {
         if let Some(path) = &change.path {
-            let _ = self.host.set_header(Map::Request, b":path", path);
+            let _ = self.outside.host.set_header(Map::Request, b":path", path);
         }
         for name in &change.remove {
-            let _ = self.host.remove_header(Map::Request, name);
+            let _ = self.outside.host.remove_header(Map::Request, name);
         }
         let asks_whole =
             change.validates.as_ref().is_some_and(|stored| !self.may_validate(stored, stream.is_cross_origin));
         // Only the conditions are left out: host and scheme are as the key names them.
         let is_condition = |name: &[u8]| validation::PRECONDITIONS.iter().any(|known| known.as_bytes() == name);
         for (name, value) in change.set.iter().filter(|(name, _)| !(asks_whole && is_condition(name))) {
-            let _ = self.host.set_header(Map::Request, name, value);
+            let _ = self.outside.host.set_header(Map::Request, name, value);
         }
         match stream.request {
             Passage::InCallback(_) => stream.request = Passage::InCallback(Action::Continue),
             Passage::Held => {
                 stream.request = Passage::Passed;
-                let _ = self.host.resume_request();
+                let _ = self.outside.host.resume_request();
             }
             Passage::Passed => {}
         }

@@ -118,22 +118,22 @@ impl Untold {
 
 impl Untold {
     /// Tells the store the next of them, if its time has come.
-    pub(crate) fn tell<H: Host>(&mut self, outside: &mut Outside<'_, H>, store: &mut StoreClient) {
+    pub(crate) fn tell<H: Host>(&mut self, outside: &mut Outside<H>, store: &mut StoreClient) {
         let now = outside.host.now();
         let Some(config) = self.config.clone() else { return };
         while let Some(message) = self.next(now) {
-            let head = store.head(outside.host, &config, ("POST", INVALIDATE_PATH), now);
+            let head = store.head(&outside.host, &config, ("POST", INVALIDATE_PATH), now);
             let body = json(&message);
             let letter = Letter { cluster: &config.store_cluster, head: &head, body: &body, timeout_ms: TIMEOUT_MS };
             let errand = Errand { purpose: Purpose::Invalidate, holds: None, config: config.clone(), now };
-            if outside.calls.make(outside.host, &letter, errand).is_err() {
+            if outside.calls.make(&outside.host, &letter, errand).is_err() {
                 self.refused(now);
             }
         }
     }
 
     /// The store has answered, or nobody has. Says whether there may be more to tell at once.
-    pub(crate) fn on_told<H: Host>(&mut self, outside: &mut Outside<'_, H>, told: Told, now: Timestamp) -> bool {
+    pub(crate) fn on_told<H: Host>(&mut self, outside: &mut Outside<H>, told: Told, now: Timestamp) -> bool {
         if told == Told::Accepted {
             self.accepted();
             return true;

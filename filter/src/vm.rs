@@ -14,14 +14,13 @@ use larder_contract::http_time::Timestamp;
 use rustc_hash::FxHashMap;
 
 use crate::answer::{Given, Unseen, Unsent};
-use crate::calls::{Calls, Outside};
+use crate::calls::Outside;
 use crate::config::{Config, Secret};
 use crate::doubt::Doubts;
 use crate::follow::Following;
 use crate::host::Host;
 use crate::identity::Identity;
 use crate::l1::Level1;
-use crate::metrics::Metrics;
 use crate::refresh::{Refreshes, look_for_cluster};
 use crate::shared_number::SharedNumber;
 use crate::store_client::StoreClient;
@@ -39,7 +38,7 @@ pub const TICK_MS: u64 = 100;
 
 /// The state of one VM.
 pub struct Vm<H> {
-    pub(crate) host: H,
+    pub(crate) outside: Outside<H>,
     /// A random number: who this VM is among its peers.
     pub(crate) id: u64,
     pub(crate) inbox: Option<Inbox>,
@@ -68,11 +67,9 @@ pub struct Vm<H> {
     pub(crate) salt: SharedNumber,
     /// Streams that want to know how late it is, the earliest first.
     pub(crate) reminders: VecDeque<(Timestamp, u32)>,
-    pub(crate) calls: Calls,
     pub(crate) store: StoreClient,
     pub(crate) handed_over: VecDeque<(Timestamp, u32, u64)>,
     pub(crate) identity: Identity,
-    pub(crate) metrics: Metrics,
     /// The latest configuration: its store is the one whose purges are followed.
     pub(crate) config: Option<Rc<Config>>,
     pub(crate) following: Following,
@@ -99,7 +96,7 @@ impl<H: Host> Vm<H> {
     pub fn new(host: H) -> Self {
         let (id, seed) = (host.random(), host.random());
         Self {
-            host,
+            outside: Outside::of(host),
             id,
             inbox: None,
             l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
@@ -117,11 +114,9 @@ impl<H: Host> Vm<H> {
             refreshes: Refreshes::default(),
             salt: SharedNumber::named(crate::collapsing::SALT),
             reminders: VecDeque::new(),
-            calls: Calls::default(),
             store: StoreClient::new(),
             handed_over: VecDeque::new(),
             identity: Identity::default(),
-            metrics: Metrics::default(),
             config: None,
             following: Following::new(id),
             doubts: Doubts::default(),
@@ -139,7 +134,7 @@ impl<H: Host> Vm<H> {
         match Config::parse(text).and_then(|config| config.with_token(token.as_deref())) {
             Ok(config) => {
                 let config = Rc::new(config);
-                self.l1.set_bound(config.l1_bytes, self.host.now());
+                self.l1.set_bound(config.l1_bytes, self.outside.host.now());
                 self.config = Some(config.clone());
                 // What was seen of the host may have been mended with it.
                 self.answers_are_rewritten = false;
@@ -147,7 +142,7 @@ impl<H: Host> Vm<H> {
                 Some(config)
             }
             Err(mistakes) => {
-                self.host.log(log::Level::Error, &format!("larder: configuration refused: {mistakes}"));
+                self.outside.host.log(log::Level::Error, &format!("larder: configuration refused: {mistakes}"));
                 None
             }
         }
@@ -156,18 +151,18 @@ impl<H: Host> Vm<H> {
     /// A stream begins under `root`. Registers the inbox where it has to be: a queue's messages are told to the root
     /// context that registered it last, and only worker VMs, which have streams, may have one.
     pub fn on_stream(&mut self, root: u32) {
-        self.calls.set_root(root);
+        self.outside.calls.set_root(root);
         if self.inbox.is_some_and(|inbox| inbox.root == root) {
             return;
         }
         if let Some(config) = self.config.clone().filter(|config| config.refresh_cluster_found.get().is_none()) {
-            look_for_cluster(&self.host, &config);
+            look_for_cluster(&self.outside.host, &config);
         }
         let first = self.inbox.is_none();
-        if let Ok(queue) = self.host.register_queue(&format!("larder-{:016x}", self.id)) {
+        if let Ok(queue) = self.outside.host.register_queue(&format!("larder-{:016x}", self.id)) {
             self.inbox = Some(Inbox { queue, root });
             if first {
-                let now = self.host.now();
+                let now = self.outside.host.now();
                 self.begin_to_hear(now);
             }
         }
@@ -175,12 +170,12 @@ impl<H: Host> Vm<H> {
 
     /// A root context is called: what is sent from now on is sent on its behalf.
     pub fn on_root(&mut self, root: u32) {
-        self.calls.set_root(root);
+        self.outside.calls.set_root(root);
     }
 
     /// A root context is gone, and the calls it made with it: Envoy answers none of them. Each counts as failed.
     pub fn on_root_gone(&mut self, root: u32) {
-        self.calls.lose(root);
+        self.outside.calls.lose(root);
         // What follows may be sent again, and that only by a root that stays.
         self.go_on_later();
     }
@@ -195,25 +190,24 @@ impl<H: Host> Vm<H> {
         self.answer_woken();
         self.start_refreshes();
         self.send_outbox();
-        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-        self.untold.tell(&mut outside, &mut self.store);
+        self.untold.tell(&mut self.outside, &mut self.store);
     }
 
     /// Reads the inbox. Invalidations take effect at once; whoever is to be woken is noted down.
     pub(crate) fn read_inbox(&mut self) {
         let Some(inbox) = self.inbox else { return };
-        while let Some(bytes) = self.host.dequeue(inbox.queue) {
+        while let Some(bytes) = self.outside.host.dequeue(inbox.queue) {
             match Message::decode(&bytes) {
                 Some(Message::Wake(key, wake)) => {
                     let outcome = self.outcome_of(wake);
-                    self.waiting.wake(&self.host, &key, &outcome);
+                    self.waiting.wake(&self.outside.host, &key, &outcome);
                 }
-                Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time, self.host.now()),
+                Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time, self.outside.host.now()),
                 Some(Message::Purges(purges)) => {
-                    let now = self.host.now();
+                    let now = self.outside.host.now();
                     purges.iter().for_each(|purge| self.l1.purge(purge, now));
                 }
-                Some(Message::Forget(time)) => self.l1.clear(time, self.host.now()),
+                Some(Message::Forget(time)) => self.l1.clear(time, self.outside.host.now()),
                 Some(Message::Refreshed(key, handoff)) => self.take_refreshed(&key, handoff),
                 Some(Message::Continue) => {}
                 None => self.distrust_what_is_not_understood(),
@@ -225,9 +219,9 @@ impl<H: Host> Vm<H> {
     fn distrust_what_is_not_understood(&mut self) {
         if !std::mem::replace(&mut self.told_of_versions, true) {
             let line = "larder: a worker with another version of the filter sent a message that is not understood; level 1 is emptied";
-            self.host.log(log::Level::Warn, line);
+            self.outside.host.log(log::Level::Warn, line);
         }
-        let now = self.host.now();
+        let now = self.outside.host.now();
         self.l1.clear(now, now);
     }
 
@@ -237,7 +231,7 @@ impl<H: Host> Vm<H> {
         if let Some(inbox) = self.inbox
             && !self.called_for.replace(true)
         {
-            let _ = self.host.enqueue(inbox.queue, &Message::Continue.encode());
+            let _ = self.outside.host.enqueue(inbox.queue, &Message::Continue.encode());
         }
     }
 
@@ -256,34 +250,33 @@ impl<H: Host> Vm<H> {
 
     /// Drives a stream that is not the one Envoy is calling about.
     pub(crate) fn drive_other(&mut self, stream: u32, event: Event<'_>) {
-        if self.host.set_effective_context(stream).is_err() {
+        if self.outside.host.set_effective_context(stream).is_err() {
             self.streams.remove(&stream);
             return;
         }
-        let now = self.host.now();
+        let now = self.outside.host.now();
         self.drive(stream, event, now);
     }
 
     /// Time passes: deadlines, heartbeat, clean-up, counters; and the inbox, in case a notification was lost.
     pub fn on_tick(&mut self) {
-        let now = self.host.now();
+        let now = self.outside.host.now();
         self.ticks += 1;
         self.write_overdue(now);
         self.on_queue_ready();
         self.end_overdue_waits(now);
-        self.identity.learn(&self.host);
+        self.identity.learn(&self.outside.host);
         self.remind(now);
         self.end_overdue_holds(now);
         if let Some(config) = &self.config {
-            let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-            self.following.follow(&mut outside, &mut self.store, config, now);
+            self.following.follow(&mut self.outside, &mut self.store, config, now);
         }
         if self.ticks.is_multiple_of(300)
             && let Some(config) = self.config.clone()
             && config.refresh_cluster_found.get() == Some(false)
         {
             // It may have come since.
-            look_for_cluster(&self.host, &config);
+            look_for_cluster(&self.outside.host, &config);
         }
         self.remind_of_untold(now);
         if self.store.give_back_leases(now) {
@@ -297,7 +290,7 @@ impl<H: Host> Vm<H> {
             let due = self.doubts.take_due(now);
             self.settle(&due, now);
             self.l1.forget_old_invalidations(now);
-            self.metrics.flush(&self.host, &self.l1);
+            self.outside.metrics.flush(&self.outside.host, &self.l1);
         }
     }
 

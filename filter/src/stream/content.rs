@@ -47,7 +47,7 @@ pub(crate) enum HeldContent {
 impl<H: Host> Vm<H> {
     /// Holds a request until it is known whether it has content.
     pub(super) fn hold(&mut self, id: u32, config: &Rc<Config>, policy: &Arc<Policy>, request: Request) -> Action {
-        let (config, policy, since) = (config.clone(), policy.clone(), self.host.now());
+        let (config, policy, since) = (config.clone(), policy.clone(), self.outside.host.now());
         self.undecided.insert(id, Undecided { config, policy, request, since });
         Action::Pause
     }
@@ -95,12 +95,12 @@ impl<H: Host> Vm<H> {
         let is_overdue = |held: &&Undecided| now.millis_since(held.since) >= PATIENCE_MS;
         let overdue = self.undecided.iter().filter(|(_, held)| is_overdue(held)).map(|(id, _)| *id);
         for id in overdue.take(crate::vm::BATCH).collect::<Vec<_>>() {
-            if self.host.set_effective_context(id).is_err() {
+            if self.outside.host.set_effective_context(id).is_err() {
                 self.undecided.remove(&id);
                 continue;
             }
             let received =
-                self.host.property(&["request", "size"]).is_some_and(|size| size.iter().any(|byte| *byte != 0));
+                self.outside.host.property(&["request", "size"]).is_some_and(|size| size.iter().any(|byte| *byte != 0));
             self.held_content = match self.held_content {
                 _ if received => HeldContent::Hidden,
                 HeldContent::Unknown => HeldContent::InVain(1),

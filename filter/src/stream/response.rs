@@ -24,7 +24,7 @@ impl<H: Host> Vm<H> {
         if stream.replied || !stream.exchange.expects_response() {
             return Action::Continue;
         }
-        let Ok(mut fields) = self.host.headers(Map::Response) else { return Action::Continue };
+        let Ok(mut fields) = self.outside.host.headers(Map::Response) else { return Action::Continue };
         let status = status_of(&fields);
         if (100..200).contains(&status) {
             return Action::Continue;
@@ -35,7 +35,7 @@ impl<H: Host> Vm<H> {
         stream.content_follows = !end && status != 304;
         let source = self.source_of(status, fields.contains(SERVICE_TIME));
         fields.remove(b":status");
-        let now = self.host.now();
+        let now = self.outside.host.now();
         self.drive(id, Event::Response { head: ResponseHead { status, fields }, source, end }, now);
         let action = self.response_action(id);
         if self.streams.get(&id).is_some_and(|stream| stream.exchange.is_over()) {
@@ -56,11 +56,11 @@ impl<H: Host> Vm<H> {
         if stream.exchange.interest() == Interest::None {
             return Action::Continue;
         }
-        let piece = if length > 0 { self.host.response_body(length) } else { Ok(Vec::new()) };
+        let piece = if length > 0 { self.outside.host.response_body(length) } else { Ok(Vec::new()) };
         if let Some(before) = stream.before.take() {
-            let _ = self.host.prepend_response_body(&before);
+            let _ = self.outside.host.prepend_response_body(&before);
         }
-        let now = self.host.now();
+        let now = self.outside.host.now();
         match piece {
             Ok(piece) => self.drive(id, Event::Body { chunk: &piece, end }, now),
             Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
@@ -89,7 +89,7 @@ impl<H: Host> Vm<H> {
         if has_service_time {
             return ResponseSource::Origin;
         }
-        let details = self.host.property(&["response", "code_details"]).unwrap_or_default();
+        let details = self.outside.host.property(&["response", "code_details"]).unwrap_or_default();
         if details.starts_with(b"via_upstream") {
             ResponseSource::Origin
         } else if status == 504 {
@@ -106,13 +106,13 @@ impl<H: Host> Vm<H> {
 
     pub(super) fn pass_response(&self, change: &ResponseChange) {
         if let Some(status) = change.status {
-            let _ = self.host.set_header(Map::Response, b":status", status.to_string().as_bytes());
+            let _ = self.outside.host.set_header(Map::Response, b":status", status.to_string().as_bytes());
         }
         for name in &change.remove {
-            let _ = self.host.remove_header(Map::Response, name);
+            let _ = self.outside.host.remove_header(Map::Response, name);
         }
         for (name, value) in change.set.iter() {
-            let _ = self.host.set_header(Map::Response, name, value);
+            let _ = self.outside.host.set_header(Map::Response, name, value);
         }
     }
 }

@@ -67,8 +67,8 @@ impl<H: Host> Vm<H> {
     /// Envoy is done with a stream, and its request can be read once more.
     pub fn on_log(&mut self, id: u32) {
         let Some(Watched { stored, sent, write, .. }) = self.watched.remove(&id) else { return };
-        if let Ok(fields) = self.host.headers(Map::Request) {
-            stored.route.note(RouteSeen { at_ms: self.host.now(), changes: Sent::of(&fields) != sent });
+        if let Ok(fields) = self.outside.host.headers(Map::Request) {
+            stored.route.note(RouteSeen { at_ms: self.outside.host.now(), changes: Sent::of(&fields) != sent });
             self.store.forget_encoded(&stored); // the store is told what is known now
         }
         self.write_watched(write);

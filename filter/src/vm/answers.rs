@@ -7,7 +7,7 @@ use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion}
 use larder_contract::http_time::Timestamp;
 
 use super::Vm;
-use crate::calls::{Call, CallAnswer, Outside, Purpose};
+use crate::calls::{Call, CallAnswer, Purpose};
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
@@ -16,15 +16,15 @@ use crate::store_client::{StoreCall, told};
 impl<H: Host> Vm<H> {
     /// An answer to a call of our own.
     pub fn on_call_response(&mut self, token: u32, num_headers: usize, body_length: usize) {
-        if let Some(call) = self.calls.take(token) {
-            let answer = CallAnswer::read(&self.host, num_headers, body_length);
+        if let Some(call) = self.outside.calls.take(token) {
+            let answer = CallAnswer::read(&self.outside.host, num_headers, body_length);
             self.on_answer(token, call, answer);
         }
     }
 
     /// Calls whose root is gone count as failed.
     pub(super) fn fail_lost_calls(&mut self) {
-        for (token, call) in self.calls.take_lost() {
+        for (token, call) in self.outside.calls.take_lost() {
             match call.purpose {
                 Purpose::Follow => self.following.forget_poll(token),
                 _ => self.on_answer(token, call, CallAnswer::none()),
@@ -34,11 +34,11 @@ impl<H: Host> Vm<H> {
 
     /// Hands an answer to whoever asked.
     fn on_answer(&mut self, token: u32, call: Call, answer: CallAnswer) {
-        let now = self.host.now();
+        let now = self.outside.host.now();
         match call.purpose {
             Purpose::LookUp(stream) => {
                 let answer = self.read_look_up(answer, now);
-                self.host.record(metrics::STORE_MS, now.millis_since(call.sent));
+                self.outside.host.record(metrics::STORE_MS, now.millis_since(call.sent));
                 self.give_back_unseen(call, &answer);
                 self.drive_other(stream, Event::Store(answer));
             }
@@ -50,44 +50,39 @@ impl<H: Host> Vm<H> {
             Purpose::Follow => self.on_events(token, &answer, now),
             Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, answer, now),
             Purpose::Tell => {
-                let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-                self.store.on_told(&mut outside, call, &answer, now);
+                self.store.on_told(&mut self.outside, call, &answer, now);
             }
             Purpose::Invalidate => self.on_invalidations_told(&answer, now),
         }
     }
 
     fn on_invalidations_told(&mut self, answer: &CallAnswer, now: Timestamp) {
-        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-        let told = told(&mut outside, answer, now);
-        if self.untold.on_told(&mut outside, told, now) {
+        let told = told(&mut self.outside, answer, now);
+        if self.untold.on_told(&mut self.outside, told, now) {
             self.go_on_later();
         }
     }
 
     /// What has happened in the fleet takes effect here, and is told to the other workers.
     fn on_events(&mut self, token: u32, answer: &CallAnswer, now: Timestamp) {
-        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-        let Some(mut heard) = self.following.on_events(&mut outside, token, answer, now) else { return };
+        let Some(mut heard) = self.following.on_events(&mut self.outside, token, answer, now) else { return };
         if heard.missed {
-            self.host.log(log::Level::Info, "larder: purges may have been missed; level 1 is emptied");
+            self.outside.host.log(log::Level::Info, "larder: purges may have been missed; level 1 is emptied");
             self.l1.clear(now, now);
             self.tell_peers(&Message::Forget(now), now);
         }
         for purge in &heard.purges {
-            self.metrics.event(metrics::PURGES);
+            self.outside.metrics.event(metrics::PURGES);
             self.l1.purge(purge, now);
         }
         if !heard.purges.is_empty() {
             self.tell_peers(&Message::Purges(std::mem::take(&mut heard.purges)), now);
         }
-        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-        self.following.go_on(&mut outside, &mut self.store, self.config.as_ref(), heard, now);
+        self.following.go_on(&mut self.outside, &mut self.store, self.config.as_ref(), heard, now);
     }
 
     fn read_look_up(&mut self, answer: CallAnswer, now: Timestamp) -> StoreAnswer {
-        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-        self.store.read_answer(&mut outside, answer, now)
+        self.store.read_answer(&mut self.outside, answer, now)
     }
 
     /// A look-up that timed out may have been given the lease all the same; nobody must wait for it to lapse.
@@ -111,8 +106,7 @@ impl<H: Host> Vm<H> {
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<(), StoreFault> {
-        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-        self.store.ask(&mut outside, config, question, purpose, now)
+        self.store.ask(&mut self.outside, config, question, purpose, now)
     }
 
     /// Tells the store something, soon.
@@ -123,7 +117,6 @@ impl<H: Host> Vm<H> {
     }
 
     pub(super) fn send_outbox(&mut self) {
-        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-        self.store.send_outbox(&mut outside);
+        self.store.send_outbox(&mut self.outside);
     }
 }

@@ -8,7 +8,7 @@ use larder_cache_core::refresh::{Event, Question, Step};
 use larder_contract::http_time::Timestamp;
 
 use super::Vm;
-use crate::calls::{CallAnswer, Outside, Purpose};
+use crate::calls::{CallAnswer, Purpose};
 use crate::host::Host;
 use crate::metrics;
 use crate::store_client::StoreCall;
@@ -17,7 +17,7 @@ impl<H: Host> Vm<H> {
     /// Begins what has been ordered, as far as it may lead its slot.
     pub(super) fn start_refreshes(&mut self) {
         while let Some((id, ordered)) = self.refreshes.next() {
-            let now = self.host.now();
+            let now = self.outside.host.now();
             if !self.lead_refresh(&ordered, id, now) {
                 if let Some(fence) = ordered.order.fence.clone() {
                     let key = ordered.order.key.digest();
@@ -25,7 +25,7 @@ impl<H: Host> Vm<H> {
                 }
                 continue;
             }
-            self.metrics.event(metrics::REFRESHES);
+            self.outside.metrics.event(metrics::REFRESHES);
             let step = self.refreshes.begin(id, ordered, now);
             self.follow_refresh(id, step, now);
         }
@@ -69,8 +69,7 @@ impl<H: Host> Vm<H> {
     }
 
     fn fetch_refresh(&mut self, id: u32, fields: Fields, now: Timestamp) {
-        let mut outside = Outside { host: &self.host, calls: &mut self.calls, metrics: &mut self.metrics };
-        if !self.refreshes.fetch(&mut outside, id, fields, now) {
+        if !self.refreshes.fetch(&mut self.outside, id, fields, now) {
             self.drive_refresh(id, Event::NoResponse, now);
         }
     }
