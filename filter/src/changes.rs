@@ -13,6 +13,7 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::store_api::Fence;
 
+use crate::collapsing::{End, Lent};
 use crate::config::Config;
 use crate::doubt::Doubt;
 use crate::follow::note_writing;
@@ -38,7 +39,10 @@ impl<H: Host> Vm<H> {
                 self.keep(cause, &key, stored, fence, local_only);
             }
             CacheCommand::Publish { key, outcome, uncacheable_until } => {
-                return self.publish(&key, *id, &outcome, policy, uncacheable_until, now);
+                let end = End { key: &key, stream: *id, outcome: &outcome, policy, uncacheable_until };
+                let (host, peers) = (&self.outside.host, &self.peers);
+                let lent = Lent { host, peers, l1: &self.l1, store: &mut self.store };
+                return self.collapsing.publish(lent, end, now);
             }
             CacheCommand::MarkUncacheable { key, until } => self.l1.mark_uncacheable(&key, until),
             CacheCommand::ReleaseLease { key, fence, uncacheable_ms } => {
@@ -104,5 +108,10 @@ impl<H: Host> Vm<H> {
         for Doubt { config, keys, .. } in doubts {
             self.invalidate(config, keys, now);
         }
+    }
+
+    /// Tells every other VM something.
+    pub(crate) fn tell_peers(&self, message: &Message, now: Timestamp) {
+        self.peers.tell(&self.outside.host, message, now);
     }
 }

@@ -1,290 +1,274 @@
-//! Leaders and waiters across the worker VMs of one Envoy: slots and handoff in shared data, wakes through inboxes.
+//! Leaders and waiters across the worker VMs of one Envoy: slots and answers in shared data, wakes through inboxes.
 //!
-//! What this decides: where the bytes lie. Who leads is decided by the core (`collapse`), with which this file shares its
-//! subject. Shared data never forgets a key, so the keys are fixed: [`SLOTS`] leader slots, places for answers
-//! (`handoff`), one registry of inboxes, one secret that says which slots are a key's, and when the inboxes were last told
-//! of something untrue: a VM has an inbox from its first request on, and may find an answer that is older than that.
+//! What this decides: which bytes are written when, and who is woken. Who leads is decided by the core (`collapse`), with
+//! which this room shares its subject.
 
 use larder_cache_core::collapse::message::{Message, Wake};
-use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Handoff, Identity, Terms};
+use larder_cache_core::collapse::{Arrival, CollapseKey, Finish, Handoff};
 use larder_cache_core::exchange::{Outcome, SlotAnswer};
 use larder_cache_core::policy::Policy;
 use larder_contract::http_time::Timestamp;
+use larder_contract::key::KeyDigest;
 
-use crate::config::Config;
+use crate::calls::Outside;
 use crate::host::{Host, Swap};
+use crate::l1::Level1;
 use crate::metrics;
-use crate::refresh::Ordered;
-use crate::vm::Vm;
+use crate::peers::Peers;
+use crate::store_client::StoreClient;
 
-/// Leader slots in one Envoy.
-pub const SLOTS: u32 = 4096;
-/// How long a handed-over answer counts.
-pub(crate) const HANDOFF_MS: u64 = 2_000;
-/// An inbox whose VM has not been heard of for so long is dead: nobody writes to it any more. Long, for a process that was
-/// stopped for a while goes on, and must find what it was told meanwhile.
-const DEAD_AFTER_MS: u64 = 60_000;
+mod handoff;
+mod slots;
+mod waiting;
+
+use handoff::{HANDOFF_MS, Handoffs, answer_of};
+pub(crate) use slots::AtSlot;
+use slots::Slots;
+use waiting::Waiting;
+
 /// Attempts at a contended slot before a request goes alone.
 const ATTEMPTS: usize = 16;
+/// Without anybody waiting elsewhere, only answers up to this size are handed over.
+const SMALL: usize = 64 << 10;
 
-const REGISTRY: &str = "larder/inboxes";
-pub(crate) const SALT: &str = "larder/salt";
-/// When a VM last told the others of something that was made untrue.
-const TOLD: &str = "larder/told";
-
-/// A slot as it was read: its name, its bytes, their version.
-struct Place {
-    name: String,
-    bytes: Option<Vec<u8>>,
-    version: Option<u32>,
+/// The leaders and waiters of one VM.
+#[derive(Debug)]
+pub(crate) struct Collapsing {
+    slots: Slots,
+    handoffs: Handoffs,
+    waiting: Waiting,
 }
 
-impl<H: Host> Vm<H> {
-    pub(crate) fn arrive_at_slot(
+/// The rooms that a leader's end needs beside this one.
+pub(crate) struct Lent<'a, H> {
+    pub(crate) host: &'a H,
+    pub(crate) peers: &'a Peers,
+    pub(crate) l1: &'a Level1,
+    /// Encodes what is handed over: the store is told the same next.
+    pub(crate) store: &'a mut StoreClient,
+}
+
+/// How a leader ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End<'a> {
+    pub(crate) key: &'a CollapseKey,
+    /// The stream, or the refresh.
+    pub(crate) stream: u32,
+    pub(crate) outcome: &'a Outcome,
+    pub(crate) policy: &'a Policy,
+    /// Up to when nobody waits under this key, for an outcome that is not storable.
+    pub(crate) uncacheable_until: Timestamp,
+}
+
+impl Collapsing {
+    /// Nobody leads or waits. `vm` is this VM's number.
+    pub(crate) fn new(vm: u64) -> Self {
+        Self { slots: Slots::new(vm), handoffs: Handoffs::default(), waiting: Waiting::default() }
+    }
+
+    /// A stream arrives at its slot. If it has to wait, it does so until `deadline`.
+    pub(crate) fn arrive<H: Host>(
         &mut self,
-        key: &CollapseKey,
-        stream: u32,
-        terms: Terms,
+        outside: &mut Outside<H>,
+        (peers, l1): (&Peers, &Level1),
+        at: AtSlot<'_>,
+        deadline: Timestamp,
         now: Timestamp,
     ) -> SlotAnswer {
-        let Some(inbox) = self.inbox else { return SlotAnswer::Occupied };
-        let me = Identity { vm: self.id, stream };
+        let answer = self.ask_slot(&outside.host, (peers, l1), at, now).unwrap_or(SlotAnswer::Occupied);
+        match answer {
+            SlotAnswer::Lead | SlotAnswer::Succeed => outside.metrics.event(metrics::LEADERS),
+            SlotAnswer::Wait(_) => {
+                outside.metrics.event(metrics::FOLLOWERS);
+                self.waiting.begin(*at.key, at.stream, now, deadline);
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    fn ask_slot<H: Host>(
+        &mut self,
+        host: &H,
+        (peers, l1): (&Peers, &Level1),
+        at: AtSlot<'_>,
+        now: Timestamp,
+    ) -> Option<SlotAnswer> {
+        let inbox = peers.inbox()?;
         for _ in 0..ATTEMPTS {
-            let Some(place) = self.place_of(key, now) else { break };
-            let (bytes, answer) = match collapse::arrive(place.bytes.as_deref(), key, me, inbox.queue, now, terms) {
+            let (place, arrival) = self.slots.arrive(host, inbox, at, now)?;
+            let (bytes, answer) = match arrival {
                 Arrival::Lead(bytes) => (Some(bytes), SlotAnswer::Lead),
                 Arrival::Succeed(bytes) => (Some(bytes), SlotAnswer::Succeed),
                 Arrival::Wait(leader, bytes) => (bytes, SlotAnswer::Wait(leader)),
-                Arrival::HandedOver(handoff) => {
-                    let outcome = self.read_handoff(handoff).and_then(|outcome| self.unpurged(outcome));
+                Arrival::HandedOver(left) => {
+                    let outcome = handoff::read(host, l1, left).and_then(|outcome| handoff::unpurged(l1, outcome));
                     (None, SlotAnswer::HandedOver(outcome.unwrap_or(Outcome::Again)))
                 }
                 Arrival::Refreshing => (None, SlotAnswer::Refreshing),
                 Arrival::Uncacheable(until) => (None, SlotAnswer::Uncacheable(until)),
                 Arrival::Occupied | Arrival::NotYet(_) => (None, SlotAnswer::Occupied),
             };
-            if bytes.is_none_or(|bytes| self.outside.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done)
-            {
-                if matches!(answer, SlotAnswer::Lead | SlotAnswer::Succeed) {
-                    self.outside.metrics.event(metrics::LEADERS);
-                }
-                return answer;
+            if bytes.is_none_or(|bytes| place.write(host, &bytes) == Swap::Done) {
+                return Some(answer);
             }
         }
-        SlotAnswer::Occupied
+        None
     }
 
-    /// All slots that `key` may use, as they are now.
-    fn places_of(&mut self, key: &CollapseKey) -> Vec<Place> {
-        let salt = self.salt.get(&self.outside.host);
-        let read = |index: u32| {
-            let name = format!("larder/s/{index}");
-            let (bytes, version) = self.outside.host.shared(&name);
-            Place { name, bytes, version }
-        };
-        key.places(SLOTS, salt).map(read).into()
-    }
-
-    /// The slot that `key` uses.
-    fn place_of(&mut self, key: &CollapseKey, now: Timestamp) -> Option<Place> {
-        let mut places = self.places_of(key);
-        let index = collapse::choose(places.iter().map(|place| place.bytes.as_deref()), key, now);
-        (index < places.len()).then(|| places.swap_remove(index))
-    }
-
-    pub(crate) fn wait(&mut self, config: &Config, key: CollapseKey, stream: u32, now: Timestamp) {
-        self.outside.metrics.event(metrics::FOLLOWERS);
-        self.waiting.begin(key, stream, now, now.plus_millis(config.collapse_wait_ms));
-    }
-
-    /// A leader's end: leaves the slot and tells those who wait, here and in the other VMs.
-    pub(crate) fn publish(
+    /// Whether a refresh may lead its slot: then it does. `begins` is asked last.
+    pub(crate) fn lead_refresh<H: Host>(
         &mut self,
-        key: &CollapseKey,
-        stream: u32,
-        outcome: &Outcome,
-        policy: &Policy,
-        uncacheable_until: Timestamp,
+        host: &H,
+        peers: &Peers,
+        at: AtSlot<'_>,
+        begins: impl FnOnce() -> bool,
         now: Timestamp,
-    ) -> Option<Handoff> {
-        let me = Identity { vm: self.id, stream };
-        let own = self.inbox.map(|inbox| inbox.queue);
-        let mut handoff = None;
-        for _ in 0..ATTEMPTS {
-            let leaves = |place: &Place, end| collapse::finish(place.bytes.as_deref(), key, me, end, now);
-            let mut places = self.places_of(key).into_iter();
-            let held = places.find_map(|place| leaves(&place, Finish::Free).map(|(_, inboxes)| (place, inboxes)));
-            let Some((place, inboxes)) = held else {
-                self.answer_late(key, outcome, policy, now);
-                return None;
-            };
-            let awaited = inboxes.iter().any(|inbox| Some(*inbox) != own);
-            if handoff.is_none() {
-                handoff = self.hand_over(outcome, policy, awaited, now);
-            }
-            let result = match (outcome, handoff) {
-                (Outcome::Uncacheable | Outcome::Unfinished, _) => Finish::Uncacheable(uncacheable_until),
-                (Outcome::NotForOthers { counts: true }, _) => Finish::Refused(uncacheable_until),
-                (Outcome::NotRefreshed, _) => Finish::Failed,
-                (Outcome::Fetched(_), Some(handoff)) => Finish::Published(handoff, now.plus_millis(HANDOFF_MS)),
-                (Outcome::Fetched(_), None) => Finish::Fetched,
-                (Outcome::Found(_), Some(handoff)) => Finish::Found(handoff, now.plus_millis(HANDOFF_MS)),
-                _ => Finish::Free,
-            };
-            let Some((bytes, _)) = leaves(&place, result) else { continue };
-            if self.outside.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done {
-                self.wake_peers(key, inboxes, outcome, handoff);
-                break;
-            }
-        }
-        self.waiting.wake(&self.outside.host, key, outcome);
-        self.go_on_if_woken();
-        handoff
-    }
-
-    /// A leader that was replaced has an answer after all: whoever waits for its successor may have it, and the slot stays
-    /// the successor's. Without an answer it has nothing to say any more.
-    fn answer_late(&mut self, key: &CollapseKey, outcome: &Outcome, policy: &Policy, now: Timestamp) {
-        if !matches!(outcome, Outcome::Fetched(_)) {
-            return;
-        }
-        let inboxes: Vec<u32> =
-            self.places_of(key).iter().flat_map(|place| collapse::waiting(place.bytes.as_deref(), key)).collect();
-        let own = self.inbox.map(|inbox| inbox.queue);
-        if inboxes.iter().any(|inbox| Some(*inbox) != own)
-            && let Some(handoff) = self.hand_over(outcome, policy, true, now)
-        {
-            self.wake_peers(key, inboxes, outcome, Some(handoff));
-        }
-        self.waiting.wake(&self.outside.host, key, outcome);
-        self.go_on_if_woken();
-    }
-
-    fn wake_peers(&self, key: &CollapseKey, inboxes: Vec<u32>, outcome: &Outcome, handoff: Option<Handoff>) {
-        let own = self.inbox.map(|inbox| inbox.queue);
-        let message = Message::Wake(*key, wake_for(outcome, handoff)).encode();
-        for inbox in inboxes.into_iter().filter(|inbox| Some(*inbox) != own) {
-            let _ = self.outside.host.enqueue(inbox, &message);
-        }
-    }
-
-    fn go_on_if_woken(&self) {
-        if self.waiting.has_woken() {
-            self.go_on_later();
-        }
-    }
-
-    /// Writes this VM's heartbeat into the registry, and drops dead inboxes from it.
-    pub(crate) fn beat(&mut self, now: Timestamp) {
-        let Some(inbox) = self.inbox else { return };
-        if now.millis_since(self.beaten.unwrap_or(now)) >= DEAD_AFTER_MS {
-            // The others may have given this VM up, and told it nothing since.
-            self.l1.clear(now, now);
-        }
-        self.beaten = Some(now);
-        for _ in 0..ATTEMPTS {
-            let (held, version) = self.outside.host.shared(REGISTRY);
-            let mut living = living(held.as_deref().unwrap_or_default(), now);
-            living.retain(|(queue, _)| *queue != inbox.queue);
-            self.alone = living.is_empty();
-            living.push((inbox.queue, now));
-            let mut bytes = Vec::with_capacity(living.len() * 12);
-            for (queue, beat) in living {
-                bytes.extend_from_slice(&queue.to_be_bytes());
-                bytes.extend_from_slice(&beat.as_millis().to_be_bytes());
-            }
-            if self.outside.host.swap_shared(REGISTRY, &bytes, version) == Swap::Done {
-                return;
-            }
-        }
-    }
-
-    /// Before level 1 is looked into: whether this VM was stopped for so long that it was given up.
-    pub(crate) fn beat_if_late(&mut self, now: Timestamp) {
-        if self.beaten.is_some_and(|beaten| now.millis_since(beaten) >= DEAD_AFTER_MS) {
-            self.beat(now);
-        }
-    }
-
-    /// The inbox is there, and the others know of it: whatever they were told before is distrusted as a whole.
-    pub(crate) fn begin_to_hear(&mut self, now: Timestamp) {
-        self.beat(now);
-        // Who tells writes this first and reads the registry then: it finds our inbox, or we find its time.
-        if let Some(told) = read_time(self.outside.host.shared(TOLD).0.as_deref()) {
-            self.l1.clear(told, told);
-        }
-    }
-
-    /// Remembers when the others were last told of something that was made untrue.
-    fn note_telling(&self, now: Timestamp) {
-        for _ in 0..ATTEMPTS {
-            let (held, version) = self.outside.host.shared(TOLD);
-            if read_time(held.as_deref()).is_some_and(|told| told >= now)
-                || self.outside.host.swap_shared(TOLD, &now.as_millis().to_be_bytes(), version) == Swap::Done
-            {
-                return;
-            }
-        }
-    }
-
-    /// Tells every other VM something.
-    pub(crate) fn tell_peers(&self, message: &Message, now: Timestamp) {
-        if message.makes_untrue() {
-            self.note_telling(now);
-        }
-        let own = self.inbox.map(|inbox| inbox.queue);
-        let (held, _) = self.outside.host.shared(REGISTRY);
-        let message = message.encode();
-        for (queue, _) in living(held.as_deref().unwrap_or_default(), now) {
-            if Some(queue) != own {
-                let _ = self.outside.host.enqueue(queue, &message);
-            }
-        }
-    }
-
-    /// Whether the refresh `id` may begin now. If so it leads its slot.
-    pub(crate) fn lead_refresh(&mut self, ordered: &Ordered, id: u32, now: Timestamp) -> bool {
-        let Ordered { config, policy, order, .. } = ordered;
-        let Some(inbox) = self.inbox else { return false };
-        if !self.refreshes.have_room(order, policy.max_object_bytes, now) {
-            return false;
-        }
-        let fetches_whole = order.stored.is_none();
-        let terms = Terms { only_again: fetches_whole, ..Terms::until(now.plus_millis(config.lease_ms)) };
-        let me = Identity { vm: self.id, stream: id };
-        let Some(place) = self.place_of(&order.collapse, now) else { return false };
-        match collapse::arrive(place.bytes.as_deref(), &order.collapse, me, inbox.queue, now, terms) {
-            Arrival::Lead(bytes) if !fetches_whole || self.refreshes.begin_whole(now) => {
-                self.outside.host.swap_shared(&place.name, &bytes, place.version) == Swap::Done
-            }
-            Arrival::NotYet(Some(bytes)) => {
-                let _ = self.outside.host.swap_shared(&place.name, &bytes, place.version);
+    ) -> bool {
+        let Some(inbox) = peers.inbox() else { return false };
+        match self.slots.arrive(host, inbox, at, now) {
+            Some((place, Arrival::Lead(bytes))) if begins() => place.write(host, &bytes) == Swap::Done,
+            Some((place, Arrival::NotYet(Some(bytes)))) => {
+                let _ = place.write(host, &bytes);
                 false
             }
             _ => false,
         }
     }
+
+    /// A leader's end: leaves the slot and tells those who wait, here and in the other VMs. Returns where its answer lies, if
+    /// it was handed over.
+    pub(crate) fn publish<H: Host>(&mut self, mut lent: Lent<'_, H>, end: End<'_>, now: Timestamp) -> Option<Handoff> {
+        let End { key, stream, outcome, .. } = end;
+        let mut handoff = None;
+        for _ in 0..ATTEMPTS {
+            let Some((place, inboxes)) = self.slots.led_by(lent.host, key, stream, now) else {
+                self.answer_late(lent, end, now);
+                return None;
+            };
+            if handoff.is_none() {
+                handoff = self.hand_over(&mut lent, end, &inboxes, now);
+            }
+            let finish = finish_of(end, handoff, now);
+            let Some((bytes, _)) = self.slots.finish(&place, key, stream, finish, now) else { continue };
+            if place.write(lent.host, &bytes) == Swap::Done {
+                wake_peers(&lent, end, inboxes, handoff);
+                break;
+            }
+        }
+        self.wake(lent.host, lent.peers, key, outcome);
+        handoff
+    }
+
+    /// A leader that was replaced has an answer after all: whoever waits for its successor may have it, and the slot stays
+    /// the successor's. Without an answer it has nothing to say any more.
+    fn answer_late<H: Host>(&mut self, mut lent: Lent<'_, H>, end: End<'_>, now: Timestamp) {
+        if !matches!(end.outcome, Outcome::Fetched(_)) {
+            return;
+        }
+        let inboxes = self.slots.waiting(lent.host, end.key);
+        if lent.peers.are_others(&inboxes)
+            && let Some(handoff) = self.hand_over(&mut lent, end, &inboxes, now)
+        {
+            wake_peers(&lent, end, inboxes, Some(handoff));
+        }
+        self.wake(lent.host, lent.peers, end.key, end.outcome);
+    }
+
+    /// Puts an answer where the other VMs find it, if that is worth it.
+    fn hand_over<H: Host>(
+        &mut self,
+        lent: &mut Lent<'_, H>,
+        end: End<'_>,
+        inboxes: &[u32],
+        now: Timestamp,
+    ) -> Option<Handoff> {
+        let (kind, stored) = answer_of(end.outcome)?;
+        if !lent.peers.are_others(inboxes) {
+            let is_of_use_later = matches!(end.outcome, Outcome::Fetched(_) | Outcome::Found(_));
+            // Where there is no other worker level 1 does the same for less.
+            let level_1_does = lent.peers.is_alone() && !lent.l1.is_off();
+            if !is_of_use_later || stored.body.len() > SMALL || level_1_does {
+                return None;
+            }
+        }
+        let entry = lent.store.encode(stored, end.policy, now);
+        Some(self.handoffs.leave(lent.host, kind, &entry, now))
+    }
+
+    /// Another VM's leader has ended.
+    pub(crate) fn on_wake<H: Host>(&mut self, host: &H, l1: &Level1, key: &CollapseKey, wake: Wake) {
+        let outcome = match wake {
+            Wake::HandedOver(left) => handoff::read(host, l1, left).unwrap_or(Outcome::Again),
+            Wake::Uncacheable => Outcome::Uncacheable,
+            Wake::Again => Outcome::Again,
+            Wake::NotForOthers => Outcome::NotForOthers { counts: true },
+            Wake::Failed(status) => Outcome::Failed(status),
+        };
+        self.waiting.wake(host, key, &outcome);
+    }
+
+    /// Another VM has refreshed what this one may still hold stale.
+    pub(crate) fn take_refreshed<H: Host>(host: &H, l1: &mut Level1, digest: &KeyDigest, left: Handoff) {
+        let Some(key) = l1.key_of(digest) else { return };
+        if let Some(Outcome::Fetched(stored)) = handoff::read(host, l1, left) {
+            l1.put_fetched(&key, stored, host.now());
+        }
+    }
+
+    fn wake<H: Host>(&mut self, host: &H, peers: &Peers, key: &CollapseKey, outcome: &Outcome) {
+        self.waiting.wake(host, key, outcome);
+        if self.waiting.has_woken() {
+            peers.call_for_us(host);
+        }
+    }
+
+    /// A stream waits no more.
+    pub(crate) fn leave(&mut self, stream: u32) {
+        self.waiting.leave(stream);
+    }
+
+    /// Whether somebody here is to be told how a fetch ended.
+    pub(crate) fn has_woken(&self) -> bool {
+        self.waiting.has_woken()
+    }
+
+    /// Takes the next that is to be told.
+    pub(crate) fn next_woken(&mut self) -> Option<(u32, Outcome)> {
+        self.waiting.next_woken()
+    }
+
+    /// Takes those who have waited long enough, `most` of them.
+    pub(crate) fn take_overdue(&mut self, now: Timestamp, most: usize) -> Vec<u32> {
+        self.waiting.take_overdue(now, most)
+    }
+
+    /// Frees the places of answers that no longer count.
+    pub(crate) fn clear_old_handoffs<H: Host>(&mut self, host: &H, now: Timestamp) {
+        self.handoffs.clear_old(host, now);
+    }
 }
 
-fn read_time(bytes: Option<&[u8]>) -> Option<Timestamp> {
-    Some(Timestamp::from_millis(u64::from_be_bytes(bytes?.try_into().ok()?)))
-}
-
-fn wake_for(outcome: &Outcome, handoff: Option<Handoff>) -> Wake {
-    match (outcome, handoff) {
+fn wake_peers<H: Host>(lent: &Lent<'_, H>, end: End<'_>, inboxes: Vec<u32>, handoff: Option<Handoff>) {
+    let wake = match (end.outcome, handoff) {
         (Outcome::Uncacheable | Outcome::Unfinished, _) => Wake::Uncacheable,
         (Outcome::NotForOthers { .. }, _) => Wake::NotForOthers,
         (Outcome::Failed(status), _) => Wake::Failed(*status),
         (_, Some(handoff)) => Wake::HandedOver(handoff),
         (_, None) => Wake::Again,
-    }
+    };
+    lent.peers.send(lent.host, inboxes, &Message::Wake(*end.key, wake));
 }
 
-fn living(registry: &[u8], now: Timestamp) -> Vec<(u32, Timestamp)> {
-    let record = |bytes: &[u8]| {
-        let (queue, beat) = bytes.split_first_chunk::<4>()?;
-        let beat = Timestamp::from_millis(u64::from_be_bytes(beat.try_into().ok()?));
-        Some((u32::from_be_bytes(*queue), beat))
-    };
-    registry.chunks_exact(12).filter_map(record).filter(|(_, beat)| now.millis_since(*beat) < DEAD_AFTER_MS).collect()
+/// What a leader leaves in its slot.
+fn finish_of(end: End<'_>, handoff: Option<Handoff>, now: Timestamp) -> Finish {
+    match (end.outcome, handoff) {
+        (Outcome::Uncacheable | Outcome::Unfinished, _) => Finish::Uncacheable(end.uncacheable_until),
+        (Outcome::NotForOthers { counts: true }, _) => Finish::Refused(end.uncacheable_until),
+        (Outcome::NotRefreshed, _) => Finish::Failed,
+        (Outcome::Fetched(_), Some(handoff)) => Finish::Published(handoff, now.plus_millis(HANDOFF_MS)),
+        (Outcome::Fetched(_), None) => Finish::Fetched,
+        (Outcome::Found(_), Some(handoff)) => Finish::Found(handoff, now.plus_millis(HANDOFF_MS)),
+        _ => Finish::Free,
+    }
 }

@@ -20,6 +20,7 @@ use larder_contract::key::KeyDigest;
 
 use crate::calls::Purpose;
 use crate::changes::Cause;
+use crate::collapsing::AtSlot;
 use crate::config::Config;
 use crate::host::{Host, Map};
 use crate::refresh::{Ordered, picked_cluster};
@@ -93,7 +94,7 @@ impl<H: Host> Vm<H> {
     /// A request's head.
     pub fn on_request_headers(&mut self, id: u32, config: &Rc<Config>, end: bool) -> Action {
         self.read_inbox();
-        if self.waiting.has_woken() {
+        if self.collapsing.has_woken() {
             self.go_on_later();
         }
         let Ok(fields) = self.outside.host.headers(Map::Request) else { return Action::Continue };
@@ -119,7 +120,7 @@ impl<H: Host> Vm<H> {
         passage: Passage,
     ) -> Action {
         let now = self.outside.host.now();
-        self.beat_if_late(now);
+        self.peers.beat_if_late(&self.outside.host, &mut self.l1, now);
         at_once::prepare(&mut request, policy);
         if at_once::is_plain(&request, policy) {
             let key = at_once::key_of(&config.namespace, &request, None);
@@ -191,7 +192,7 @@ impl<H: Host> Vm<H> {
             let details = self.outside.host.property(&["response", "code_details"]).unwrap_or_default();
             let origin_broke = details.starts_with(b"upstream_reset_after_response_started");
             if stream.exchange.is_waiting() {
-                self.waiting.leave(id);
+                self.collapsing.leave(id);
             }
             let is_redirected = details == b"internal_redirect";
             let now = self.outside.host.now();
@@ -277,11 +278,9 @@ impl<H: Host> Vm<H> {
         let invalidated = self.l1.untrue(|| stream.digest()).hard;
         let until = now.plus_millis(stream.config.lease_ms);
         let terms = Terms { accept_handed_over, wait_for_refresh, given_up, invalidated, ..Terms::until(until) };
-        let answer = self.arrive_at_slot(&key, id, terms, now);
-        if matches!(answer, SlotAnswer::Wait(_)) {
-            self.wait(&stream.config, key, id, now);
-        }
-        answer
+        let deadline = now.plus_millis(stream.config.collapse_wait_ms);
+        let at = AtSlot { key: &key, stream: id, terms };
+        self.collapsing.arrive(&mut self.outside, (&self.peers, &self.l1), at, deadline, now)
     }
 
     fn carry_out(&mut self, id: u32, stream: &mut Stream, command: Command, now: Timestamp) {

@@ -4,7 +4,6 @@
 //! VM's own callbacks ([`Vm::on_queue_ready`], [`Vm::on_tick`]), never from a stream's: Envoy would hold the wrong stream;
 //! and at most [`BATCH`] at a time: each answer nests one call deeper.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -15,18 +14,18 @@ use rustc_hash::FxHashMap;
 
 use crate::answer::{Given, Unseen, Unsent};
 use crate::calls::Outside;
+use crate::collapsing::Collapsing;
 use crate::config::{Config, Secret};
 use crate::doubt::Doubts;
 use crate::follow::Following;
 use crate::host::Host;
 use crate::identity::Identity;
 use crate::l1::Level1;
+use crate::peers::Peers;
 use crate::refresh::{Refreshes, look_for_cluster};
-use crate::shared_number::SharedNumber;
 use crate::store_client::StoreClient;
 use crate::stream::{HeldContent, Stream, Undecided, Watched};
 use crate::untold::Untold;
-use crate::waiting::Waiting;
 
 mod answers;
 mod refreshing;
@@ -39,10 +38,9 @@ pub const TICK_MS: u64 = 100;
 /// The state of one VM.
 pub struct Vm<H> {
     pub(crate) outside: Outside<H>,
-    /// A random number: who this VM is among its peers.
-    pub(crate) id: u64,
-    pub(crate) inbox: Option<Inbox>,
     pub(crate) l1: Level1,
+    pub(crate) peers: Peers,
+    pub(crate) collapsing: Collapsing,
     pub(crate) streams: FxHashMap<u32, Stream>,
     /// Requests that may turn out to have no content.
     pub(crate) undecided: FxHashMap<u32, Undecided>,
@@ -59,16 +57,10 @@ pub struct Vm<H> {
     pub(crate) given: Option<Given>,
     /// Responses of whose route the end of their stream will tell.
     pub(crate) watched: FxHashMap<u32, Watched>,
-    pub(crate) waiting: Waiting,
-    /// Whether it was said that another version of the filter is not understood.
-    pub(crate) told_of_versions: bool,
     pub(crate) refreshes: Refreshes,
-    /// What this Envoy's leader slots are found by.
-    pub(crate) salt: SharedNumber,
     /// Streams that want to know how late it is, the earliest first.
     pub(crate) reminders: VecDeque<(Timestamp, u32)>,
     pub(crate) store: StoreClient,
-    pub(crate) handed_over: VecDeque<(Timestamp, u32, u64)>,
     pub(crate) identity: Identity,
     /// The latest configuration: its store is the one whose purges are followed.
     pub(crate) config: Option<Rc<Config>>,
@@ -76,19 +68,6 @@ pub struct Vm<H> {
     pub(crate) doubts: Doubts,
     pub(crate) untold: Untold,
     ticks: u64,
-    /// When this VM showed last that it lives.
-    pub(crate) beaten: Option<Timestamp>,
-    /// No other VM had an inbox when the registry was read last.
-    pub(crate) alone: bool,
-    /// Whether Envoy owes us a call of [`Vm::on_queue_ready`] that we asked for.
-    called_for: Cell<bool>,
-}
-
-/// This VM's queue, and the root context that is told of its messages.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Inbox {
-    pub(crate) queue: u32,
-    root: u32,
 }
 
 impl<H: Host> Vm<H> {
@@ -97,9 +76,9 @@ impl<H: Host> Vm<H> {
         let (id, seed) = (host.random(), host.random());
         Self {
             outside: Outside::of(host),
-            id,
-            inbox: None,
             l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
+            peers: Peers::new(id),
+            collapsing: Collapsing::new(id),
             streams: FxHashMap::default(),
             undecided: FxHashMap::default(),
             held_content: HeldContent::default(),
@@ -109,22 +88,15 @@ impl<H: Host> Vm<H> {
             answers_are_rewritten: false,
             broke_off: false,
             given: None,
-            waiting: Waiting::default(),
-            told_of_versions: false,
             refreshes: Refreshes::default(),
-            salt: SharedNumber::named(crate::collapsing::SALT),
             reminders: VecDeque::new(),
             store: StoreClient::new(),
-            handed_over: VecDeque::new(),
             identity: Identity::default(),
             config: None,
             following: Following::new(id),
             doubts: Doubts::default(),
             untold: Untold::default(),
             ticks: 0,
-            beaten: None,
-            alone: false,
-            called_for: Cell::new(false),
         }
     }
 
@@ -152,20 +124,13 @@ impl<H: Host> Vm<H> {
     /// context that registered it last, and only worker VMs, which have streams, may have one.
     pub fn on_stream(&mut self, root: u32) {
         self.outside.calls.set_root(root);
-        if self.inbox.is_some_and(|inbox| inbox.root == root) {
+        if self.peers.is_told(root) {
             return;
         }
         if let Some(config) = self.config.clone().filter(|config| config.refresh_cluster_found.get().is_none()) {
             look_for_cluster(&self.outside.host, &config);
         }
-        let first = self.inbox.is_none();
-        if let Ok(queue) = self.outside.host.register_queue(&format!("larder-{:016x}", self.id)) {
-            self.inbox = Some(Inbox { queue, root });
-            if first {
-                let now = self.outside.host.now();
-                self.begin_to_hear(now);
-            }
-        }
+        self.peers.register(&self.outside.host, &mut self.l1, root);
     }
 
     /// A root context is called: what is sent from now on is sent on its behalf.
@@ -182,7 +147,7 @@ impl<H: Host> Vm<H> {
 
     /// Our queue has a message, or we asked ourselves to go on.
     pub fn on_queue_ready(&mut self) {
-        self.called_for.set(false);
+        self.peers.on_called();
         self.fail_lost_calls();
         self.read_inbox();
         // Before anybody asks the store anew: a lease given back is free then, an entry written is there.
@@ -195,55 +160,36 @@ impl<H: Host> Vm<H> {
 
     /// Reads the inbox. Invalidations take effect at once; whoever is to be woken is noted down.
     pub(crate) fn read_inbox(&mut self) {
-        let Some(inbox) = self.inbox else { return };
-        while let Some(bytes) = self.outside.host.dequeue(inbox.queue) {
-            match Message::decode(&bytes) {
-                Some(Message::Wake(key, wake)) => {
-                    let outcome = self.outcome_of(wake);
-                    self.waiting.wake(&self.outside.host, &key, &outcome);
-                }
-                Some(Message::Invalidate(key, time)) => self.l1.invalidate(&key, time, self.outside.host.now()),
-                Some(Message::Purges(purges)) => {
-                    let now = self.outside.host.now();
+        let host = &self.outside.host;
+        while let Some(message) = self.peers.next_message(host, &mut self.l1) {
+            match message {
+                Message::Wake(key, wake) => self.collapsing.on_wake(host, &self.l1, &key, wake),
+                Message::Invalidate(key, time) => self.l1.invalidate(&key, time, host.now()),
+                Message::Purges(purges) => {
+                    let now = host.now();
                     purges.iter().for_each(|purge| self.l1.purge(purge, now));
                 }
-                Some(Message::Forget(time)) => self.l1.clear(time, self.outside.host.now()),
-                Some(Message::Refreshed(key, handoff)) => self.take_refreshed(&key, handoff),
-                Some(Message::Continue) => {}
-                None => self.distrust_what_is_not_understood(),
+                Message::Forget(time) => self.l1.clear(time, host.now()),
+                Message::Refreshed(key, handoff) => Collapsing::take_refreshed(host, &mut self.l1, &key, handoff),
+                Message::Continue => {}
             }
         }
     }
 
-    /// Another version of the code wrote to the inbox: perhaps of something that was made untrue.
-    fn distrust_what_is_not_understood(&mut self) {
-        if !std::mem::replace(&mut self.told_of_versions, true) {
-            let line = "larder: a worker with another version of the filter sent a message that is not understood; level 1 is emptied";
-            self.outside.host.log(log::Level::Warn, line);
-        }
-        let now = self.outside.host.now();
-        self.l1.clear(now, now);
-    }
-
     /// Asks for a call of `on_queue_ready` on a fresh stack.
     pub(crate) fn go_on_later(&self) {
-        // Once is enough: one call does all that has gathered. On tick this is forgotten, in case a call was lost.
-        if let Some(inbox) = self.inbox
-            && !self.called_for.replace(true)
-        {
-            let _ = self.outside.host.enqueue(inbox.queue, &Message::Continue.encode());
-        }
+        self.peers.call_for_us(&self.outside.host);
     }
 
     fn answer_woken(&mut self) {
         for _ in 0..BATCH {
-            let Some((stream, outcome)) = self.waiting.next_woken() else { return };
+            let Some((stream, outcome)) = self.collapsing.next_woken() else { return };
             // Judged as late as can be: it may have waited behind a purge.
             let waiting = self.streams.get(&stream).zip(outcome.stored());
             let untrue_since = waiting.and_then(|(stream, stored)| self.l1.untrue_since(|| stream.digest(), stored));
             self.drive_other(stream, Event::Woken { outcome, untrue_since });
         }
-        if self.waiting.has_woken() {
+        if self.collapsing.has_woken() {
             self.go_on_later();
         }
     }
@@ -283,10 +229,8 @@ impl<H: Host> Vm<H> {
             self.go_on_later();
         }
         if self.ticks.is_multiple_of(10) {
-            if self.inbox.is_some() {
-                self.beat(now);
-            }
-            self.clear_old_handoffs(now);
+            self.peers.beat(&self.outside.host, &mut self.l1, now);
+            self.collapsing.clear_old_handoffs(&self.outside.host, now);
             let due = self.doubts.take_due(now);
             self.settle(&due, now);
             self.l1.forget_old_invalidations(now);
@@ -315,7 +259,7 @@ impl<H: Host> Vm<H> {
     }
 
     fn end_overdue_waits(&mut self, now: Timestamp) {
-        for stream in self.waiting.take_overdue(now, BATCH) {
+        for stream in self.collapsing.take_overdue(now, BATCH) {
             self.drive_other(stream, Event::WaitEnded);
         }
     }

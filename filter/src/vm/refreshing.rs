@@ -1,5 +1,6 @@
 //! What a refresh's steps touch: the leader slot, the store, level 1, the other workers.
 
+use larder_cache_core::collapse::Terms;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::{CacheCommand, StoreAnswer};
 use larder_cache_core::fields::Fields;
@@ -9,8 +10,10 @@ use larder_contract::http_time::Timestamp;
 
 use super::Vm;
 use crate::calls::{CallAnswer, Purpose};
+use crate::collapsing::AtSlot;
 use crate::host::Host;
 use crate::metrics;
+use crate::refresh::Ordered;
 use crate::store_client::StoreCall;
 
 impl<H: Host> Vm<H> {
@@ -29,6 +32,19 @@ impl<H: Host> Vm<H> {
             let step = self.refreshes.begin(id, ordered, now);
             self.follow_refresh(id, step, now);
         }
+    }
+
+    /// Whether the refresh `id` may begin now. If so it leads its slot.
+    fn lead_refresh(&mut self, ordered: &Ordered, id: u32, now: Timestamp) -> bool {
+        let Ordered { config, policy, order, .. } = ordered;
+        if !self.refreshes.have_room(order, policy.max_object_bytes, now) {
+            return false;
+        }
+        let fetches_whole = order.stored.is_none();
+        let terms = Terms { only_again: fetches_whole, ..Terms::until(now.plus_millis(config.lease_ms)) };
+        let at = AtSlot { key: &order.collapse, stream: id, terms };
+        let begins = || !fetches_whole || self.refreshes.begin_whole(now);
+        self.collapsing.lead_refresh(&self.outside.host, &self.peers, at, begins, now)
     }
 
     /// Gives a refresh an event, and carries out what follows.
