@@ -10,11 +10,11 @@
 use larder_cache_core::exchange::Reply;
 use larder_cache_core::fields::Fields;
 use larder_cache_core::stored_response::{StoredResponse, Treatment};
+use rustc_hash::FxHashMap;
 
 use crate::calls::SERVICE_TIME;
 use crate::host::{Host, Map};
 use crate::stream::Action;
-use crate::vm::Vm;
 
 /// Answers of this size are never given at once. Envoy copies what `reply` is given three times, and what is put in place
 /// of a passing response once. Two more calls cost as much as copying so many bytes of content; a byte of the head, which
@@ -26,7 +26,7 @@ const STAND_IN: &[u8] = b"-";
 
 /// An answer that goes out as something else passes: a stand-in, or the origin's response.
 #[derive(Debug)]
-pub(crate) struct Unsent {
+struct Unsent {
     reply: Reply,
     /// Whether what passes is a stand-in of ours.
     stands_in: bool,
@@ -36,14 +36,14 @@ pub(crate) struct Unsent {
 
 /// An answer that was given at once and has not passed our response callbacks.
 #[derive(Debug)]
-pub(crate) struct Given {
+struct Given {
     stream: u32,
     reply: Reply,
 }
 
 /// An answer in place of a response without content, which passes no callback of ours.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unseen {
+struct Unseen {
     status: u16,
     length: u64,
 }
@@ -59,18 +59,43 @@ pub struct Passage {
     pub length: u32,
 }
 
-impl<H: Host> Vm<H> {
+/// The answers of one worker that are on their way, and what was seen of Envoy's treatment of them.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// Those that go out as something passes our own response callbacks.
+    unsent: FxHashMap<u32, Unsent>,
+    /// Those that go out without passing our response callbacks.
+    unseen: FxHashMap<u32, Unseen>,
+    /// The last that was given at once: Envoy may not let it pass as it is.
+    given: Option<Given>,
+    /// Whether Envoy was seen to rewrite an answer of ours as an error page.
+    are_rewritten: bool,
+    /// Whether the stream that is passing was broken off in this callback.
+    broke_off: bool,
+}
+
+impl Answers {
+    /// There is a new configuration: what was seen of the host may have been mended with it.
+    pub(crate) fn trust_host(&mut self) {
+        self.are_rewritten = false;
+    }
+
+    /// Whether an answer of the stream's is still to go out.
+    pub(crate) fn is_awaited(&self, id: u32) -> bool {
+        self.unsent.contains_key(&id)
+    }
+
     /// Answers a request that has not gone on. `in_callback` says whether Envoy is calling about this very request: only
     /// then our response callbacks come next, and with them a chance to watch the answer pass.
-    pub(crate) fn reply(&mut self, id: u32, reply: Reply, in_callback: bool) {
+    pub(crate) fn reply<H: Host>(&mut self, host: &H, id: u32, reply: Reply, in_callback: bool) {
         if in_callback && is_given_at_once(&reply) {
-            self.send(&reply);
+            send(host, &reply);
             self.given = Some(Given { stream: id, reply });
             return;
         }
         let stand_in = if reply.content().is_empty() { b"" } else { STAND_IN };
-        if self.outside.host.reply(reply.status, &[], stand_in, reply.details.word()).is_err() {
-            self.outside.host.log(log::Level::Warn, "larder: Envoy refused an answer");
+        if host.reply(reply.status, &[], stand_in, reply.details.word()).is_err() {
+            host.log(log::Level::Warn, "larder: Envoy refused an answer");
         } else {
             self.unsent.insert(id, Unsent::new(reply, true));
         }
@@ -78,17 +103,16 @@ impl<H: Host> Vm<H> {
 
     /// Answers in place of the origin's response, whose head is passing and whose content, if ours has any, follows: that
     /// makes room for it.
-    pub(crate) fn reply_in_place(&mut self, id: u32, reply: Reply) {
+    pub(crate) fn reply_in_place<H: Host>(&mut self, host: &H, id: u32, reply: Reply) {
         self.unsent.insert(id, Unsent::new(reply, false));
-        self.send_head(id);
+        self.send_head(host, id);
     }
 
     /// Answers with content in place of the origin's response that has none: Envoy has to be given the answer, and sends it
     /// past all filters to the client. The route adds its fields to it once more, so those go without.
-    pub(crate) fn reply_past_filters(&mut self, id: u32, mut reply: Reply) {
+    pub(crate) fn reply_past_filters<H: Host>(&mut self, host: &H, id: u32, mut reply: Reply) {
         self.unseen.insert(id, Unseen { status: reply.status, length: reply.content().len() as u64 });
-        let added =
-            self.outside.host.headers(Map::Response).map(|passing| added_by_route(&passing)).unwrap_or_default();
+        let added = host.headers(Map::Response).map(|passing| added_by_route(&passing)).unwrap_or_default();
         if !added.is_empty() {
             let mut fields = Fields::default();
             let mut to_come: Vec<_> = added.iter().collect();
@@ -100,7 +124,7 @@ impl<H: Host> Vm<H> {
             }
             (reply.stored, reply.fields) = (None, fields);
         }
-        self.send(&reply);
+        send(host, &reply);
     }
 
     /// Whether the origin may be asked if `stored` still holds. The answer to its `304` would go past all filters, so where
@@ -109,30 +133,25 @@ impl<H: Host> Vm<H> {
         let is_typed = stored.body.is_empty() || stored.fields.contains("content-type");
         // An answer that names no allowed origin is of use to a cross-origin request only if a filter adds one.
         let is_shared = !is_cross_origin || stored.fields.contains("access-control-allow-origin");
-        is_typed && is_shared && !self.answers_are_rewritten
+        is_typed && is_shared && !self.are_rewritten
     }
 
     /// The stream is over. If it got an answer that we did not see pass, Envoy still knows its status and how much content
     /// went out; of its head it shows the one that was replaced.
-    pub(crate) fn look_back(&mut self, id: u32) {
+    pub(crate) fn end<H: Host>(&mut self, host: &H, id: u32) {
+        self.unsent.remove(&id);
         let Some(Unseen { status, length }) = self.unseen.remove(&id) else { return };
         let number = |name: &str| {
-            let bytes = self.outside.host.property(&["response", name])?;
+            let bytes = host.property(&["response", name])?;
             bytes.first_chunk().copied().map(u64::from_le_bytes)
         };
         let other_status = number("code").is_some_and(|code| code != u64::from(status));
         let other_length = number("size").is_some_and(|size| size != length);
-        self.answers_are_rewritten |= other_status || other_length;
-    }
-
-    fn send(&self, reply: &Reply) {
-        if self.outside.host.reply(reply.status, &reply.parts(), reply.content(), reply.details.word()).is_err() {
-            self.outside.host.log(log::Level::Warn, "larder: Envoy refused an answer");
-        }
+        self.are_rewritten |= other_status || other_length;
     }
 
     /// How the answer that was given last should pass, if it was given at once to this stream.
-    pub fn expected_passage(&self, id: u32) -> Option<Passage> {
+    pub(crate) fn expected_passage(&self, id: u32) -> Option<Passage> {
         let given = self.given.as_ref().filter(|given| given.stream == id)?;
         let fields: usize = given.reply.parts().iter().map(|part| part.len()).sum();
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -142,7 +161,7 @@ impl<H: Host> Vm<H> {
 
     /// An answer that was given at once does not pass as it should: its head is put right as a stand-in's would be, and
     /// later ones from the same stored response are not given at once.
-    pub fn correct_passage(&mut self, id: u32) {
+    pub(crate) fn correct_passage(&mut self, id: u32) {
         if let Some(given) = self.given.take_if(|given| given.stream == id) {
             note(&given.reply, Treatment::Changed);
             self.unsent.insert(id, Unsent::new(given.reply, true));
@@ -150,46 +169,46 @@ impl<H: Host> Vm<H> {
     }
 
     /// If an answer of our own goes out as something passes: its head in place of that one's. Says whether one does.
-    pub(crate) fn send_head(&mut self, id: u32) -> bool {
+    pub(crate) fn send_head<H: Host>(&mut self, host: &H, id: u32) -> bool {
         let Some(unsent) = self.unsent.get(&id) else { return false };
         let reply = &unsent.reply;
         let may_be_learnt = reply.stored.as_ref().is_some_and(|stored| stored.treatment.get().is_none());
         if unsent.stands_in && may_be_learnt && !reply.content().is_empty() {
-            let seen = self.outside.host.headers(Map::Response).unwrap_or_default();
+            let seen = host.headers(Map::Response).unwrap_or_default();
             let is = |name: &str, value: &[u8]| seen.get(name) == Some(value);
             let status = seen.get(":status").is_some_and(|status| is_number(status, reply.status.into()));
             let is_rewritten = !(status && is("content-length", b"1") && is("content-type", b"text/plain"));
             let is_exact = !is_rewritten && seen.len() == 3;
             note(reply, if is_exact { Treatment::Exact } else { Treatment::Changed });
-            self.answers_are_rewritten |= is_rewritten;
+            self.are_rewritten |= is_rewritten;
         }
-        let _ = self.outside.host.replace_headers(Map::Response, &reply.parts());
+        let _ = host.replace_headers(Map::Response, &reply.parts());
         true
     }
 
     /// If an answer of our own goes out as something passes: its content in place of that one's first piece, nothing in
     /// place of the others. Says whether one does.
-    pub(crate) fn send_content(&mut self, id: u32, length: usize) -> bool {
+    pub(crate) fn send_content<H: Host>(&mut self, host: &H, id: u32, length: usize) -> bool {
         let Some(unsent) = self.unsent.get_mut(&id) else { return false };
         let content = if std::mem::replace(&mut unsent.begun, true) { &[] } else { unsent.reply.content() };
         if length > 0 || !content.is_empty() {
-            let _ = self.outside.host.replace_response_body(content);
+            let _ = host.replace_response_body(content);
         }
         true
     }
 
     /// Trailers pass where no content did: there was no place for ours, and a head that promised it must not be left alone.
-    pub(crate) fn miss_content(&mut self, id: u32) -> bool {
+    pub(crate) fn miss_content<H: Host>(&mut self, host: &H, id: u32) -> bool {
         let Some(unsent) = self.unsent.get(&id) else { return false };
         if !unsent.begun && !unsent.reply.content().is_empty() {
-            self.break_off();
+            self.break_off(host);
         }
         true
     }
 
     /// Ends the client's stream whose answer cannot be completed.
-    pub(crate) fn break_off(&mut self) {
-        let _ = self.outside.host.break_off();
+    pub(crate) fn break_off<H: Host>(&mut self, host: &H) {
+        let _ = host.break_off();
         self.broke_off = true;
     }
 
@@ -197,6 +216,12 @@ impl<H: Host> Vm<H> {
     /// that went on from there crashed it.
     pub(crate) fn passing(&mut self) -> Action {
         if std::mem::take(&mut self.broke_off) { Action::Pause } else { Action::Continue }
+    }
+}
+
+fn send<H: Host>(host: &H, reply: &Reply) {
+    if host.reply(reply.status, &reply.parts(), reply.content(), reply.details.word()).is_err() {
+        host.log(log::Level::Warn, "larder: Envoy refused an answer");
     }
 }
 

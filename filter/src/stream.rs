@@ -137,7 +137,7 @@ impl<H: Host> Vm<H> {
                 if let (true, Some(stored)) = (is_chosen, &reply.stored) {
                     self.l1.count_use(&key, stored);
                 }
-                self.reply(id, reply, passage != Passage::Held);
+                self.answers.reply(&self.outside.host, id, reply, passage != Passage::Held);
                 self.outside.metrics.request(&status);
                 return Action::Pause;
             }
@@ -178,15 +178,14 @@ impl<H: Host> Vm<H> {
 
     /// Whether anything is left to do for a stream.
     pub fn remembers(&self, id: u32) -> bool {
-        self.streams.contains_key(&id) || self.unsent.contains_key(&id)
+        self.streams.contains_key(&id) || self.answers.is_awaited(id)
     }
 
     /// The stream is over, whatever the reason.
     pub fn on_done(&mut self, id: u32) {
-        self.unsent.remove(&id);
         self.forget_route(id);
         self.undecided.remove(&id);
-        self.look_back(id);
+        self.answers.end(&self.outside.host, id);
         let Some(stream) = self.streams.get(&id) else { return };
         if !stream.exchange.is_over() {
             let details = self.outside.host.property(&["response", "code_details"]).unwrap_or_default();
@@ -292,7 +291,7 @@ impl<H: Host> Vm<H> {
             }
             Command::Abort => {
                 let _ = self.outside.host.replace_response_body(&[]);
-                self.break_off();
+                self.answers.break_off(&self.outside.host);
             }
             Command::RemindAt(time) => self.reminders.push_back((time, id)),
             Command::Refresh(order) => {
@@ -316,18 +315,18 @@ impl<H: Host> Vm<H> {
     fn reply_to(&mut self, id: u32, stream: &mut Stream, reply: Reply) {
         stream.replied = true;
         if stream.request != Passage::Passed {
-            self.reply(id, reply, matches!(stream.request, Passage::InCallback(_)));
+            self.answers.reply(&self.outside.host, id, reply, matches!(stream.request, Passage::InCallback(_)));
             return;
         }
         if stream.content_follows || stream.is_head || reply.content().is_empty() {
-            self.reply_in_place(id, reply);
+            self.answers.reply_in_place(&self.outside.host, id, reply);
             return;
         }
         if let Passage::InCallback(action) = &mut stream.response {
             // Envoy has been given an answer: what passes ends here.
             *action = Action::Pause;
         }
-        self.reply_past_filters(id, reply);
+        self.answers.reply_past_filters(&self.outside.host, id, reply);
     }
 
     fn forward(&mut self, stream: &mut Stream, change: &ForwardedRequest) {
@@ -338,7 +337,7 @@ impl<H: Host> Vm<H> {
             let _ = self.outside.host.remove_header(Map::Request, name);
         }
         let asks_whole =
-            change.validates.as_ref().is_some_and(|stored| !self.may_validate(stored, stream.is_cross_origin));
+            change.validates.as_ref().is_some_and(|stored| !self.answers.may_validate(stored, stream.is_cross_origin));
         // Only the conditions are left out: host and scheme are as the key names them.
         let is_condition = |name: &[u8]| validation::PRECONDITIONS.iter().any(|known| known.as_bytes() == name);
         for (name, value) in change.set.iter().filter(|(name, _)| !(asks_whole && is_condition(name))) {

@@ -12,7 +12,7 @@ use larder_cache_core::exchange::Event;
 use larder_contract::http_time::Timestamp;
 use rustc_hash::FxHashMap;
 
-use crate::answer::{Given, Unseen, Unsent};
+use crate::answer::{Answers, Passage};
 use crate::calls::Outside;
 use crate::collapsing::Collapsing;
 use crate::config::{Config, Secret};
@@ -45,16 +45,7 @@ pub struct Vm<H> {
     /// Requests that may turn out to have no content.
     pub(crate) undecided: FxHashMap<u32, Undecided>,
     pub(crate) held_content: HeldContent,
-    /// Answers that go out as they pass our own response callbacks.
-    pub(crate) unsent: FxHashMap<u32, Unsent>,
-    /// Answers that go out without passing our response callbacks.
-    pub(crate) unseen: FxHashMap<u32, Unseen>,
-    /// Whether Envoy was seen to rewrite an answer of ours as an error page.
-    pub(crate) answers_are_rewritten: bool,
-    /// Whether the stream that is passing was broken off in this callback.
-    pub(crate) broke_off: bool,
-    /// The last answer that was given at once: Envoy may not let it pass as it is.
-    pub(crate) given: Option<Given>,
+    pub(crate) answers: Answers,
     /// Responses of whose route the end of their stream will tell.
     pub(crate) watched: FxHashMap<u32, Watched>,
     pub(crate) refreshes: Refreshes,
@@ -82,12 +73,8 @@ impl<H: Host> Vm<H> {
             streams: FxHashMap::default(),
             undecided: FxHashMap::default(),
             held_content: HeldContent::default(),
-            unsent: FxHashMap::default(),
+            answers: Answers::default(),
             watched: FxHashMap::default(),
-            unseen: FxHashMap::default(),
-            answers_are_rewritten: false,
-            broke_off: false,
-            given: None,
             refreshes: Refreshes::default(),
             reminders: VecDeque::new(),
             store: StoreClient::new(),
@@ -108,8 +95,7 @@ impl<H: Host> Vm<H> {
                 let config = Rc::new(config);
                 self.l1.set_bound(config.l1_bytes, self.outside.host.now());
                 self.config = Some(config.clone());
-                // What was seen of the host may have been mended with it.
-                self.answers_are_rewritten = false;
+                self.answers.trust_host();
                 self.held_content = HeldContent::default();
                 Some(config)
             }
@@ -156,6 +142,16 @@ impl<H: Host> Vm<H> {
         self.start_refreshes();
         self.send_outbox();
         self.untold.tell(&mut self.outside, &mut self.store);
+    }
+
+    /// How the answer that was given last should pass, if it was given at once to this stream.
+    pub fn expected_passage(&self, id: u32) -> Option<Passage> {
+        self.answers.expected_passage(id)
+    }
+
+    /// An answer that was given at once does not pass as it should.
+    pub fn correct_passage(&mut self, id: u32) {
+        self.answers.correct_passage(id);
     }
 
     /// Reads the inbox. Invalidations take effect at once; whoever is to be woken is noted down.

@@ -17,7 +17,7 @@ const NOT_SENT: [&[u8]; 3] = [b"connection_failure", b"connection_timeout", b"{o
 impl<H: Host> Vm<H> {
     /// A response's head: the origin's, Envoy's own, or ours again.
     pub fn on_response_headers(&mut self, id: u32, end: bool) -> Action {
-        if self.send_head(id) {
+        if self.answers.send_head(&self.outside.host, id) {
             return Action::Continue;
         }
         let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
@@ -46,7 +46,7 @@ impl<H: Host> Vm<H> {
 
     /// A piece of a response's content.
     pub fn on_response_body(&mut self, id: u32, length: usize, end: bool) -> Action {
-        if self.send_content(id, length) {
+        if self.answers.send_content(&self.outside.host, id, length) {
             return Action::Continue;
         }
         let Some(stream) = self.streams.get_mut(&id) else { return Action::Continue };
@@ -65,13 +65,13 @@ impl<H: Host> Vm<H> {
             Ok(piece) => self.drive(id, Event::Body { chunk: &piece, end }, now),
             Err(_) => self.drive(id, Event::Gone { origin_broke: true }, now),
         }
-        self.passing()
+        self.answers.passing()
     }
 
     /// Trailers: the content was complete without an end of its own.
     pub fn on_response_trailers(&mut self, id: u32) -> Action {
-        if self.miss_content(id) {
-            return self.passing();
+        if self.answers.miss_content(&self.outside.host, id) {
+            return self.answers.passing();
         }
         self.on_response_body(id, 0, true)
     }
