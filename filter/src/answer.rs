@@ -80,11 +80,6 @@ impl Answers {
         self.are_rewritten = false;
     }
 
-    /// Whether an answer of the stream's is still to go out.
-    pub(crate) fn is_awaited(&self, id: u32) -> bool {
-        self.unsent.contains_key(&id)
-    }
-
     /// Answers a request that has not gone on. `in_callback` says whether Envoy is calling about this very request: only
     /// then our response callbacks come next, and with them a chance to watch the answer pass.
     pub(crate) fn reply<H: Host>(&mut self, host: &H, id: u32, reply: Reply, in_callback: bool) {

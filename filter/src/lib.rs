@@ -2,10 +2,10 @@
 //!
 //! 1. Envoy hands over the request's head ([`vm::Vm::on_request_headers`]); it is read once.
 //! 2. The first rule that matches gives the policy ([`config::Config::policy_for`]).
-//! 3. The own inbox is read, so that an invalidation queued before this request is known.
+//! 3. The VM's inbox is read first, so that an invalidation queued before this request is applied ([`vm`]).
 //! 4. The request becomes the first event of an exchange ([`larder_cache_core::exchange`]), which decides everything.
 //! 5. Level 1 is looked into ([`l1::Level1::look_up`]); a fresh hit is answered here and now.
-//! 6. Else the request goes to its leader slot ([`collapsing`]): it leads, or waits for who does.
+//! 6. Else the request goes to its leader slot (`collapsing`): it becomes the leader, or waits for the current one.
 //! 7. The leader asks the store, within a budget ([`store_client`]); what is found answers, or is to be validated.
 //! 8. Its own stream goes on to the origin, made conditional where there is something to validate ([`stream`]).
 //! 9. The answer passes to the client as it comes, and is copied where it may be stored.
@@ -21,7 +21,7 @@
 pub mod answer;
 pub mod breaker;
 mod calls;
-mod changes;
+mod cause;
 mod collapsing;
 pub mod config;
 mod doubt;
@@ -39,5 +39,8 @@ mod refused;
 mod shared_number;
 pub mod store_client;
 pub mod stream;
+mod streams;
+mod undecided;
 mod untold;
 pub mod vm;
+mod watched;

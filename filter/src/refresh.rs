@@ -18,7 +18,7 @@ use larder_cache_core::route::RefreshPath;
 use larder_contract::http_time::Timestamp;
 
 use crate::calls::{CallAnswer, Errand, Letter, Outside, Purpose};
-use crate::changes::Cause;
+use crate::cause::Cause;
 use crate::config::Config;
 use crate::host::{Host, Refused};
 

@@ -1,21 +1,39 @@
-//! One worker's VM: everything that outlives a request, and the order in which Envoy's callbacks touch it.
+//! One worker's VM: a board that wires its rooms. What outlives a request lies in them; here is the order in which Envoy's
+//! callbacks touch them. No room knows the VM; each is lent the host, and the rooms that it needs.
+//!
+//! | to learn | open |
+//! |---|---|
+//! | what happens to a request that arrives, or whose client leaves | `vm/requests.rs`; what the core does then: `exchange.rs` there |
+//! | what becomes of an exchange's questions and commands | `vm/driving.rs`; of a change that concerns all requests: `vm/changes.rs` |
+//! | how a stream's request and response stand with Envoy | `stream.rs`, `stream/response.rs`; before that: `undecided.rs` |
+//! | how an answer of the cache's own reaches its client | `answer.rs` |
+//! | who leads and who waits, and what a leader's end leaves behind | `collapsing.rs`; where that lies: `collapsing/` |
+//! | what a purge does to level 1 | `l1.rs`; who hears of it: `follow.rs` (the fleet's), `peers.rs` (this Envoy's) |
+//! | what an unsafe method makes untrue, until all know it | `untold.rs` (the store), `doubt.rs` (again, later), `peers.rs` |
+//! | what is asked of the store, told it, and when it is left alone | `store_client.rs`, `breaker.rs` |
+//! | what is refreshed in the background | `refresh.rs`, `vm/refreshing.rs`; by which way: `watched.rs` |
+//! | who hears the answer to a call of our own | `vm/answers.rs`; how it is read: `calls.rs` |
+//! | whether a filter before the cache knows who asks | `identity.rs` |
+//!
+//! Shared data, which all VMs of an Envoy see, is written in few places, each under names of its own: slots
+//! (`collapsing/slots.rs`), answers left for others (`collapsing/handoff.rs`), inboxes and when they were last told of
+//! something untrue (`peers.rs`), who follows (`follow/place.rs`) and whether this Envoy writes (`follow.rs`), random numbers
+//! that all share (`shared_number.rs`), whether clients are known (`identity.rs`) and a token was refused (`refused.rs`).
 //!
 //! What this decides: what is done at once and what waits for a fresh stack. Other streams are answered only from the
 //! VM's own callbacks ([`Vm::on_queue_ready`], [`Vm::on_tick`]), never from a stream's: Envoy would hold the wrong stream;
 //! and at most [`BATCH`] at a time: each answer nests one call deeper.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::Event;
 use larder_contract::http_time::Timestamp;
-use rustc_hash::FxHashMap;
 
-use crate::answer::{Answers, Passage};
+use crate::answer::Answers;
 use crate::calls::Outside;
 use crate::collapsing::Collapsing;
-use crate::config::{Config, Secret};
+use crate::config::{Config, DEFAULT_L1_BYTES, Secret};
 use crate::doubt::Doubts;
 use crate::follow::Following;
 use crate::host::Host;
@@ -24,40 +42,41 @@ use crate::l1::Level1;
 use crate::peers::Peers;
 use crate::refresh::{Refreshes, look_for_cluster};
 use crate::store_client::StoreClient;
-use crate::stream::{HeldContent, Stream, Undecided, Watched};
+use crate::streams::Streams;
+use crate::undecided::Undecided;
 use crate::untold::Untold;
+use crate::watched::WatchedRoutes;
 
 mod answers;
+mod changes;
+mod driving;
 mod refreshing;
+mod requests;
+mod responses;
 
 /// Answers to other streams per callback: above 300 the VM's stack overflows.
 pub const BATCH: usize = 64;
 /// How often Envoy calls [`Vm::on_tick`], in milliseconds.
 pub const TICK_MS: u64 = 100;
 
-/// The state of one VM.
+/// The state of one VM: rooms that know nothing of each other, or as much as they are lent.
 pub struct Vm<H> {
-    pub(crate) outside: Outside<H>,
-    pub(crate) l1: Level1,
-    pub(crate) peers: Peers,
-    pub(crate) collapsing: Collapsing,
-    pub(crate) streams: FxHashMap<u32, Stream>,
-    /// Requests that may turn out to have no content.
-    pub(crate) undecided: FxHashMap<u32, Undecided>,
-    pub(crate) held_content: HeldContent,
-    pub(crate) answers: Answers,
-    /// Responses of whose route the end of their stream will tell.
-    pub(crate) watched: FxHashMap<u32, Watched>,
-    pub(crate) refreshes: Refreshes,
-    /// Streams that want to know how late it is, the earliest first.
-    pub(crate) reminders: VecDeque<(Timestamp, u32)>,
-    pub(crate) store: StoreClient,
-    pub(crate) identity: Identity,
+    outside: Outside<H>,
     /// The latest configuration: its store is the one whose purges are followed.
-    pub(crate) config: Option<Rc<Config>>,
-    pub(crate) following: Following,
-    pub(crate) doubts: Doubts,
-    pub(crate) untold: Untold,
+    config: Option<Rc<Config>>,
+    l1: Level1,
+    undecided: Undecided,
+    streams: Streams,
+    answers: Answers,
+    watched: WatchedRoutes,
+    refreshes: Refreshes,
+    peers: Peers,
+    collapsing: Collapsing,
+    store: StoreClient,
+    following: Following,
+    untold: Untold,
+    doubts: Doubts,
+    identity: Identity,
     ticks: u64,
 }
 
@@ -67,22 +86,20 @@ impl<H: Host> Vm<H> {
         let (id, seed) = (host.random(), host.random());
         Self {
             outside: Outside::of(host),
-            l1: Level1::new(crate::config::DEFAULT_L1_BYTES, seed),
+            config: None,
+            l1: Level1::new(DEFAULT_L1_BYTES, seed),
+            undecided: Undecided::default(),
+            streams: Streams::default(),
+            answers: Answers::default(),
+            watched: WatchedRoutes::default(),
+            refreshes: Refreshes::default(),
             peers: Peers::new(id),
             collapsing: Collapsing::new(id),
-            streams: FxHashMap::default(),
-            undecided: FxHashMap::default(),
-            held_content: HeldContent::default(),
-            answers: Answers::default(),
-            watched: FxHashMap::default(),
-            refreshes: Refreshes::default(),
-            reminders: VecDeque::new(),
             store: StoreClient::new(),
-            identity: Identity::default(),
-            config: None,
             following: Following::new(id),
-            doubts: Doubts::default(),
             untold: Untold::default(),
+            doubts: Doubts::default(),
+            identity: Identity::default(),
             ticks: 0,
         }
     }
@@ -96,7 +113,7 @@ impl<H: Host> Vm<H> {
                 self.l1.set_bound(config.l1_bytes, self.outside.host.now());
                 self.config = Some(config.clone());
                 self.answers.trust_host();
-                self.held_content = HeldContent::default();
+                self.undecided.trust_host();
                 Some(config)
             }
             Err(mistakes) => {
@@ -144,18 +161,8 @@ impl<H: Host> Vm<H> {
         self.untold.tell(&mut self.outside, &mut self.store);
     }
 
-    /// How the answer that was given last should pass, if it was given at once to this stream.
-    pub fn expected_passage(&self, id: u32) -> Option<Passage> {
-        self.answers.expected_passage(id)
-    }
-
-    /// An answer that was given at once does not pass as it should.
-    pub fn correct_passage(&mut self, id: u32) {
-        self.answers.correct_passage(id);
-    }
-
     /// Reads the inbox. Invalidations take effect at once; whoever is to be woken is noted down.
-    pub(crate) fn read_inbox(&mut self) {
+    fn read_inbox(&mut self) {
         let host = &self.outside.host;
         while let Some(message) = self.peers.next_message(host, &mut self.l1) {
             match message {
@@ -173,7 +180,7 @@ impl<H: Host> Vm<H> {
     }
 
     /// Asks for a call of `on_queue_ready` on a fresh stack.
-    pub(crate) fn go_on_later(&self) {
+    fn go_on_later(&self) {
         self.peers.call_for_us(&self.outside.host);
     }
 
@@ -181,7 +188,7 @@ impl<H: Host> Vm<H> {
         for _ in 0..BATCH {
             let Some((stream, outcome)) = self.collapsing.next_woken() else { return };
             // Judged as late as can be: it may have waited behind a purge.
-            let waiting = self.streams.get(&stream).zip(outcome.stored());
+            let waiting = self.streams.get(stream).zip(outcome.stored());
             let untrue_since = waiting.and_then(|(stream, stored)| self.l1.untrue_since(|| stream.digest(), stored));
             self.drive_other(stream, Event::Woken { outcome, untrue_since });
         }
@@ -190,21 +197,13 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// Drives a stream that is not the one Envoy is calling about.
-    pub(crate) fn drive_other(&mut self, stream: u32, event: Event<'_>) {
-        if self.outside.host.set_effective_context(stream).is_err() {
-            self.streams.remove(&stream);
-            return;
-        }
-        let now = self.outside.host.now();
-        self.drive(stream, event, now);
-    }
-
     /// Time passes: deadlines, heartbeat, clean-up, counters; and the inbox, in case a notification was lost.
     pub fn on_tick(&mut self) {
         let now = self.outside.host.now();
         self.ticks += 1;
-        self.write_overdue(now);
+        for write in self.watched.take_overdue(now) {
+            self.write(Some(write));
+        }
         self.on_queue_ready();
         self.end_overdue_waits(now);
         self.identity.learn(&self.outside.host);
@@ -247,10 +246,8 @@ impl<H: Host> Vm<H> {
     }
 
     fn remind(&mut self, now: Timestamp) {
-        while let Some((_, stream)) = self.reminders.pop_front_if(|(at, _)| *at <= now) {
-            if self.streams.contains_key(&stream) {
-                self.drive_other(stream, Event::TimePassed);
-            }
+        while let Some(stream) = self.streams.next_reminded(now) {
+            self.drive_other(stream, Event::TimePassed);
         }
     }
 

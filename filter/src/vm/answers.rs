@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
 use crate::store_client::{StoreCall, told};
+use crate::watched::Write;
 
 impl<H: Host> Vm<H> {
     /// An answer to a call of our own.
@@ -93,13 +94,13 @@ impl<H: Host> Vm<H> {
     }
 
     /// Gives back the lease that a call may have been given.
-    pub(crate) fn give_back_lease(&mut self, call: Call) {
+    pub(super) fn give_back_lease(&mut self, call: Call) {
         if let Some((key, fence)) = call.holds {
             self.tell_store(&call.config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
         }
     }
 
-    pub(crate) fn ask_store(
+    pub(super) fn ask_store(
         &mut self,
         config: &Rc<Config>,
         question: &StoreQuestion,
@@ -110,9 +111,16 @@ impl<H: Host> Vm<H> {
     }
 
     /// Tells the store something, soon.
-    pub(crate) fn tell_store(&mut self, config: &Rc<Config>, call: StoreCall) {
+    pub(super) fn tell_store(&mut self, config: &Rc<Config>, call: StoreCall) {
         if self.store.tell(config, call) {
             self.go_on_later();
+        }
+    }
+
+    /// Tells the store of what need not wait any more.
+    pub(super) fn write(&mut self, write: Option<Write>) {
+        if let Some((config, call)) = write {
+            self.tell_store(&config, call);
         }
     }
 

@@ -7,32 +7,23 @@ use std::sync::Arc;
 use larder_cache_core::collapse::Handoff;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::CacheCommand;
-use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::store_api::Fence;
 
+use super::Vm;
+use crate::cause::Cause;
 use crate::collapsing::{End, Lent};
 use crate::config::Config;
 use crate::doubt::Doubt;
 use crate::follow::note_writing;
 use crate::host::Host;
 use crate::store_client::StoreCall;
-use crate::vm::Vm;
-
-/// Who brings a change about.
-#[derive(Debug)]
-pub(crate) struct Cause {
-    /// The stream or refresh; leader slots know it by this.
-    pub(crate) id: u32,
-    pub(crate) config: Rc<Config>,
-    pub(crate) policy: Arc<Policy>,
-}
 
 impl<H: Host> Vm<H> {
     /// Carries a change out. Returns where the outcome lies for other workers, if it was handed over.
-    pub(crate) fn change(&mut self, cause: &Cause, command: CacheCommand, now: Timestamp) -> Option<Handoff> {
+    pub(super) fn change(&mut self, cause: &Cause, command: CacheCommand, now: Timestamp) -> Option<Handoff> {
         let Cause { id, config, policy } = cause;
         match command {
             CacheCommand::Keep { key, stored, fence, local_only } => {
@@ -104,14 +95,14 @@ impl<H: Host> Vm<H> {
     }
 
     /// Drops once more what is in doubt.
-    pub(crate) fn settle(&mut self, doubts: &[Doubt], now: Timestamp) {
+    pub(super) fn settle(&mut self, doubts: &[Doubt], now: Timestamp) {
         for Doubt { config, keys, .. } in doubts {
             self.invalidate(config, keys, now);
         }
     }
 
     /// Tells every other VM something.
-    pub(crate) fn tell_peers(&self, message: &Message, now: Timestamp) {
+    pub(super) fn tell_peers(&self, message: &Message, now: Timestamp) {
         self.peers.tell(&self.outside.host, message, now);
     }
 }
