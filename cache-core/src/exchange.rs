@@ -14,21 +14,23 @@
 //!
 //! From every state the end of the stream leads to `Over`. `tests/states.rs` holds this table to the code.
 //!
+//! [`Exchange::begin`] is the one entrance. It asks on the spot what the host has at hand ([`AtHand`]), and a plain hit
+//! leaves by it again without a state of its own (`at_once`).
+//!
 //! What this decides: which state takes which event. What happens in a state is in the module of its name; the rules
 //! themselves are in the modules that those consult. An event that does not fit the state changes nothing.
-
-use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
 
+use crate::cache_status::CacheStatus;
 use crate::message::Request;
-use crate::stored_response::StoredResponse;
 
 mod arrival;
 mod arriving;
 mod asking;
-pub mod at_once;
+mod at_hand;
+mod at_once;
 mod capturing;
 mod completing;
 pub mod details;
@@ -50,6 +52,7 @@ mod step;
 mod validated;
 mod waiting;
 
+pub use at_hand::{AtHand, Held};
 pub use effect::{
     Arrive, CacheCommand, Command, Effects, ForwardedRequest, Question, RefreshOrder, Reply, ResponseChange,
     StoreQuestion,
@@ -71,6 +74,31 @@ pub struct Exchange {
     state: State,
 }
 
+/// A request that has begun.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation, and this lives for one match")]
+pub enum Begun {
+    /// It is answered, and so reported: nothing else is to be done, now or later.
+    Answered(Reply, CacheStatus),
+    /// It goes on with this.
+    Running(Exchange, Effects),
+}
+
+impl Begun {
+    /// What has become of an exchange by its first effects.
+    fn of(exchange: Exchange, effects: Effects) -> Self {
+        let Effects { commands, question } = effects;
+        let commands = match commands.into_inner() {
+            Ok([Command::Reply(reply), Command::Report(status)]) if exchange.is_over() => {
+                return Self::Answered(reply, status);
+            }
+            Ok(commands) => commands.into(),
+            Err(commands) => commands,
+        };
+        Self::Running(exchange, Effects { commands, question })
+    }
+}
+
 /// What the shell has to feed while the answer's content passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
@@ -81,8 +109,23 @@ pub enum Interest {
 }
 
 impl Exchange {
-    /// A request has arrived.
-    pub fn begin(request: Request, setup: Setup, now: Timestamp) -> (Self, Effects) {
+    /// A request has arrived. What the host has at hand may answer it on the spot.
+    pub fn begin(mut request: Request, setup: Setup, at_hand: &mut impl AtHand, now: Timestamp) -> Begun {
+        at_once::prepare(&mut request, &setup.policy);
+        if let Some((reply, status)) = at_once::answer(&request, &setup, at_hand, now) {
+            return Begun::Answered(reply, status);
+        }
+        request.is_identified |= !request.is_credentialed(&setup.policy) && at_hand.knows_client();
+        let (mut exchange, mut effects) = Self::open(request, setup, now);
+        if let State::Local = exchange.state {
+            effects = exchange.look_up(at_hand, now);
+        }
+        Begun::of(exchange, effects)
+    }
+
+    /// The same one step at a time, for a host that has nothing at hand: where the state is `Local` then, the next event is
+    /// [`Event::Local`].
+    pub fn open(request: Request, setup: Setup, now: Timestamp) -> (Self, Effects) {
         let mut step = Step::at(now);
         let (mut presented, malformed) = Presented::of(request, setup, now);
         let state = arrival::on_request(&mut presented, malformed.as_ref(), &mut step);
@@ -97,6 +140,17 @@ impl Exchange {
         step.effects
     }
 
+    fn look_up(&mut self, at_hand: &mut impl AtHand, now: Timestamp) -> Effects {
+        let untrue = at_hand.untrue(&self.presented.key);
+        let held = at_hand.look_up(&self.presented.key);
+        let is_chosen = held.variants.len() > 1;
+        let effects = self.handle(Event::Local(held.with(untrue)), now);
+        if is_chosen && let State::Over { answered_by: Some(stored) } = &self.state {
+            at_hand.count_use(&self.presented.key, stored);
+        }
+        effects
+    }
+
     /// What the request is about; what level 1 is looked up by.
     pub fn key(&self) -> &PrimaryKey {
         &self.presented.key
@@ -105,14 +159,6 @@ impl Exchange {
     /// The request as it is judged.
     pub fn request(&self) -> &Request {
         &self.presented.request
-    }
-
-    /// The stored response that has answered, where level 1 or the store had one that may.
-    pub fn answered_by(&self) -> Option<&Arc<StoredResponse>> {
-        match &self.state {
-            State::Over { answered_by } => answered_by.as_ref(),
-            _ => None,
-        }
     }
 
     /// What the shell has to do with content that comes in now.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use larder_cache_core::exchange::{Command, Event, Exchange, Local, Question, Setup, at_once};
+use larder_cache_core::exchange::{AtHand, Begun, Command, Effects, Event, Exchange, Held, Local, Setup};
 use larder_cache_core::field_names::FieldPattern;
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::Request;
@@ -11,8 +11,10 @@ use larder_cache_core::policy::{Handling, Policy};
 use larder_cache_core::route::RefreshPath;
 use larder_cache_core::route::RouteNote;
 use larder_cache_core::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
-use larder_cache_core::vary::SelectingFields;
+use larder_cache_core::vary::{self, SelectingFields};
 use larder_contract::http_time::{DeltaSeconds, Timestamp};
+use larder_contract::key::PrimaryKey;
+use larder_contract::purge::remembered::Times;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -104,7 +106,7 @@ fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
                 terms: ReuseTerms {
                     lifetime: DeltaSeconds::new(8),
                     stale_while_revalidate: DeltaSeconds::new(swr),
-                    no_cache: no_cache && part,
+                    no_cache: no_cache && !part,
                     must_revalidate,
                     ..ReuseTerms::default()
                 },
@@ -121,38 +123,96 @@ fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
 
 /// A request as either way reads it, so that its own response can be found.
 fn prepared(mut request: Request) -> Request {
-    at_once::prepare(&mut request, &SAFE);
+    vary::unkeyed::add_pseudo_field(&mut request.fields, &SAFE.unkeyed_fields);
     request
 }
 
-/// The commands that the long way ends with, if level 1 is all it has.
-fn the_long_way(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>], now: Timestamp) -> Vec<Command> {
-    let (policy, namespace) = (Arc::new(policy.clone()), Arc::from(b"n".as_slice()));
-    let setup = Setup { policy, namespace, refreshes: RefreshPath::Routed };
-    let (mut exchange, effects) = Exchange::begin(request.clone(), setup, now);
-    if effects.question != Some(Question::LookUpLocal) {
-        return effects.commands.into_vec();
-    }
-    let looked_up = at_once::key_of(b"n", request, None);
-    let same_key = *exchange.key() == looked_up;
-    let local = if same_key { Local { variants, ..Local::default() } } else { Local::default() };
-    exchange.handle(Event::Local(local), now).commands.into_vec()
+/// A host that has these variants of what a request asks for, and knows who asks or does not.
+struct Hand<'a> {
+    key: PrimaryKey,
+    variants: &'a [Arc<StoredResponse>],
+    knows: bool,
+    /// Whether it was asked what only the long way needs.
+    went_far: bool,
+    counted: Vec<Arc<StoredResponse>>,
 }
 
+impl AtHand for Hand<'_> {
+    fn look_up(&mut self, key: &PrimaryKey) -> Held<'_> {
+        let variants = if *key == self.key { self.variants } else { &[] };
+        Held { variants, ..Held::default() }
+    }
+
+    fn untrue(&mut self, _: &PrimaryKey) -> Times {
+        self.went_far = true;
+        Times::default()
+    }
+
+    fn count_use(&mut self, _: &PrimaryKey, stored: &Arc<StoredResponse>) {
+        self.counted.push(stored.clone());
+    }
+
+    fn knows_client(&mut self) -> bool {
+        self.knows
+    }
+
+    fn may_know_client(&mut self) -> bool {
+        self.knows
+    }
+}
+
+fn setup(policy: &Policy) -> Setup {
+    let (policy, namespace) = (Arc::new(policy.clone()), Arc::from(b"n".as_slice()));
+    Setup { policy, namespace, refreshes: RefreshPath::Routed }
+}
+
+fn key_of(request: &Request) -> PrimaryKey {
+    PrimaryKey::new(b"n", request.scheme(), request.authority(), request.path())
+}
+
+/// What the long way comes to, if level 1 is all it has, and in which state.
+fn the_long_way(
+    request: &Request,
+    policy: &Policy,
+    variants: &[Arc<StoredResponse>],
+    now: Timestamp,
+) -> (Effects, &'static str) {
+    let (mut exchange, mut effects) = Exchange::open(request.clone(), setup(policy), now);
+    if exchange.state_name() == "Local" {
+        let same_key = *exchange.key() == key_of(request);
+        let local = if same_key { Local { variants, ..Local::default() } } else { Local::default() };
+        effects = exchange.handle(Event::Local(local), now);
+    }
+    (effects, exchange.state_name())
+}
+
+/// Whether the short way answers. Whichever way it takes, it comes to what the long way comes to.
 fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) -> bool {
     let now = Timestamp::from_millis(1_000_000);
-    let mut prepared = request.clone();
-    at_once::prepare(&mut prepared, policy);
-    let (unprepared, request) = (request, &prepared);
-    if !at_once::is_plain(request, policy) {
-        return false;
+    let (effects, state) = the_long_way(request, policy, variants, now);
+    let (key, knows) = (key_of(request), request.is_identified);
+    let mut hand = Hand { key, variants, knows, went_far: false, counted: Vec::new() };
+    let asked = Request { is_identified: false, ..request.clone() };
+    match Exchange::begin(asked, setup(policy), &mut hand, now) {
+        Begun::Answered(reply, status) => {
+            let answered_by: Vec<_> = reply.stored.iter().filter(|_| variants.len() > 1).cloned().collect();
+            assert!(reply.stored.is_none() || hand.counted == answered_by, "{request:?}");
+            assert_eq!(effects.question, None, "{request:?}");
+            assert_eq!(effects.commands.into_vec(), [Command::Reply(reply), Command::Report(status)], "{request:?}");
+            !hand.went_far
+        }
+        Begun::Running(exchange, running) => {
+            assert_eq!((kinds(&running), exchange.state_name()), (kinds(&effects), state), "{request:?}");
+            false
+        }
     }
-    let Some((reply, status)) = at_once::answer(request, policy, Local { variants, ..Local::default() }, now) else {
-        return false;
-    };
-    let long = the_long_way(unprepared, policy, variants, now);
-    assert_eq!(long, [Command::Reply(reply), Command::Report(status)], "{request:?}");
-    true
+}
+
+/// What is to be done, without that the two ways order the fields of a request otherwise.
+fn kinds(effects: &Effects) -> Vec<String> {
+    let first_word = |what: String| what.split(['(', ' ']).next().unwrap_or_default().to_owned();
+    let commands = effects.commands.iter().map(|command| first_word(format!("{command:?}")));
+    commands.chain(effects.question.iter().map(|question| first_word(format!("{question:?}")))).collect()
 }
 
 proptest! {

@@ -86,7 +86,7 @@ impl Walk {
             namespace: Arc::from(b"walk".as_slice()),
             refreshes: self.one_of(&[RefreshPath::Routed, RefreshPath::Straight]),
         };
-        let (mut exchange, effects) = Exchange::begin(self.request(), setup, self.now);
+        let (mut exchange, effects) = Exchange::open(self.request(), setup, self.now);
         taken.insert((ARRIVES.to_owned(), exchange.state_name().to_owned()));
         self.note(&exchange, effects);
         for _ in 0..30 {
@@ -201,7 +201,7 @@ impl Walk {
             );
         }
         let at = Timestamp::from_millis(self.now.as_millis() - self.chance.random_range(0..20_000));
-        let (mut exchange, _) = Exchange::begin(request, setup, at);
+        let (mut exchange, _) = Exchange::open(request, setup, at);
         exchange.handle(Event::Local(Local::default()), at);
         exchange.handle(Event::Slot(SlotAnswer::Lead), at);
         exchange.handle(Event::Store(StoreAnswer::Nothing { uncacheable: false }), at);

@@ -5,7 +5,6 @@
 //! tells the others by one shared value. So that it is seen where every request hits, one hit after each tick is asked
 //! about as well.
 
-use larder_cache_core::exchange::Reply;
 use larder_cache_core::policy::Policy;
 
 use crate::host::Host;
@@ -36,14 +35,10 @@ impl Identity {
         is_identified
     }
 
-    /// Whether a hit may be sent without asking who its client is, or asking has shown that nobody knows.
-    pub(crate) fn may_answer_unasked<H: Host>(&mut self, host: &H, policy: &Policy, reply: &Reply) -> bool {
-        let is_public = reply.stored.as_ref().is_some_and(|stored| stored.explicitly_public);
-        if is_public || policy.reuse_with_authorization {
-            return true;
-        }
+    /// Whether any client may be known so: only then a hit is asked about.
+    pub(crate) fn may_be_identified(&mut self) -> bool {
         let sampled = std::mem::take(&mut self.sample);
-        !(self.seen || sampled) || !self.is_identified(host, policy)
+        self.seen || sampled
     }
 
     /// A tick has passed: learns what the other workers have seen.

@@ -7,10 +7,9 @@ use larder_cache_core::exchange::{Effects, Event, Exchange, ForwardedRequest, Re
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::{RefreshPath, Sent};
-use larder_cache_core::stored_response::StoredResponse;
 use larder_cache_core::validation;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::{KeyDigest, PrimaryKey};
+use larder_contract::key::KeyDigest;
 
 use crate::cause::Cause;
 use crate::config::Config;
@@ -120,18 +119,8 @@ impl Stream {
     }
 
     /// What its request is about.
-    pub(crate) fn key(&self) -> &PrimaryKey {
-        self.exchange.key()
-    }
-
-    /// The same, as a digest.
     pub(crate) fn digest(&self) -> KeyDigest {
-        self.key().digest()
-    }
-
-    /// The stored response that has answered, if one of level 1 or the store has.
-    pub(crate) fn answered_by(&self) -> Option<&Arc<StoredResponse>> {
-        self.exchange.answered_by()
+        self.exchange.key().digest()
     }
 
     /// Whether nothing more is to come.

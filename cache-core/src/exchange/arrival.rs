@@ -1,6 +1,5 @@
 //! The request arrives: does the cache concern it?
 
-use super::effect::Question;
 use super::forward::pass_by;
 use super::presented::Presented;
 use super::reply;
@@ -41,7 +40,6 @@ pub(super) fn on_request(presented: &mut Presented, malformed: Option<&Malformed
         pass_by(Forward::Bypass, Some(Detail::UnkeyedField), presented, step)
     } else {
         presented.read_for_look_up();
-        step.ask(Question::LookUpLocal);
         State::Local
     }
 }

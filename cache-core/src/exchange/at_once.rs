@@ -4,19 +4,22 @@
 //! what the long way would say; `tests/at_once.rs` holds it to that. It exists because a hit's cost inside a proxy is the
 //! amount of code it runs through, more than what that code does (`docs/benchmarks.md`).
 
-pub use super::presented::key_of;
+use std::sync::Arc;
+
 use larder_contract::http_time::Timestamp;
 use larder_contract::purge::requested::reaches;
 
+use super::at_hand::{AtHand, Held};
 use super::details::Details;
 use super::effect::Reply;
-use super::event::Local;
+use super::presented::{Setup, key_of};
 use super::reply::whole;
 use crate::cache_status::{self, CacheStatus};
 use crate::fields::NameSet;
 use crate::message::Request;
 use crate::policy::Policy;
 use crate::reuse::{self, Reuse};
+use crate::stored_response::StoredResponse;
 use crate::{variants, vary};
 
 /// Fields that let a request mean more than its target (`arrival`, `preconditions`).
@@ -39,12 +42,12 @@ const SPECIAL: NameSet<13> = NameSet::new([
 const DIRECTIVES: NameSet<2> = NameSet::new(["cache-control", "pragma"]);
 
 /// Reads what the policy says of a request's fields. To be done before anything else.
-pub fn prepare(request: &mut Request, policy: &Policy) {
+pub(super) fn prepare(request: &mut Request, policy: &Policy) {
     vary::unkeyed::add_pseudo_field(&mut request.fields, &policy.unkeyed_fields);
 }
 
-/// Whether this way may be tried: then level 1 is to be looked up under the request's own target.
-pub fn is_plain(request: &Request, policy: &Policy) -> bool {
+/// Whether this way may be tried: then the key is that of the request's own target.
+fn is_plain(request: &Request, policy: &Policy) -> bool {
     policy.cache
         && !policy.normalise_accept_language
         && !request.has_content
@@ -58,15 +61,37 @@ pub fn is_plain(request: &Request, policy: &Policy) -> bool {
 }
 
 /// The answer to a plain request, if something fresh gives it, and what to report. `None` leads to the long way.
-pub fn answer(request: &Request, policy: &Policy, local: Local<'_>, now: Timestamp) -> Option<(Reply, CacheStatus)> {
-    let stored = variants::select(local.variants, request)?;
-    if local.distrusted.is_some_and(|time| reaches(time, stored.request_time)) {
+pub(super) fn answer(
+    request: &Request,
+    setup: &Setup,
+    at_hand: &mut impl AtHand,
+    now: Timestamp,
+) -> Option<(Reply, CacheStatus)> {
+    let policy = &setup.policy;
+    if !is_plain(request, policy) {
         return None;
     }
-    if stored.part.is_some() || reuse::decide(stored, None, policy, now) != Reuse::Fresh {
-        return None;
-    }
+    let key = key_of(&setup.namespace, request, None);
+    let held = at_hand.look_up(&key);
+    let is_chosen = held.variants.len() > 1;
+    let (stored, told) = (fresh(request, policy, held, now)?, cache_status::is_told(request, policy));
     let status = CacheStatus { hit: true, ttl: Some(reuse::ttl(stored, now)), ..CacheStatus::default() };
-    let told = cache_status::is_told(request, policy);
-    Some((whole(stored, &status, told, Details::Hit, now), status))
+    let reply = whole(stored, &status, told, Details::Hit, now);
+    let stored = reply.stored.as_ref()?;
+    let is_anybodys = stored.explicitly_public || policy.reuse_with_authorization;
+    if !is_anybodys && at_hand.may_know_client() && at_hand.knows_client() {
+        return None;
+    }
+    if is_chosen {
+        at_hand.count_use(&key, stored);
+    }
+    Some((reply, status))
+}
+
+/// The variant that answers, if it does so as it is.
+fn fresh<'a>(request: &Request, policy: &Policy, held: Held<'a>, now: Timestamp) -> Option<&'a Arc<StoredResponse>> {
+    let stored = variants::select(held.variants, request)?;
+    let is_distrusted = held.distrusted.is_some_and(|time| reaches(time, stored.request_time));
+    let answers = !is_distrusted && stored.part.is_none() && reuse::decide(stored, None, policy, now) == Reuse::Fresh;
+    answers.then_some(stored)
 }

@@ -42,8 +42,6 @@ impl<Q, C> Default for Effects<Q, C> {
 /// Something to find out. The answer comes back as an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Question {
-    /// Look into level 1 under [`super::Exchange::key`]; comes back as `Event::Local`.
-    LookUpLocal,
     /// Go to the key's leader slot; comes back as `Event::Slot`.
     Arrive(Arrive),
     /// Ask the store; comes back as `Event::Store`.

@@ -13,7 +13,8 @@ use crate::stored_response::StoredResponse;
 /// Something happened: an answer to a question, or something from outside.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Answers [`super::Question::LookUpLocal`].
+    /// The first, where [`super::Exchange::open`] leads to the state `Local`: what level 1 holds under
+    /// [`super::Exchange::key`].
     Local(Local<'a>),
     /// Answers [`super::Question::Arrive`].
     Slot(SlotAnswer),

@@ -239,7 +239,7 @@ impl Presented {
 
 /// The key of what a request asks for; `path` is its path and query for the origin, where that differs. The only place
 /// that makes a key of a request: what the short way looks up is what the long way keeps.
-pub fn key_of(namespace: &[u8], request: &Request, path: Option<&[u8]>) -> PrimaryKey {
+pub(super) fn key_of(namespace: &[u8], request: &Request, path: Option<&[u8]>) -> PrimaryKey {
     PrimaryKey::new(namespace, request.scheme(), request.authority(), path.unwrap_or_else(|| request.path()))
 }
 

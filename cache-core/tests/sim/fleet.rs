@@ -144,9 +144,10 @@ impl Fleet {
         for _ in 0..count {
             let request = Request::new("GET", "a.example", "/");
             let request = fields.iter().fold(request, |request, (name, value)| request.with(name, value));
-            let (exchange, effects) = Exchange::begin(request, setup(&self.policy, RefreshPath::Routed), self.now);
+            let (exchange, effects) = Exchange::open(request, setup(&self.policy, RefreshPath::Routed), self.now);
+            let state = exchange.state_name();
             let id = self.join(vm, Run::Exchange(Box::new(exchange)), false);
-            interpreter::carry_out(self, id, effects);
+            interpreter::begin(self, id, state, effects);
         }
     }
 
@@ -168,7 +169,7 @@ impl Fleet {
     /// Something changed what is stored.
     pub(crate) fn invalidate(&mut self) {
         let request = Request::new("GET", "a.example", "/");
-        let (exchange, _) = Exchange::begin(request, setup(&self.policy, RefreshPath::Routed), self.now);
+        let (exchange, _) = Exchange::open(request, setup(&self.policy, RefreshPath::Routed), self.now);
         self.drop_everywhere(&[exchange.key().digest()]);
     }
 

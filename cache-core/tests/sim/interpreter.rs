@@ -49,6 +49,14 @@ pub(crate) trait Refreshes: Shared {
     fn fetch(&mut self, by: Self::By, fields: Fields);
 }
 
+/// A request begins: what level 1 holds is its first event.
+pub(crate) fn begin<W: World>(world: &mut W, by: W::By, state: &str, effects: Effects) {
+    carry_out(world, by, effects);
+    if state == "Local" {
+        world.look_up_local(by);
+    }
+}
+
 /// Carries out what an exchange wants: its commands, and behind them its question.
 pub(crate) fn carry_out<W: World>(world: &mut W, by: W::By, effects: Effects) {
     for command in effects.commands {
@@ -64,7 +72,6 @@ pub(crate) fn carry_out<W: World>(world: &mut W, by: W::By, effects: Effects) {
     }
     match effects.question {
         None => {}
-        Some(Question::LookUpLocal) => world.look_up_local(by),
         Some(Question::Arrive(arrive)) => world.arrive(by, arrive),
         Some(Question::AskStore(question)) => world.ask_store(by, question),
         Some(Question::Forward(change)) => world.forward(by, change),

@@ -163,7 +163,7 @@ fn an_unsafe_request_whose_redirect_the_proxy_follows_invalidates_its_target() {
     let now = Timestamp::default();
     let request = Request::new("PUT", "a.example", "/x");
     let setup = world::setup(&Arc::new(Policy::default()), RefreshPath::Routed);
-    let (mut exchange, _) = Exchange::begin(request, setup, now);
+    let (mut exchange, _) = Exchange::open(request, setup, now);
     let key = exchange.key().digest();
     let effects = exchange.handle(Event::Redirected, now);
     assert_eq!(effects.commands.into_vec(), [Command::Cache(CacheCommand::Invalidate(vec![key]))]);

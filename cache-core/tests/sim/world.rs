@@ -81,7 +81,7 @@ pub(crate) fn setup(policy: &Arc<Policy>, refreshes: RefreshPath) -> Setup {
 /// A GET of `/` that has arrived.
 pub(crate) fn begin(refreshes: RefreshPath, now: Timestamp) -> (Exchange, Effects) {
     let request = Request::new("GET", "a.example", "/");
-    Exchange::begin(request, setup(&Arc::new(Policy::default()), refreshes), now)
+    Exchange::open(request, setup(&Arc::new(Policy::default()), refreshes), now)
 }
 
 impl Sim {
@@ -225,9 +225,10 @@ impl Sim {
 
     fn start(&mut self, request: Request) {
         self.sending = request.fields.clone();
-        let (exchange, effects) = Exchange::begin(request, setup(&self.policy, self.refresh_path), self.now);
+        let (exchange, effects) = Exchange::open(request, setup(&self.policy, self.refresh_path), self.now);
+        let state = exchange.state_name();
         self.running = Some(exchange);
-        interpreter::carry_out(self, (), effects);
+        interpreter::begin(self, (), state, effects);
     }
 
     fn drive(&mut self, event: Event<'_>) {

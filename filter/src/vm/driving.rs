@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use larder_cache_core::collapse::Terms;
 use larder_cache_core::exchange::{
-    Arrive, CacheCommand, Command, Effects, Event, ForwardedRequest, Local, Question, RefreshOrder, Reply, SlotAnswer,
+    Arrive, CacheCommand, Command, Effects, Event, ForwardedRequest, Question, RefreshOrder, Reply, SlotAnswer,
     StoreAnswer,
 };
 use larder_cache_core::route::RefreshPath;
@@ -54,7 +54,6 @@ impl<H: Host> Vm<H> {
     /// What follows from the answer to a question; `None` where it comes later.
     fn answer(&mut self, id: u32, stream: &mut Stream, question: Question, now: Timestamp) -> Option<Effects> {
         let event = match question {
-            Question::LookUpLocal => return Some(self.look_up_local(stream, now)),
             Question::Arrive(arrive) => Event::Slot(self.arrive(id, stream, arrive, now)),
             Question::AskStore(question) => {
                 let asked = self.ask_store(stream.config(), &question, Purpose::LookUp(id), now);
@@ -66,24 +65,6 @@ impl<H: Host> Vm<H> {
             }
         };
         Some(stream.handle(event, now))
-    }
-
-    fn look_up_local(&mut self, stream: &mut Stream, now: Timestamp) -> Effects {
-        let found = self.l1.look_up(stream.key());
-        let untrue = self.l1.untrue(|| stream.digest());
-        let local = Local {
-            variants: found.variants(),
-            invalidated: untrue.hard,
-            softened: untrue.soft,
-            distrusted: self.following.distrusted(self.config.as_ref(), now),
-            uncacheable_until: found.uncacheable_until(),
-        };
-        let is_chosen = local.variants.len() > 1;
-        let effects = stream.handle(Event::Local(local), now);
-        if let (true, Some(stored)) = (is_chosen, stream.answered_by()) {
-            self.l1.count_use(stream.key(), stored);
-        }
-        effects
     }
 
     fn arrive(&mut self, id: u32, stream: &Stream, arrive: Arrive, now: Timestamp) -> SlotAnswer {

@@ -4,14 +4,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_cache_core::cache_status::DEBUG_FIELD;
-use larder_cache_core::exchange::{Event, Exchange, Local, Setup, at_once};
+use larder_cache_core::exchange::{Begun, Effects, Event, Exchange, Setup};
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_contract::http_time::Timestamp;
 
 use super::{BATCH, Vm};
+use crate::at_hand::RoomsAtHand;
 use crate::config::Config;
 use crate::host::{Host, Map};
+use crate::l1::Found;
 use crate::stream::{Action, Client, Passage, Stream};
 use crate::undecided::Held;
 
@@ -76,39 +78,39 @@ impl<H: Host> Vm<H> {
         &mut self,
         id: u32,
         (config, policy): (&Rc<Config>, &Arc<Policy>),
-        mut request: Request,
+        request: Request,
         passage: Passage,
     ) -> Action {
         let host = &self.outside.host;
         let now = host.now();
         self.peers.beat_if_late(host, &mut self.l1, now);
-        at_once::prepare(&mut request, policy);
-        if at_once::is_plain(&request, policy) {
-            let key = at_once::key_of(&config.namespace, &request, None);
-            let found = self.l1.look_up(&key);
-            let local = Local {
-                variants: found.variants(),
-                distrusted: self.following.distrusted(self.config.as_ref(), now),
-                ..Local::default()
-            };
-            let is_chosen = local.variants.len() > 1;
-            if let Some((reply, status)) = at_once::answer(&request, policy, local, now)
-                && self.identity.may_answer_unasked(host, policy, &reply)
-            {
-                if let (true, Some(stored)) = (is_chosen, &reply.stored) {
-                    self.l1.count_use(&key, stored);
-                }
-                self.answers.reply(host, id, reply, passage != Passage::Held);
-                self.outside.metrics.request(&status);
-                return Action::Pause;
-            }
-        }
-        request.is_identified = !request.is_credentialed(policy) && self.identity.is_identified(host, policy);
         let client = Client::of(&request);
         let setup =
             Setup { policy: policy.clone(), namespace: config.namespace.clone(), refreshes: config.refresh_path() };
-        let (exchange, effects) = Exchange::begin(request, setup, now);
-        let mut stream = Stream::new(exchange, client, (config, policy), self.outside.calls.root(), passage);
+        let mut at_hand = RoomsAtHand {
+            host,
+            l1: &mut self.l1,
+            identity: &mut self.identity,
+            policy,
+            distrusted: self.following.distrusted(self.config.as_ref(), now),
+            found: Found::Nothing,
+        };
+        match Exchange::begin(request, setup, &mut at_hand, now) {
+            Begun::Answered(reply, status) => {
+                self.answers.reply(host, id, reply, passage != Passage::Held);
+                self.outside.metrics.request(&status);
+                Action::Pause
+            }
+            Begun::Running(exchange, effects) => {
+                let root = self.outside.calls.root();
+                let stream = Stream::new(exchange, client, (config, policy), root, passage);
+                self.run(id, stream, effects, now)
+            }
+        }
+    }
+
+    /// A stream has begun. What Envoy is to do with its request.
+    fn run(&mut self, id: u32, mut stream: Stream, effects: Effects, now: Timestamp) -> Action {
         self.go_on(id, &mut stream, effects, now);
         if stream.is_over() {
             return Action::Pause; // answered: nothing to remember
