@@ -2,7 +2,7 @@
 //!
 //! What this decides: which failure is which fault, and when the store is left alone. A fault never reaches a client.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,10 +15,9 @@ use larder_contract::entry;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::store_api::{
-    AHEAD_FIELD, AnswerParts, CLOCK_FIELD, ClockReading, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, LOOK_UP_PATH,
-    LeaseTerms, LookUp, LookUpAnswer, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer,
+    CLOCK_FIELD, ClockReading, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, LOOK_UP_PATH, LeaseTerms, LookUp,
+    RELEASE_PATH, Release, WriteAnswer,
 };
-
 use serde::Serialize;
 
 use crate::breaker::Breaker;
@@ -29,72 +28,20 @@ use crate::metrics;
 use crate::refused::is_refused;
 use crate::shared_number::SharedNumber;
 
+mod call;
+mod leases;
+mod reading;
+
+pub(crate) use call::StoreCall;
+use leases::LeasesLeft;
+pub(crate) use reading::{Told, told};
+
 /// Writes are not waited for; they may take this long, in milliseconds.
 const WRITE_TIMEOUT_MS: u64 = 5_000;
 /// In shared data: who this Envoy is among its peers.
 const ENVOY: &str = "larder/envoy";
 /// Calls waiting to be sent; beyond it the oldest is dropped (an entry not shared, a lease left to lapse).
 const MAX_OUTBOX: usize = 1024;
-
-/// How long after a failure a lease is given back again, in milliseconds.
-const GIVE_BACK_MS: u64 = 500;
-
-/// A lease that could not be given back so far.
-#[derive(Debug)]
-pub(crate) struct LeaseLeft {
-    due: Timestamp,
-    /// When it must have lapsed by itself.
-    until: Timestamp,
-    config: Rc<Config>,
-}
-
-/// Something to tell the store.
-#[derive(Debug)]
-pub enum StoreCall {
-    /// Store a response.
-    Write {
-        /// Under which key.
-        key: KeyDigest,
-        /// What.
-        stored: Arc<StoredResponse>,
-        /// The lease it was fetched under.
-        fence: Option<Fence>,
-        /// For how long to keep it.
-        policy: Arc<Policy>,
-    },
-    /// Give a lease back.
-    Release {
-        /// Of which key.
-        key: KeyDigest,
-        /// The lease.
-        fence: Fence,
-        /// Mark the key for so many milliseconds.
-        uncacheable_ms: u64,
-    },
-}
-
-/// What became of something that the store was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// The store has it, or has what replaces it.
-    Accepted,
-    /// Nobody has answered, or the store is in trouble, or it did not take the token: it may be told again.
-    Not,
-    /// The store will not have it, however often it is told: too large, or of a later version.
-    NotUnderstood,
-}
-
-impl StoreCall {
-    /// The lease it ends.
-    fn lease(&self) -> Option<(KeyDigest, Fence)> {
-        match self {
-            Self::Release { key, fence, .. } | Self::Write { key, fence: Some(fence), .. } => {
-                Some((*key, fence.clone()))
-            }
-            Self::Write { fence: None, .. } => None,
-        }
-    }
-}
 
 /// The store, as one worker uses it.
 #[derive(Debug)]
@@ -104,7 +51,7 @@ pub(crate) struct StoreClient {
     breaker: Breaker,
     /// What the store is to be told.
     outbox: VecDeque<(Rc<Config>, StoreCall)>,
-    leases_left: HashMap<(KeyDigest, Fence), LeaseLeft>,
+    leases_left: LeasesLeft,
     /// Whether it was said that the store takes smaller entries than the rules allow.
     told_of_size: bool,
     /// The entry that was encoded last: what is handed over is written to the store next.
@@ -118,7 +65,7 @@ impl StoreClient {
             envoy: SharedNumber::named(ENVOY),
             breaker: Breaker::default(),
             outbox: VecDeque::new(),
-            leases_left: HashMap::new(),
+            leases_left: LeasesLeft::default(),
             told_of_size: false,
             encoded: None,
         }
@@ -183,24 +130,17 @@ impl StoreClient {
             return;
         }
         outside.metrics.event(metrics::STORE_FAULTS);
-        if let Some(lease) = call.holds
-            && self.leases_left.len() < MAX_OUTBOX
-        {
-            let due = now.plus_millis(if refused { 0 } else { GIVE_BACK_MS });
-            let until = now.plus_millis(call.config.lease_ms);
-            self.leases_left.entry(lease).or_insert(LeaseLeft { due, until, config: call.config });
+        if let Some(lease) = call.holds {
+            self.leases_left.add(lease, call.config, refused, now);
         }
     }
 
     /// On tick: gives back what could not be given back at once, until it must have lapsed. Says whether there is any.
     pub(crate) fn give_back_leases(&mut self, now: Timestamp) -> bool {
-        self.leases_left.retain(|_, left| now < left.until);
-        let mut due = Vec::new();
-        for ((key, fence), left) in self.leases_left.iter_mut().filter(|(_, left)| left.due <= now) {
-            left.due = now.plus_millis(GIVE_BACK_MS);
-            due.push((left.config.clone(), StoreCall::Release { key: *key, fence: fence.clone(), uncacheable_ms: 0 }));
-        }
-        due.into_iter().fold(false, |any, (config, release)| self.tell(&config, release) || any)
+        let due = self.leases_left.due(now).into_iter();
+        due.fold(false, |any, (config, (key, fence))| {
+            self.tell(&config, StoreCall::Release { key, fence, uncacheable_ms: 0 }) || any
+        })
     }
 
     /// What a look-up brought.
@@ -210,7 +150,7 @@ impl StoreClient {
         answer: CallAnswer,
         now: Timestamp,
     ) -> StoreAnswer {
-        let CallAnswer { status, from_upstream, fields, body, .. } = answer;
+        let CallAnswer { status, from_upstream, .. } = answer;
         if !from_upstream {
             let fault = if status == 504 { StoreFault::Timeout } else { StoreFault::Error };
             let slow = fault == StoreFault::Timeout;
@@ -226,33 +166,14 @@ impl StoreClient {
             self.breaker.refused(now);
             return StoreAnswer::Fault(StoreFault::Error);
         }
-        let parts = AnswerParts {
-            status,
-            fence: fields.get(FENCE_FIELD).and_then(Fence::parse),
-            uncacheable: fields.get(UNCACHEABLE_FIELD) == Some(b"1"),
-            body: body.unwrap_or_default(),
-        };
-        let Some(answer) = LookUpAnswer::from_parts(parts) else {
+        let Some(answer) = reading::look_up_answer(outside, answer) else {
             self.failed(outside, StoreFault::Error, now, &format!("answered with status {status}"));
             return StoreAnswer::Fault(StoreFault::Error);
         };
         if self.breaker.succeeded(now) {
             outside.host.log(log::Level::Info, "larder: store answers again");
         }
-        let ahead = fields.get(AHEAD_FIELD).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
-        match answer {
-            LookUpAnswer::Entry(bytes) => match read_entry(outside, &bytes, ahead) {
-                Some(stored) => StoreAnswer::Entry(stored),
-                None => StoreAnswer::Nothing { uncacheable: false },
-            },
-            LookUpAnswer::Lease { fence, stale } => {
-                StoreAnswer::Lease(fence, stale.and_then(|bytes| read_entry(outside, &bytes, ahead)))
-            }
-            LookUpAnswer::Held { stale } => {
-                StoreAnswer::Held(stale.and_then(|bytes| read_entry(outside, &bytes, ahead)))
-            }
-            LookUpAnswer::Nothing { uncacheable } => StoreAnswer::Nothing { uncacheable },
-        }
+        answer
     }
 
     /// Tells the store something, soon: from a callback that outlives the stream. Says whether such a callback is needed.
@@ -362,34 +283,6 @@ impl StoreClient {
     /// More is known of `stored` than when it was encoded.
     pub(crate) fn forget_encoded(&mut self, stored: &Arc<StoredResponse>) {
         self.encoded.take_if(|(known, _)| Arc::ptr_eq(known, stored));
-    }
-}
-
-/// What became of a call that tells the store something.
-pub(crate) fn told<H: Host>(outside: &mut Outside<H>, answer: &CallAnswer, now: Timestamp) -> Told {
-    match answer.upstream_status() {
-        Some(status) if is_refused(&outside.host, &mut outside.metrics, status, now) => Told::Not,
-        Some(status) if [WriteAnswer::Stored, WriteAnswer::Fenced].map(WriteAnswer::status).contains(&status) => {
-            Told::Accepted
-        }
-        Some(400..500) => Told::NotUnderstood,
-        _ => Told::Not,
-    }
-}
-
-/// Whatever comes back is checked; what is damaged was never there. Our clock is `ahead` ms ahead of the store's.
-fn read_entry<H: Host>(outside: &mut Outside<H>, bytes: &[u8], ahead: i64) -> Option<Arc<StoredResponse>> {
-    let entry = entry::decode(bytes).map(|mut entry| {
-        entry.meta.move_times(ahead);
-        entry
-    });
-    match entry.and_then(codec::from_entry) {
-        Ok(stored) => Some(Arc::new(stored)),
-        Err(fault) => {
-            outside.metrics.event(metrics::STORE_DAMAGED);
-            outside.host.log(log::Level::Warn, &format!("larder: entry from the store ignored: {fault}"));
-            None
-        }
     }
 }
 
