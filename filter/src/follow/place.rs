@@ -6,7 +6,8 @@ use crate::host::{Host, Swap};
 
 const PLACE: &str = "larder/follower";
 
-/// Who follows, until when its lease lasts, up to when everything was heard, and from where to go on. As bytes: owner 8, until 8, heard 8, cursor. Numbers are big-endian.
+/// Who follows, until when its lease lasts, up to when everything was heard, and from where to go on. As bytes: owner 8,
+/// until 8, heard 8, cursor; numbers are big-endian.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) owner: u64,
