@@ -78,13 +78,14 @@ test: build setup-redis lint unit e2e conformance-check attack-check chaos-check
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check
 
-lint: fmt wasm ## Formatting, clippy (native and wasm32), documentation, the module's imports, licences, and which crate may use which
+lint: fmt wasm ## Formatting, clippy (native and wasm32), documentation, the module's imports, licences, which crate may use which, and no circles
 	cargo clippy -q --workspace --all-targets -- -D warnings
 	cargo clippy -q -p larder-filter -p larder-bench-floor --target wasm32-wasip1 --features larder-bench-floor/reads -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc -q --workspace --no-deps
 	scripts/check-imports $(WASM)
 	scripts/check-licences
 	scripts/check-layers
+	scripts/check-circles
 
 unit: setup-redis ## Unit, property and contract tests (with a real Redis)
 	cargo test --workspace --exclude larder-stack
