@@ -72,7 +72,8 @@ impl Config {
         let value: Value = serde_json::from_slice(text).map_err(|error| format!("not JSON: {error}"))?;
         let mut reader = Reader::default();
         let config = reader.config(&value);
-        if reader.mistakes.is_empty() { Ok(config) } else { Err(reader.mistakes.join("; ")) }
+        let mistakes = reader.mistakes();
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes.join("; ")) }
     }
 
     /// With the token of the environment, where the document gives none. The error names the variable and does not show it.

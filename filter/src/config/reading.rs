@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use larder_cache_core::fields::is_token;
 use larder_cache_core::policy::{Policy, RangeOnMiss, StatusRange, Tell};
 use larder_contract::http_time::DeltaSeconds;
 use larder_contract::store_api::LeaseTerms;
@@ -12,6 +11,9 @@ use serde_json::{Map, Value};
 use super::{Config, DEFAULT_L1_BYTES, Rule, Secret};
 
 mod request_fields;
+mod values;
+
+use values::{Values, joined, member, names};
 
 /// Every member of a policy.
 const POLICY_MEMBERS: [&str; 31] = [
@@ -55,48 +57,64 @@ const STORE_MEMBERS: [&str; 6] = ["enabled", "cluster", "token", "timeout_ms", "
 /// How a token looks.
 pub(super) const TOKEN_FORM: &str = "must be one token of at least 16 visible ASCII characters without a comma";
 
-/// Reads values and collects mistakes; a mistaken value becomes its default, so that reading goes on.
+/// Reads a document.
 #[derive(Default)]
 pub(super) struct Reader {
     /// There is no store, so no rule can have one.
     storeless: bool,
     debug_token: Option<Arc<[u8]>>,
-    pub(super) mistakes: Vec<String>,
+    values: Values,
 }
 
 impl Reader {
+    /// What was mistaken, each with its path.
+    pub(super) fn mistakes(self) -> Vec<String> {
+        self.values.mistakes
+    }
+
     pub(super) fn config(&mut self, value: &Value) -> Config {
-        let top = self.object(value, "", &["store", "limits", "rules", "namespace", "refresh_cluster", "debug_token"]);
-        let store = self.object(member(&top, "store"), "store", &STORE_MEMBERS);
-        let store_enabled = self.flag(&store, "store", "enabled", true);
+        let top =
+            self.values.object(value, "", &["store", "limits", "rules", "namespace", "refresh_cluster", "debug_token"]);
+        let store = self.values.object(member(&top, "store"), "store", &STORE_MEMBERS);
+        let store_enabled = self.values.flag(&store, "store", "enabled", true);
         self.storeless = !store_enabled;
-        let limits_names = ["l1_bytes", "collapse_wait_ms", "lease_ms"];
-        let limits = self.object(member(&top, "limits"), "limits", &limits_names);
-        let cluster = self.text(&store, "store", "cluster").unwrap_or_else(|| "larder-sidecar".to_owned());
+        let [l1_bytes, collapse_wait_ms, lease_ms] = self.limits(member(&top, "limits"));
+        let cluster = self.values.text(&store, "store", "cluster").unwrap_or_else(|| "larder-sidecar".to_owned());
         self.debug_token = self.debug_token(&top);
-        let namespace = self.text(&top, "", "namespace").unwrap_or_else(|| "default".to_owned());
+        let namespace = self.values.text(&top, "", "namespace").unwrap_or_else(|| "default".to_owned());
         Config {
             store_enabled,
             store_cluster: cluster,
             store_token: self.token(&store),
-            store_timeout_ms: self.number(&store, "store", "timeout_ms", 50, 1, 10_000),
-            store_wait_ms: self.number(&store, "store", "wait_ms", 3_000, 0, LeaseTerms::MAX_WAIT_MS),
-            distrust_after_ms: self.number(&store, "store", "distrust_after_ms", 5_000, 0, 600_000),
+            store_timeout_ms: self.values.number(&store, "store", "timeout_ms", 50, 1, 10_000),
+            store_wait_ms: self.values.number(&store, "store", "wait_ms", 3_000, 0, LeaseTerms::MAX_WAIT_MS),
+            distrust_after_ms: self.values.number(&store, "store", "distrust_after_ms", 5_000, 0, 600_000),
             namespace: Arc::from(namespace.into_bytes()),
-            l1_bytes: self.number(&limits, "limits", "l1_bytes", DEFAULT_L1_BYTES, 0, 512 << 20),
-            collapse_wait_ms: self.number(&limits, "limits", "collapse_wait_ms", 10_000, 1, 30_000),
-            lease_ms: self.number(&limits, "limits", "lease_ms", 30_000, 100, LeaseTerms::MAX_LEASE_MS),
-            refresh_cluster: self.text(&top, "", "refresh_cluster"),
+            l1_bytes,
+            collapse_wait_ms,
+            lease_ms,
+            refresh_cluster: self.values.text(&top, "", "refresh_cluster"),
             refresh_cluster_found: Cell::new(None),
             rules: self.rules(top.get("rules")),
         }
+    }
+
+    /// Bytes of level 1, the longest wait for a leader, and the longest lease.
+    fn limits(&mut self, value: &Value) -> [u64; 3] {
+        let limits = self.values.object(value, "limits", &["l1_bytes", "collapse_wait_ms", "lease_ms"]);
+        let mut number = |name, default, min, max| self.values.number(&limits, "limits", name, default, min, max);
+        [
+            number("l1_bytes", DEFAULT_L1_BYTES, 0, 512 << 20),
+            number("collapse_wait_ms", 10_000, 1, 30_000),
+            number("lease_ms", 30_000, 100, LeaseTerms::MAX_LEASE_MS),
+        ]
     }
 
     fn token(&mut self, store: &Map<String, Value>) -> Option<Secret> {
         let value = store.get("token").filter(|value| !value.is_null())?;
         let secret = value.as_str().and_then(Secret::new);
         if secret.is_none() {
-            self.mistake("store.token", TOKEN_FORM);
+            self.values.mistake("store.token", TOKEN_FORM);
         }
         secret
     }
@@ -104,46 +122,81 @@ impl Reader {
     fn rules(&mut self, value: Option<&Value>) -> Vec<Rule> {
         let Some(value) = value else { return vec![self.rule(&Value::Null, "rules")] };
         let Value::Array(rules) = value else {
-            self.mistake("rules", "must be a list");
+            self.values.mistake("rules", "must be a list");
             return Vec::new();
         };
         rules.iter().enumerate().map(|(index, rule)| self.rule(rule, &format!("rules[{index}]"))).collect()
     }
 
     fn rule(&mut self, value: &Value, path: &str) -> Rule {
-        let rule = self.object(value, path, &["match", "policy"]);
+        let rule = self.values.object(value, path, &["match", "policy"]);
         let match_path = format!("{path}.match");
-        let matches =
-            self.object(member(&rule, "match"), &match_path, &["host", "path_prefix", "path", "method", "header"]);
-        let header = self.text(&matches, &match_path, "header").map(|name| name.to_ascii_lowercase());
+        let matches = self.values.object(
+            member(&rule, "match"),
+            &match_path,
+            &["host", "path_prefix", "path", "method", "header"],
+        );
+        let header = self.values.text(&matches, &match_path, "header").map(|name| name.to_ascii_lowercase());
         Rule {
-            host: self.text(&matches, &match_path, "host"),
-            path_prefix: self.text(&matches, &match_path, "path_prefix"),
-            path: self.text(&matches, &match_path, "path"),
-            method: self.text(&matches, &match_path, "method"),
+            host: self.values.text(&matches, &match_path, "host"),
+            path_prefix: self.values.text(&matches, &match_path, "path_prefix"),
+            path: self.values.text(&matches, &match_path, "path"),
+            method: self.values.text(&matches, &match_path, "method"),
             header,
             policy: Arc::new(self.policy(member(&rule, "policy"), &format!("{path}.policy"))),
         }
     }
 
     fn policy(&mut self, value: &Value, path: &str) -> Policy {
-        let policy = self.object(value, path, &POLICY_MEMBERS);
-        let base = match self.text(&policy, path, "profile").as_deref() {
+        let policy = self.values.object(value, path, &POLICY_MEMBERS);
+        let base = match self.values.text(&policy, path, "profile").as_deref() {
             None | Some("safe") => Policy::default(),
             Some("rfc9111") => Policy::strict(),
             Some(_) => {
-                self.mistake(&format!("{path}.profile"), "must be \"safe\" or \"rfc9111\"");
+                self.values.mistake(&format!("{path}.profile"), "must be \"safe\" or \"rfc9111\"");
                 Policy::default()
             }
         };
         let lifetime = policy.contains_key("default_lifetime_s");
-        let lifetime = lifetime.then(|| self.seconds(&policy, path, "default_lifetime_s", DeltaSeconds::ZERO));
-        let mut flag = |name, default| self.flag(&policy, path, name, default);
+        let lifetime = lifetime.then(|| self.values.seconds(&policy, path, "default_lifetime_s", DeltaSeconds::ZERO));
+        let base = self.switches(&policy, path, base);
+        Policy {
+            default_lifetime: lifetime,
+            identity_fields: self.identity_fields(&policy, path, base.identity_fields),
+            identity_metadata: self.identity_metadata(&policy, path, base.identity_metadata),
+            unkeyed_fields: self.unkeyed_fields(&policy, path, base.unkeyed_fields),
+            shared_store: self.shared_store(&policy, path),
+            status_lifetimes: self.status_lifetimes(&policy, path),
+            request_directives: self.request_directives(&policy, path, base.request_directives),
+            grace: self.values.seconds(&policy, path, "grace_s", base.grace),
+            range_on_miss: self.range_on_miss(&policy, path, base.range_on_miss),
+            max_ranges: self.values.number(&policy, path, "max_ranges", base.max_ranges, 0, 64),
+            keep: self.values.seconds(&policy, path, "keep_s", base.keep),
+            max_stale: self.values.seconds(&policy, path, "max_stale_s", base.max_stale),
+            max_object_bytes: self.values.number(
+                &policy,
+                path,
+                "max_object_bytes",
+                base.max_object_bytes,
+                1024,
+                16 << 20,
+            ),
+            uncacheable_for: self.values.seconds(&policy, path, "uncacheable_for_s", base.uncacheable_for),
+            tell: self.tell(&policy, path, base.tell),
+            debug_token: self.debug_token.clone(),
+            tag_fields: self.values.names(&policy, path, "tag_fields", base.tag_fields),
+            targeted_fields: self.values.names(&policy, path, "targeted_fields", base.targeted_fields),
+            ..base
+        }
+    }
+
+    /// What is on or off.
+    fn switches(&mut self, policy: &Map<String, Value>, path: &str, base: Policy) -> Policy {
+        let mut flag = |name, default| self.values.flag(policy, path, name, default);
         Policy {
             cache: flag("cache", base.cache),
             query_override: flag("query_override", base.query_override),
             collapse: flag("collapse", base.collapse),
-            default_lifetime: lifetime,
             heuristic_freshness: flag("heuristic_freshness", base.heuristic_freshness),
             normalise_accept_language: flag("normalise_accept_language", base.normalise_accept_language),
             store_post: flag("store_post", base.store_post),
@@ -153,31 +206,15 @@ impl Reader {
             store_with_cookie: flag("store_with_cookie", base.store_with_cookie),
             reuse_with_authorization: flag("reuse_with_authorization", base.reuse_with_authorization),
             store_any_status: flag("store_any_status", base.store_any_status),
-            identity_fields: self.identity_fields(&policy, path, base.identity_fields),
-            identity_metadata: self.identity_metadata(&policy, path, base.identity_metadata),
-            unkeyed_fields: self.unkeyed_fields(&policy, path, base.unkeyed_fields),
-            shared_store: self.shared_store(&policy, path),
-            status_lifetimes: self.status_lifetimes(&policy, path),
-            request_directives: self.request_directives(&policy, path, base.request_directives),
-            grace: self.seconds(&policy, path, "grace_s", base.grace),
-            range_on_miss: self.range_on_miss(&policy, path, base.range_on_miss),
-            max_ranges: self.number(&policy, path, "max_ranges", base.max_ranges, 0, 64),
-            keep: self.seconds(&policy, path, "keep_s", base.keep),
-            max_stale: self.seconds(&policy, path, "max_stale_s", base.max_stale),
-            max_object_bytes: self.number(&policy, path, "max_object_bytes", base.max_object_bytes, 1024, 16 << 20),
-            uncacheable_for: self.seconds(&policy, path, "uncacheable_for_s", base.uncacheable_for),
-            tell: self.tell(&policy, path, base.tell),
-            debug_token: self.debug_token.clone(),
-            tag_fields: self.names(&policy, path, "tag_fields", base.tag_fields),
-            targeted_fields: self.names(&policy, path, "targeted_fields", base.targeted_fields),
+            ..base
         }
     }
 
     /// Without a store no rule has one.
     fn shared_store(&mut self, policy: &Map<String, Value>, path: &str) -> bool {
-        let shared = self.flag(policy, path, "shared_store", !self.storeless);
+        let shared = self.values.flag(policy, path, "shared_store", !self.storeless);
         if shared && self.storeless {
-            self.mistake(&joined(path, "shared_store"), "cannot be true while store.enabled is false");
+            self.values.mistake(&joined(path, "shared_store"), "cannot be true while store.enabled is false");
         }
         shared
     }
@@ -193,7 +230,7 @@ impl Reader {
                 Some(names) => names,
                 None => {
                     let problem = format!("must be true, false or a list of {}", Policy::REQUEST_DIRECTIVES.join(", "));
-                    self.mistake(&joined(path, "request_directives"), &problem);
+                    self.values.mistake(&joined(path, "request_directives"), &problem);
                     default
                 }
             },
@@ -204,15 +241,17 @@ impl Reader {
         let Some(value) = policy.get("status_lifetimes_s") else { return Vec::new() };
         let path = joined(path, "status_lifetimes_s");
         let Value::Object(members) = value else {
-            self.mistake(&path, "must be an object such as {\"404\": 10, \"5xx\": 1}");
+            self.values.mistake(&path, "must be an object such as {\"404\": 10, \"5xx\": 1}");
             return Vec::new();
         };
         let mut lifetimes: Vec<(StatusRange, DeltaSeconds)> = Vec::new();
         for name in members.keys() {
-            let lifetime = self.seconds(members, &path, name, DeltaSeconds::ZERO);
+            let lifetime = self.values.seconds(members, &path, name, DeltaSeconds::ZERO);
             match StatusRange::parse(name) {
                 Some(statuses) => lifetimes.push((statuses, lifetime)),
-                None => self.mistake(&joined(&path, name), "must be a status such as 404, or a class such as 5xx"),
+                None => {
+                    self.values.mistake(&joined(&path, name), "must be a status such as 404, or a class such as 5xx")
+                }
             }
         }
         // One status says more than a class.
@@ -221,126 +260,43 @@ impl Reader {
     }
 
     fn range_on_miss(&mut self, policy: &Map<String, Value>, path: &str, default: RangeOnMiss) -> RangeOnMiss {
-        match self.text(policy, path, "range_on_miss").as_deref() {
+        match self.values.text(policy, path, "range_on_miss").as_deref() {
             None => default,
             Some("whole") => RangeOnMiss::Whole,
             Some("part") => RangeOnMiss::Part,
             Some("pass") => RangeOnMiss::Pass,
             Some(_) => {
-                self.mistake(&joined(path, "range_on_miss"), "must be \"whole\", \"part\" or \"pass\"");
+                self.values.mistake(&joined(path, "range_on_miss"), "must be \"whole\", \"part\" or \"pass\"");
                 default
             }
         }
     }
 
     fn debug_token(&mut self, top: &Map<String, Value>) -> Option<Arc<[u8]>> {
-        let token = self.text(top, "", "debug_token")?;
+        let token = self.values.text(top, "", "debug_token")?;
         let is_printable = token.bytes().all(|byte| byte.is_ascii_graphic());
         if token.len() < MIN_TOKEN_BYTES || !is_printable {
             let problem = format!("must be {MIN_TOKEN_BYTES} or more printable ASCII characters without spaces");
-            self.mistake("debug_token", &problem);
+            self.values.mistake("debug_token", &problem);
         }
         Some(Arc::from(token.into_bytes()))
     }
 
     fn tell(&mut self, policy: &Map<String, Value>, path: &str, default: Tell) -> Tell {
-        match self.text(policy, path, "tell").as_deref() {
+        match self.values.text(policy, path, "tell").as_deref() {
             None => default,
             Some("all") => Tell::All,
             Some("none") => Tell::None,
             Some("trusted") => {
                 if self.debug_token.is_none() {
-                    self.mistake(&joined(path, "tell"), "cannot be \"trusted\" without debug_token");
+                    self.values.mistake(&joined(path, "tell"), "cannot be \"trusted\" without debug_token");
                 }
                 Tell::Trusted
             }
             Some(_) => {
-                self.mistake(&joined(path, "tell"), "must be \"all\", \"trusted\" or \"none\"");
+                self.values.mistake(&joined(path, "tell"), "must be \"all\", \"trusted\" or \"none\"");
                 default
             }
         }
     }
-
-    /// An object whose members are all known; anything else is a mistake and counts as empty.
-    fn object(&mut self, value: &Value, path: &str, known: &[&str]) -> Map<String, Value> {
-        match value {
-            Value::Object(members) => {
-                for name in members.keys().filter(|name| !known.contains(&name.as_str())) {
-                    self.mistake(&joined(path, name), &format!("is not known; known are {}", known.join(", ")));
-                }
-                members.clone()
-            }
-            Value::Null => Map::new(),
-            _ => {
-                self.mistake(if path.is_empty() { "the document" } else { path }, "must be an object");
-                Map::new()
-            }
-        }
-    }
-
-    fn text(&mut self, object: &Map<String, Value>, path: &str, name: &str) -> Option<String> {
-        match object.get(name) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
-            Some(_) => {
-                self.mistake(&joined(path, name), "must be a text, not empty");
-                None
-            }
-        }
-    }
-
-    fn flag(&mut self, object: &Map<String, Value>, path: &str, name: &str, default: bool) -> bool {
-        match object.get(name) {
-            None => default,
-            Some(Value::Bool(flag)) => *flag,
-            Some(_) => {
-                self.mistake(&joined(path, name), "must be true or false");
-                default
-            }
-        }
-    }
-
-    fn number(&mut self, object: &Map<String, Value>, path: &str, name: &str, default: u64, min: u64, max: u64) -> u64 {
-        let Some(value) = object.get(name) else { return default };
-        match value.as_u64().filter(|number| (min..=max).contains(number)) {
-            Some(number) => number,
-            None => {
-                self.mistake(&joined(path, name), &format!("must be a whole number from {min} to {max}"));
-                default
-            }
-        }
-    }
-
-    fn seconds(&mut self, object: &Map<String, Value>, path: &str, name: &str, default: DeltaSeconds) -> DeltaSeconds {
-        DeltaSeconds::new(self.number(object, path, name, default.as_secs(), 0, 365 * 86_400))
-    }
-
-    fn names(&mut self, object: &Map<String, Value>, path: &str, name: &str, default: Vec<String>) -> Vec<String> {
-        let Some(value) = object.get(name) else { return default };
-        match names(value) {
-            Some(names) => names,
-            None => {
-                self.mistake(&joined(path, name), "must be a list of field names");
-                default
-            }
-        }
-    }
-
-    fn mistake(&mut self, path: &str, problem: &str) {
-        self.mistakes.push(format!("{path} {problem}"));
-    }
-}
-
-/// A list of tokens, in lower case.
-fn names(value: &Value) -> Option<Vec<String>> {
-    let read = |item: &Value| item.as_str().filter(|text| is_token(text.as_bytes())).map(str::to_ascii_lowercase);
-    value.as_array()?.iter().map(read).collect()
-}
-
-fn member<'a>(object: &'a Map<String, Value>, name: &str) -> &'a Value {
-    object.get(name).unwrap_or(&Value::Null)
-}
-
-fn joined(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

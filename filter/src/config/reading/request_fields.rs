@@ -4,7 +4,8 @@ use larder_cache_core::field_names::{FieldNames, FieldPattern};
 use larder_cache_core::policy::{Handling, UnkeyedFields};
 use serde_json::{Map, Value};
 
-use super::{Reader, joined};
+use super::Reader;
+use super::values::joined;
 
 /// What a list of patterns has to be.
 const PATTERNS: &str = "must be a list of field names, which may end in * after three letters or more";
@@ -20,7 +21,7 @@ impl Reader {
         match value.as_array().and_then(|items| items.iter().map(pattern).collect::<Option<Vec<_>>>()) {
             Some(patterns) => FieldNames::new(patterns),
             None => {
-                self.mistake(&joined(path, "identity_fields"), PATTERNS);
+                self.values.mistake(&joined(path, "identity_fields"), PATTERNS);
                 default
             }
         }
@@ -38,7 +39,7 @@ impl Reader {
             Some(namespaces) => namespaces,
             None => {
                 let problem = "must be a list of metadata namespaces such as \"envoy.filters.http.jwt_authn\"";
-                self.mistake(&joined(path, "identity_metadata"), problem);
+                self.values.mistake(&joined(path, "identity_metadata"), problem);
                 default
             }
         }
@@ -65,7 +66,7 @@ impl Reader {
         };
         read.unwrap_or_else(|| {
             let choices = "or an object that gives some \"select\", \"strip\", \"bypass\" or \"ignore\"";
-            self.mistake(&joined(path, "unkeyed_fields"), &format!("{PATTERNS}, {choices}"));
+            self.values.mistake(&joined(path, "unkeyed_fields"), &format!("{PATTERNS}, {choices}"));
             default
         })
     }
