@@ -115,6 +115,11 @@ impl Terms {
         let (given_up, invalidated) = (None, None);
         Self { until, accept_handed_over: false, wait_for_refresh: false, given_up, invalidated, only_again: false }
     }
+
+    /// Whether a leader that began then will not do.
+    fn replace(&self, leader: Identity, began: Timestamp) -> bool {
+        self.given_up == Some(leader) || self.invalidated.is_some_and(|time| began <= time)
+    }
 }
 
 /// Decides for a request that arrives. `slot` is what the slot holds, `inbox` where this VM can be woken.
@@ -138,11 +143,10 @@ pub fn arrive(
     match slot {
         Slot::Leading { key: held, until, .. } if held != *key && now < until => Arrival::Occupied,
         Slot::Leading { key: held, leader, began, until, setbacks, pause, inboxes } if held == *key => {
-            let is_replaced = terms.given_up == Some(leader) || terms.invalidated.is_some_and(|time| began <= time);
             if until <= now {
                 // Whoever waited for the one before waits for this one.
                 Arrival::Lead(lead(0, pause, inboxes))
-            } else if is_replaced {
+            } else if terms.replace(leader, began) {
                 let setbacks = if leader.is_refresh() { 0 } else { setbacks };
                 Arrival::Succeed(lead(setbacks, pause, inboxes))
             } else if leader.is_refresh() && !terms.wait_for_refresh {

@@ -37,6 +37,26 @@ pub struct Stack {
     _temporary: Option<tempfile::TempDir>,
 }
 
+/// Envoy's configuration, with the edits of the settings.
+fn envoy_config(settings: &Settings, run_dir: &Path, origins: &[String], sidecars: &[String]) -> Result<String> {
+    let access_log = if settings.access_log { run_dir.join(ACCESS_LOG).display().to_string() } else { String::new() };
+    let config = EnvoyConfig {
+        listen: (&settings.bind.to_string(), settings.port),
+        admin_port: 0,
+        metrics: None,
+        host: settings.host.as_deref(),
+        run_dir,
+        access_log: &access_log,
+        origins,
+        sidecars,
+        health_path: &settings.health_path,
+        health_interval: &settings.health_interval,
+        custom_methods: settings.custom_methods,
+    };
+    let rendered = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
+    crate::render::edited(rendered, &settings.envoy_edits).map_err(StackError)
+}
+
 impl Stack {
     /// Starts everything and returns when the first request can be served. `progress` is told what is being done.
     pub async fn start(settings: Settings, progress: impl Fn(&str)) -> Result<Self> {
@@ -56,25 +76,7 @@ impl Stack {
         let sidecar_address = settings.sidecar.clone().or_else(|| sidecar.as_ref().map(|(_, address)| address.clone()));
         let sidecars = vec![sidecar_address.unwrap_or_else(|| "127.0.0.1:1".to_owned())];
         progress("starting Envoy");
-        let access_log =
-            if settings.access_log { run_dir.join(ACCESS_LOG).display().to_string() } else { String::new() };
-        let bind = settings.bind.to_string();
-        let config = EnvoyConfig {
-            listen: (&bind, settings.port),
-            admin_port: 0,
-            metrics: None,
-            host: settings.host.as_deref(),
-            run_dir: &run_dir,
-            access_log: &access_log,
-            origins: &origin_addresses,
-            sidecars: &sidecars,
-            health_path: &settings.health_path,
-            health_interval: &settings.health_interval,
-            custom_methods: settings.custom_methods,
-        };
-        let rendered = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
-        let rendered = crate::render::edited(rendered, &settings.envoy_edits).map_err(StackError)?;
-        std::fs::write(run_dir.join(CONFIG_FILE), rendered)?;
+        std::fs::write(run_dir.join(CONFIG_FILE), envoy_config(&settings, &run_dir, &origin_addresses, &sidecars)?)?;
         write_filter_config(&run_dir, &wasm, &settings.filter_config, settings.stop_iteration)?;
         let envoy = launch::envoy(&run_dir, &settings)?;
         let mut stack = Self {

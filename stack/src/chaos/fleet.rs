@@ -53,7 +53,9 @@ pub(crate) struct Sidecar {
 }
 
 impl Sidecar {
-    async fn start(settings: Settings, folder: PathBuf) -> Result<Self> {
+    async fn start(store: StoreKind, folder: PathBuf) -> Result<Self> {
+        let sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), PURGE_TOKEN.to_owned())];
+        let settings = Settings { store, sidecar_env, ..Settings::default() };
         std::fs::create_dir_all(&folder)?;
         let (process, address) = launch::sidecar(&settings, &folder, launch::ANYWHERE).await?;
         Ok(Self { settings, folder, process, address })
@@ -67,21 +69,32 @@ impl Sidecar {
     }
 }
 
+/// A Redis that can be asked and told.
+async fn redis() -> Result<RedisServer> {
+    let server = RedisServer::start().await?;
+    let answers = server.cli(&["PING"]).trim() == "PONG";
+    answers.then_some(server).ok_or_else(|| StackError(NO_CLI.to_owned()))
+}
+
+fn envoy_settings(origin: &Origin, to_sidecar: &Link, filter_config: &str) -> Settings {
+    Settings {
+        origins: Origins::Addresses(vec![origin.address().to_owned()]),
+        health_path: String::new(),
+        filter_config: filter_config.to_owned(),
+        sidecar: Some(to_sidecar.address()),
+        access_log: false,
+        ..Settings::default()
+    }
+}
+
 impl Fleet {
     /// Starts everything. `distrust_ms` is the filters' `store.distrust_after_ms`.
     pub(crate) async fn start(form: Form, seed: u64, distrust_ms: u64) -> Result<Arc<Self>> {
         let folder = tempfile::tempdir()?;
         let clock = Clock::default();
         let origin = Origin::start(clock.clone(), Random::new(seed, 2)).await?;
-        let mut redis = None;
         let (mut redis_links, mut sidecars, mut desks) = (Vec::new(), Vec::new(), Vec::new());
-        if form == Form::Redis {
-            let server = RedisServer::start().await?;
-            if server.cli(&["PING"]).trim() != "PONG" {
-                return Err(StackError(NO_CLI.to_owned()));
-            }
-            redis = Some(server);
-        }
+        let redis = if form == Form::Redis { Some(redis().await?) } else { None };
         for side in 0..if form == Form::Redis { 2 } else { 1 } {
             let store = match &redis {
                 Some(redis) => {
@@ -92,9 +105,7 @@ impl Fleet {
                 }
                 None => StoreKind::Memory,
             };
-            let sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), PURGE_TOKEN.to_owned())];
-            let settings = Settings { store, sidecar_env, ..Settings::default() };
-            let sidecar = Sidecar::start(settings, folder.path().join(format!("sidecar-{}", side + 1))).await?;
+            let sidecar = Sidecar::start(store, folder.path().join(format!("sidecar-{}", side + 1))).await?;
             desks.push(sidecar.address.clone());
             sidecars.push(Mutex::new(sidecar));
         }
@@ -105,16 +116,8 @@ impl Fleet {
         for envoy in 0..2 {
             let desk = desks.get(envoy).unwrap_or(&desks[0]);
             let link = Link::to(desk).await?;
-            let settings = Settings {
-                origins: Origins::Addresses(vec![origin.address().to_owned()]),
-                health_path: String::new(),
-                filter_config: config.clone(),
-                sidecar: Some(link.address()),
-                access_log: false,
-                ..Settings::default()
-            };
+            let stack = Stack::start(envoy_settings(&origin, &link, &config), |_| {}).await?;
             store_links.push(link);
-            let stack = Stack::start(settings, |_| {}).await?;
             doors.push(RwLock::new((Through { envoy, life: 0 }, stack.url().to_owned())));
             envoys.push(Mutex::new(stack));
         }
