@@ -135,6 +135,19 @@ impl<S: Store> Sidecar<S> {
         self.store.purges().clock().now()
     }
 
+    async fn carry_out(&self, invalidate: Invalidate, at_ms: Timestamp) -> Result<(), Fault> {
+        let purge = |scope| Purge { scope, soft: false, at_ms };
+        if invalidate.everything {
+            self.store.purge(purge(Scope::Everything)).await?;
+            self.waiting.wake_all();
+        }
+        for key in invalidate.digests {
+            self.store.purge(purge(Scope::Key(key))).await?;
+            self.waiting.wake(&key);
+        }
+        Ok(())
+    }
+
     fn fault(&self, fault: Fault) -> Refusal {
         self.counters.faults.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(fault = %fault, "store");
@@ -250,15 +263,11 @@ async fn invalidate<S: Store>(
     }
     sidecar.counters.invalidations.fetch_add(invalidate.digests.len() as u64, Ordering::Relaxed);
     let at_ms = invalidate.now_ms.moved(sidecar.lead(&headers).saturating_neg()).no_later_than(sidecar.now());
-    if invalidate.everything {
-        let purge = Purge { scope: Scope::Everything, soft: false, at_ms };
-        sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
-        sidecar.waiting.wake_all();
-    }
-    for key in invalidate.digests {
-        let purge = Purge { scope: Scope::Key(key), soft: false, at_ms };
-        sidecar.store.purge(purge).await.map_err(|fault| sidecar.fault(fault))?;
-        sidecar.waiting.wake(&key);
-    }
+    let (sessions, envoy) = (sidecar.store.purges().sessions(), reading(&headers).map(|reading| reading.name()));
+    envoy.iter().for_each(|envoy| sessions.invalidates(envoy));
+    sidecar.carry_out(invalidate, at_ms).await.map_err(|fault| {
+        envoy.iter().for_each(|envoy| sessions.is_refused(envoy));
+        sidecar.fault(fault)
+    })?;
     Ok(StatusCode::NO_CONTENT)
 }

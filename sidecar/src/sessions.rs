@@ -2,8 +2,9 @@
 //!
 //! An Envoy that forwards unsafe requests may have answered one while it could not reach the store, and die before it could.
 //! Nobody can know what it would have told. So when such an Envoy is not heard of for [`LAPSE`], whatever was stored until
-//! then is distrusted; and again every [`AGAIN`], for [`MISSED_FOR`]: it may be cut off and go on answering. An Envoy whose
-//! connection closes while it is being served has told everything: an end in peace costs nothing.
+//! then is distrusted; and again every [`AGAIN`], for [`MISSED_FOR`]: it may be cut off and go on answering. An Envoy whose connection closes
+//! while it is being served has told everything, and an end in peace costs nothing; but not one that told something a moment
+//! before ([`QUIET`]), for its last words may have been cut off, nor one that was refused lately and would have tried again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,10 @@ pub const AGAIN: Duration = Duration::from_secs(4);
 pub const MISSED_FOR: Duration = Duration::from_secs(120);
 /// More Envoys than this are not kept apart: a newcomer is not watched.
 const MOST: usize = 10_000;
+/// An Envoy that has told nothing for so long has nothing on its way.
+const QUIET: Duration = Duration::from_secs(1);
+/// An Envoy that was refused tries again well within this, until it is accepted.
+const TRIES_AGAIN: Duration = Duration::from_secs(5);
 /// A poll that is broken off within its time and this was served to its end.
 const SLACK: Duration = Duration::from_millis(500);
 
@@ -37,8 +42,23 @@ struct Session {
     heard: u64,
     writes: bool,
     left: bool,
+    /// When it told of an invalidation last, and when one was last refused.
+    invalidated: Option<Instant>,
+    refused: Option<Instant>,
     /// When it was told last that it is missing.
     told: Option<Instant>,
+}
+
+impl Session {
+    fn new(heard: u64, writes: bool) -> Self {
+        Self { seen: Instant::now(), heard, writes, left: false, invalidated: None, refused: None, told: None }
+    }
+
+    /// Whether everything that it answered has been accepted, should it be gone now.
+    fn has_told_all(&self) -> bool {
+        let within = |time: Option<Instant>, least| time.is_some_and(|time| time.elapsed() < least);
+        !within(self.invalidated, QUIET) && !within(self.refused, TRIES_AGAIN)
+    }
 }
 
 /// What became of an Envoy since it was asked last.
@@ -66,13 +86,28 @@ impl Sessions {
 
     /// An Envoy polls, for `wait` at most.
     pub fn poll<'a>(&'a self, envoy: &'a str, writes: bool, wait: Duration) -> Poll<'a> {
-        let now = Instant::now();
-        let mut all = self.all();
-        if all.contains_key(envoy) || all.len() < MOST {
-            let heard = all.get(envoy).map_or(0, |session| session.heard);
-            all.insert(envoy.to_owned(), Session { seen: now, heard, writes, left: false, told: None });
+        if let Some(session) = session(&mut self.all(), envoy, 0) {
+            *session = Session {
+                invalidated: session.invalidated,
+                refused: session.refused,
+                ..Session::new(session.heard, writes)
+            };
         }
-        Poll { sessions: self, envoy, until: now + wait + SLACK, answered: false }
+        Poll { sessions: self, envoy, until: Instant::now() + wait + SLACK, answered: false }
+    }
+
+    /// An Envoy tells that something is untrue. It may poll elsewhere; who does not poll here is not waited for.
+    pub fn invalidates(&self, envoy: &str) {
+        if let Some(session) = session(&mut self.all(), envoy, u64::MAX) {
+            (session.invalidated, session.writes, session.left) = (Some(Instant::now()), true, false);
+        }
+    }
+
+    /// What it told was refused: it has to try again.
+    pub fn is_refused(&self, envoy: &str) {
+        if let Some(session) = session(&mut self.all(), envoy, u64::MAX) {
+            (session.refused, session.writes, session.left) = (Some(Instant::now()), true, false);
+        }
     }
 
     /// An Envoy that polls has heard of so many purges, and told all its workers.
@@ -130,6 +165,14 @@ impl Sessions {
     }
 }
 
+/// The Envoy's session, begun if it has none and there is room.
+fn session<'a>(all: &'a mut HashMap<String, Session>, envoy: &str, heard: u64) -> Option<&'a mut Session> {
+    if !all.contains_key(envoy) && all.len() < MOST {
+        all.insert(envoy.to_owned(), Session::new(heard, false));
+    }
+    all.get_mut(envoy)
+}
+
 impl Poll<'_> {
     /// It is refused: that says nothing of the Envoy.
     pub fn refused(mut self) {
@@ -152,7 +195,7 @@ impl Drop for Poll<'_> {
             && Instant::now() < self.until
             && let Some(session) = self.sessions.all().get_mut(self.envoy)
         {
-            session.left = true;
+            session.left = session.has_told_all();
         }
     }
 }
@@ -214,6 +257,45 @@ mod tests {
         assert!(matches!(sessions.news()[..], [News::Follows(..)]));
         age(&sessions, LAPSE);
         assert!(sessions.has_lost_a_writer());
+    }
+
+    #[test]
+    fn who_told_something_a_moment_before_or_was_refused_may_have_more_to_tell() {
+        let ends_after = |told: fn(&Sessions)| {
+            let sessions = Sessions::default();
+            let poll = sessions.poll("writer", true, WAIT);
+            told(&sessions);
+            drop(poll);
+            age(&sessions, LAPSE);
+            sessions.has_lost_a_writer()
+        };
+        assert!(!ends_after(|_| ()));
+        assert!(ends_after(|sessions| sessions.invalidates("writer")), "its last words may have been cut off");
+        let long_before = |sessions: &Sessions| {
+            sessions.invalidates("writer");
+            sessions.is_refused("writer");
+            let ages = |session: &mut Session| {
+                session.invalidated = session.invalidated.map(|time| time - QUIET);
+                session.refused = session.refused.map(|time| time - TRIES_AGAIN);
+            };
+            sessions.all().values_mut().for_each(ages);
+        };
+        assert!(!ends_after(long_before), "all was told");
+        assert!(ends_after(|sessions| sessions.is_refused("writer")), "it would have tried again");
+    }
+
+    #[test]
+    fn what_is_told_after_the_end_of_the_poll_ends_the_peace() {
+        for tell in [Sessions::invalidates, Sessions::is_refused] {
+            let sessions = Sessions::default();
+            drop(sessions.poll("writer", true, WAIT));
+            assert_eq!(sessions.news(), [News::Left("writer".to_owned())]);
+            tell(&sessions, "writer");
+            assert!(matches!(&sessions.news()[..], [News::Follows(envoy, true, _)] if envoy == "writer"));
+            assert!(sessions.have_all_heard(1), "nobody waits for it");
+            age(&sessions, LAPSE);
+            assert!(sessions.has_lost_a_writer());
+        }
     }
 
     #[test]

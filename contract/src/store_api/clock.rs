@@ -28,6 +28,11 @@ impl ClockReading {
         let envoy = (envoy.len() == 16).then(|| u64::from_str_radix(envoy, 16).ok()).flatten()?;
         Some(Self { envoy, now: Timestamp::from_millis(now.parse().ok()?) })
     }
+
+    /// The Envoy as it calls itself in [`EventsSince`](super::EventsSince).
+    pub fn name(&self) -> String {
+        format!("{:016x}", self.envoy)
+    }
 }
 
 impl fmt::Display for ClockReading {
