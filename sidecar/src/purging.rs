@@ -240,16 +240,14 @@ impl Purges {
         self.log().last().to_owned()
     }
 
-    /// For a store of this process alone: distrusts what was stored, again and again, while an Envoy is missing that may have
-    /// something to tell. Whoever follows starts anew.
+    /// For a store of this process alone: distrusts what was stored, again and again, while an Envoy is missing: it may
+    /// have something to tell. Whoever follows starts anew.
     pub async fn watch_envoys(self) {
         for number in 0_u64.. {
-            while !self.sessions().has_lost_a_writer() {
+            while !self.sessions().has_lost_one() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            tracing::warn!(
-                "an Envoy that forwarded unsafe requests is missing; what was stored before now is not used"
-            );
+            tracing::warn!("an Envoy is missing; what was stored before now is not used");
             self.mark(&Purge { scope: Scope::Everything, soft: false, at_ms: self.clock().now() });
             let cursor = self.cursor();
             let first = cursor.split("-lost-").next().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Which Envoys follow, and which of them are gone with something untold.
 //!
-//! An Envoy that forwards unsafe requests may have answered one while it could not reach the store, and die before it could.
-//! Nobody can know what it would have told. So when such an Envoy is not heard of for [`LAPSE`], whatever was stored until
-//! then is distrusted; and again every [`AGAIN`], for [`MISSED_FOR`]: it may be cut off and go on answering. An Envoy whose connection closes
+//! An Envoy may have answered an unsafe request while it could not reach the store, and die before it could. Nobody can know
+//! what it would have told, nor whether it had ever told anything before: the first unsafe request may come when it is cut
+//! off. So when an Envoy is not heard of for [`LAPSE`], whatever was stored until then is distrusted; and again every [`AGAIN`], for [`MISSED_FOR`]: it may be cut off and go on answering. An Envoy whose connection closes
 //! while it is being served has told everything, and an end in peace costs nothing; but not one that told something a moment
 //! before ([`QUIET`]), for its last words may have been cut off, nor one that was refused lately and would have tried again.
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// After how long without a poll an Envoy counts as lost.
+/// After how long without a poll an Envoy counts as lost, where it asks for polls that are shorter.
 pub const LAPSE: Duration = Duration::from_secs(5);
 /// How often a missing Envoy is told of: what it answers meanwhile reaches nobody.
 pub const AGAIN: Duration = Duration::from_secs(4);
@@ -31,16 +31,17 @@ const SLACK: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub struct Sessions {
     envoys: Mutex<HashMap<String, Session>>,
-    /// Since when an Envoy that forwarded unsafe requests is missing, here or elsewhere.
+    /// Since when an Envoy is missing, here or elsewhere.
     missing_since: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Session {
     seen: Instant,
+    /// How long it may be silent on top: it asked for its poll to be held back so long.
+    patience: Duration,
     /// Of how many purges it has heard.
     heard: u64,
-    writes: bool,
     left: bool,
     /// When it told of an invalidation last, and when one was last refused.
     invalidated: Option<Instant>,
@@ -50,8 +51,21 @@ struct Session {
 }
 
 impl Session {
-    fn new(heard: u64, writes: bool) -> Self {
-        Self { seen: Instant::now(), heard, writes, left: false, invalidated: None, refused: None, told: None }
+    fn new(heard: u64) -> Self {
+        Self {
+            seen: Instant::now(),
+            patience: Duration::ZERO,
+            heard,
+            left: false,
+            invalidated: None,
+            refused: None,
+            told: None,
+        }
+    }
+
+    /// For how long it was not heard of though it should have been.
+    fn silence(&self) -> Duration {
+        self.seen.elapsed().saturating_sub(self.patience)
     }
 
     /// Whether everything that it answered has been accepted, should it be gone now.
@@ -64,8 +78,8 @@ impl Session {
 /// What became of an Envoy since it was asked last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// It follows; whether it lately forwarded unsafe requests, and how long ago it was seen.
-    Follows(String, bool, Duration),
+    /// It follows; how long ago it was seen.
+    Follows(String, Duration),
     /// It has gone in peace.
     Left(String),
 }
@@ -85,12 +99,13 @@ impl Sessions {
     }
 
     /// An Envoy polls, for `wait` at most.
-    pub fn poll<'a>(&'a self, envoy: &'a str, writes: bool, wait: Duration) -> Poll<'a> {
+    pub fn poll<'a>(&'a self, envoy: &'a str, wait: Duration) -> Poll<'a> {
         if let Some(session) = session(&mut self.all(), envoy, 0) {
             *session = Session {
                 invalidated: session.invalidated,
                 refused: session.refused,
-                ..Session::new(session.heard, writes)
+                patience: wait.saturating_sub(LAPSE / 2),
+                ..Session::new(session.heard)
             };
         }
         Poll { sessions: self, envoy, until: Instant::now() + wait + SLACK, answered: false }
@@ -99,14 +114,14 @@ impl Sessions {
     /// An Envoy tells that something is untrue. It may poll elsewhere; who does not poll here is not waited for.
     pub fn invalidates(&self, envoy: &str) {
         if let Some(session) = session(&mut self.all(), envoy, u64::MAX) {
-            (session.invalidated, session.writes, session.left) = (Some(Instant::now()), true, false);
+            (session.invalidated, session.left) = (Some(Instant::now()), false);
         }
     }
 
     /// What it told was refused: it has to try again.
     pub fn is_refused(&self, envoy: &str) {
         if let Some(session) = session(&mut self.all(), envoy, u64::MAX) {
-            (session.refused, session.writes, session.left) = (Some(Instant::now()), true, false);
+            (session.refused, session.left) = (Some(Instant::now()), false);
         }
     }
 
@@ -119,7 +134,7 @@ impl Sessions {
 
     /// Whether every Envoy that follows has heard of so many.
     pub fn have_all_heard(&self, count: u64) -> bool {
-        let follows = |session: &&Session| !session.left && session.seen.elapsed() < LAPSE;
+        let follows = |session: &&Session| !session.left && session.silence() < LAPSE;
         self.all().values().filter(follows).all(|session| session.heard >= count)
     }
 
@@ -129,14 +144,14 @@ impl Sessions {
         let mut all = self.all();
         let news = all.iter().map(|(envoy, session)| match session.left {
             true => News::Left(envoy.clone()),
-            false => News::Follows(envoy.clone(), session.writes, session.seen.elapsed()),
+            false => News::Follows(envoy.clone(), session.silence()),
         });
         let news = news.collect();
-        all.retain(|_, session| !session.left && session.seen.elapsed() < LAPSE / 2);
+        all.retain(|_, session| !session.left && session.silence() < LAPSE / 2);
         news
     }
 
-    /// An Envoy that forwarded unsafe requests has been missing for so long; zero where none is.
+    /// An Envoy has been missing for so long; zero where none is.
     pub fn one_is_missing_for(&self, time: Duration) {
         let since = Instant::now().checked_sub(time).filter(|_| !time.is_zero());
         *self.missing_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
@@ -148,17 +163,15 @@ impl Sessions {
         since.map_or(Duration::ZERO, |since| then.saturating_duration_since(since))
     }
 
-    /// For a store of this process alone: whether an Envoy that forwards unsafe requests is missing. True once every
-    /// [`AGAIN`] for each.
-    pub fn has_lost_a_writer(&self) -> bool {
+    /// For a store of this process alone: whether an Envoy is missing. True once every [`AGAIN`] for
+    /// each.
+    pub fn has_lost_one(&self) -> bool {
         let mut all = self.all();
-        let missing = |session: &Session| session.seen.elapsed() >= LAPSE;
-        all.retain(|_, session| {
-            !session.left && (!missing(session) || session.writes && session.seen.elapsed() < MISSED_FOR)
-        });
+        let missing = |session: &Session| session.silence() >= LAPSE;
+        all.retain(|_, session| !session.left && session.silence() < MISSED_FOR);
         let is_due =
             |session: &&mut Session| missing(session) && session.told.is_none_or(|told| told.elapsed() >= AGAIN);
-        let longest = all.values().filter(|session| missing(session)).map(|session| session.seen.elapsed()).max();
+        let longest = all.values().filter(|session| missing(session)).map(|session| session.silence()).max();
         self.one_is_missing_for(longest.unwrap_or_default());
         let due = all.values_mut().filter(is_due).map(|session| session.told = Some(Instant::now()));
         due.count() > 0
@@ -168,7 +181,7 @@ impl Sessions {
 /// The Envoy's session, begun if it has none and there is room.
 fn session<'a>(all: &'a mut HashMap<String, Session>, envoy: &str, heard: u64) -> Option<&'a mut Session> {
     if !all.contains_key(envoy) && all.len() < MOST {
-        all.insert(envoy.to_owned(), Session::new(heard, false));
+        all.insert(envoy.to_owned(), Session::new(heard));
     }
     all.get_mut(envoy)
 }
@@ -211,69 +224,81 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_is_not_heard_of_is_told_of_now_and_then() {
+    fn an_envoy_that_is_not_heard_of_is_told_of_now_and_then() {
         let sessions = Sessions::default();
-        sessions.poll("reader", false, WAIT).answered();
-        sessions.poll("writer", true, WAIT).answered();
-        assert!(!sessions.has_lost_a_writer());
+        sessions.poll("envoy", WAIT).answered();
+        assert!(!sessions.has_lost_one());
         age(&sessions, LAPSE);
-        assert!(sessions.has_lost_a_writer());
-        assert!(!sessions.has_lost_a_writer());
+        assert!(sessions.has_lost_one());
+        assert!(!sessions.has_lost_one());
         let told_long_ago = |session: &mut Session| session.told = session.told.map(|told| told - AGAIN);
         sessions.all().values_mut().for_each(told_long_ago);
-        assert!(sessions.has_lost_a_writer(), "it may go on answering");
+        assert!(sessions.has_lost_one(), "it may go on answering");
         assert!(sessions.missing_at(Instant::now()) >= LAPSE);
-        sessions.poll("writer", true, WAIT).answered();
+        sessions.poll("envoy", WAIT).answered();
         sessions.all().values_mut().for_each(told_long_ago);
-        assert!(!sessions.has_lost_a_writer(), "it is back");
+        assert!(!sessions.has_lost_one(), "it is back");
         assert_eq!(sessions.missing_at(Instant::now()), Duration::ZERO);
         age(&sessions, MISSED_FOR);
-        assert!(!sessions.has_lost_a_writer(), "it is dead");
+        assert!(!sessions.has_lost_one(), "it is dead");
     }
 
     #[test]
-    fn who_only_reads_or_leaves_in_peace_costs_nothing() {
+    fn who_asks_for_long_polls_is_not_missing_meanwhile() {
         let sessions = Sessions::default();
-        sessions.poll("reader", false, WAIT).answered();
-        drop(sessions.poll("writer", true, WAIT));
+        let _poll = sessions.poll("envoy", Duration::from_secs(20));
+        age(&sessions, Duration::from_secs(20));
+        assert!(!sessions.has_lost_one());
         age(&sessions, LAPSE);
-        assert!(!sessions.has_lost_a_writer());
+        assert!(sessions.has_lost_one());
+        let elsewhere = Sessions::default();
+        let _poll = elsewhere.poll("envoy", Duration::from_secs(20));
+        age(&elsewhere, Duration::from_secs(20));
+        assert!(matches!(elsewhere.news()[..], [News::Follows(_, ago)] if ago < LAPSE));
+    }
+
+    #[test]
+    fn who_leaves_in_peace_costs_nothing() {
+        let sessions = Sessions::default();
+        drop(sessions.poll("envoy", WAIT));
+        age(&sessions, LAPSE);
+        assert!(!sessions.has_lost_one());
     }
 
     #[test]
     fn a_poll_broken_off_late_is_no_peaceful_end() {
         let sessions = Sessions::default();
-        let mut poll = sessions.poll("writer", true, WAIT);
+        let mut poll = sessions.poll("envoy", WAIT);
         poll.until = Instant::now();
         drop(poll);
         age(&sessions, LAPSE);
-        assert!(sessions.has_lost_a_writer());
+        assert!(sessions.has_lost_one());
     }
 
     #[test]
     fn who_is_refused_has_not_left() {
         let sessions = Sessions::default();
-        sessions.poll("writer", true, WAIT).refused();
+        sessions.poll("envoy", WAIT).refused();
         assert!(matches!(sessions.news()[..], [News::Follows(..)]));
         age(&sessions, LAPSE);
-        assert!(sessions.has_lost_a_writer());
+        assert!(sessions.has_lost_one());
     }
 
     #[test]
     fn who_told_something_a_moment_before_or_was_refused_may_have_more_to_tell() {
         let ends_after = |told: fn(&Sessions)| {
             let sessions = Sessions::default();
-            let poll = sessions.poll("writer", true, WAIT);
+            let poll = sessions.poll("envoy", WAIT);
             told(&sessions);
             drop(poll);
             age(&sessions, LAPSE);
-            sessions.has_lost_a_writer()
+            sessions.has_lost_one()
         };
         assert!(!ends_after(|_| ()));
-        assert!(ends_after(|sessions| sessions.invalidates("writer")), "its last words may have been cut off");
+        assert!(ends_after(|sessions| sessions.invalidates("envoy")), "its last words may have been cut off");
         let long_before = |sessions: &Sessions| {
-            sessions.invalidates("writer");
-            sessions.is_refused("writer");
+            sessions.invalidates("envoy");
+            sessions.is_refused("envoy");
             let ages = |session: &mut Session| {
                 session.invalidated = session.invalidated.map(|time| time - QUIET);
                 session.refused = session.refused.map(|time| time - TRIES_AGAIN);
@@ -281,31 +306,31 @@ mod tests {
             sessions.all().values_mut().for_each(ages);
         };
         assert!(!ends_after(long_before), "all was told");
-        assert!(ends_after(|sessions| sessions.is_refused("writer")), "it would have tried again");
+        assert!(ends_after(|sessions| sessions.is_refused("envoy")), "it would have tried again");
     }
 
     #[test]
     fn what_is_told_after_the_end_of_the_poll_ends_the_peace() {
         for tell in [Sessions::invalidates, Sessions::is_refused] {
             let sessions = Sessions::default();
-            drop(sessions.poll("writer", true, WAIT));
-            assert_eq!(sessions.news(), [News::Left("writer".to_owned())]);
-            tell(&sessions, "writer");
-            assert!(matches!(&sessions.news()[..], [News::Follows(envoy, true, _)] if envoy == "writer"));
+            drop(sessions.poll("envoy", WAIT));
+            assert_eq!(sessions.news(), [News::Left("envoy".to_owned())]);
+            tell(&sessions, "envoy");
+            assert!(matches!(&sessions.news()[..], [News::Follows(envoy, _)] if envoy == "envoy"));
             assert!(sessions.have_all_heard(1), "nobody waits for it");
             age(&sessions, LAPSE);
-            assert!(sessions.has_lost_a_writer());
+            assert!(sessions.has_lost_one());
         }
     }
 
     #[test]
     fn news_is_who_follows_and_who_has_left() {
         let sessions = Sessions::default();
-        sessions.poll("a", true, WAIT).answered();
-        drop(sessions.poll("b", true, WAIT));
+        sessions.poll("a", WAIT).answered();
+        drop(sessions.poll("b", WAIT));
         let mut news = sessions.news();
         news.sort_by_key(|news| format!("{news:?}"));
-        let follows = |news: &News, least| matches!(news, News::Follows(a, true, ago) if a == "a" && *ago >= least);
+        let follows = |news: &News, least| matches!(news, News::Follows(a, ago) if a == "a" && *ago >= least);
         assert!(news.len() == 2 && follows(&news[0], Duration::ZERO), "{news:?}");
         assert_eq!(news[1], News::Left("b".to_owned()));
         age(&sessions, LAPSE / 2);

@@ -20,7 +20,7 @@ pub struct EventsSince {
     pub wait_ms: u64,
     /// Which Envoy asks: at most 32 ASCII letters and digits; empty for somebody who is not watched.
     pub envoy: String,
-    /// Whether this Envoy lately forwarded unsafe requests; see `sessions` in the sidecar.
+    /// Whether this Envoy lately forwarded unsafe requests. Nothing depends on it: see `sessions` in the sidecar.
     pub writes: bool,
 }
 

@@ -38,7 +38,7 @@ async fn a_purge_is_heard_when_all_who_follow_ask_on_from_behind_it() {
     purges.push("1".to_owned(), purge(1));
     assert!(waited().await < wait, "nobody follows");
     for envoy in ["a", "b"] {
-        let _poll = std::mem::ManuallyDrop::new(purges.sessions().poll(envoy, false, wait));
+        let _poll = std::mem::ManuallyDrop::new(purges.sessions().poll(envoy, wait));
         purges.polled_from(envoy, "1");
     }
     assert!(waited().await < wait);

@@ -31,7 +31,7 @@ pub(super) async fn events<S: Store>(
     }
     let wait = Duration::from_millis(asked.wait_ms.min(Events::MAX_WAIT_MS));
     let purges = sidecar.store.purges();
-    let poll = (!asked.envoy.is_empty()).then(|| purges.sessions().poll(&asked.envoy, asked.writes, wait));
+    let poll = (!asked.envoy.is_empty()).then(|| purges.sessions().poll(&asked.envoy, wait));
     purges.polled_from(&asked.envoy, asked.after.as_deref().unwrap_or_default());
     // An answer says what had been purged when it was asked for: so by its end that has to be known.
     if purges.unheard_at(came) > wait / 2 {

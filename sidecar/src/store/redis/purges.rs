@@ -21,8 +21,8 @@ pub(super) const MARKS_LIFE_MS: u64 = 366 * 86_400_000;
 /// Whoever is further behind starts anew.
 pub(super) const LOG_LIFE_MS: u64 = 86_400_000;
 
-/// Tells which Envoys follow here, and hears what time it is there. While one that forwarded unsafe requests is missing, what
-/// it would tell is not known: what is stored is distrusted, again and again.
+/// Tells which Envoys follow here, and hears what time it is there. While one is missing, what it would
+/// tell is not known: what is stored is distrusted, again and again.
 pub async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let script = Script::new(include_str!("../envoys.lua"));
     let mut invocation = script.prepare_invoke();
@@ -30,9 +30,7 @@ pub async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Resu
     invocation.arg(AGAIN.as_millis() as u64).arg(MISSED_FOR.as_millis() as u64);
     for news in purges.sessions().news() {
         match news {
-            News::Follows(envoy, writes, ago) => {
-                invocation.arg(envoy).arg(u8::from(writes)).arg(ago.as_millis() as u64)
-            }
+            News::Follows(envoy, ago) => invocation.arg(envoy).arg(1).arg(ago.as_millis() as u64),
             News::Left(envoy) => invocation.arg(envoy).arg("-").arg(0),
         };
     }
@@ -40,7 +38,7 @@ pub async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Resu
     purges.sessions().one_is_missing_for(Duration::from_millis(longest));
     purges.clock().hear_store(Timestamp::from_millis(now));
     if lost > 0 {
-        distrust(link, namespace, purges, "an Envoy that forwarded unsafe requests is missing").await?;
+        distrust(link, namespace, purges, "an Envoy is missing").await?;
     }
     Ok(())
 }
