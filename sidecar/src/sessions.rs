@@ -43,6 +43,8 @@ struct Session {
     /// Of how many purges it has heard.
     heard: u64,
     left: bool,
+    /// Whether others were told that it is there.
+    is_known: bool,
     /// When it told of an invalidation last, and when one was last refused.
     invalidated: Option<Instant>,
     refused: Option<Instant>,
@@ -57,6 +59,7 @@ impl Session {
             patience: Duration::ZERO,
             heard,
             left: false,
+            is_known: false,
             invalidated: None,
             refused: None,
             told: None,
@@ -104,6 +107,7 @@ impl Sessions {
             *session = Session {
                 invalidated: session.invalidated,
                 refused: session.refused,
+                is_known: session.is_known,
                 patience: wait.saturating_sub(LAPSE / 2),
                 ..Session::new(session.heard)
             };
@@ -148,7 +152,13 @@ impl Sessions {
         });
         let news = news.collect();
         all.retain(|_, session| !session.left && session.silence() < LAPSE / 2);
+        all.values_mut().for_each(|session| session.is_known = true);
         news
+    }
+
+    /// Whether an Envoy came since the last news: should it be lost now, nobody else would miss it.
+    pub fn has_newcomers(&self) -> bool {
+        self.all().values().any(|session| !session.is_known)
     }
 
     /// An Envoy has been missing for so long; zero where none is.
@@ -328,10 +338,13 @@ mod tests {
         let sessions = Sessions::default();
         sessions.poll("a", WAIT).answered();
         drop(sessions.poll("b", WAIT));
+        assert!(sessions.has_newcomers());
         let mut news = sessions.news();
         news.sort_by_key(|news| format!("{news:?}"));
         let follows = |news: &News, least| matches!(news, News::Follows(a, ago) if a == "a" && *ago >= least);
         assert!(news.len() == 2 && follows(&news[0], Duration::ZERO), "{news:?}");
+        sessions.poll("a", WAIT).answered();
+        assert!(!sessions.has_newcomers());
         assert_eq!(news[1], News::Left("b".to_owned()));
         age(&sessions, LAPSE / 2);
         let news = sessions.news();

@@ -235,3 +235,13 @@ async fn where_an_envoy_is_lost_nothing_older_is_given_out() {
     assert!(finds(&there).await);
     eventually(PATIENCE, lost).await.expect("nor what it would tell now");
 }
+
+#[tokio::test]
+async fn an_envoy_that_has_just_come_is_missed_when_it_is_lost_together_with_its_sidecar() {
+    let server = RedisServer::start().await.unwrap();
+    let here = sidecar(server.url()).await;
+    here.purges().sessions().poll("envoy", Duration::from_secs(1)).answered();
+    here.purges().ask_now();
+    let known = || async { (server.cli(&["HEXISTS", "t:{purges}:envoys", "envoy"]).trim() == "1").then_some(()) };
+    eventually(Duration::from_millis(500), known).await.expect("before the next second");
+}

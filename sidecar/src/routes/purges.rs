@@ -34,7 +34,7 @@ pub(super) async fn events<S: Store>(
     let poll = (!asked.envoy.is_empty()).then(|| purges.sessions().poll(&asked.envoy, wait));
     purges.polled_from(&asked.envoy, asked.after.as_deref().unwrap_or_default());
     // An answer says what had been purged when it was asked for: so by its end that has to be known.
-    if purges.unheard_at(came) > wait / 2 {
+    if purges.unheard_at(came) > wait / 2 || purges.sessions().has_newcomers() {
         purges.ask_now();
     }
     let events = if purges.vouches() { Some(purges.since(asked.after.as_deref(), wait).await) } else { None };

@@ -104,8 +104,8 @@ impl Follower {
             while let Some(Some(message)) = messages.next().now_or_never() {
                 is_news |= self.hear(&message.get_payload::<String>().unwrap_or_default());
             }
-            // Wakes may come without a pause; the log has its time all the same.
-            if asked.elapsed() >= UNASKED {
+            // Wakes may come without a pause; the log has its time all the same. An Envoy that is new is told of at once.
+            if asked.elapsed() >= UNASKED || self.purges.sessions().has_newcomers() {
                 asked = Instant::now();
                 self.catch_up().await?;
             } else if is_news {
