@@ -132,6 +132,7 @@ async fn run(options: Options) -> Result<(), String> {
             let link = store.link();
             let ended = serve(Purged::new(store, purges.clone()), &options, waiting).await;
             // An Envoy that stopped together with us has left in peace, and is not to be missed.
+            purges.sessions().end();
             let told = watch_envoys(&link, &options.namespace, &purges);
             let _ = tokio::time::timeout(Duration::from_millis(options.redis_timeout_ms), told).await;
             ended

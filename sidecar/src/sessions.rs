@@ -2,9 +2,13 @@
 //!
 //! An Envoy may have answered an unsafe request while it could not reach the store, and die before it could. Nobody can know
 //! what it would have told, nor whether it had ever told anything before: the first unsafe request may come when it is cut
-//! off. So when an Envoy is not heard of for [`LAPSE`], whatever was stored until then is distrusted; and again every [`AGAIN`], for [`MISSED_FOR`]: it may be cut off and go on answering. An Envoy whose connection closes
-//! while it is being served has told everything, and an end in peace costs nothing; but not one that told something a moment
-//! before ([`QUIET`]), for its last words may have been cut off, nor one that was refused lately and would have tried again.
+//! off. So when an Envoy is not heard of for [`LAPSE`], whatever was stored until then is distrusted; and again every
+//! [`AGAIN`], for [`MISSED_FOR`]: it may be cut off and go on answering.
+//!
+//! An end in peace costs nothing. An Envoy whose connection closes while it is being served has told everything until then,
+//! unless it told something a moment before ([`QUIET`]), for its last words may have been cut off, or was refused lately and
+//! would have tried again. But it may live on and find no way back; so it has left only when another begins in its place,
+//! or when this process ends with it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -42,6 +46,8 @@ struct Session {
     patience: Duration,
     /// Of how many purges it has heard.
     heard: u64,
+    /// Its connection has closed, and it had told everything.
+    gone: bool,
     left: bool,
     /// Whether others were told that it is there.
     is_known: bool,
@@ -58,6 +64,7 @@ impl Session {
             seen: Instant::now(),
             patience: Duration::ZERO,
             heard,
+            gone: false,
             left: false,
             is_known: false,
             invalidated: None,
@@ -103,12 +110,17 @@ impl Sessions {
 
     /// An Envoy polls, for `wait` at most.
     pub fn poll<'a>(&'a self, envoy: &'a str, wait: Duration) -> Poll<'a> {
-        if let Some(session) = session(&mut self.all(), envoy, 0) {
+        let mut all = self.all();
+        if !all.contains_key(envoy) {
+            let gone = all.values_mut().filter(|session| session.gone && !session.left);
+            gone.min_by_key(|session| session.silence()).into_iter().for_each(|session| session.left = true);
+        }
+        if let Some(session) = session(&mut all, envoy, 0) {
             *session = Session {
                 invalidated: session.invalidated,
                 refused: session.refused,
                 is_known: session.is_known,
-                patience: wait.saturating_sub(LAPSE / 2),
+                patience: wait.saturating_sub(LAPSE / 4),
                 ..Session::new(session.heard)
             };
         }
@@ -118,14 +130,14 @@ impl Sessions {
     /// An Envoy tells that something is untrue. It may poll elsewhere; who does not poll here is not waited for.
     pub fn invalidates(&self, envoy: &str) {
         if let Some(session) = session(&mut self.all(), envoy, u64::MAX) {
-            (session.invalidated, session.left) = (Some(Instant::now()), false);
+            (session.invalidated, session.gone, session.left) = (Some(Instant::now()), false, false);
         }
     }
 
     /// What it told was refused: it has to try again.
     pub fn is_refused(&self, envoy: &str) {
         if let Some(session) = session(&mut self.all(), envoy, u64::MAX) {
-            (session.refused, session.left) = (Some(Instant::now()), false);
+            (session.refused, session.gone, session.left) = (Some(Instant::now()), false, false);
         }
     }
 
@@ -138,22 +150,29 @@ impl Sessions {
 
     /// Whether every Envoy that follows has heard of so many.
     pub fn have_all_heard(&self, count: u64) -> bool {
-        let follows = |session: &&Session| !session.left && session.silence() < LAPSE;
+        let follows = |session: &&Session| !session.gone && session.silence() < LAPSE;
         self.all().values().filter(follows).all(|session| session.heard >= count)
     }
 
-    /// What is to be told to a store that several sidecars share. Who has left, or was not seen for [`LAPSE`], is told of
-    /// once or not at all: the store notices who is missing.
+    /// What is to be told to a store that several sidecars share. Who is silent is not told of: the store notices who is
+    /// missing.
     pub fn news(&self) -> Vec<News> {
         let mut all = self.all();
-        let news = all.iter().map(|(envoy, session)| match session.left {
-            true => News::Left(envoy.clone()),
-            false => News::Follows(envoy.clone(), session.silence()),
+        let is_heard = |session: &Session| session.silence() < LAPSE / 2;
+        let news = all.iter().filter_map(|(envoy, session)| match session.left {
+            true => Some(News::Left(envoy.clone())),
+            false if is_heard(session) => Some(News::Follows(envoy.clone(), session.silence())),
+            false => None,
         });
         let news = news.collect();
-        all.retain(|_, session| !session.left && session.silence() < LAPSE / 2);
+        all.retain(|_, session| !session.left && (is_heard(session) || session.gone && session.silence() < MISSED_FOR));
         all.values_mut().for_each(|session| session.is_known = true);
         news
+    }
+
+    /// This process ends. Whoever has gone belonged to it and has ended, too.
+    pub fn end(&self) {
+        self.all().values_mut().filter(|session| session.gone).for_each(|session| session.left = true);
     }
 
     /// Whether an Envoy came since the last news: should it be lost now, nobody else would miss it.
@@ -218,7 +237,7 @@ impl Drop for Poll<'_> {
             && Instant::now() < self.until
             && let Some(session) = self.sessions.all().get_mut(self.envoy)
         {
-            session.left = session.has_told_all();
+            session.gone = session.has_told_all();
         }
     }
 }
@@ -269,10 +288,37 @@ mod tests {
 
     #[test]
     fn who_leaves_in_peace_costs_nothing() {
+        for ends in [|sessions: &Sessions| sessions.poll("next", WAIT).answered(), Sessions::end] {
+            let sessions = Sessions::default();
+            drop(sessions.poll("envoy", WAIT));
+            ends(&sessions);
+            age(&sessions, LAPSE);
+            sessions.poll("next", WAIT).answered();
+            assert!(!sessions.has_lost_one());
+        }
+    }
+
+    #[test]
+    fn whose_connection_has_closed_may_find_no_way_back() {
         let sessions = Sessions::default();
         drop(sessions.poll("envoy", WAIT));
+        assert!(sessions.have_all_heard(1), "nobody waits for it");
         age(&sessions, LAPSE);
+        assert!(sessions.has_lost_one());
+        assert_eq!(sessions.news(), [], "the store notices");
+        sessions.poll("next", WAIT).answered();
+        assert!(sessions.news().contains(&News::Left("envoy".to_owned())), "it was started again");
         assert!(!sessions.has_lost_one());
+    }
+
+    #[test]
+    fn one_that_begins_stands_for_one_that_has_gone() {
+        let sessions = Sessions::default();
+        drop((sessions.poll("a", WAIT), sessions.poll("b", WAIT)));
+        sessions.poll("next", WAIT).answered();
+        age(&sessions, LAPSE);
+        sessions.poll("next", WAIT).answered();
+        assert!(sessions.has_lost_one());
     }
 
     #[test]
@@ -301,6 +347,7 @@ mod tests {
             let poll = sessions.poll("envoy", WAIT);
             told(&sessions);
             drop(poll);
+            sessions.end();
             age(&sessions, LAPSE);
             sessions.has_lost_one()
         };
@@ -324,6 +371,7 @@ mod tests {
         for tell in [Sessions::invalidates, Sessions::is_refused] {
             let sessions = Sessions::default();
             drop(sessions.poll("envoy", WAIT));
+            sessions.end();
             assert_eq!(sessions.news(), [News::Left("envoy".to_owned())]);
             tell(&sessions, "envoy");
             assert!(matches!(&sessions.news()[..], [News::Follows(envoy, _)] if envoy == "envoy"));
@@ -338,6 +386,7 @@ mod tests {
         let sessions = Sessions::default();
         sessions.poll("a", WAIT).answered();
         drop(sessions.poll("b", WAIT));
+        sessions.end();
         assert!(sessions.has_newcomers());
         let mut news = sessions.news();
         news.sort_by_key(|news| format!("{news:?}"));
@@ -346,9 +395,10 @@ mod tests {
         sessions.poll("a", WAIT).answered();
         assert!(!sessions.has_newcomers());
         assert_eq!(news[1], News::Left("b".to_owned()));
-        age(&sessions, LAPSE / 2);
+        age(&sessions, LAPSE / 4);
         let news = sessions.news();
-        assert!(news.len() == 1 && follows(&news[0], LAPSE / 2), "once more at most: {news:?}");
+        assert!(news.len() == 1 && follows(&news[0], LAPSE / 4), "{news:?}");
+        age(&sessions, LAPSE / 4);
         assert_eq!(sessions.news(), []);
     }
 }

@@ -226,6 +226,7 @@ async fn where_an_envoy_is_lost_nothing_older_is_given_out() {
     let wait = Duration::from_secs(1);
     let lost = || async { (!finds(&there).await).then_some(()) };
     drop(here.purges().sessions().poll("leaver", wait));
+    here.purges().sessions().end();
     there.write(KEY, None, entry("news", just_now(&there))).await.unwrap();
     assert!(eventually(Duration::from_secs(7), lost).await.is_none(), "nothing is lost with one that leaves in peace");
     here.purges().sessions().poll("envoy", wait).answered();
