@@ -33,12 +33,6 @@ const RENEW_MS: u64 = 1_000;
 /// After a failure, how long until the next attempt.
 const AGAIN_MS: u64 = 500;
 
-/// An Envoy that has forwarded no unsafe request for so long is none to which they are sent: should it be lost, nobody
-/// expects it to have had something to tell.
-const WRITER_MS: u64 = 3_600_000;
-
-const WROTE: &str = "larder/wrote";
-
 /// What this VM knows of following.
 #[derive(Debug)]
 pub(crate) struct Following {
@@ -146,12 +140,8 @@ impl Following {
         now: Timestamp,
     ) {
         let wait_ms = wait_ms(config);
-        let asked = EventsSince {
-            after: self.cursor.clone(),
-            wait_ms,
-            envoy: format!("{:016x}", store.envoy(&outside.host)),
-            writes: writes(&outside.host, now),
-        };
+        let asked =
+            EventsSince { after: self.cursor.clone(), wait_ms, envoy: format!("{:016x}", store.envoy(&outside.host)) };
         let path = asked.path();
         let head = store.head(&outside.host, config, ("GET", &path), now);
         let letter = Letter { cluster: &config.store_cluster, head: &head, body: &[], timeout_ms: wait_ms + SLACK_MS };
@@ -252,17 +242,6 @@ fn read_events(answer: &CallAnswer) -> Result<(Events, u64), Option<serde_json::
         Some(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
     };
     unheard.filter(|_| safe).map(|unheard| (events, unheard)).ok_or(None)
-}
-
-/// Whether this Envoy has forwarded an unsafe request lately: it may then have invalidated what it could tell nobody.
-fn writes<H: Host>(host: &H, now: Timestamp) -> bool {
-    let wrote = host.shared(WROTE).0.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
-    wrote.is_some_and(|wrote| now.millis_since(Timestamp::from_millis(wrote)) < WRITER_MS)
-}
-
-/// An unsafe request was forwarded, in whichever VM.
-pub(crate) fn note_writing<H: Host>(host: &H, now: Timestamp) {
-    host.set_shared(WROTE, &now.as_millis().to_be_bytes());
 }
 
 /// An answer says that everything has been heard up to when it was asked for: so there has to be one well before level 1 is

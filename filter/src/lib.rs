@@ -38,6 +38,7 @@ mod peers;
 pub mod refresh;
 mod refused;
 mod shared_number;
+pub mod steady_clock;
 pub mod store_client;
 pub mod stream;
 mod streams;

@@ -17,7 +17,7 @@
 //!
 //! Shared data, which all VMs of an Envoy see, is written in few places, each under names of its own: slots
 //! (`collapsing/slots.rs`), answers left for others (`collapsing/handoff.rs`), inboxes and when they were last told of
-//! something untrue (`peers.rs`), who follows (`follow/place.rs`) and whether this Envoy writes (`follow.rs`), random numbers
+//! something untrue (`peers.rs`), who follows (`follow/place.rs`), random numbers
 //! that all share (`shared_number.rs`), whether clients are known (`identity.rs`) and a token was refused (`refused.rs`).
 //!
 //! What this decides: what is done at once and what waits for a fresh stack. Other streams are answered only from the
@@ -78,6 +78,7 @@ pub struct Vm<H> {
     doubts: Doubts,
     identity: Identity,
     ticks: u64,
+    ticked: Timestamp,
 }
 
 impl<H: Host> Vm<H> {
@@ -101,6 +102,7 @@ impl<H: Host> Vm<H> {
             doubts: Doubts::default(),
             identity: Identity::default(),
             ticks: 0,
+            ticked: Timestamp::default(),
         }
     }
 
@@ -201,6 +203,10 @@ impl<H: Host> Vm<H> {
     pub fn on_tick(&mut self) {
         let now = self.outside.host.now();
         self.ticks += 1;
+        if now < std::mem::replace(&mut self.ticked, now) {
+            self.outside.host.log(log::Level::Warn, "larder: the clock was put back; level 1 is emptied");
+            self.l1.clear(now, now);
+        }
         for write in self.watched.take_overdue(now) {
             self.write(Some(write));
         }

@@ -20,14 +20,12 @@ pub struct EventsSince {
     pub wait_ms: u64,
     /// Which Envoy asks: at most 32 ASCII letters and digits; empty for somebody who is not watched.
     pub envoy: String,
-    /// Whether this Envoy lately forwarded unsafe requests. Nothing depends on it: see `sessions` in the sidecar.
-    pub writes: bool,
 }
 
 impl EventsSince {
     /// The path with the query that asks this.
     pub fn path(&self) -> String {
-        let mut path = format!("{EVENTS_PATH}?envoy={}&writes={}", self.envoy, self.writes);
+        let mut path = format!("{EVENTS_PATH}?envoy={}", self.envoy);
         if let Some(cursor) = &self.after {
             path.push_str(&format!("&wait_ms={}&after={cursor}", self.wait_ms));
         }

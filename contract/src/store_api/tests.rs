@@ -36,9 +36,9 @@ fn terms_out_of_range_are_a_mistake() {
 #[test]
 fn a_question_for_events_is_a_query() {
     let first = EventsSince { envoy: "0a".into(), wait_ms: 5, ..EventsSince::default() };
-    assert_eq!(first.path(), "/v1/events?envoy=0a&writes=false");
-    let next = EventsSince { after: Some("1-2".into()), writes: true, ..first };
-    assert_eq!(next.path(), "/v1/events?envoy=0a&writes=true&wait_ms=5&after=1-2");
+    assert_eq!(first.path(), "/v1/events?envoy=0a");
+    let next = EventsSince { after: Some("1-2".into()), ..first };
+    assert_eq!(next.path(), "/v1/events?envoy=0a&wait_ms=5&after=1-2");
     assert!(EventsSince { envoy: "a&b".into(), ..next }.mistake().is_some());
 }
 

@@ -14,6 +14,7 @@ use larder_contract::http_time::Timestamp;
 
 use crate::host::{Host, Map, Refused, Swap};
 use crate::pairs;
+use crate::steady_clock::SteadyClock;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -85,6 +86,7 @@ pub(super) struct Envoy {
     metrics: RefCell<HashMap<String, Option<u32>>>,
     /// Where lists of fields are written, so that an answer needs no memory of its own.
     scratch: RefCell<Vec<u8>>,
+    clock: SteadyClock,
 }
 
 /// Takes over a buffer that the host has allocated in this module's memory.
@@ -153,7 +155,7 @@ impl Envoy {
 impl Host for Envoy {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        self.clock.read(Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
     }
 
     fn random(&self) -> u64 {

@@ -4,8 +4,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use larder_cache_core::collapse::Handoff;
 use larder_cache_core::collapse::message::Message;
+use larder_cache_core::collapse::{Handoff, Identity};
 use larder_cache_core::exchange::CacheCommand;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
@@ -17,7 +17,6 @@ use crate::cause::Cause;
 use crate::collapsing::{End, Lent};
 use crate::config::Config;
 use crate::doubt::Doubt;
-use crate::follow::note_writing;
 use crate::host::Host;
 use crate::store_client::StoreCall;
 
@@ -39,8 +38,14 @@ impl<H: Host> Vm<H> {
             CacheCommand::ReleaseLease { key, fence, uncacheable_ms } => {
                 self.tell_store(config, StoreCall::Release { key, fence, uncacheable_ms });
             }
-            CacheCommand::Invalidate(keys) => self.invalidate(config, &keys, now),
-            CacheCommand::InvalidateDoubtful(keys) => self.doubt(config, &keys, now),
+            CacheCommand::Invalidate(keys) => {
+                self.invalidate(config, &keys, now);
+                self.tell_store_at_once(*id);
+            }
+            CacheCommand::InvalidateDoubtful(keys) => {
+                self.doubt(config, &keys, now);
+                self.tell_store_at_once(*id);
+            }
         }
         None
     }
@@ -81,9 +86,18 @@ impl<H: Host> Vm<H> {
             self.tell_peers(&Message::Invalidate(*key, now), now);
         }
         if config.store_enabled {
-            note_writing(&self.outside.host, now);
             self.untold.add(config, keys, now);
             self.go_on_later();
+        }
+    }
+
+    /// While the callback of a stream lasts, its client knows of no answer yet. Should Envoy die right behind that, the store
+    /// has been told. The root makes the call: one that a stream makes ends with the stream.
+    fn tell_store_at_once(&mut self, stream: u32) {
+        let is_stream = stream & Identity::REFRESH == 0;
+        if is_stream && self.outside.host.set_effective_context(self.outside.calls.root()).is_ok() {
+            self.untold.tell(&mut self.outside, &mut self.store);
+            let _ = self.outside.host.set_effective_context(stream);
         }
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Told {
     pub(crate) set: Vec<(String, String)>,
     /// Token, cluster, head, content.
     pub(crate) sent: Vec<(u32, String, Fields, Vec<u8>)>,
+    /// The effective context of each of these.
+    pub(crate) made_by: Vec<u32>,
     pub(crate) calls_made: usize,
     pub(crate) cluster_down: bool,
     /// The namespace of the stream's dynamic metadata, if it has any.
@@ -192,6 +194,8 @@ impl Host for Fake {
         }
         let token = u32::try_from(told.sent.len()).unwrap() + 1;
         told.sent.push((token, cluster.to_owned(), head.clone(), body.to_vec()));
+        let context = told.effective;
+        told.made_by.push(context);
         Ok(token)
     }
 

@@ -182,7 +182,7 @@ impl Worker {
         let path = |head: &Fields| String::from_utf8(head.get(":path").unwrap().to_vec()).unwrap();
         let polls = told.sent.iter().map(|(_, _, head, _)| path(head)).filter(|path| path.starts_with("/v1/events"));
         // What is asked for, behind who asks.
-        polls.map(|path| path.split('&').skip(2).collect::<Vec<_>>().join("&")).collect()
+        polls.map(|path| path.split('&').skip(1).collect::<Vec<_>>().join("&")).collect()
     }
 
     /// The sidecar answers the poll that was sent last.
@@ -1057,6 +1057,20 @@ fn a_follower_that_is_too_far_behind_empties_level_1() {
 }
 
 #[test]
+fn a_clock_that_is_put_back_empties_level_1() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.believes_for_ever();
+    worker.vm.on_tick();
+    worker.fetch(1, "/");
+    worker.vm.on_tick();
+    assert!(worker.is_hit(2, "/"));
+    envoy.borrow_mut().now -= 10_000;
+    worker.vm.on_tick();
+    assert!(!worker.is_hit(3, "/"), "a change from now on would seem to be older than it");
+}
+
+#[test]
 fn a_poll_that_fails_is_tried_again_later_from_the_same_place() {
     let envoy = envoy();
     let mut worker = Worker::new(&envoy, 1);
@@ -1134,6 +1148,17 @@ fn who_hears_nothing_for_a_while_validates_what_is_older_than_that() {
     assert!(!worker.is_hit(6, "/"), "heard up to when the poll was sent, not to now");
     worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
     assert!(worker.is_hit(7, "/"), "all is heard again, and nothing had been purged");
+}
+
+#[test]
+fn the_store_is_told_of_a_change_before_the_client_has_its_answer_and_by_the_root() {
+    let mut worker = Worker::new(&envoy(), 1);
+    worker.request(7, "PUT", "/a");
+    worker.respond(7, "204", &[], b"");
+    assert_eq!(told(&worker, "/v1/invalidate").len(), 1, "within the callback for the response's head");
+    let (effective, made_by) = (worker.host.told.borrow().effective, worker.host.told.borrow().made_by.clone());
+    assert_eq!(effective, 7, "what follows concerns the stream again");
+    assert_eq!(made_by.last(), Some(&1), "a call that a stream makes ends with the stream");
 }
 
 #[test]
