@@ -142,20 +142,7 @@ pub fn arrive(
     let none = Pause::default();
     match slot {
         Slot::Leading { key: held, until, .. } if held != *key && now < until => Arrival::Occupied,
-        Slot::Leading { key: held, leader, began, until, setbacks, pause, inboxes } if held == *key => {
-            if until <= now {
-                // Whoever waited for the one before waits for this one.
-                Arrival::Lead(lead(0, pause, inboxes))
-            } else if terms.replace(leader, began) {
-                let setbacks = if leader.is_refresh() { 0 } else { setbacks };
-                Arrival::Succeed(lead(setbacks, pause, inboxes))
-            } else if leader.is_refresh() && !terms.wait_for_refresh {
-                Arrival::Refreshing
-            } else {
-                let slot = |inboxes| Slot::Leading { key: held, leader, began, until, setbacks, pause, inboxes };
-                wait_for(leader, inboxes, inbox, slot)
-            }
-        }
+        Slot::Leading { key: held, .. } if held == *key => meet(slot, inbox, now, terms, lead),
         Slot::Paused { key: held, pause } if held == *key && pause.is_remembered(now) => {
             Arrival::Lead(lead(0, pause, Vec::new()))
         }
@@ -165,6 +152,28 @@ pub fn arrive(
         Slot::Refused { setbacks, .. } => Arrival::Lead(lead(setbacks, none, Vec::new())),
         _ => Arrival::Lead(lead(0, none, Vec::new())),
     }
+}
+
+/// Decides where a leader of the same key is met.
+fn meet(
+    slot: Slot,
+    inbox: u32,
+    now: Timestamp,
+    terms: Terms,
+    lead: impl FnOnce(u8, Pause, Vec<u32>) -> Vec<u8>,
+) -> Arrival {
+    let Slot::Leading { key, leader, began, until, setbacks, pause, inboxes } = slot else { return Arrival::Occupied };
+    if until <= now {
+        // Whoever waited for the one before waits for this one.
+        return Arrival::Lead(lead(0, pause, inboxes));
+    }
+    if terms.replace(leader, began) {
+        return Arrival::Succeed(lead(if leader.is_refresh() { 0 } else { setbacks }, pause, inboxes));
+    }
+    if leader.is_refresh() && !terms.wait_for_refresh {
+        return Arrival::Refreshing;
+    }
+    wait_for(leader, inboxes, inbox, |inboxes| Slot::Leading { key, leader, began, until, setbacks, pause, inboxes })
 }
 
 /// Waits for a leader, woken through `inbox`. `slot` is what the slot holds with all inboxes.

@@ -160,6 +160,7 @@ impl Reader {
         let lifetime = policy.contains_key("default_lifetime_s");
         let lifetime = lifetime.then(|| self.values.seconds(&policy, path, "default_lifetime_s", DeltaSeconds::ZERO));
         let base = self.switches(&policy, path, base);
+        let base = self.bounds(&policy, path, base);
         Policy {
             default_lifetime: lifetime,
             identity_fields: self.identity_fields(&policy, path, base.identity_fields),
@@ -168,20 +169,7 @@ impl Reader {
             shared_store: self.shared_store(&policy, path),
             status_lifetimes: self.status_lifetimes(&policy, path),
             request_directives: self.request_directives(&policy, path, base.request_directives),
-            grace: self.values.seconds(&policy, path, "grace_s", base.grace),
             range_on_miss: self.range_on_miss(&policy, path, base.range_on_miss),
-            max_ranges: self.values.number(&policy, path, "max_ranges", base.max_ranges, 0, 64),
-            keep: self.values.seconds(&policy, path, "keep_s", base.keep),
-            max_stale: self.values.seconds(&policy, path, "max_stale_s", base.max_stale),
-            max_object_bytes: self.values.number(
-                &policy,
-                path,
-                "max_object_bytes",
-                base.max_object_bytes,
-                1024,
-                16 << 20,
-            ),
-            uncacheable_for: self.values.seconds(&policy, path, "uncacheable_for_s", base.uncacheable_for),
             tell: self.tell(&policy, path, base.tell),
             debug_token: self.debug_token.clone(),
             tag_fields: self.values.names(&policy, path, "tag_fields", base.tag_fields),
@@ -208,6 +196,19 @@ impl Reader {
             store_any_status: flag("store_any_status", base.store_any_status),
             ..base
         }
+    }
+
+    /// How long, how many, how large.
+    fn bounds(&mut self, policy: &Map<String, Value>, path: &str, base: Policy) -> Policy {
+        let mut seconds = |name, default| self.values.seconds(policy, path, name, default);
+        let grace = seconds("grace_s", base.grace);
+        let keep = seconds("keep_s", base.keep);
+        let max_stale = seconds("max_stale_s", base.max_stale);
+        let uncacheable_for = seconds("uncacheable_for_s", base.uncacheable_for);
+        let mut number = |name, default, min, max| self.values.number(policy, path, name, default, min, max);
+        let max_ranges = number("max_ranges", base.max_ranges, 0, 64);
+        let max_object_bytes = number("max_object_bytes", base.max_object_bytes, 1024, 16 << 20);
+        Policy { grace, keep, max_stale, uncacheable_for, max_ranges, max_object_bytes, ..base }
     }
 
     /// Without a store no rule has one.

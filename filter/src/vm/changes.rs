@@ -29,10 +29,7 @@ impl<H: Host> Vm<H> {
                 self.keep(cause, &key, stored, fence, local_only);
             }
             CacheCommand::Publish { key, outcome, uncacheable_until } => {
-                let end = End { key: &key, stream: *id, outcome: &outcome, policy, uncacheable_until };
-                let (host, peers) = (&self.outside.host, &self.peers);
-                let lent = Lent { host, peers, l1: &self.l1, store: &mut self.store };
-                return self.collapsing.publish(lent, end, now);
+                return self.publish(End { key: &key, stream: *id, outcome: &outcome, policy, uncacheable_until }, now);
             }
             CacheCommand::MarkUncacheable { key, until } => self.l1.mark_uncacheable(&key, until),
             CacheCommand::ReleaseLease { key, fence, uncacheable_ms } => {
@@ -48,6 +45,12 @@ impl<H: Host> Vm<H> {
             }
         }
         None
+    }
+
+    fn publish(&mut self, end: End<'_>, now: Timestamp) -> Option<Handoff> {
+        let (host, peers) = (&self.outside.host, &self.peers);
+        let lent = Lent { host, peers, l1: &self.l1, store: &mut self.store };
+        self.collapsing.publish(lent, end, now)
     }
 
     /// Into level 1 and, unless it comes from there, into the store; not if it was invalidated since it was requested.

@@ -1,0 +1,158 @@
+use larder_cache_core::policy::Handling;
+
+use super::*;
+use larder_cache_core::policy::Tell;
+
+#[test]
+fn an_empty_document_is_the_safe_default_for_every_path() {
+    for text in ["", "{}", " \n"] {
+        let config = Config::parse(text.as_bytes()).unwrap();
+        assert_eq!(**config.policy_for(&Request::new("GET", "a", "/x")).unwrap(), Policy::default());
+    }
+}
+
+#[test]
+fn every_mistake_is_in_the_one_message_with_its_path() {
+    let text = br#"{"stor": 1, "store": {"timeout_ms": 0}, "limits": [],
+        "rules": [{"match": {"path": 3}, "policy": {"cache": "yes", "keep_s": -1, "profile": "x", "bogus": 1}}]}"#;
+    let message = Config::parse(text).unwrap_err();
+    for part in [
+        "stor ",
+        "store.timeout_ms",
+        "limits must",
+        "rules[0].match.path",
+        "rules[0].policy.cache",
+        "rules[0].policy.keep_s",
+        "rules[0].policy.profile",
+        "rules[0].policy.bogus",
+    ] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+}
+
+#[test]
+fn without_a_store_no_rule_shares_and_none_may_ask_for_it() {
+    let config = Config::parse(br#"{"store": {"enabled": false}}"#).unwrap();
+    let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
+    assert_eq!((config.store_enabled, policy.shared_store), (false, false));
+    let text = br#"{"store": {"enabled": false}, "rules": [{"policy": {"shared_store": true}}]}"#;
+    assert!(Config::parse(text).unwrap_err().contains("rules[0].policy.shared_store"));
+}
+
+#[test]
+fn who_is_trusted_needs_a_token_that_cannot_be_guessed() {
+    let rules = r#""rules": [{"policy": {"tell": "trusted"}}]"#;
+    let parse = |top: &str| Config::parse(format!("{{{top}{rules}}}").as_bytes());
+    let config = parse(r#""debug_token": "0123456789abcdef","#).unwrap();
+    let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
+    assert_eq!((policy.tell, policy.debug_token.as_deref()), (Tell::Trusted, Some(&b"0123456789abcdef"[..])));
+    assert!(parse("").unwrap_err().contains("rules[0].policy.tell"));
+    for short in ["0123456789abcde", "0123456789 abcdef"] {
+        assert!(parse(&format!("\"debug_token\": \"{short}\",")).unwrap_err().contains("debug_token"), "{short}");
+    }
+    let unknown = Config::parse(br#"{"rules": [{"policy": {"tell": "some"}}]}"#).unwrap_err();
+    assert!(unknown.contains("rules[0].policy.tell"));
+}
+
+#[test]
+fn the_first_rule_that_matches_counts() {
+    let text = br#"{"rules": [
+        {"match": {"path_prefix": "/private"}, "policy": {"cache": false}},
+        {"match": {"path": "/data"}, "policy": {"query_override": true}}]}"#;
+    let config = Config::parse(text).unwrap();
+    let policy = |path: &str| config.policy_for(&Request::new("GET", "a", path)).cloned();
+    assert!(!policy("/private/x").unwrap().cache);
+    assert!(policy("/data?x=1").unwrap().query_override);
+    assert!(policy("/data2").is_none());
+}
+
+#[test]
+fn a_host_matches_in_every_spelling_and_with_its_own_port_alone() {
+    let text = br#"{"rules": [{"match": {"host": "Shop.example"}, "policy": {"allow_purge": true}},
+        {"match": {"host": "shop.example:8080"}, "policy": {"store_post": true}}]}"#;
+    let config = Config::parse(text).unwrap();
+    let policy = |host: &str| config.policy_for(&Request::new("GET", host, "/")).cloned();
+    for host in ["shop.example", "SHOP.EXAMPLE", "shop.example:80"] {
+        assert!(policy(host).unwrap().allow_purge, "{host}");
+    }
+    assert!(policy("Shop.Example:8080").unwrap().store_post);
+    assert!(policy("shop.example:81").is_none() && policy("shop.example.").is_none());
+}
+
+#[test]
+fn a_path_matches_in_every_case_of_its_percent_encodings() {
+    let text = br#"{"rules": [{"match": {"path_prefix": "/caf%c3%a9/"}, "policy": {"allow_purge": true}},
+        {"match": {"path": "/%C3%A9"}, "policy": {"store_post": true}}]}"#;
+    let config = Config::parse(text).unwrap();
+    let policy = |path: &str| config.policy_for(&Request::new("GET", "a", path)).cloned();
+    assert!(policy("/caf%C3%A9/x").unwrap().allow_purge && policy("/caf%c3%a9/x").unwrap().allow_purge);
+    assert!(policy("/%c3%a9?x").unwrap().store_post);
+}
+
+#[test]
+fn unkeyed_fields_are_a_list_that_selects_or_changes_to_the_default() {
+    let read = |json: &str| {
+        let text = format!(r#"{{"rules": [{{"policy": {{"unkeyed_fields": {json}}}}}]}}"#);
+        Config::parse(text.as_bytes()).map(|config| config.policy_for(&Request::new("GET", "a", "/")).unwrap().clone())
+    };
+    let handling = |json: &str, name: &str| read(json).unwrap().unkeyed_fields.handling(name.as_bytes());
+    assert_eq!(handling(r#"["X-Mine", "x-our-*"]"#, "x-our-own"), Handling::Select);
+    assert_eq!(handling(r#"["x-mine"]"#, "rsc"), Handling::Ignore, "a list stands in place of the default");
+    let changed = r#"{"rsc": "ignore", "x-host": "strip", "x-original-url": "bypass", "x-mine": "select"}"#;
+    for (name, expected) in [
+        ("rsc", Handling::Ignore),
+        ("x-host", Handling::Strip),
+        ("x-original-url", Handling::Bypass),
+        ("x-mine", Handling::Select),
+        ("forwarded", Handling::Select),
+    ] {
+        assert_eq!(handling(changed, name), expected, "{name}");
+    }
+    for bad in ["1", r#"["a b"]"#, r#"["*"]"#, r#"{"rsc": "drop"}"#, r#"{"a b": "strip"}"#] {
+        assert!(read(bad).unwrap_err().contains("rules[0].policy.unkeyed_fields"), "{bad}");
+    }
+}
+
+#[test]
+fn the_identity_of_a_client_may_be_read_from_other_fields() {
+    let text =
+        br#"{"rules": [{"policy": {"identity_fields": ["X-Who", "x-am-*"], "identity_metadata": ["my.filter"]}}]}"#;
+    let config = Config::parse(text).unwrap();
+    let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
+    assert!(policy.identity_fields.contains(b"x-who") && policy.identity_fields.contains(b"x-am-i"));
+    assert!(!policy.identity_fields.contains(b"x-api-key"));
+    assert_eq!(policy.identity_metadata, ["my.filter"]);
+    let strict = Config::parse(br#"{"rules": [{"policy": {"profile": "rfc9111"}}]}"#).unwrap();
+    assert!(strict.policy_for(&Request::new("GET", "a", "/")).unwrap().identity_fields.is_empty());
+    for bad in [r#""identity_fields": ["x*"]"#, r#""identity_metadata": [""]"#, r#""identity_metadata": "a""#] {
+        let message = Config::parse(format!(r#"{{"rules": [{{"policy": {{{bad}}}}}]}}"#).as_bytes()).unwrap_err();
+        assert!(message.contains("rules[0].policy.identity_"), "{message}");
+    }
+}
+
+#[test]
+fn the_token_comes_from_the_document_or_the_environment_and_is_never_shown() {
+    let config = |token: &str| Config::parse(format!("{{\"store\": {{\"token\": \"{token}\"}}}}").as_bytes());
+    let given = config("a-token-of-some-length").unwrap();
+    assert_eq!(given.store_token.as_ref().unwrap().authorization(), "Bearer a-token-of-some-length");
+    assert!(!format!("{given:?}").contains("a-token"));
+    let kept = given.with_token(Some("another-token-of-length")).unwrap();
+    assert_eq!(kept.store_token, Secret::new("a-token-of-some-length"));
+    let plain = || Config::parse(b"").unwrap();
+    assert_eq!(plain().with_token(None).unwrap().store_token, None);
+    assert_eq!(plain().with_token(Some(" \n")).unwrap().store_token, None);
+    let read = plain().with_token(Some("another-token-of-length\n")).unwrap();
+    assert_eq!(read.store_token, Secret::new("another-token-of-length"));
+    for wrong in ["short", "one-of-two-tokens,another-of-them", "a token with spaces in it"] {
+        for problem in [config(wrong).unwrap_err(), plain().with_token(Some(wrong)).unwrap_err()] {
+            assert!(problem.contains("16") && !problem.contains(wrong), "{problem}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_json_is_refused_without_a_panic() {
+    for text in ["{", "[]", "1", "\"x\"", "{\"rules\": {}}", "\u{0}"] {
+        assert!(Config::parse(text.as_bytes()).is_err(), "{text}");
+    }
+}
