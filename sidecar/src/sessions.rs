@@ -6,7 +6,7 @@
 //! [`AGAIN`], for [`MISSED_FOR`]: it may be cut off and go on answering.
 //!
 //! An end in peace costs nothing. An Envoy whose connection closes while it is being served has told everything until then,
-//! unless it told something a moment before ([`QUIET`]), for its last words may have been cut off, or was refused lately and
+//! unless it told something a moment before (`QUIET`), for its last words may have been cut off, or was refused lately and
 //! would have tried again. But it may live on and find no way back; so it has left only when another begins in its place,
 //! or when this process ends with it.
 

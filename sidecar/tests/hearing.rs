@@ -183,6 +183,11 @@ async fn where_subscribing_is_not_allowed_purges_are_heard_all_the_same() {
     eventually(PATIENCE, || async { (!finds(&deaf).await).then_some(()) }).await.expect("it hears");
 }
 
+async fn finds(store: &Purged<Redis>, key: KeyDigest) -> bool {
+    let asked = LookUp { key, presented: Selectors::new(), now_ms: THEN, lease: None };
+    matches!(store.look_up(&asked).await.unwrap().answer, LookUpAnswer::Entry(_))
+}
+
 #[tokio::test]
 async fn where_publishing_is_not_allowed_all_is_carried_out_and_heard_all_the_same() {
     let server = RedisServer::start().await.unwrap();
@@ -192,10 +197,7 @@ async fn where_publishing_is_not_allowed_all_is_carried_out_and_heard_all_the_sa
     for (n, user) in (1..).zip(["mute", "apart"]) {
         let here = sidecar(server.url().replacen("redis://", &format!("redis://{user}:p@"), 1)).await;
         let key = KeyDigest([n; 32]);
-        let finds = async |store: &Purged<Redis>| {
-            let asked = LookUp { key, presented: Selectors::new(), now_ms: THEN, lease: None };
-            matches!(store.look_up(&asked).await.unwrap().answer, LookUpAnswer::Entry(_))
-        };
+        let finds = async |store| finds(store, key).await;
         here.write(key, None, entry("news", just_now(&here))).await.unwrap();
         assert!(finds(&here).await && finds(&there).await, "{user}: stored");
         let cursor = here.purges().cursor();
