@@ -238,12 +238,7 @@ impl Walk {
         let now = self.now;
         match state {
             "Local" => exchange.handle(Event::Local(Local { variants, ..Local::default() }), now),
-            "Arriving" => {
-                let answer = self.slot_answer();
-                let leads = matches!(answer, SlotAnswer::Lead | SlotAnswer::Succeed);
-                self.led += usize::from(leads);
-                exchange.handle(Event::Slot(answer), now)
-            }
+            "Arriving" => exchange.handle(Event::Slot(self.counted_slot_answer()), now),
             "Waiting" if self.chance.random_range(0..4) == 0 => exchange.handle(Event::WaitEnded, now),
             "Waiting" => {
                 let outcome = self.outcome();
@@ -265,6 +260,13 @@ impl Walk {
             _ if self.chance.random() => exchange.handle(Event::Body { chunk: b"x", end: false }, now),
             _ => exchange.handle(Event::TimePassed, now),
         }
+    }
+
+    /// Counts who leads.
+    fn counted_slot_answer(&mut self) -> SlotAnswer {
+        let answer = self.slot_answer();
+        self.led += usize::from(matches!(answer, SlotAnswer::Lead | SlotAnswer::Succeed));
+        answer
     }
 
     fn slot_answer(&mut self) -> SlotAnswer {

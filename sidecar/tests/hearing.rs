@@ -183,7 +183,7 @@ async fn where_subscribing_is_not_allowed_purges_are_heard_all_the_same() {
     eventually(PATIENCE, || async { (!finds(&deaf).await).then_some(()) }).await.expect("it hears");
 }
 
-async fn finds(store: &Purged<Redis>, key: KeyDigest) -> bool {
+async fn finds_key(store: &Purged<Redis>, key: KeyDigest) -> bool {
     let asked = LookUp { key, presented: Selectors::new(), now_ms: THEN, lease: None };
     matches!(store.look_up(&asked).await.unwrap().answer, LookUpAnswer::Entry(_))
 }
@@ -197,7 +197,7 @@ async fn where_publishing_is_not_allowed_all_is_carried_out_and_heard_all_the_sa
     for (n, user) in (1..).zip(["mute", "apart"]) {
         let here = sidecar(server.url().replacen("redis://", &format!("redis://{user}:p@"), 1)).await;
         let key = KeyDigest([n; 32]);
-        let finds = async |store| finds(store, key).await;
+        let finds = async |store| finds_key(store, key).await;
         here.write(key, None, entry("news", just_now(&here))).await.unwrap();
         assert!(finds(&here).await && finds(&there).await, "{user}: stored");
         let cursor = here.purges().cursor();

@@ -109,24 +109,32 @@ fn has_length(answer: &Answer, length: usize) -> bool {
     answer.header("content-length") == length.to_string()
 }
 
-/// Each kind of stored response: once from the origin, then from the cache, on both workers.
-async fn hits_equal_the_miss(settings: Settings) {
-    let (world, origin) = world(settings).await;
+/// Responses of every kind: their paths, and the lengths of their content.
+fn every_kind(origin: &RawOrigin) -> Vec<(String, usize)> {
     let kept = [DATE, FRESH, TYPE, ("x-kept", "a"), ("x-kept", "b"), ("etag", "\"1\"")];
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for size in [0, 10, 3_000, 20_000, 100_000] {
         origin.answers(&format!("/{size}"), answer("200 OK", &kept, &vec![b'x'; size]));
         kinds.push((format!("/{size}"), size));
     }
-    origin.answers("/typeless", answer("200 OK", &[DATE, FRESH], b"hello"));
-    origin.answers("/missing", answer("404 Not Found", &[DATE, FRESH, TYPE], b"nothing"));
-    origin.answers("/long-head", answer("200 OK", &[DATE, FRESH, TYPE, ("x-long", &"y".repeat(5000))], b"hello"));
+    let long = [DATE, FRESH, TYPE, ("x-long", &"y".repeat(5000))];
     let chunked = head("200 OK", &[DATE, FRESH, TYPE, ("transfer-encoding", "chunked")]);
-    origin.answers("/chunked", [chunked, b"5\r\nhello\r\n0\r\n\r\n".to_vec()].concat());
-    kinds.extend(
-        [("/typeless", 5), ("/missing", 7), ("/long-head", 5), ("/chunked", 5)].map(|(path, n)| (path.into(), n)),
-    );
-    for (path, size) in kinds {
+    for (path, size, sent) in [
+        ("/typeless", 5, answer("200 OK", &[DATE, FRESH], b"hello")),
+        ("/missing", 7, answer("404 Not Found", &[DATE, FRESH, TYPE], b"nothing")),
+        ("/long-head", 5, answer("200 OK", &long, b"hello")),
+        ("/chunked", 5, [chunked, b"5\r\nhello\r\n0\r\n\r\n".to_vec()].concat()),
+    ] {
+        origin.answers(path, sent);
+        kinds.push((path.to_owned(), size));
+    }
+    kinds
+}
+
+/// Each kind of stored response: once from the origin, then from the cache, on both workers.
+async fn hits_equal_the_miss(settings: Settings) {
+    let (world, origin) = world(settings).await;
+    for (path, size) in every_kind(&origin) {
         let miss = world.stored(ask(&world, &path, 1, &[])).await.remove(0);
         assert!(!miss.is_hit(), "{miss:?}");
         let again = ask(&world, &path, 10, &[]).await;
@@ -136,31 +144,32 @@ async fn hits_equal_the_miss(settings: Settings) {
             assert!(has_length(hit, size) && hit.header("x-envoy-upstream-service-time").is_empty(), "{hit:?}");
         }
         let head = world.send("HEAD", &path, &[("origin", "http://a")]).await;
-        assert_eq!(
-            (shown(&head), head.is_hit(), has_length(&head, size)),
-            (shown(&miss), true, true),
-            "{path}: {head:?}"
-        );
+        let is_like_the_miss = (shown(&head), head.is_hit(), has_length(&head, size));
+        assert_eq!(is_like_the_miss, (shown(&miss), true, true), "{path}: {head:?}");
         if size > 5 && miss.status == 200 {
-            let mut part = ask(&world, &path, 1, &[("range", "bytes=1-2")]).await.remove(0);
-            assert!(part.is_hit() && part.body == miss.body[1..3] && has_length(&part, 2), "{path}: {part:?}");
-            assert_eq!(part.header("content-range"), format!("bytes 1-2/{size}"));
-            part.headers.retain(|(name, _)| name != "content-range");
-            assert_eq!(shown(&part).1, shown(&miss).1, "{path}");
-            let unchanged = ask(&world, &path, 1, &[("if-none-match", "\"1\"")]).await.remove(0);
-            assert_eq!((unchanged.status, unchanged.is_hit(), unchanged.body.as_str()), (304, true, ""), "{path}");
-            assert_eq!((unchanged.header("content-type"), unchanged.header("etag")), ("", "\"1\""), "{unchanged:?}");
+            parts_and_confirmations_equal(&world, &path, size, &miss).await;
         }
     }
+    followers_equal_the_leader(&world, &origin).await;
+}
+
+async fn parts_and_confirmations_equal(world: &World, path: &str, size: usize, miss: &Answer) {
+    let mut part = ask(world, path, 1, &[("range", "bytes=1-2")]).await.remove(0);
+    assert!(part.is_hit() && part.body == miss.body[1..3] && has_length(&part, 2), "{path}: {part:?}");
+    assert_eq!(part.header("content-range"), format!("bytes 1-2/{size}"));
+    part.headers.retain(|(name, _)| name != "content-range");
+    assert_eq!(shown(&part).1, shown(miss).1, "{path}");
+    let unchanged = ask(world, path, 1, &[("if-none-match", "\"1\"")]).await.remove(0);
+    assert_eq!((unchanged.status, unchanged.is_hit(), unchanged.body.as_str()), (304, true, ""), "{path}");
+    assert_eq!((unchanged.header("content-type"), unchanged.header("etag")), ("", "\"1\""), "{unchanged:?}");
+}
+
+async fn followers_equal_the_leader(world: &World, origin: &RawOrigin) {
     let waiting = [DATE, FRESH, TYPE, ("x-kept", "a"), ("x-kept", "b")];
-    origin.script("/slow", move |_| {
-        vec![Step::Wait(Duration::from_millis(300)), Step::Send(answer("200 OK", &waiting, b"hello"))]
-    });
-    let herd = futures_util::future::join_all((0..12).map(|_| ask(&world, "/slow", 1, &[])))
-        .await
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>();
+    let slow = answer("200 OK", &waiting, b"hello");
+    origin.script("/slow", move |_| vec![Step::Wait(Duration::from_millis(300)), Step::Send(slow.clone())]);
+    let asked = (0..12).map(|_| ask(world, "/slow", 1, &[]));
+    let herd: Vec<Answer> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
     let miss = herd.iter().find(|answer| !answer.is_hit() && !answer.says("collapsed")).unwrap();
     assert!(herd.iter().filter(|answer| answer.says("collapsed")).count() >= 3, "{herd:?}");
     for follower in &herd {
@@ -316,9 +325,25 @@ async fn once_an_error_page_was_rewritten_the_origin_is_asked_for_the_whole() {
     }
 }
 
+/// What three conditional requests on one connection bring; nothing comes behind it.
+async fn three_confirmations(address: &str, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut text = String::new();
+    for _ in 0..3 {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nif-none-match: \"1\"\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = [0; 4096];
+        let length = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut bytes)).await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+    }
+    let stray = tokio::time::timeout(Duration::from_millis(200), socket.read_u8()).await;
+    assert!(stray.is_err(), "{path}: {stray:?} after {text}");
+    text
+}
+
 #[tokio::test]
 async fn answers_without_content_leave_nothing_on_the_clients_connection() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (world, origin) = world(rewriting_error_pages(plain())).await;
     let stale = ("cache-control", "max-age=1, stale-if-error=2000000000");
     for (path, lifetime) in [("/hit", FRESH), ("/stale", stale)] {
@@ -340,17 +365,7 @@ async fn answers_without_content_leave_nothing_on_the_clients_connection() {
     origin.answers("/stale", answer("500 Oops", &[DATE], &[b'e'; 10_000]));
     let address = world.stack.url().replace("http://", "");
     for (path, status) in [("/hit", "304"), ("/stale", "304"), ("/empty", "204"), ("/confirmed", "304")] {
-        let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
-        let mut text = String::new();
-        for _ in 0..3 {
-            let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nif-none-match: \"1\"\r\n\r\n");
-            socket.write_all(request.as_bytes()).await.unwrap();
-            let mut bytes = [0; 4096];
-            let length = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut bytes)).await.unwrap().unwrap();
-            text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
-        }
-        let stray = tokio::time::timeout(Duration::from_millis(200), socket.read_u8()).await;
-        assert!(stray.is_err(), "{path}: {stray:?} after {text}");
+        let text = three_confirmations(&address, path).await;
         let heads: Vec<&str> = text.split("\r\n\r\n").collect();
         let begins = format!("HTTP/1.1 {status} ");
         assert!(heads.len() == 4 && heads[..3].iter().all(|head| head.starts_with(&begins)), "{path}: {text}");
@@ -358,23 +373,21 @@ async fn answers_without_content_leave_nothing_on_the_clients_connection() {
     }
 }
 
+/// A part with a strong validator, as it is sent.
+fn sent_part(range: &str, content: &[u8]) -> Vec<u8> {
+    let fields = [DATE, FRESH, TYPE, ("etag", "\"1\""), ("content-range", range)];
+    answer("206 Partial Content", &fields, content)
+}
+
 #[tokio::test]
 async fn a_part_is_completed_on_the_way_and_a_broken_promise_breaks_the_answer_off() {
     for settings in [plain(), without_stop_iteration(plain())] {
         let (world, origin) = world(settings).await;
         let whole: Vec<u8> = (0..200_000_u32).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
-        let part = |range: &str| {
-            [DATE, FRESH, TYPE, ("etag", "\"1\""), ("content-range", range)].map(|(n, v)| (n, v.to_owned()))
-        };
-        let sent = |range: &str, content: &[u8]| {
-            let fields = part(range);
-            let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            answer("206 Partial Content", &fields, content)
-        };
-        let first = sent("bytes 0-99999/200000", &whole[..100_000]);
+        let first = sent_part("bytes 0-99999/200000", &whole[..100_000]);
         for (path, rest, expected) in [
-            ("/good", sent("bytes 100000-199999/200000", &whole[100_000..]), 200),
-            ("/other", sent("bytes 100001-199999/200000", &whole[100_001..]), 502),
+            ("/good", sent_part("bytes 100000-199999/200000", &whole[100_000..]), 200),
+            ("/other", sent_part("bytes 100001-199999/200000", &whole[100_001..]), 502),
         ] {
             let first = first.clone();
             origin.script(path, move |request| {
@@ -394,17 +407,19 @@ async fn a_part_is_completed_on_the_way_and_a_broken_promise_breaks_the_answer_o
                 assert!(hit.body.as_bytes() == whole);
             }
         }
-        let short = part("bytes 100000-199999/200000");
-        let short: Vec<_> = short.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let mut chunked = short.clone();
-        chunked.push(("transfer-encoding", "chunked"));
-        let steps =
-            vec![Step::Send(head("206 Partial Content", &chunked)), Step::Send(b"5\r\nhello\r\n0\r\n\r\n".to_vec())];
-        origin.script("/short", move |request| {
-            if request.contains("bytes=0-99999") { vec![Step::Send(first.clone())] } else { steps.clone() }
-        });
-        world.stored(ask(&world, "/short", 1, &[("range", "bytes=0-99999")])).await;
-        let response = world.client.get(world.url("/short")).header("origin", "http://a").send().await.unwrap();
-        assert!(response.bytes().await.is_err(), "the client sees that it is not complete");
+        an_answer_whose_rest_is_short_breaks_off(&world, &origin, first).await;
     }
+}
+
+async fn an_answer_whose_rest_is_short_breaks_off(world: &World, origin: &RawOrigin, first: Vec<u8>) {
+    let range = ("content-range", "bytes 100000-199999/200000");
+    let short = [DATE, FRESH, TYPE, ("etag", "\"1\""), range, ("transfer-encoding", "chunked")];
+    let piece = b"5\r\nhello\r\n0\r\n\r\n".to_vec();
+    let steps = vec![Step::Send(head("206 Partial Content", &short)), Step::Send(piece)];
+    origin.script("/short", move |request| {
+        if request.contains("bytes=0-99999") { vec![Step::Send(first.clone())] } else { steps.clone() }
+    });
+    world.stored(ask(world, "/short", 1, &[("range", "bytes=0-99999")])).await;
+    let response = world.client.get(world.url("/short")).header("origin", "http://a").send().await.unwrap();
+    assert!(response.bytes().await.is_err(), "the client sees that it is not complete");
 }

@@ -121,6 +121,19 @@ fn free_ports<const N: usize>() -> [u16; N] {
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
+/// What the metrics listener refuses.
+const NOT_SERVED: [(&str, &str); 9] = [
+    ("POST", "/stats/prometheus"),
+    ("HEAD", "/stats/prometheus"),
+    ("POST", "/quitquitquit"),
+    ("GET", "/"),
+    ("GET", "/config_dump"),
+    ("GET", "/stats"),
+    ("GET", "/stats/prometheus/"),
+    ("GET", "/stats/prometheus/../../config_dump"),
+    ("GET", "/stats/prometheus%2f..%2f..%2fconfig_dump"),
+];
+
 #[tokio::test]
 async fn the_metrics_listener_serves_the_metrics_and_nothing_else() {
     let world = World::with(On::Memory, patient()).await;
@@ -156,17 +169,7 @@ async fn the_metrics_listener_serves_the_metrics_and_nothing_else() {
     });
     let text = text.await.unwrap_or_else(|| panic!("{}", envoy.output()));
     assert!(text.contains("envoy_cluster_upstream_cx_total"), "{text}");
-    for (method, path) in [
-        ("POST", "/stats/prometheus"),
-        ("HEAD", "/stats/prometheus"),
-        ("POST", "/quitquitquit"),
-        ("GET", "/"),
-        ("GET", "/config_dump"),
-        ("GET", "/stats"),
-        ("GET", "/stats/prometheus/"),
-        ("GET", "/stats/prometheus/../../config_dump"),
-        ("GET", "/stats/prometheus%2f..%2f..%2fconfig_dump"),
-    ] {
+    for (method, path) in NOT_SERVED {
         assert_eq!(ask(method, path).await.unwrap().status(), 404, "{method} {path}");
     }
 }

@@ -173,14 +173,21 @@ async fn a_get_after_a_put_does_not_join_a_fetch_from_before_it() {
     }
 }
 
+fn version(word: &str, delay: u64) -> String {
+    let fields = format!(r#"["cache-control", "max-age=60"], ["cache-tag", "news"], ["x-version", "{word}"]"#);
+    format!(r#"{{"delay_ms": {delay}, "headers": [{fields}]}}"#)
+}
+
+async fn purge(world: &World, scope: String) {
+    let url = format!("http://{}/v1/purge", world.stack.sidecar_address().unwrap());
+    let told = world.client.post(url).bearer_auth("operator").body(scope).send().await.unwrap();
+    assert!(told.status().is_success());
+}
+
 #[tokio::test]
 async fn a_get_after_a_purge_does_not_get_what_was_fetched_before_it() {
     let sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), "operator".to_owned())];
     let world = World::with(On::Memory, Settings { sidecar_env, ..safe() }).await;
-    let version = |word: &str, delay: u64| {
-        let fields = format!(r#"["cache-control", "max-age=60"], ["cache-tag", "news"], ["x-version", "{word}"]"#);
-        format!(r#"{{"delay_ms": {delay}, "headers": [{fields}]}}"#)
-    };
     let warm = || async { world.herd("/anything/canary", 40).await.iter().all(Answer::is_hit).then_some(()) };
     for by_tag in [true, false] {
         let path = format!("/anything/purged-{by_tag}");
@@ -198,9 +205,7 @@ async fn a_get_after_a_purge_does_not_get_what_was_fetched_before_it() {
             world.becomes(&path, &version("new", 0)).await;
             world.behave("/anything/canary", &version("new", 0)).await;
             for scope in scopes {
-                let url = format!("http://{}/v1/purge", world.stack.sidecar_address().unwrap());
-                let told = world.client.post(url).bearer_auth("operator").body(scope).send().await.unwrap();
-                assert!(told.status().is_success());
+                purge(&world, scope).await;
             }
             // Once both workers have heard of it.
             let heard = || async {
