@@ -1,6 +1,7 @@
 //! Envoy as it is shipped stands at the edge: what clients claim does not count, and what is slow or too much ends.
 
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -121,6 +122,31 @@ fn free_ports<const N: usize>() -> [u16; N] {
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
+/// An Envoy whose configuration was rendered with a listener for metrics, and that listener's port.
+fn with_metrics_listener(world: &World, folder: &Path) -> (Process, u16) {
+    let [port, admin, metrics] = free_ports();
+    let root = larder_stack::stack::project_root();
+    let wasm = larder_stack::stack::built(&root, "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm").unwrap();
+    let rendered = Command::new(larder_program())
+        .current_dir(&root)
+        .args(["render", "--origins", &world.stack.origin_url(0).replace("http://", ""), "--sidecar", "127.0.0.1:1"])
+        .args(["--port", &port.to_string(), "--admin-port", &admin.to_string(), "--metrics-port", &metrics.to_string()])
+        .arg("--run-dir")
+        .arg(folder)
+        .arg("--out")
+        .arg(folder)
+        .arg("--wasm")
+        .arg(wasm)
+        .output()
+        .unwrap();
+    assert!(rendered.status.success(), "{rendered:?}");
+    let mut command = Command::new(larder_stack::stack::envoy_binary(&root).unwrap());
+    command.arg("-c").arg(folder.join("envoy.yaml"));
+    command.args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"]);
+    let envoy = Process::start("envoy", command, &folder.join("log")).unwrap();
+    (envoy, metrics)
+}
+
 /// What the metrics listener refuses.
 const NOT_SERVED: [(&str, &str); 9] = [
     ("POST", "/stats/prometheus"),
@@ -138,26 +164,7 @@ const NOT_SERVED: [(&str, &str); 9] = [
 async fn the_metrics_listener_serves_the_metrics_and_nothing_else() {
     let world = World::with(On::Memory, patient()).await;
     let folder = tempfile::tempdir().unwrap();
-    let [port, admin, metrics] = free_ports();
-    let root = larder_stack::stack::project_root();
-    let wasm = larder_stack::stack::built(&root, "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm").unwrap();
-    let rendered = Command::new(larder_program())
-        .current_dir(&root)
-        .args(["render", "--origins", &world.stack.origin_url(0).replace("http://", ""), "--sidecar", "127.0.0.1:1"])
-        .args(["--port", &port.to_string(), "--admin-port", &admin.to_string(), "--metrics-port", &metrics.to_string()])
-        .arg("--run-dir")
-        .arg(folder.path())
-        .arg("--out")
-        .arg(folder.path())
-        .arg("--wasm")
-        .arg(wasm)
-        .output()
-        .unwrap();
-    assert!(rendered.status.success(), "{rendered:?}");
-    let mut command = Command::new(larder_stack::stack::envoy_binary(&root).unwrap());
-    command.arg("-c").arg(folder.path().join("envoy.yaml"));
-    command.args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"]);
-    let envoy = Process::start("envoy", command, &folder.path().join("log")).unwrap();
+    let (envoy, metrics) = with_metrics_listener(&world, folder.path());
     let client = Client::new();
     let ask = |method: &str, path: &str| {
         let url = format!("http://127.0.0.1:{metrics}{path}");
