@@ -1,4 +1,5 @@
-//! The scenarios, a file for each few classes. Each begins with its data; the functions below it try one input.
+//! The scenarios, a file for each few classes. Each begins with its data; the functions below it
+//! try one input.
 
 use crate::scenario::Scenario;
 

@@ -1,6 +1,7 @@
 //! The generated parts of `docs/security.md`: which scenarios there are, and how the last run went.
 //!
-//! Each stands between two marks. A test compares the first with the scenarios, so that it cannot rot.
+//! Each stands between two marks. A test compares the first with the scenarios, so that it cannot
+//! rot.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,11 +11,21 @@ use crate::classes;
 use crate::report::{Outcome, counts};
 use crate::scenario::Class;
 
-const SCENARIOS: (&str, &str) = ("<!-- scenarios: larder-attack writes this -->", "<!-- end of scenarios -->");
-const RESULTS: (&str, &str) = ("<!-- results: larder-attack writes this -->", "<!-- end of results -->");
+const SCENARIOS: (&str, &str) = (
+    "<!-- scenarios: larder-attack writes this -->",
+    "<!-- end of scenarios -->",
+);
+const RESULTS: (&str, &str) = (
+    "<!-- results: larder-attack writes this -->",
+    "<!-- end of results -->",
+);
 
 /// Writes both parts.
-pub(crate) fn write(path: &Path, outcomes: &[Outcome], stores: &[&'static str]) -> Result<(), String> {
+pub(crate) fn write(
+    path: &Path,
+    outcomes: &[Outcome],
+    stores: &[&'static str],
+) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let text = with_part(&text, SCENARIOS, &scenarios())?;
     let text = with_part(&text, RESULTS, &results(outcomes, stores))?;
@@ -22,8 +33,12 @@ pub(crate) fn write(path: &Path, outcomes: &[Outcome], stores: &[&'static str]) 
 }
 
 fn with_part(text: &str, (start, end): (&str, &str), part: &str) -> Result<String, String> {
-    let (before, rest) = text.split_once(start).ok_or_else(|| format!("the mark {start} is missing"))?;
-    let (_, after) = rest.split_once(end).ok_or_else(|| format!("the mark {end} is missing"))?;
+    let (before, rest) = text
+        .split_once(start)
+        .ok_or_else(|| format!("the mark {start} is missing"))?;
+    let (_, after) = rest
+        .split_once(end)
+        .ok_or_else(|| format!("the mark {end} is missing"))?;
     Ok(format!("{before}{start}\n\n{part}\n{end}{after}"))
 }
 
@@ -33,9 +48,17 @@ fn scenarios() -> String {
     for class in Class::ALL {
         let _ = writeln!(text, "### {} (`{}`)\n", class.title(), class.name());
         text.push_str("| scenario | inputs | what has to hold | source |\n|---|---|---|---|\n");
-        for scenario in classes::all().into_iter().filter(|scenario| scenario.class == class) {
+        for scenario in classes::all()
+            .into_iter()
+            .filter(|scenario| scenario.class == class)
+        {
             let (expectation, source) = (scenario.expectation, scenario.source);
-            let _ = writeln!(text, "| `{}` | {} | {expectation} | {source} |", scenario.name, scenario.inputs.len());
+            let _ = writeln!(
+                text,
+                "| `{}` | {} | {expectation} | {source} |",
+                scenario.name,
+                scenario.inputs.len()
+            );
         }
         text.push('\n');
     }
@@ -74,9 +97,18 @@ fn results(outcomes: &[Outcome], stores: &[&'static str]) -> String {
 
 fn machine() -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    let model = cpus.lines().find_map(|line| {
+        line.strip_prefix("model name")?
+            .split_once(": ")
+            .map(|(_, name)| name)
+    });
     let count = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!("{} × {}, {}", count, model.unwrap_or("an unnamed processor").trim(), std::env::consts::OS)
+    format!(
+        "{} × {}, {}",
+        count,
+        model.unwrap_or("an unnamed processor").trim(),
+        std::env::consts::OS
+    )
 }
 
 #[cfg(test)]
@@ -87,12 +119,22 @@ mod tests {
     fn the_document_names_every_scenario_as_it_is() {
         let text = include_str!("../../docs/security.md");
         let written = with_part(text, SCENARIOS, &scenarios()).unwrap();
-        assert!(written == text, "docs/security.md is behind: run larder-attack --document docs/security.md");
+        assert!(
+            written == text,
+            "docs/security.md is behind: run larder-attack --document docs/security.md"
+        );
     }
 
     #[test]
     fn a_part_is_replaced_between_its_marks() {
-        assert_eq!(with_part("a <b>old</b> c", ("<b>", "</b>"), "new").unwrap(), "a <b>\n\nnew\n</b> c");
-        assert!(with_part("a", ("<b>", "</b>"), "").unwrap_err().contains("<b>"));
+        assert_eq!(
+            with_part("a <b>old</b> c", ("<b>", "</b>"), "new").unwrap(),
+            "a <b>\n\nnew\n</b> c"
+        );
+        assert!(
+            with_part("a", ("<b>", "</b>"), "")
+                .unwrap_err()
+                .contains("<b>")
+        );
     }
 }

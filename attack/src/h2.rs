@@ -1,7 +1,8 @@
 //! HTTP/2 frames as bytes: a client that says what no library would.
 //!
-//! Fields are sent literally (RFC 7541 §6.2.2), so no table is needed. Of an answer only the status, where it stands alone
-//! in one octet, and the content are read; what reached the origin is in its journal.
+//! Fields are sent literally (RFC 7541 §6.2.2), so no table is needed. Of an answer only the
+//! status, where it stands alone in one octet, and the content are read; what reached the origin is
+//! in its journal.
 
 use std::time::Duration;
 
@@ -29,7 +30,12 @@ pub(crate) fn headers(fields: &[(&str, &str)], ends: bool) -> Vec<u8> {
         literal(&mut block, name.as_bytes());
         literal(&mut block, value.as_bytes());
     }
-    frame(HEADERS, END_HEADERS | if ends { END_STREAM } else { 0 }, 1, &block)
+    frame(
+        HEADERS,
+        END_HEADERS | if ends { END_STREAM } else { 0 },
+        1,
+        &block,
+    )
 }
 
 /// `DATA`, the last of its stream.
@@ -64,15 +70,32 @@ pub(crate) struct Ended {
 }
 
 /// Sends frames on a fresh connection and reads until the stream is over.
-pub(crate) async fn exchange(address: &str, frames: &[Vec<u8>], patience: Duration) -> Result<Ended, String> {
+pub(crate) async fn exchange(
+    address: &str,
+    frames: &[Vec<u8>],
+    patience: Duration,
+) -> Result<Ended, String> {
     let mut connection = Connection::open(address, patience).await?;
-    let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])];
-    connection.write(&[opening.concat(), frames.concat()].concat()).await;
-    let mut ended = Ended { is_ok: false, is_whole: false, content: Vec::new() };
+    let opening = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(SETTINGS, 0, 0, &[]),
+    ];
+    connection
+        .write(&[opening.concat(), frames.concat()].concat())
+        .await;
+    let mut ended = Ended {
+        is_ok: false,
+        is_whole: false,
+        content: Vec::new(),
+    };
     loop {
-        let Ok(head) = connection.exactly(9).await else { return Ok(ended) };
+        let Ok(head) = connection.exactly(9).await else {
+            return Ok(ended);
+        };
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let Ok(content) = connection.exactly(length).await else { return Ok(ended) };
+        let Ok(content) = connection.exactly(length).await else {
+            return Ok(ended);
+        };
         let (kind, flags) = (head[3], head[4]);
         match kind {
             RESET | GO_AWAY => return Ok(ended),

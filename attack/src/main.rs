@@ -1,8 +1,8 @@
 //! `larder-attack`: tries on a running Larder what is tried on caches, and says what gave way.
 //!
-//! Every scenario is public: what is done, where that is described, what has to hold. It starts its own stacks (real Envoy,
-//! real module, real sidecar, memory and Redis) and needs no network. What it leaves out: accepted risks; they are in
-//! `docs/security.md` with their reasons.
+//! Every scenario is public: what is done, where that is described, what has to hold. It starts its
+//! own stacks (real Envoy, real module, real sidecar, memory and Redis) and needs no network. What
+//! it leaves out: accepted risks; they are in `docs/security.md` with their reasons.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,10 +56,15 @@ struct Cli {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let chosen: Vec<&'static Scenario> =
-        classes::all().into_iter().filter(|scenario| is_chosen(scenario, &cli.only)).collect();
+    let chosen: Vec<&'static Scenario> = classes::all()
+        .into_iter()
+        .filter(|scenario| is_chosen(scenario, &cli.only))
+        .collect();
     if chosen.is_empty() {
-        eprintln!("larder-attack: no scenario is called {}; --list shows them", cli.only.join(" or "));
+        eprintln!(
+            "larder-attack: no scenario is called {}; --list shows them",
+            cli.only.join(" or ")
+        );
         return ExitCode::FAILURE;
     }
     if cli.list {
@@ -85,11 +90,19 @@ async fn main() -> ExitCode {
         eprintln!("larder-attack: {}: {problem}", path.display());
         return ExitCode::FAILURE;
     }
-    if outcomes.iter().all(|outcome| outcome.failure.is_none()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if outcomes.iter().all(|outcome| outcome.failure.is_none()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn is_chosen(scenario: &Scenario, only: &[String]) -> bool {
-    let is_class = |only: &String| scenario::Class::ALL.iter().any(|class| class.name() == only);
+    let is_class = |only: &String| {
+        scenario::Class::ALL
+            .iter()
+            .any(|class| class.name() == only)
+    };
     let is_it = |only: &String| match is_class(only) {
         true => scenario.class.name() == only,
         false => scenario.title().contains(only.as_str()),
@@ -99,16 +112,29 @@ fn is_chosen(scenario: &Scenario, only: &[String]) -> bool {
 
 fn list(scenarios: &[&Scenario]) {
     for scenario in scenarios {
-        println!("{}  ({}, {:?})", scenario.title(), scenario.inputs.len(), scenario.setting);
+        println!(
+            "{}  ({}, {:?})",
+            scenario.title(),
+            scenario.inputs.len(),
+            scenario.setting
+        );
         println!("    {}", scenario.expectation);
         println!("    {}", scenario.source);
     }
     let checks: usize = scenarios.iter().map(|scenario| scenario.inputs.len()).sum();
-    println!("{} scenarios, {checks} checks on each store", scenarios.len());
+    println!(
+        "{} scenarios, {checks} checks on each store",
+        scenarios.len()
+    );
 }
 
 /// All chosen checks of one setting on one store.
-async fn run(chosen: &[&'static Scenario], setting: Setting, store: &'static str, verbose: bool) -> Vec<Outcome> {
+async fn run(
+    chosen: &[&'static Scenario],
+    setting: Setting,
+    store: &'static str,
+    verbose: bool,
+) -> Vec<Outcome> {
     let scenarios: Vec<&'static Scenario> = chosen
         .iter()
         .copied()
@@ -119,7 +145,9 @@ async fn run(chosen: &[&'static Scenario], setting: Setting, store: &'static str
     }
     let checks: usize = scenarios.iter().map(|scenario| scenario.inputs.len()).sum();
     println!("· {setting:?} on {store}: {checks} checks");
-    let inputs = scenarios.iter().flat_map(|scenario| (0..scenario.inputs.len()).map(|index| (*scenario, index)));
+    let inputs = scenarios
+        .iter()
+        .flat_map(|scenario| (0..scenario.inputs.len()).map(|index| (*scenario, index)));
     let target = match setting.start(store == "redis").await {
         Ok(target) => Arc::new(target),
         Err(problem) => {
@@ -128,7 +156,10 @@ async fn run(chosen: &[&'static Scenario], setting: Setting, store: &'static str
                 scenario,
                 input: scenario.inputs[index],
                 store,
-                failure: Some((format!("its setting does not start: {problem}"), String::new())),
+                failure: Some((
+                    format!("its setting does not start: {problem}"),
+                    String::new(),
+                )),
             };
             return inputs.map(failed).collect();
         }
@@ -141,7 +172,10 @@ async fn run(chosen: &[&'static Scenario], setting: Setting, store: &'static str
             outcome
         }
     });
-    let outcomes = stream::iter(running).buffer_unordered(setting.at_once()).collect().await;
+    let outcomes = stream::iter(running)
+        .buffer_unordered(setting.at_once())
+        .collect()
+        .await;
     if let Some(target) = Arc::into_inner(target) {
         Target::stop(target).await;
     }
@@ -155,5 +189,10 @@ async fn check(scenario: &'static Scenario, visit: Visit, store: &'static str) -
         Ok(()) => None,
         Err(instead) => Some((instead, visit.told().await)),
     };
-    Outcome { scenario, input: visit.input, store, failure }
+    Outcome {
+        scenario,
+        input: visit.input,
+        store,
+        failure,
+    }
 }

@@ -1,4 +1,5 @@
-//! An origin that answers with any bytes, whatever HTTP says of them. The mock origin is too well-mannered for that.
+//! An origin that answers with any bytes, whatever HTTP says of them. The mock origin is too
+//! well-mannered for that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +20,13 @@ struct State {
 impl Rogue {
     /// Starts it; the address is `host:port`. It ends with the program.
     pub(crate) async fn start() -> Result<(Self, String), String> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
-        let address = listener.local_addr().map_err(|error| error.to_string())?.to_string();
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .map_err(|error| error.to_string())?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| error.to_string())?
+            .to_string();
         let rogue = Self::default();
         let serving = rogue.clone();
         tokio::spawn(async move {
@@ -35,22 +41,32 @@ impl Rogue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests under `path` get these bytes, and then the connection closes without a word of warning: a request that Envoy
-    /// sends on it meanwhile fails.
+    /// Requests under `path` get these bytes, and then the connection closes without a word of
+    /// warning: a request that Envoy sends on it meanwhile fails.
     pub(crate) fn says_exactly(&self, path: &str, bytes: &[u8]) {
-        self.state().answers.insert(path.to_owned(), bytes.to_owned());
+        self.state()
+            .answers
+            .insert(path.to_owned(), bytes.to_owned());
     }
 
     /// The same, with the warning in the head.
     pub(crate) fn says(&self, path: &str, bytes: &[u8]) {
-        let start = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let start = bytes
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
         let (line, rest) = bytes.split_at(start);
         self.says_exactly(path, &[line, b"connection: close\r\n", rest].concat());
     }
 
     /// The heads of the requests under a path.
     pub(crate) fn heads(&self, path: &str) -> Vec<String> {
-        self.state().heads.iter().filter(|(known, _)| known == path).map(|(_, head)| head.clone()).collect()
+        self.state()
+            .heads
+            .iter()
+            .filter(|(known, _)| known == path)
+            .map(|(_, head)| head.clone())
+            .collect()
     }
 
     async fn serve(self, mut stream: TcpStream) {

@@ -159,9 +159,18 @@ mod tests {
         let mut seen = HashSet::new();
         for scenario in classes::all() {
             assert!(seen.insert(scenario.title()), "{}", scenario.title());
-            assert!(!scenario.source.is_empty() && scenario.expectation.ends_with('.'), "{}", scenario.title());
+            assert!(
+                !scenario.source.is_empty() && scenario.expectation.ends_with('.'),
+                "{}",
+                scenario.title()
+            );
             let inputs: HashSet<_> = scenario.inputs.iter().collect();
-            assert_eq!(inputs.len(), scenario.inputs.len(), "{}: an input twice", scenario.title());
+            assert_eq!(
+                inputs.len(),
+                scenario.inputs.len(),
+                "{}: an input twice",
+                scenario.title()
+            );
             assert!(!scenario.inputs.is_empty(), "{}", scenario.title());
         }
     }
@@ -169,9 +178,18 @@ mod tests {
     #[test]
     fn every_class_has_scenarios_and_there_are_enough_checks() {
         for class in Class::ALL {
-            assert!(classes::all().iter().any(|scenario| scenario.class == class), "{}", class.name());
+            assert!(
+                classes::all()
+                    .iter()
+                    .any(|scenario| scenario.class == class),
+                "{}",
+                class.name()
+            );
         }
-        let checks: usize = classes::all().iter().map(|scenario| scenario.inputs.len()).sum();
+        let checks: usize = classes::all()
+            .iter()
+            .map(|scenario| scenario.inputs.len())
+            .sum();
         assert!(checks >= 250, "{checks}");
     }
 }

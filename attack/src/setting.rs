@@ -1,4 +1,5 @@
-//! What scenarios run against: a stack for each configuration, shared by all scenarios that want it.
+//! What scenarios run against: a stack for each configuration, shared by all scenarios that want
+//! it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -65,7 +66,8 @@ impl Setting {
         redis || self != Self::Sealed
     }
 
-    /// The filter's configuration. The store gets more time than by default, for the machine is busy with the attack.
+    /// The filter's configuration. The store gets more time than by default, for the machine is
+    /// busy with the attack.
     fn filter(self) -> Value {
         let mut config: Value = json!({
             "store": { "timeout_ms": 3000 },
@@ -100,20 +102,37 @@ impl Setting {
 
     /// Starts everything.
     pub(crate) async fn start(self, redis: bool) -> Result<Target, String> {
-        let redis = if redis { Some(RedisServer::start().await?) } else { None };
-        let rogue = if self == Self::Rogue { Some(Rogue::start().await?) } else { None };
+        let redis = if redis {
+            Some(RedisServer::start().await?)
+        } else {
+            None
+        };
+        let rogue = if self == Self::Rogue {
+            Some(Rogue::start().await?)
+        } else {
+            None
+        };
         let origins = match &rogue {
             Some((_, address)) => Origins::Addresses(vec![address.clone()]),
             None => Origins::Mock(1),
         };
         let mut sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), TOKEN.to_owned())];
         if self == Self::Sealed {
-            sidecar_env.push(("LARDER_STORE_SECRET".to_owned(), "the-seal-of-the-attack-suite-0123456789".to_owned()));
+            sidecar_env.push((
+                "LARDER_STORE_SECRET".to_owned(),
+                "the-seal-of-the-attack-suite-0123456789".to_owned(),
+            ));
         }
         let settings = Settings {
             origins,
-            health_path: if rogue.is_some() { String::new() } else { "/health-check".to_owned() },
-            store: redis.as_ref().map_or(StoreKind::Memory, |redis| StoreKind::Redis(redis.url())),
+            health_path: if rogue.is_some() {
+                String::new()
+            } else {
+                "/health-check".to_owned()
+            },
+            store: redis
+                .as_ref()
+                .map_or(StoreKind::Memory, |redis| StoreKind::Redis(redis.url())),
             filter_config: self.filter().to_string(),
             sidecar_env,
             envoy_edits: self.envoy_edits(),
@@ -133,20 +152,36 @@ impl Setting {
 async fn forbid_stopping(stack: &Stack) -> Result<(), String> {
     const ALLOWED: &str = "\"allow_on_headers_stop_iteration\": true";
     let folder: &Path = stack.run_dir();
-    let (path, part) = (folder.join("filter.ecds.json"), folder.join("filter.ecds.part"));
+    let (path, part) = (
+        folder.join("filter.ecds.json"),
+        folder.join("filter.ecds.part"),
+    );
     let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
     if !text.contains(ALLOWED) {
-        return Err(format!("the filter's configuration has no {ALLOWED} to change"));
+        return Err(format!(
+            "the filter's configuration has no {ALLOWED} to change"
+        ));
     }
     let reloads = || async {
-        let stats = stack.admin_get("/stats?filter=extension_config_discovery.*config_reload$").await;
-        stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()).sum::<u64>()
+        let stats = stack
+            .admin_get("/stats?filter=extension_config_discovery.*config_reload$")
+            .await;
+        stats
+            .lines()
+            .filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok())
+            .sum::<u64>()
     };
     let before = reloads().await;
     let forbidden = text.replace(ALLOWED, "\"allow_on_headers_stop_iteration\": false");
-    std::fs::write(&part, forbidden).and_then(|()| std::fs::rename(part, path)).map_err(|error| error.to_string())?;
-    let reloaded = eventually(Duration::from_secs(10), || async { (reloads().await > before).then_some(()) });
-    reloaded.await.ok_or_else(|| "Envoy has not loaded the filter that may not stop".to_owned())
+    std::fs::write(&part, forbidden)
+        .and_then(|()| std::fs::rename(part, path))
+        .map_err(|error| error.to_string())?;
+    let reloaded = eventually(Duration::from_secs(10), || async {
+        (reloads().await > before).then_some(())
+    });
+    reloaded
+        .await
+        .ok_or_else(|| "Envoy has not loaded the filter that may not stop".to_owned())
 }
 
 /// Gives the filter another configuration that means the same.
@@ -161,18 +196,21 @@ const CACHE: &str = "                  - name: larder\n                    confi
 const ROUTES: &str = "routes:\n";
 
 fn before(anchor: &str, indent: usize, items: &[Value]) -> (String, String) {
-    let lines: String = items.iter().map(|item| format!("{:indent$}- {item}\n", "")).collect();
+    let lines: String = items
+        .iter()
+        .map(|item| format!("{:indent$}- {item}\n", ""))
+        .collect();
     (anchor.to_owned(), format!("{lines}{anchor}"))
 }
 
-/// Three ways in which `jwt_authn` tells the origin who somebody is, and one of `ext_authz`. The token itself is removed.
+/// Three ways in which `jwt_authn` tells the origin who somebody is, and one of `ext_authz`. The
+/// token itself is removed.
 fn identity_filters() -> Vec<(String, String)> {
     let key = json!({ "keys": [{
         "kty": "oct", "alg": "HS256", "kid": "attack", "k": "bGFyZGVyLWF0dGFjay1zdWl0ZS1zZWNyZXQtb2YtMzJi",
     }]});
     let provider = |more: Value| {
-        let mut provider =
-            json!({ "issuer": "attack", "forward": false, "local_jwks": { "inline_string": key.to_string() } });
+        let mut provider = json!({ "issuer": "attack", "forward": false, "local_jwks": { "inline_string": key.to_string() } });
         for (name, value) in more.as_object().into_iter().flatten() {
             provider[name] = value.clone();
         }
@@ -221,11 +259,22 @@ fn rewriting_routes() -> Vec<(String, String)> {
         }
         route
     };
-    let routed = route("/routed/", "/anything/routed/", json!({ "response_headers_to_add": add("x-route", "added") }));
-    let v2 = route("/v2/", "/anything/v1/", json!({ "request_headers_to_add": add("x-backend-key", "secret") }));
+    let routed = route(
+        "/routed/",
+        "/anything/routed/",
+        json!({ "response_headers_to_add": add("x-route", "added") }),
+    );
+    let v2 = route(
+        "/v2/",
+        "/anything/v1/",
+        json!({ "request_headers_to_add": add("x-backend-key", "secret") }),
+    );
     let mut hosted = route("/hosted/", "/anything/hosted/", json!({}));
     hosted["route"]["host_rewrite_literal"] = json!("inner.test");
-    let lines: String = [routed, v2, hosted].iter().map(|route| format!("{:24}- {route}\n", "")).collect();
+    let lines: String = [routed, v2, hosted]
+        .iter()
+        .map(|route| format!("{:24}- {route}\n", ""))
+        .collect();
     let local = json!({
         "mappers": [{
             "filter": { "status_code_filter": { "comparison": { "op": "GE", "value": { "default_value": 200, "runtime_key": "attack" } } } },
@@ -235,6 +284,9 @@ fn rewriting_routes() -> Vec<(String, String)> {
     let filters = "                http_filters:\n                  # The filter's";
     vec![
         (ROUTES.to_owned(), format!("{ROUTES}{lines}")),
-        (filters.to_owned(), format!("                local_reply_config: {local}\n{filters}")),
+        (
+            filters.to_owned(),
+            format!("                local_reply_config: {local}\n{filters}"),
+        ),
     ]
 }

@@ -26,7 +26,13 @@ impl Target {
     pub(crate) fn new(stack: Stack, redis: Option<RedisServer>, rogue: Option<Rogue>) -> Self {
         let bare = |url: &str| url.trim_start_matches("http://").to_owned();
         let (cache, origin) = (bare(stack.url()), bare(&stack.origin_url(0)));
-        Self { redis, rogue, stack, cache, origin }
+        Self {
+            redis,
+            rogue,
+            stack,
+            cache,
+            origin,
+        }
     }
 
     /// `host:port` of the cache.
@@ -47,24 +53,38 @@ impl Target {
     /// An operator's purge.
     pub(crate) async fn purge(&self, order: &Value) -> Result<(), String> {
         let token = format!("Bearer {TOKEN}");
-        let request =
-            Request::new("POST", "/v1/purge").field("authorization", &token).field("content-type", "application/json");
-        let answer = self.sidecar(request.content(order.to_string().as_bytes())).await?;
-        if answer.status == 200 { Ok(()) } else { Err(format!("the purge {order} was answered {}", answer.shown())) }
+        let request = Request::new("POST", "/v1/purge")
+            .field("authorization", &token)
+            .field("content-type", "application/json");
+        let answer = self
+            .sidecar(request.content(order.to_string().as_bytes()))
+            .await?;
+        if answer.status == 200 {
+            Ok(())
+        } else {
+            Err(format!("the purge {order} was answered {}", answer.shown()))
+        }
     }
 
     /// What reached the origin under a path, in order.
     pub(crate) async fn journal(&self, path: &str) -> Vec<Value> {
         let request = Request::get(&format!("/_control/journal?path={path}"));
-        let Ok(answer) = self.origin(request).await else { return Vec::new() };
+        let Ok(answer) = self.origin(request).await else {
+            return Vec::new();
+        };
         serde_json::from_slice(&answer.content).unwrap_or_default()
     }
 
     /// Megabytes of memory that Envoy holds; `None` where the system does not tell.
     pub(crate) fn envoy_megabytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.stack.envoy_id())).ok()?;
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.stack.envoy_id())).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes / 1024)
+        line.split_whitespace()
+            .nth(1)?
+            .parse::<u64>()
+            .ok()
+            .map(|kilobytes| kilobytes / 1024)
     }
 
     /// Ends everything.

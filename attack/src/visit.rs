@@ -1,4 +1,5 @@
-//! One check's view of the target: a path of its own, an input, and a transcript of all that was said.
+//! One check's view of the target: a path of its own, an input, and a transcript of all that was
+//! said.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,8 +29,17 @@ pub(crate) struct Visit {
 
 impl Visit {
     pub(crate) fn new(target: Arc<Target>, scenario: &Scenario, index: usize) -> Self {
-        let path = format!("/anything/{}-{}-{index}", scenario.class.name(), scenario.name);
-        Self { target, input: scenario.inputs[index], path, transcript: Arc::default() }
+        let path = format!(
+            "/anything/{}-{}-{index}",
+            scenario.class.name(),
+            scenario.name
+        );
+        Self {
+            target,
+            input: scenario.inputs[index],
+            path,
+            transcript: Arc::default(),
+        }
     }
 
     /// The two parts of an input of the form `one > other`.
@@ -49,8 +59,13 @@ impl Visit {
 
     /// The same with a patience of one's own.
     pub(crate) async fn send_within(&self, request: Request, patience: Duration) -> Answer {
-        let answers = self.raw(&request.bytes(), &[request.method()], patience).await;
-        answers.into_iter().next().unwrap_or_else(|| unreachable!("one method, one answer"))
+        let answers = self
+            .raw(&request.bytes(), &[request.method()], patience)
+            .await;
+        answers
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| unreachable!("one method, one answer"))
     }
 
     pub(crate) async fn get(&self, target: &str) -> Answer {
@@ -58,20 +73,34 @@ impl Visit {
     }
 
     /// Sends bytes on one connection, and reads as many answers as there are methods.
-    pub(crate) async fn raw(&self, bytes: &[u8], methods: &[&str], patience: Duration) -> Vec<Answer> {
+    pub(crate) async fn raw(
+        &self,
+        bytes: &[u8],
+        methods: &[&str],
+        patience: Duration,
+    ) -> Vec<Answer> {
         let mut answers = Vec::new();
         let mut connection = match Connection::open(self.target.cache(), patience).await {
             Ok(connection) => connection,
             Err(problem) => {
                 self.note(format!("· no connection: {problem}"));
-                return methods.iter().map(|_| crate::wire::Answer::missing()).collect();
+                return methods
+                    .iter()
+                    .map(|_| crate::wire::Answer::missing())
+                    .collect();
             }
         };
         connection.write(bytes).await;
-        let mut said = format!("> {}", shortened(&String::from_utf8_lossy(bytes)).replace('\n', "\n> "));
+        let mut said = format!(
+            "> {}",
+            shortened(&String::from_utf8_lossy(bytes)).replace('\n', "\n> ")
+        );
         for method in methods {
             let answer = connection.answer(method).await;
-            said.push_str(&format!("\n< {}", answer.shown().trim_end().replace('\n', "\n< ")));
+            said.push_str(&format!(
+                "\n< {}",
+                answer.shown().trim_end().replace('\n', "\n< ")
+            ));
             answers.push(answer);
         }
         self.note(said);
@@ -83,7 +112,11 @@ impl Visit {
         let ended = h2::exchange(self.target.cache(), frames, Duration::from_secs(3)).await?;
         self.note(format!(
             "> (HTTP/2) {}\n< whole: {}, 200: {}, {}",
-            shortened(&String::from_utf8_lossy(&frames.concat()).escape_debug().to_string()),
+            shortened(
+                &String::from_utf8_lossy(&frames.concat())
+                    .escape_debug()
+                    .to_string()
+            ),
             ended.is_whole,
             ended.is_ok,
             shortened(&String::from_utf8_lossy(&ended.content))
@@ -107,12 +140,15 @@ impl Visit {
             let answer = self.send(request.clone()).await;
             is_wanted(&answer).then_some(answer)
         });
-        found.await.ok_or_else(|| format!("within {SOON:?} no answer was {wanted}"))
+        found
+            .await
+            .ok_or_else(|| format!("within {SOON:?} no answer was {wanted}"))
     }
 
     /// Asks, as everybody does, until the answer is a hit.
     pub(crate) async fn warm(&self, target: &str) -> Result<Answer, String> {
-        self.until(&Request::get(target), "a hit", |answer| answer.is_hit()).await
+        self.until(&Request::get(target), "a hit", |answer| answer.is_hit())
+            .await
     }
 
     /// Lets a lifetime of one second pass. Time itself is what is waited for here.
@@ -127,7 +163,9 @@ impl Visit {
 
     /// What the origin saw under the check's own path, or another.
     pub(crate) async fn journal(&self, path: &str) -> Vec<Value> {
-        self.target.journal(path.split('?').next().unwrap_or_default()).await
+        self.target
+            .journal(path.split('?').next().unwrap_or_default())
+            .await
     }
 
     pub(crate) async fn fetches(&self) -> usize {
@@ -140,7 +178,8 @@ impl Visit {
             let journal = self.journal(&self.path).await;
             (journal.len() >= count).then_some(journal)
         });
-        seen.await.ok_or_else(|| format!("the origin has not seen {count} requests"))
+        seen.await
+            .ok_or_else(|| format!("the origin has not seen {count} requests"))
     }
 
     /// Has the origin behave so under the check's own path, after all it was told before.
@@ -151,8 +190,15 @@ impl Visit {
     pub(crate) async fn behave_at(&self, path: &str, json: &Value) -> Verdict {
         self.note(format!("· the origin is told to behave {json} at {path}"));
         let request = Request::new("PUT", &format!("/_control/behaviour?path={path}"));
-        let answer = self.target.origin(request.content(json.to_string().as_bytes())).await?;
-        ensure!(answer.status == 200, "the origin refused the behaviour: {}", answer.shown());
+        let answer = self
+            .target
+            .origin(request.content(json.to_string().as_bytes()))
+            .await?;
+        ensure!(
+            answer.status == 200,
+            "the origin refused the behaviour: {}",
+            answer.shown()
+        );
         Ok(())
     }
 
@@ -164,22 +210,35 @@ impl Visit {
 
     /// The rogue origin, in its setting.
     pub(crate) fn rogue(&self) -> Result<&Rogue, String> {
-        self.target.rogue.as_ref().ok_or_else(|| "this setting has no rogue origin".to_owned())
+        self.target
+            .rogue
+            .as_ref()
+            .ok_or_else(|| "this setting has no rogue origin".to_owned())
     }
 
     pub(crate) fn note(&self, said: String) {
-        self.transcript.lock().unwrap_or_else(PoisonError::into_inner).push(said);
+        self.transcript
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(said);
     }
 
-    /// All that was said, and the origin's journal; for a report. Of long stories the beginning and the end.
+    /// All that was said, and the origin's journal; for a report. Of long stories the beginning and
+    /// the end.
     pub(crate) async fn told(&self) -> String {
         const MOST: usize = 8;
-        let said = self.transcript.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let said = self
+            .transcript
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let mut told = if said.len() <= 2 * MOST {
             said.join("\n")
         } else {
             let between = format!("… {} more …", said.len() - 2 * MOST);
-            [&said[..MOST], &[between], &said[said.len() - MOST..]].concat().join("\n")
+            [&said[..MOST], &[between], &said[said.len() - MOST..]]
+                .concat()
+                .join("\n")
         };
         told.push_str("\norigin's journal:");
         let request = Request::get("/_control/journal");
@@ -187,7 +246,11 @@ impl Visit {
             (None, Ok(answer)) => serde_json::from_slice(&answer.content).unwrap_or_default(),
             _ => Vec::new(),
         };
-        let own = |request: &&Value| request["target"].as_str().is_some_and(|target| target.contains(&self.path[9..]));
+        let own = |request: &&Value| {
+            request["target"]
+                .as_str()
+                .is_some_and(|target| target.contains(&self.path[9..]))
+        };
         for request in all.iter().filter(own).take(12) {
             let fields = shortened(&request["headers"].to_string());
             let target = shortened(&request["target"].to_string());
@@ -206,13 +269,22 @@ impl Visit {
 
 /// A target with `mock-…` members, encoded so that nothing in them means anything to a query.
 pub(crate) fn page(path: &str, members: &[(&str, &str)]) -> String {
-    let members: Vec<String> = members.iter().map(|(name, value)| format!("mock-{name}={}", encoded(value))).collect();
+    let members: Vec<String> = members
+        .iter()
+        .map(|(name, value)| format!("mock-{name}={}", encoded(value)))
+        .collect();
     format!("{path}?{}", members.join("&"))
 }
 
 fn encoded(value: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-    let one = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    let one = |byte: u8| {
+        if plain(&byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
     value.bytes().map(one).collect()
 }
 

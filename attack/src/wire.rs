@@ -1,7 +1,7 @@
 //! HTTP/1.1 as bytes, for libraries would tidy up what an attacker sends.
 //!
-//! A request is written as it is given. An answer is read by its framing; one that breaks off or never comes is an answer
-//! too, for that is what many scenarios are about.
+//! A request is written as it is given. An answer is read by its framing; one that breaks off or
+//! never comes is an answer too, for that is what many scenarios are about.
 
 use std::time::Duration;
 
@@ -67,7 +67,10 @@ impl Request {
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut text = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", self.method, self.target, self.host);
+        let mut text = format!(
+            "{} {} HTTP/1.1\r\nhost: {}\r\n",
+            self.method, self.target, self.host
+        );
         for (name, value) in &self.fields {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -104,12 +107,20 @@ impl Answer {
     }
 
     fn none(end: End) -> Self {
-        Self { status: 0, fields: Vec::new(), content: Vec::new(), end }
+        Self {
+            status: 0,
+            fields: Vec::new(),
+            content: Vec::new(),
+            end,
+        }
     }
 
     /// The first line of a field; empty where there is none.
     pub(crate) fn field(&self, name: &str) -> &str {
-        self.fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+        self.fields
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or("", |(_, value)| value)
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -144,7 +155,11 @@ impl Answer {
         }
         text.push_str(&format!("\n{}\n", shortened(&self.text())));
         if self.end != End::Whole {
-            text.push_str(&format!("({:?} after {} bytes)\n", self.end, self.content.len()));
+            text.push_str(&format!(
+                "({:?} after {} bytes)\n",
+                self.end,
+                self.content.len()
+            ));
         }
         text
     }
@@ -171,9 +186,15 @@ pub(crate) struct Connection {
 impl Connection {
     /// To `host:port`. All that is done with it has to be done within `patience`.
     pub(crate) async fn open(address: &str, patience: Duration) -> Result<Self, String> {
-        let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| format!("{address}: {error}"))?;
         let _ = stream.set_nodelay(true);
-        Ok(Self { stream, buffer: Vec::new(), deadline: Instant::now() + patience })
+        Ok(Self {
+            stream,
+            buffer: Vec::new(),
+            deadline: Instant::now() + patience,
+        })
     }
 
     /// Writes bytes as they are. A peer that has closed is seen when its answer is read.
@@ -212,7 +233,9 @@ impl Connection {
         loop {
             if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=at).collect();
-                return Ok(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned());
+                return Ok(String::from_utf8_lossy(&line)
+                    .trim_end_matches(['\r', '\n'])
+                    .to_owned());
             }
             self.more().await?;
         }
@@ -222,12 +245,23 @@ impl Connection {
     pub(crate) async fn head(&mut self) -> Result<Answer, End> {
         loop {
             let start = self.line().await?;
-            let status = start.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-            let mut answer = Answer { status, ..Answer::none(End::Whole) };
+            let status = start
+                .split(' ')
+                .nth(1)
+                .and_then(|status| status.parse().ok())
+                .unwrap_or(0);
+            let mut answer = Answer {
+                status,
+                ..Answer::none(End::Whole)
+            };
             loop {
                 let line = self.line().await?;
-                let Some((name, value)) = line.split_once(':') else { break };
-                answer.fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+                let Some((name, value)) = line.split_once(':') else {
+                    break;
+                };
+                answer
+                    .fields
+                    .push((name.to_ascii_lowercase(), value.trim().to_owned()));
             }
             if !(100..200).contains(&status) || status == 101 {
                 return Ok(answer);

@@ -57,7 +57,10 @@ impl Kind {
 
     /// Whether it is ours: without its figure there is no document.
     pub(crate) fn is_larder(self) -> bool {
-        matches!(self, Self::Larder | Self::LarderAlone | Self::LarderLevel2 | Self::LarderBypass)
+        matches!(
+            self,
+            Self::Larder | Self::LarderAlone | Self::LarderLevel2 | Self::LarderBypass
+        )
     }
 
     /// Whether it sends what Larder has sent instead of caching.

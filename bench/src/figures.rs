@@ -6,7 +6,12 @@ use std::time::Duration;
 pub(crate) fn percentile(values: &mut [Duration], share: f64) -> Duration {
     values.sort_unstable();
     let last = values.len().saturating_sub(1);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
     let at = (last as f64 * share).round() as usize;
     values.get(at.min(last)).copied().unwrap_or_default()
 }
@@ -30,7 +35,11 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 
 /// The median of each round's ratio: what slows a whole round down does not count.
 pub(crate) fn ratio(values: &[f64], yardstick: &[f64]) -> f64 {
-    let ratios: Vec<f64> = values.iter().zip(yardstick).map(|(value, yardstick)| value / yardstick).collect();
+    let ratios: Vec<f64> = values
+        .iter()
+        .zip(yardstick)
+        .map(|(value, yardstick)| value / yardstick)
+        .collect();
     median(&ratios)
 }
 
@@ -58,7 +67,12 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle() {
-        for (values, middle) in [(&[3.0, 1.0, 2.0][..], 2.0), (&[4.0, 1.0, 2.0, 3.0], 2.5), (&[7.0], 7.0), (&[], 0.0)] {
+        for (values, middle) in [
+            (&[3.0, 1.0, 2.0][..], 2.0),
+            (&[4.0, 1.0, 2.0, 3.0], 2.5),
+            (&[7.0], 7.0),
+            (&[], 0.0),
+        ] {
             assert!(close(median(values), middle), "{values:?}");
         }
     }

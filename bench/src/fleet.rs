@@ -44,27 +44,49 @@ pub(crate) async fn measure(entries: usize, progress: impl Fn(&str)) -> Result<V
 impl Fleet {
     async fn start() -> Result<Self, String> {
         let redis = RedisServer::start().await?;
-        let config = r#"{"store": {"timeout_ms": 1000}, "rules": [{"policy": {"query_override": true}}]}"#;
+        let config =
+            r#"{"store": {"timeout_ms": 1000}, "rules": [{"policy": {"query_override": true}}]}"#;
         let settings = Settings {
             store: StoreKind::Redis(redis.url()),
             sidecar_env: vec![("LARDER_PURGE_TOKEN".to_owned(), TOKEN.to_owned())],
             filter_config: config.to_owned(),
             ..Settings::default()
         };
-        let envoys = larder_stack::Fleet::start(2, Sidecars::Each, settings).await?.envoys;
-        let client = Client::builder().pool_max_idle_per_host(2000).build().map_err(|error| error.to_string())?;
-        Ok(Self { redis, envoys, client })
+        let envoys = larder_stack::Fleet::start(2, Sidecars::Each, settings)
+            .await?
+            .envoys;
+        let client = Client::builder()
+            .pool_max_idle_per_host(2000)
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            redis,
+            envoys,
+            client,
+        })
     }
 
     async fn get(&self, envoy: usize, path: &str) -> Result<(Duration, bool), String> {
         let begun = Instant::now();
         let url = format!("{}{path}", self.envoys[envoy].url());
-        let response =
-            self.client.get(url).header("host", "shop.example").send().await.map_err(|error| error.to_string())?;
-        let hit = response.headers().get("x-cache-status").is_some_and(|status| status == "HIT");
+        let response = self
+            .client
+            .get(url)
+            .header("host", "shop.example")
+            .send()
+            .await
+            .map_err(|error| error.to_string())?;
+        let hit = response
+            .headers()
+            .get("x-cache-status")
+            .is_some_and(|status| status == "HIT");
         let status = response.status();
         response.bytes().await.map_err(|error| error.to_string())?;
-        if status.is_success() { Ok((begun.elapsed(), hit)) } else { Err(format!("{path}: {status}")) }
+        if status.is_success() {
+            Ok((begun.elapsed(), hit))
+        } else {
+            Err(format!("{path}: {status}"))
+        }
     }
 
     /// How much longer than the origin a cold key takes with everybody asking at once.
@@ -72,7 +94,10 @@ impl Fleet {
         let mut waits = Vec::new();
         // Connections first, so that they are not what is measured.
         for round in 0..=rounds {
-            let path = format!("/anything/herd-{round}?mock-delay-ms={}&cache-control=max-age=600", ORIGIN.as_millis());
+            let path = format!(
+                "/anything/herd-{round}?mock-delay-ms={}&cache-control=max-age=600",
+                ORIGIN.as_millis()
+            );
             let requests = (0..400).map(|n| self.get(n % 2, &path));
             for answer in futures_util::future::join_all(requests).await {
                 let (elapsed, _) = answer?;
@@ -84,12 +109,26 @@ impl Fleet {
         let mut fetches = 0;
         for index in 0..2 {
             let url = format!("{}/_control/journal", self.envoys[0].origin_url(index));
-            let journal = self.client.get(url).send().await.map_err(|error| error.to_string())?;
-            let journal: Vec<serde_json::Value> = journal.json().await.map_err(|error| error.to_string())?;
-            fetches += journal.iter().filter(|request| request["target"].to_string().contains("/herd-")).count();
+            let journal = self
+                .client
+                .get(url)
+                .send()
+                .await
+                .map_err(|error| error.to_string())?;
+            let journal: Vec<serde_json::Value> =
+                journal.json().await.map_err(|error| error.to_string())?;
+            fetches += journal
+                .iter()
+                .filter(|request| request["target"].to_string().contains("/herd-"))
+                .count();
         }
-        let figure = format!("{} / {} ms", millis(percentile(&mut waits, 0.5)), millis(percentile(&mut waits, 0.99)));
-        let remark = "400 clients at once, the load generator on the same two cores; origin 100 ms".to_owned();
+        let figure = format!(
+            "{} / {} ms",
+            millis(percentile(&mut waits, 0.5)),
+            millis(percentile(&mut waits, 0.99))
+        );
+        let remark = "400 clients at once, the load generator on the same two cores; origin 100 ms"
+            .to_owned();
         Ok(vec![
             ("herd: added wait, p50 / p99".to_owned(), figure, remark),
             (
@@ -108,7 +147,11 @@ impl Fleet {
             let path = format!("/anything/purged-{round}?cache-control=max-age=600");
             while !self.get(1, &path).await?.1 {}
             let order = serde_json::json!({ "prefix": format!("http://shop.example/anything/purged-{round}") });
-            let request = self.client.post(format!("http://{sidecar}/v1/purge")).bearer_auth(TOKEN).json(&order);
+            let request = self
+                .client
+                .post(format!("http://{sidecar}/v1/purge"))
+                .bearer_auth(TOKEN)
+                .json(&order);
             let begun = Instant::now();
             let answer = request.send().await.map_err(|error| error.to_string())?;
             if !answer.status().is_success() {
@@ -121,7 +164,11 @@ impl Fleet {
             }
             times.push(begun.elapsed());
         }
-        let figure = format!("{} / {} ms", millis(percentile(&mut times, 0.5)), millis(percentile(&mut times, 0.99)));
+        let figure = format!(
+            "{} / {} ms",
+            millis(percentile(&mut times, 0.5)),
+            millis(percentile(&mut times, 0.99))
+        );
         Ok((
             "purge at one sidecar → not served by the other Envoy, p50 / p99".to_owned(),
             figure,
@@ -131,21 +178,29 @@ impl Fleet {
 
     /// Entries fetched through one Envoy, found by the other in Redis.
     async fn level_2(&self, count: usize) -> Result<Row, String> {
-        let path = |n: usize| format!("/anything/l2-{n}?mock-body-size=1024&cache-control=max-age=600");
-        let fetches = futures_util::stream::iter(0..count).map(|n| async move { self.get(0, &path(n)).await });
+        let path =
+            |n: usize| format!("/anything/l2-{n}?mock-body-size=1024&cache-control=max-age=600");
+        let fetches = futures_util::stream::iter(0..count)
+            .map(|n| async move { self.get(0, &path(n)).await });
         for fetched in fetches.buffer_unordered(16).collect::<Vec<_>>().await {
             fetched?;
         }
-        eventually(Duration::from_secs(10), || async { (self.keys() >= 2 * count as u64).then_some(()) })
-            .await
-            .ok_or("the entries did not reach Redis")?;
+        eventually(Duration::from_secs(10), || async {
+            (self.keys() >= 2 * count as u64).then_some(())
+        })
+        .await
+        .ok_or("the entries did not reach Redis")?;
         let (mut times, mut hits) = (Vec::new(), 0);
         for n in 0..count {
             let (elapsed, hit) = self.get(1, &path(n)).await?;
             hits += usize::from(hit);
             times.push(elapsed);
         }
-        let figure = format!("{} / {} ms", millis(percentile(&mut times, 0.5)), millis(percentile(&mut times, 0.99)));
+        let figure = format!(
+            "{} / {} ms",
+            millis(percentile(&mut times, 0.5)),
+            millis(percentile(&mut times, 0.99))
+        );
         Ok((
             "level-2 hit, p50 / p99".to_owned(),
             figure,
@@ -159,7 +214,9 @@ impl Fleet {
 
     fn used_memory(&self) -> u64 {
         let info = self.redis.cli(&["INFO", "memory"]);
-        info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok()).unwrap_or(0)
+        info.lines()
+            .find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     async fn memory_and_tag(&self, count: usize) -> Result<Vec<Row>, String> {
@@ -167,11 +224,24 @@ impl Fleet {
         let before = self.used_memory();
         let writes = futures_util::stream::iter(0..count).map(|n| {
             let (key, frame) = entry(n);
-            let request = self.client.put(format!("http://{sidecar}/v1/entries/{key}")).body(frame);
-            async move { request.send().await.map(|response| response.status().is_success()).unwrap_or(false) }
+            let request = self
+                .client
+                .put(format!("http://{sidecar}/v1/entries/{key}"))
+                .body(frame);
+            async move {
+                request
+                    .send()
+                    .await
+                    .map(|response| response.status().is_success())
+                    .unwrap_or(false)
+            }
         });
         let begun = Instant::now();
-        let stored = writes.buffer_unordered(64).filter(|stored| std::future::ready(*stored)).count().await;
+        let stored = writes
+            .buffer_unordered(64)
+            .filter(|stored| std::future::ready(*stored))
+            .count()
+            .await;
         let took = begun.elapsed();
         if stored != count {
             return Err(format!("only {stored} of {count} entries were stored"));
@@ -179,7 +249,11 @@ impl Fleet {
         let each = (self.used_memory() - before) / count as u64;
         let order = serde_json::json!({ "tag": "everyone" });
         let begun = Instant::now();
-        let request = self.client.post(format!("http://{sidecar}/v1/purge")).bearer_auth(TOKEN).json(&order);
+        let request = self
+            .client
+            .post(format!("http://{sidecar}/v1/purge"))
+            .bearer_auth(TOKEN)
+            .json(&order);
         let answer = request.send().await.map_err(|error| error.to_string())?;
         let purged = begun.elapsed();
         if !answer.status().is_success() {
@@ -208,9 +282,17 @@ impl Fleet {
 
 fn entry(n: usize) -> (String, Vec<u8>) {
     let url = format!("http://shop.example/bench/{n}");
-    let key = PrimaryKey::new(b"bench", b"http", b"shop.example", format!("/bench/{n}").as_bytes()).digest();
+    let key = PrimaryKey::new(
+        b"bench",
+        b"http",
+        b"shop.example",
+        format!("/bench/{n}").as_bytes(),
+    )
+    .digest();
     let body = vec![b'x'; 1024];
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     let now = Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(0));
     let meta = EntryMeta {
         version: VERSION,

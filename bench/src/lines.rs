@@ -21,7 +21,9 @@ fn drawn(file: &Path, title: &str, panels: &[Panel<'_>]) -> Result<(), Box<dyn s
     let height = TITLE + PANEL * u32::try_from(panels.len()).unwrap_or(0);
     let root = SVGBackend::new(file, (WIDTH, height)).into_drawing_area();
     root.fill(&WHITE)?;
-    let areas = root.titled(title, ("sans-serif", 20))?.split_evenly((panels.len(), 1));
+    let areas = root
+        .titled(title, ("sans-serif", 20))?
+        .split_evenly((panels.len(), 1));
     for (area, (name, points)) in areas.iter().zip(panels) {
         let last = points.iter().map(|(minute, _)| *minute).fold(1.0, f64::max);
         let most = points.iter().map(|(_, value)| *value).fold(0.0, f64::max) * 1.2;
@@ -32,9 +34,16 @@ fn drawn(file: &Path, title: &str, panels: &[Panel<'_>]) -> Result<(), Box<dyn s
             .y_label_area_size(60)
             .build_cartesian_2d(0.0..last, 0.0..most.max(f64::MIN_POSITIVE))?;
         let mut mesh = chart.configure_mesh();
-        mesh.max_light_lines(1).x_desc("minutes").x_labels(11).y_labels(5);
-        mesh.x_label_formatter(&|minute| format!("{minute:.0}")).draw()?;
-        chart.draw_series(LineSeries::new(points.iter().copied(), LINE.stroke_width(2)))?;
+        mesh.max_light_lines(1)
+            .x_desc("minutes")
+            .x_labels(11)
+            .y_labels(5);
+        mesh.x_label_formatter(&|minute| format!("{minute:.0}"))
+            .draw()?;
+        chart.draw_series(LineSeries::new(
+            points.iter().copied(),
+            LINE.stroke_width(2),
+        ))?;
     }
     root.present()?;
     Ok(())
@@ -49,8 +58,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lines.svg");
         let points = vec![(0.0, 1.0), (1.0, 2.0)];
-        draw(&file, "a soak", &[("resident MB", points.clone()), ("p99.9 in ms", points), ("nothing", Vec::new())])
-            .unwrap();
+        draw(
+            &file,
+            "a soak",
+            &[
+                ("resident MB", points.clone()),
+                ("p99.9 in ms", points),
+                ("nothing", Vec::new()),
+            ],
+        )
+        .unwrap();
         let text = std::fs::read_to_string(file).unwrap();
         for expected in ["a soak", "resident MB", "p99.9 in ms", "nothing", "minutes"] {
             assert!(text.contains(expected), "{expected} is missing in {text}");

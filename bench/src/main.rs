@@ -1,4 +1,5 @@
-//! `larder-bench`: measures Larder, beside its peers where there are any, and writes what it saw into a document.
+//! `larder-bench`: measures Larder, beside its peers where there are any, and writes what it saw
+//! into a document.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,8 +36,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Larder beside Envoy's native caches, nginx, Varnish and the floor beneath it: one worker on one core, the load on
-    /// the other
+    /// Larder beside Envoy's native caches, nginx, Varnish and the floor beneath it: one worker on
+    /// one core, the load on the other
     Peers(peers::Options),
     /// What a shared cache costs and brings: herd, purge, level 2, memory
     Fleet(Fleet),
@@ -83,7 +84,10 @@ async fn run_fleet(options: &Fleet) -> Result<(), String> {
     for (what, figure, remark) in &rows {
         println!("{what}: {figure} ({remark})");
     }
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|(what, figure, remark)| vec![what, figure, remark]).collect();
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|(what, figure, remark)| vec![what, figure, remark])
+        .collect();
     let intro = "`make bench-fleet`: two Envoys with two workers each, a sidecar each, one Redis, two mock origins and the load,\n\
                  all on this one machine, so waiting for a core is part of every figure. Not run: nginx with srcache and Redis;\n\
                  Debian packages srcache, but no module of nginx for Redis.";
@@ -91,7 +95,10 @@ async fn run_fleet(options: &Fleet) -> Result<(), String> {
     report::put(
         &options.document,
         "fleet",
-        &format!("## The fleet\n\n{}\n\n{intro}\n\n{table}", report::when_and_where()),
+        &format!(
+            "## The fleet\n\n{}\n\n{intro}\n\n{table}",
+            report::when_and_where()
+        ),
     )
     .map_err(|error| format!("{}: {error}", options.document.display()))
 }

@@ -51,9 +51,17 @@ const HERD: f64 = 25.0;
 impl Options {
     fn plan(&self, scenario: Scenario) -> Plan {
         // Hits are compared most closely.
-        let rounds = self.rounds.unwrap_or(if scenario == Scenario::Hit { 5 } else { 3 });
+        let rounds = self
+            .rounds
+            .unwrap_or(if scenario == Scenario::Hit { 5 } else { 3 });
         let (seconds, keys, fields) = (self.seconds, self.keys, self.fields);
-        Plan { seconds, rounds: rounds.max(1), keys, fields, servers: self.servers.clone() }
+        Plan {
+            seconds,
+            rounds: rounds.max(1),
+            keys,
+            fields,
+            servers: self.servers.clone(),
+        }
     }
 
     /// Seconds that everything will take, about.
@@ -62,15 +70,22 @@ impl Options {
             let plan = self.plan(*scenario);
             let taking_part = |size: &usize| {
                 let all = scenario.contestants(*size);
-                all.iter().filter(|kind| plan.servers.is_empty() || plan.servers.contains(kind)).count()
+                all.iter()
+                    .filter(|kind| plan.servers.is_empty() || plan.servers.contains(kind))
+                    .count()
             };
             if *scenario == Scenario::Herd {
                 return HERD;
             }
             let contestants: usize = self.sizes.iter().map(taking_part).sum();
             #[allow(clippy::cast_precision_loss, reason = "small counts")]
-            let (contestants, rounds, seconds) = (contestants as f64, plan.rounds as f64, plan.seconds as f64);
-            let warm_up = if *scenario == Scenario::Hit { WARM_UP } else { 0 };
+            let (contestants, rounds, seconds) =
+                (contestants as f64, plan.rounds as f64, plan.seconds as f64);
+            let warm_up = if *scenario == Scenario::Hit {
+                WARM_UP
+            } else {
+                0
+            };
             #[allow(clippy::cast_precision_loss, reason = "a second or none")]
             let warm_up = warm_up as f64;
             contestants * (START + warm_up + rounds * (seconds + TURN))
@@ -83,14 +98,19 @@ impl Options {
 pub(crate) async fn run(options: &Options) -> Result<(), String> {
     for program in ["wrk", "taskset"] {
         if !has(program) {
-            return Err(format!("{program} is missing; make setup-bench installs it"));
+            return Err(format!(
+                "{program} is missing; make setup-bench installs it"
+            ));
         }
     }
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
         return Err("two cores are needed: one for the server, one for the load".to_owned());
     }
     machine::pin(std::process::id(), LOAD_CORE)?;
-    println!("· this takes about {:.0} minutes", (options.estimate() / 60.0).ceil());
+    println!(
+        "· this takes about {:.0} minutes",
+        (options.estimate() / 60.0).ceil()
+    );
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let origin = Origin::start(folder.path()).await?;
     for &scenario in &options.scenarios {
@@ -107,8 +127,15 @@ async fn measure(options: &Options, scenario: Scenario, origin: &Origin) -> Resu
         tables::of_herds(&herd::measure(&plan, origin, &mut measured).await?)
     } else {
         for &size in &options.sizes {
-            let arena = Arena { scenario, size, plan: &plan, origin, client: &client };
-            let progress = |step: &str| println!("· {}, {}: {step}", scenario.title(), size_name(size));
+            let arena = Arena {
+                scenario,
+                size,
+                plan: &plan,
+                origin,
+                client: &client,
+            };
+            let progress =
+                |step: &str| println!("· {}, {}: {step}", scenario.title(), size_name(size));
             arena.measure(&mut measured, progress).await?;
         }
         tables::of_rounds(scenario, &measured.rows)
@@ -121,11 +148,23 @@ async fn measure(options: &Options, scenario: Scenario, origin: &Origin) -> Resu
 }
 
 /// The scenario's section, and its plot beside the document.
-fn write(options: &Options, scenario: Scenario, plan: &Plan, measured: &Measured, table: &str) -> Result<(), String> {
-    let Some(document) = &options.document else { return Ok(()) };
+fn write(
+    options: &Options,
+    scenario: Scenario,
+    plan: &Plan,
+    measured: &Measured,
+    table: &str,
+) -> Result<(), String> {
+    let Some(document) = &options.document else {
+        return Ok(());
+    };
     let mut parts = vec![
         format!("## {}", scenario.title()),
-        format!("{} Beside it: {}.", report::when_and_where(), machine::versions()),
+        format!(
+            "{} Beside it: {}.",
+            report::when_and_where(),
+            machine::versions()
+        ),
         scenario.words(plan),
     ];
     if !measured.absent.is_empty() {

@@ -27,9 +27,12 @@ pub(crate) fn draw(file: &Path, title: &str, rows: &[Row]) -> Result<(), String>
 
 fn drawn(file: &Path, title: &str, rows: &[Row]) -> Drawn<()> {
     let panels: Vec<&[Row]> = rows.chunk_by(|one, other| one.size == other.size).collect();
-    let heights: Vec<u32> =
-        panels.iter().map(|panel| MARGINS + BAR * u32::try_from(panel.len()).unwrap_or(0)).collect();
-    let root = SVGBackend::new(file, (WIDTH, TITLE + heights.iter().sum::<u32>())).into_drawing_area();
+    let heights: Vec<u32> = panels
+        .iter()
+        .map(|panel| MARGINS + BAR * u32::try_from(panel.len()).unwrap_or(0))
+        .collect();
+    let root =
+        SVGBackend::new(file, (WIDTH, TITLE + heights.iter().sum::<u32>())).into_drawing_area();
     root.fill(&WHITE)?;
     let mut rest = root.titled(title, ("sans-serif", 20))?;
     for (panel, height) in panels.into_iter().zip(heights) {
@@ -46,7 +49,10 @@ fn bars(area: &Area<'_>, rows: &[Row]) -> Drawn<()> {
     let values: Vec<f64> = rows.iter().map(|row| median(&row.cpu)).collect();
     let names: Vec<String> = rows.iter().map(|row| row.kind.plain_name()).collect();
     let longest = values.iter().copied().fold(1.0, f64::max) * 1.1;
-    let size = rows.first().map(|row| size_name(row.size)).unwrap_or_default();
+    let size = rows
+        .first()
+        .map(|row| size_name(row.size))
+        .unwrap_or_default();
     let last = rows.len().saturating_sub(1);
     let mut chart = ChartBuilder::on(area)
         .margin_right(20)
@@ -55,24 +61,38 @@ fn bars(area: &Area<'_>, rows: &[Row]) -> Drawn<()> {
         .y_label_area_size(190)
         .build_cartesian_2d(0.0..longest, (0..last).into_segmented())?;
     let name = |at: &SegmentValue<usize>| match at {
-        SegmentValue::CenterOf(at) | SegmentValue::Exact(at) => {
-            last.checked_sub(*at).and_then(|at| names.get(at)).cloned().unwrap_or_default()
-        }
+        SegmentValue::CenterOf(at) | SegmentValue::Exact(at) => last
+            .checked_sub(*at)
+            .and_then(|at| names.get(at))
+            .cloned()
+            .unwrap_or_default(),
         SegmentValue::Last => String::new(),
     };
     let mut mesh = chart.configure_mesh();
-    mesh.disable_y_mesh().max_light_lines(1).x_desc("CPU µs per request (less is better)");
-    mesh.x_labels(8).x_label_formatter(&|value| format!("{value:.0}")).x_label_style(("sans-serif", 13));
-    mesh.y_labels(rows.len()).y_label_formatter(&name).y_label_style(("sans-serif", 13)).draw()?;
+    mesh.disable_y_mesh()
+        .max_light_lines(1)
+        .x_desc("CPU µs per request (less is better)");
+    mesh.x_labels(8)
+        .x_label_formatter(&|value| format!("{value:.0}"))
+        .x_label_style(("sans-serif", 13));
+    mesh.y_labels(rows.len())
+        .y_label_formatter(&name)
+        .y_label_style(("sans-serif", 13))
+        .draw()?;
     for (row, (index, value)) in rows.iter().zip(values.iter().enumerate()) {
         let at = last - index;
         let colour = if row.kind.is_larder() { OURS } else { OTHERS };
-        let corners = [(0.0, SegmentValue::Exact(at)), (*value, SegmentValue::Exact(at + 1))];
+        let corners = [
+            (0.0, SegmentValue::Exact(at)),
+            (*value, SegmentValue::Exact(at + 1)),
+        ];
         let mut bar = Rectangle::new(corners, colour.filled());
         bar.set_margin(3, 3, 0, 0);
         chart.draw_series(std::iter::once(bar))?;
         let end = EmptyElement::at((*value, SegmentValue::CenterOf(at)));
-        chart.draw_series(std::iter::once(end + Text::new(format!("{value:.1}"), (5, 0), middle())))?;
+        chart.draw_series(std::iter::once(
+            end + Text::new(format!("{value:.1}"), (5, 0), middle()),
+        ))?;
     }
     Ok(())
 }
@@ -92,14 +112,33 @@ mod tests {
     fn a_plot_names_its_contestants_sizes_and_unit() {
         let row = |size, kind, cpu| {
             let (rates, sidecar_cpu) = (Vec::new(), Vec::new());
-            Row { size, kind, rates, cpu: vec![cpu], sidecar_cpu, remark: None }
+            Row {
+                size,
+                kind,
+                rates,
+                cpu: vec![cpu],
+                sidecar_cpu,
+                remark: None,
+            }
         };
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("plot.svg");
-        let rows = [row(1024, Kind::Larder, 20.5), row(1024, Kind::Nginx, 15.0), row(10_240, Kind::Larder, 30.0)];
+        let rows = [
+            row(1024, Kind::Larder, 20.5),
+            row(1024, Kind::Nginx, 15.0),
+            row(10_240, Kind::Larder, 30.0),
+        ];
         draw(&file, "CPU per hit", &rows).unwrap();
         let text = std::fs::read_to_string(file).unwrap();
-        for expected in ["CPU per hit", "Larder", "nginx proxy_cache", "20.5", "1 KB", "10 KB", "CPU µs per request"] {
+        for expected in [
+            "CPU per hit",
+            "Larder",
+            "nginx proxy_cache",
+            "20.5",
+            "1 KB",
+            "10 KB",
+            "CPU µs per request",
+        ] {
             assert!(text.contains(expected), "{expected} is missing in {text}");
         }
     }

@@ -13,8 +13,8 @@ use crate::origin::Origin;
 use crate::scenario::{Happened, Scenario};
 use crate::server::Server;
 
-/// Seconds for which a server of hits is under load before its first turn: a module's code is compiled for the second
-/// time, and better, once it has been in use.
+/// Seconds for which a server of hits is under load before its first turn: a module's code is
+/// compiled for the second time, and better, once it has been in use.
 pub(crate) const WARM_UP: u64 = 1;
 
 /// `wrk` rounds what it has read to three digits or more.
@@ -97,11 +97,19 @@ impl Arena<'_> {
     /// Who takes part.
     pub(crate) fn contestants(&self) -> Vec<Kind> {
         let wanted = |kind: &Kind| self.plan.servers.is_empty() || self.plan.servers.contains(kind);
-        self.scenario.contestants(self.size).into_iter().filter(wanted).collect()
+        self.scenario
+            .contestants(self.size)
+            .into_iter()
+            .filter(wanted)
+            .collect()
     }
 
     /// Starts, warms up, and has all rounds.
-    pub(crate) async fn measure(&self, measured: &mut Measured, progress: impl Fn(&str)) -> Result<(), String> {
+    pub(crate) async fn measure(
+        &self,
+        measured: &mut Measured,
+        progress: impl Fn(&str),
+    ) -> Result<(), String> {
         let behaviour = self.scenario.behaviour(self.size, self.plan.fields);
         self.origin.behave(self.scenario.path(), &behaviour).await?;
         let mut racing = self.start(measured).await?;
@@ -125,7 +133,14 @@ impl Arena<'_> {
         let (mut racing, mut model) = (Vec::new(), None);
         for kind in self.contestants() {
             let size = self.size;
-            let row = Row { size, kind, rates: Vec::new(), cpu: Vec::new(), sidecar_cpu: Vec::new(), remark: None };
+            let row = Row {
+                size,
+                kind,
+                rates: Vec::new(),
+                cpu: Vec::new(),
+                sidecar_cpu: Vec::new(),
+                remark: None,
+            };
             match self.start_one(kind, &mut model).await {
                 Ok(server) => racing.push((server, row)),
                 Err(problem) => measured.miss_out(kind, &problem)?,
@@ -134,22 +149,31 @@ impl Arena<'_> {
         Ok(racing)
     }
 
-    /// Starts a contestant and lets it fetch what it is to have. Larder's first answer to a stored thing is the model.
+    /// Starts a contestant and lets it fetch what it is to have. Larder's first answer to a stored
+    /// thing is the model.
     async fn start_one(&self, kind: Kind, model: &mut Option<Answer>) -> Result<Server, String> {
         if kind.imitates() && model.is_none() {
             return Err("needs Larder to take part, whose answers it imitates".to_owned());
         }
         let server = Server::start(kind, &self.origin.address, model.as_ref()).await?;
-        if let (Urls::InTurn(count), false) = (self.scenario.urls(self.plan.keys), kind.imitates()) {
+        if let (Urls::InTurn(count), false) = (self.scenario.urls(self.plan.keys), kind.imitates())
+        {
             self.fetch_all(&server, count).await?;
         }
         if self.scenario == Scenario::Hit {
-            load::turn(&self.target(&server), self.scenario.urls(self.plan.keys), WARM_UP).await?;
+            load::turn(
+                &self.target(&server),
+                self.scenario.urls(self.plan.keys),
+                WARM_UP,
+            )
+            .await?;
         }
         let answer = Answer::fetch(self.client, &self.url(&server, "1")).await?;
         match model {
             Some(model) if kind.imitates() => {
-                answer.difference(model).map_or(Ok(server), |difference| Err(format!("not comparable: {difference}")))
+                answer.difference(model).map_or(Ok(server), |difference| {
+                    Err(format!("not comparable: {difference}"))
+                })
             }
             _ => {
                 if kind == Kind::Larder {
@@ -188,24 +212,45 @@ impl Arena<'_> {
         let urls = self.scenario.urls(self.plan.keys);
         self.origin.forget().await?;
         let level_2 = self.scenario == Scenario::Level2 && server.has_sidecar();
-        let found_before = if level_2 { server.level_2_hits(self.client).await? } else { 0.0 };
+        let found_before = if level_2 {
+            server.level_2_hits(self.client).await?
+        } else {
+            0.0
+        };
         let (cpu, sidecar_cpu) = server.cpu();
         let outcome = load::turn(&self.target(server), urls, self.plan.seconds).await?;
         let (cpu_after, sidecar_after) = server.cpu();
-        let found = if level_2 { server.level_2_hits(self.client).await? } else { 0.0 };
+        let found = if level_2 {
+            server.level_2_hits(self.client).await?
+        } else {
+            0.0
+        };
         #[allow(clippy::cast_precision_loss, reason = "a count of requests")]
         let (fetched, size) = (self.origin.requests().await? as f64, self.size as f64);
         if outcome.bytes < outcome.requests * size * ROUNDED {
-            return Err(format!("{} answers had only {} bytes", outcome.requests, outcome.bytes));
+            return Err(format!(
+                "{} answers had only {} bytes",
+                outcome.requests, outcome.bytes
+            ));
         }
-        let conditional = if self.scenario == Scenario::Revalidation { self.conditional().await? } else { 0.0 };
-        let happened = Happened { asked: outcome.requests, fetched, conditional, from_level_2: found - found_before };
+        let conditional = if self.scenario == Scenario::Revalidation {
+            self.conditional().await?
+        } else {
+            0.0
+        };
+        let happened = Happened {
+            asked: outcome.requests,
+            fetched,
+            conditional,
+            from_level_2: found - found_before,
+        };
         row.note(self.scenario.judge(row.kind, &happened)?);
         self.probe(server).await?;
         row.rates.push(outcome.rate);
         row.cpu.push((cpu_after - cpu) / outcome.requests);
         if server.has_sidecar() {
-            row.sidecar_cpu.push((sidecar_after - sidecar_cpu) / outcome.requests);
+            row.sidecar_cpu
+                .push((sidecar_after - sidecar_cpu) / outcome.requests);
         }
         if self.scenario == Scenario::Miss && row.kind.grows() {
             *server = Server::start(row.kind, &self.origin.address, None).await?;
@@ -222,11 +267,18 @@ impl Arena<'_> {
 
     /// One answer looked at closely; and what was missed just now has to be there the next time.
     async fn probe(&self, server: &Server) -> Result<(), String> {
-        let id = if self.scenario == Scenario::Miss { load::seed() } else { "1".to_owned() };
+        let id = if self.scenario == Scenario::Miss {
+            load::seed()
+        } else {
+            "1".to_owned()
+        };
         let url = self.url(server, &id);
         let length = Answer::fetch(self.client, &url).await?.content.len();
         if length != self.size {
-            return Err(format!("an answer has {length} bytes instead of {}", self.size));
+            return Err(format!(
+                "an answer has {length} bytes instead of {}",
+                self.size
+            ));
         }
         if self.scenario != Scenario::Miss || server.kind == Kind::Proxy {
             return Ok(());
@@ -236,7 +288,9 @@ impl Arena<'_> {
             Answer::fetch(self.client, &url).await.ok()?;
             (self.origin.requests().await == Ok(0)).then_some(())
         });
-        stored.await.ok_or_else(|| "it does not store what it misses".to_owned())
+        stored
+            .await
+            .ok_or_else(|| "it does not store what it misses".to_owned())
     }
 }
 
@@ -247,7 +301,14 @@ mod tests {
     #[test]
     fn a_row_tells_each_thing_that_happened_once() {
         let (rates, cpu, sidecar_cpu) = (Vec::new(), Vec::new(), Vec::new());
-        let mut row = Row { size: 1, kind: Kind::Larder, rates, cpu, sidecar_cpu, remark: None };
+        let mut row = Row {
+            size: 1,
+            kind: Kind::Larder,
+            rates,
+            cpu,
+            sidecar_cpu,
+            remark: None,
+        };
         for remark in [None, Some("a"), Some("b"), Some("a")] {
             row.note(remark.map(str::to_owned));
         }

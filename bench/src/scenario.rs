@@ -1,4 +1,5 @@
-//! What is measured: which URLs, which contestants, and what a contestant has to do for its figure to count.
+//! What is measured: which URLs, which contestants, and what a contestant has to do for its figure
+//! to count.
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -29,8 +30,14 @@ const MANY: usize = 1000;
 const DIRECT_BYTES: usize = 4096;
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Hit, Self::Level2, Self::Miss, Self::Uncacheable, Self::Revalidation, Self::Herd];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Hit,
+        Self::Level2,
+        Self::Miss,
+        Self::Uncacheable,
+        Self::Revalidation,
+        Self::Herd,
+    ];
 
     /// Its section in the document, and what its plot's file is called after.
     pub(crate) fn section(self) -> &'static str {
@@ -47,12 +54,16 @@ impl Scenario {
     /// Who takes part with contents of `size` bytes.
     pub(crate) fn contestants(self, size: usize) -> Vec<Kind> {
         use Kind::{
-            Cache, CacheV2, Direct, Floor, FloorReads, Larder, LarderAlone, LarderBypass, LarderLevel2, Nginx, Proxy,
-            Varnish,
+            Cache, CacheV2, Direct, Floor, FloorReads, Larder, LarderAlone, LarderBypass,
+            LarderLevel2, Nginx, Proxy, Varnish,
         };
         match self {
-            Self::Hit if size > DIRECT_BYTES => vec![Larder, CacheV2, Cache, Floor, FloorReads, Nginx, Varnish, Proxy],
-            Self::Hit => vec![Larder, CacheV2, Cache, Floor, FloorReads, Direct, Nginx, Varnish, Proxy],
+            Self::Hit if size > DIRECT_BYTES => vec![
+                Larder, CacheV2, Cache, Floor, FloorReads, Nginx, Varnish, Proxy,
+            ],
+            Self::Hit => vec![
+                Larder, CacheV2, Cache, Floor, FloorReads, Direct, Nginx, Varnish, Proxy,
+            ],
             Self::Level2 => vec![LarderLevel2, Proxy],
             Self::Miss => vec![Larder, LarderAlone, CacheV2, Cache, Nginx, Varnish, Proxy],
             Self::Uncacheable => vec![Larder, LarderBypass, CacheV2, Cache, Nginx, Varnish, Proxy],
@@ -109,34 +120,51 @@ pub(crate) struct Happened {
 const ALMOST_ALL: f64 = 0.98;
 
 impl Scenario {
-    /// A remark on what `kind` did, if it is not the plain thing. The error says why this is no figure for the scenario.
+    /// A remark on what `kind` did, if it is not the plain thing. The error says why this is no
+    /// figure for the scenario.
     pub(crate) fn judge(self, kind: Kind, happened: &Happened) -> Result<Option<String>, String> {
         let share = happened.fetched / happened.asked;
         let passed = share >= ALMOST_ALL;
         match (self, kind) {
             (Self::Herd, _) => Ok(None),
             (_, Kind::Proxy) if passed => Ok(None),
-            (_, Kind::Proxy) => Err(format!("only {} of the requests reached the origin", percent(share))),
+            (_, Kind::Proxy) => Err(format!(
+                "only {} of the requests reached the origin",
+                percent(share)
+            )),
             (Self::Hit | Self::Level2, _) if happened.fetched > 0.0 => {
                 Err(format!("{} requests reached the origin", happened.fetched))
             }
             (Self::Hit, _) => Ok(None),
-            (Self::Level2, _) => {
-                Ok(Some(format!("{} read from the sidecar", percent(happened.from_level_2 / happened.asked))))
-            }
-            (Self::Miss, _) if !passed => Err(format!("only {} of the requests reached the origin", percent(share))),
+            (Self::Level2, _) => Ok(Some(format!(
+                "{} read from the sidecar",
+                percent(happened.from_level_2 / happened.asked)
+            ))),
+            (Self::Miss, _) if !passed => Err(format!(
+                "only {} of the requests reached the origin",
+                percent(share)
+            )),
             (Self::Miss, _) => Ok(None),
             (Self::Uncacheable, _) if passed => Ok(None),
-            (Self::Uncacheable, _) if kind.is_larder() => {
-                Err(format!("only {} of the requests reached the origin", percent(share)))
-            }
-            (Self::Uncacheable, _) => Ok(Some(format!("fetches for {} of the requests", percent(share)))),
+            (Self::Uncacheable, _) if kind.is_larder() => Err(format!(
+                "only {} of the requests reached the origin",
+                percent(share)
+            )),
+            (Self::Uncacheable, _) => Ok(Some(format!(
+                "fetches for {} of the requests",
+                percent(share)
+            ))),
             (Self::Revalidation, _) => validated(kind, passed, share, happened.conditional),
         }
     }
 }
 
-fn validated(kind: Kind, passed: bool, share: f64, conditional: f64) -> Result<Option<String>, String> {
+fn validated(
+    kind: Kind,
+    passed: bool,
+    share: f64,
+    conditional: f64,
+) -> Result<Option<String>, String> {
     let remark = match conditional {
         _ if !passed => format!("asks the origin for {} of the requests", percent(share)),
         all if all >= ALMOST_ALL => return Ok(Some("validates".to_owned())),
@@ -157,29 +185,64 @@ mod tests {
     use super::*;
 
     fn happened(fetched: f64, conditional: f64) -> Happened {
-        Happened { asked: 1000.0, fetched, conditional, from_level_2: 0.0 }
+        Happened {
+            asked: 1000.0,
+            fetched,
+            conditional,
+            from_level_2: 0.0,
+        }
     }
 
     #[test]
     fn a_hit_that_reaches_the_origin_is_no_hit() {
-        assert_eq!(Scenario::Hit.judge(Kind::Nginx, &happened(0.0, 0.0)), Ok(None));
-        assert!(Scenario::Hit.judge(Kind::Nginx, &happened(1.0, 0.0)).is_err());
-        assert_eq!(Scenario::Hit.judge(Kind::Proxy, &happened(1020.0, 0.0)), Ok(None));
+        assert_eq!(
+            Scenario::Hit.judge(Kind::Nginx, &happened(0.0, 0.0)),
+            Ok(None)
+        );
+        assert!(
+            Scenario::Hit
+                .judge(Kind::Nginx, &happened(1.0, 0.0))
+                .is_err()
+        );
+        assert_eq!(
+            Scenario::Hit.judge(Kind::Proxy, &happened(1020.0, 0.0)),
+            Ok(None)
+        );
     }
 
     #[test]
     fn a_miss_that_does_not_reach_the_origin_is_no_miss() {
-        assert_eq!(Scenario::Miss.judge(Kind::Larder, &happened(1020.0, 0.0)), Ok(None));
-        assert!(Scenario::Miss.judge(Kind::Larder, &happened(900.0, 0.0)).is_err());
+        assert_eq!(
+            Scenario::Miss.judge(Kind::Larder, &happened(1020.0, 0.0)),
+            Ok(None)
+        );
+        assert!(
+            Scenario::Miss
+                .judge(Kind::Larder, &happened(900.0, 0.0))
+                .is_err()
+        );
     }
 
     #[test]
     fn what_a_peer_does_instead_of_validating_is_said() {
-        let remark = |kind, fetched, share| Scenario::Revalidation.judge(kind, &happened(fetched, share));
-        assert_eq!(remark(Kind::Larder, 1000.0, 1.0), Ok(Some("validates".to_owned())));
-        assert_eq!(remark(Kind::Varnish, 1000.0, 0.0), Ok(Some("fetches anew".to_owned())));
-        assert_eq!(remark(Kind::Nginx, 1000.0, 0.5), Ok(Some("validates 50 % of the requests".to_owned())));
-        assert_eq!(remark(Kind::Larder, 1000.0, 0.7), Ok(Some("validates 70 % of the requests".to_owned())));
+        let remark =
+            |kind, fetched, share| Scenario::Revalidation.judge(kind, &happened(fetched, share));
+        assert_eq!(
+            remark(Kind::Larder, 1000.0, 1.0),
+            Ok(Some("validates".to_owned()))
+        );
+        assert_eq!(
+            remark(Kind::Varnish, 1000.0, 0.0),
+            Ok(Some("fetches anew".to_owned()))
+        );
+        assert_eq!(
+            remark(Kind::Nginx, 1000.0, 0.5),
+            Ok(Some("validates 50 % of the requests".to_owned()))
+        );
+        assert_eq!(
+            remark(Kind::Larder, 1000.0, 0.7),
+            Ok(Some("validates 70 % of the requests".to_owned()))
+        );
         assert!(remark(Kind::Larder, 1000.0, 0.0).is_err());
         assert!(remark(Kind::Larder, 500.0, 1.0).is_err());
     }

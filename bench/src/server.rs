@@ -49,8 +49,13 @@ impl Drop for Group {
 }
 
 impl Server {
-    /// Starts it in front of `origin` (`host:port`), on its core. Imitators need a `model` of what they answer.
-    pub(crate) async fn start(kind: Kind, origin: &str, model: Option<&Answer>) -> Result<Self, String> {
+    /// Starts it in front of `origin` (`host:port`), on its core. Imitators need a `model` of what
+    /// they answer.
+    pub(crate) async fn start(
+        kind: Kind,
+        origin: &str,
+        model: Option<&Answer>,
+    ) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let mut server = match kind {
             Kind::Larder | Kind::LarderAlone | Kind::LarderLevel2 | Kind::LarderBypass => {
@@ -67,12 +72,25 @@ impl Server {
 
     fn peer(kind: Kind, url: String, process: Process) -> Self {
         let pid = process.id();
-        Self { kind, url, pid, sidecar: None, _envoy: None, _peer: Some(Group(process)), _folders: Vec::new() }
+        Self {
+            kind,
+            url,
+            pid,
+            sidecar: None,
+            _envoy: None,
+            _peer: Some(Group(process)),
+            _folders: Vec::new(),
+        }
     }
 
     /// User and system time so far in microseconds: the server's and the sidecar's.
     pub(crate) fn cpu(&self) -> (f64, f64) {
-        (cpu_micros(self.pid), self.sidecar.as_ref().map_or(0.0, |sidecar| cpu_micros(sidecar.process.id())))
+        (
+            cpu_micros(self.pid),
+            self.sidecar
+                .as_ref()
+                .map_or(0.0, |sidecar| cpu_micros(sidecar.process.id())),
+        )
     }
 
     /// Whether there is a sidecar behind it.
@@ -83,9 +101,18 @@ impl Server {
     /// Entries that its sidecar has answered with so far.
     pub(crate) async fn level_2_hits(&self, client: &Client) -> Result<f64, String> {
         let sidecar = self.sidecar.as_ref().ok_or("no sidecar")?;
-        let metrics = client.get(format!("http://{}/metrics", sidecar.address)).send().await;
-        let text = metrics.map_err(|error| error.to_string())?.text().await.map_err(|error| error.to_string())?;
-        let line = text.lines().find(|line| line.contains("lookups_total{result=\"entry\"}"));
+        let metrics = client
+            .get(format!("http://{}/metrics", sidecar.address))
+            .send()
+            .await;
+        let text = metrics
+            .map_err(|error| error.to_string())?
+            .text()
+            .await
+            .map_err(|error| error.to_string())?;
+        let line = text
+            .lines()
+            .find(|line| line.contains("lookups_total{result=\"entry\"}"));
         let count = line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok());
         count.ok_or_else(|| "the sidecar's metrics do not count look-ups".to_owned())
     }
@@ -94,8 +121,12 @@ impl Server {
 /// The filter's configuration.
 fn filter_config(kind: Kind) -> String {
     match kind {
-        Kind::LarderAlone => json!({ "store": { "enabled": false }, "rules": [{ "policy": {} }] }).to_string(),
-        Kind::LarderLevel2 => json!({ "limits": { "l1_bytes": 0 }, "rules": [{ "policy": {} }] }).to_string(),
+        Kind::LarderAlone => {
+            json!({ "store": { "enabled": false }, "rules": [{ "policy": {} }] }).to_string()
+        }
+        Kind::LarderLevel2 => {
+            json!({ "limits": { "l1_bytes": 0 }, "rules": [{ "policy": {} }] }).to_string()
+        }
         Kind::LarderBypass => json!({ "rules": [{ "policy": { "cache": false } }] }).to_string(),
         _ => include_str!("../../envoy/filters/default.json").to_owned(),
     }
@@ -114,16 +145,33 @@ pub(crate) fn one_worker(origin: &str, filter_config: String) -> Settings {
 }
 
 async fn larder(kind: Kind, origin: &str, folder: &Path) -> Result<Server, String> {
-    let (process, address) = launch::sidecar(&Settings::default(), folder, launch::ANYWHERE).await?;
+    let (process, address) =
+        launch::sidecar(&Settings::default(), folder, launch::ANYWHERE).await?;
     pin(process.id(), LOAD_CORE)?;
-    let settings = Settings { sidecar: Some(address.clone()), ..one_worker(origin, filter_config(kind)) };
+    let settings = Settings {
+        sidecar: Some(address.clone()),
+        ..one_worker(origin, filter_config(kind))
+    };
     let stack = Stack::start(settings, |_| {}).await?;
     let sidecar = (kind != Kind::LarderAlone).then_some(Sidecar { address, process });
     let (url, pid) = (stack.url().to_owned(), stack.envoy_id());
-    Ok(Server { kind, url, pid, sidecar, _envoy: Some(Box::new(stack)), _peer: None, _folders: Vec::new() })
+    Ok(Server {
+        kind,
+        url,
+        pid,
+        sidecar,
+        _envoy: Some(Box::new(stack)),
+        _peer: None,
+        _folders: Vec::new(),
+    })
 }
 
-async fn envoy(kind: Kind, origin: &str, folder: &Path, model: Option<&Answer>) -> Result<Server, String> {
+async fn envoy(
+    kind: Kind,
+    origin: &str,
+    folder: &Path,
+    model: Option<&Answer>,
+) -> Result<Server, String> {
     let config = configs::envoy(kind, origin, folder, model)?;
     let (process, url) = launch::plain_envoy(folder, &config).await?;
     Ok(Server::peer(kind, url, process))
@@ -157,7 +205,18 @@ async fn varnish(origin: &str, folder: &Path) -> Result<Server, String> {
     let config = render::fill(include_str!("../peers/varnish.vcl"), &values)?;
     std::fs::write(&file, config).map_err(|error| error.to_string())?;
     let mut command = Command::new(installed("varnishd")?);
-    command.args(["-j", "none", "-F", "-a", &format!("127.0.0.1:{port}"), "-s", "malloc,1g", "-f"]).arg(&file);
+    command
+        .args([
+            "-j",
+            "none",
+            "-F",
+            "-a",
+            &format!("127.0.0.1:{port}"),
+            "-s",
+            "malloc,1g",
+            "-f",
+        ])
+        .arg(&file);
     command.arg("-n").arg(work.path());
     let mut server = listening_at(Kind::Varnish, command, &folder.join("log"), port).await?;
     server._folders.push(work);
@@ -165,19 +224,42 @@ async fn varnish(origin: &str, folder: &Path) -> Result<Server, String> {
 }
 
 fn installed(program: &'static str) -> Result<&'static str, String> {
-    if has(program) { Ok(program) } else { Err(format!("{program} is not installed; make setup-bench installs it")) }
+    if has(program) {
+        Ok(program)
+    } else {
+        Err(format!(
+            "{program} is not installed; make setup-bench installs it"
+        ))
+    }
 }
 
 /// On a tmpfs where that has room, else where temporary files are.
 fn cache_folder() -> Result<tempfile::TempDir, String> {
     let shared = PathBuf::from("/dev/shm");
-    let folder = if free_bytes(&shared) >= CACHE_BYTES { shared } else { std::env::temp_dir() };
-    tempfile::Builder::new().prefix("larder-bench-").tempdir_in(folder).map_err(|error| error.to_string())
+    let folder = if free_bytes(&shared) >= CACHE_BYTES {
+        shared
+    } else {
+        std::env::temp_dir()
+    };
+    tempfile::Builder::new()
+        .prefix("larder-bench-")
+        .tempdir_in(folder)
+        .map_err(|error| error.to_string())
 }
 
 /// Starts a program that does not say when it is ready.
-async fn listening_at(kind: Kind, command: Command, log: &Path, port: u16) -> Result<Server, String> {
-    let mut process = Process::start(&kind.plain_name(), command, log).map_err(|error| error.to_string())?;
+async fn listening_at(
+    kind: Kind,
+    command: Command,
+    log: &Path,
+    port: u16,
+) -> Result<Server, String> {
+    let mut process =
+        Process::start(&kind.plain_name(), command, log).map_err(|error| error.to_string())?;
     launch::takes_connections(&mut process, port).await?;
-    Ok(Server::peer(kind, format!("http://127.0.0.1:{port}"), process))
+    Ok(Server::peer(
+        kind,
+        format!("http://127.0.0.1:{port}"),
+        process,
+    ))
 }

@@ -45,11 +45,20 @@ pub(crate) struct Options {
 /// Runs it, prints what is seen as it is seen, and writes the section.
 pub(crate) async fn run(options: &Options) -> Result<(), String> {
     let samples = measure(options, |sample| println!("· {sample}")).await?;
-    let table = report::table(&["figure", "first half", "second half", "least to most"], &summary(&samples));
+    let table = report::table(
+        &["figure", "first half", "second half", "least to most"],
+        &summary(&samples),
+    );
     println!("{table}");
-    let Some(document) = &options.document else { return Ok(()) };
+    let Some(document) = &options.document else {
+        return Ok(());
+    };
     let plot = document.with_file_name("benchmarks-soak.svg");
-    draw(&plot, &format!("{} minutes, {} keys", options.minutes, options.keys), &samples)?;
+    draw(
+        &plot,
+        &format!("{} minutes, {} keys", options.minutes, options.keys),
+        &samples,
+    )?;
     let intro = format!(
         "`make bench-soak`: {} URLs with contents of 256 bytes to 4 KB, the n-th asked for n^-{EXPONENT} times as often as the\n\
          first, {} requests a second from {CLIENTS} clients. Level 1 has its 64 MiB and cannot hold them all, level 2 is Redis;\n\
@@ -58,8 +67,12 @@ pub(crate) async fn run(options: &Options) -> Result<(), String> {
         options.keys, options.rate
     );
     let image = "![Memory, processor time and latency over time](benchmarks-soak.svg)";
-    let section = format!("## Many keys\n\n{}\n\n{intro}\n\n{image}\n\n{table}", report::when_and_where());
-    report::put(document, "soak", &section).map_err(|error| format!("{}: {error}", document.display()))
+    let section = format!(
+        "## Many keys\n\n{}\n\n{intro}\n\n{image}\n\n{table}",
+        report::when_and_where()
+    );
+    report::put(document, "soak", &section)
+        .map_err(|error| format!("{}: {error}", document.display()))
 }
 
 /// What was seen in one stretch of time.
@@ -109,12 +122,23 @@ async fn measure(soak: &Options, progress: impl Fn(&Sample)) -> Result<Vec<Sampl
     let redis = RedisServer::start().await?;
     let origin = Origin::start(folder.path()).await?;
     let config = include_str!("../../envoy/filters/default.json").to_owned();
-    let settings = Settings { store: StoreKind::Redis(redis.url()), ..one_worker(&origin.address, config) };
+    let settings = Settings {
+        store: StoreKind::Redis(redis.url()),
+        ..one_worker(&origin.address, config)
+    };
     let stack = Stack::start(settings, |_| {}).await?;
     pin(stack.envoy_id(), SERVER_CORE)?;
     let (answers, over) = (Answers::default(), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..CLIENTS)
-        .map(|n| tokio::spawn(client(n, soak.clone(), stack.url().to_owned(), answers.clone(), over.clone())))
+        .map(|n| {
+            tokio::spawn(client(
+                n,
+                soak.clone(),
+                stack.url().to_owned(),
+                answers.clone(),
+                over.clone(),
+            ))
+        })
         .collect();
     let mut samples = Vec::new();
     let begun = Instant::now();
@@ -124,9 +148,18 @@ async fn measure(soak: &Options, progress: impl Fn(&Sample)) -> Result<Vec<Sampl
     while begun.elapsed() < Duration::from_secs(60 * soak.minutes) {
         let since = Instant::now();
         ticks.tick().await;
-        let taken = answers.lock().map(|mut answers| std::mem::take(&mut *answers)).unwrap_or_default();
+        let taken = answers
+            .lock()
+            .map(|mut answers| std::mem::take(&mut *answers))
+            .unwrap_or_default();
         let cpu = cpu_micros(stack.envoy_id());
-        let sample = sampled(&taken, since.elapsed(), begun.elapsed(), cpu - cpu_before, stack.envoy_id());
+        let sample = sampled(
+            &taken,
+            since.elapsed(),
+            begun.elapsed(),
+            cpu - cpu_before,
+            stack.envoy_id(),
+        );
         cpu_before = cpu;
         progress(&sample);
         samples.push(sample);
@@ -140,8 +173,18 @@ async fn measure(soak: &Options, progress: impl Fn(&Sample)) -> Result<Vec<Sampl
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts of requests")]
-fn sampled(taken: &[(Duration, bool)], length: Duration, minute: Duration, cpu: f64, envoy: u32) -> Sample {
-    let mut hits: Vec<Duration> = taken.iter().filter(|(_, hit)| *hit).map(|(elapsed, _)| *elapsed).collect();
+fn sampled(
+    taken: &[(Duration, bool)],
+    length: Duration,
+    minute: Duration,
+    cpu: f64,
+    envoy: u32,
+) -> Sample {
+    let mut hits: Vec<Duration> = taken
+        .iter()
+        .filter(|(_, hit)| *hit)
+        .map(|(elapsed, _)| *elapsed)
+        .collect();
     let count = taken.len().max(1) as f64;
     Sample {
         minute: minute.as_secs_f64() / 60.0,
@@ -155,19 +198,42 @@ fn sampled(taken: &[(Duration, bool)], length: Duration, minute: Duration, cpu: 
 }
 
 /// One client: a request, and the next when its turn comes.
-async fn client(n: u64, soak: Options, url: String, answers: Answers, over: Arc<AtomicBool>) -> Result<(), String> {
-    let client = Client::builder().pool_max_idle_per_host(1).build().map_err(|error| error.to_string())?;
-    let popularity = Zipf::new(f64::from(soak.keys), EXPONENT).map_err(|error| error.to_string())?;
+async fn client(
+    n: u64,
+    soak: Options,
+    url: String,
+    answers: Answers,
+    over: Arc<AtomicBool>,
+) -> Result<(), String> {
+    let client = Client::builder()
+        .pool_max_idle_per_host(1)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let popularity =
+        Zipf::new(f64::from(soak.keys), EXPONENT).map_err(|error| error.to_string())?;
     let mut random: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(n);
-    let mut turns = tokio::time::interval(Duration::from_micros(1_000_000 * CLIENTS / soak.rate.max(1)));
+    let mut turns = tokio::time::interval(Duration::from_micros(
+        1_000_000 * CLIENTS / soak.rate.max(1),
+    ));
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !over.load(Ordering::Relaxed) {
         turns.tick().await;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number from 1 to keys")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number from 1 to keys"
+        )]
         let key = popularity.sample(&mut random) as u32;
         let begun = Instant::now();
-        let response = client.get(format!("{url}{}", path(key))).send().await.map_err(|error| error.to_string())?;
-        let hit = response.headers().get("x-cache-status").is_some_and(|status| status == "HIT");
+        let response = client
+            .get(format!("{url}{}", path(key)))
+            .send()
+            .await
+            .map_err(|error| error.to_string())?;
+        let hit = response
+            .headers()
+            .get("x-cache-status")
+            .is_some_and(|status| status == "HIT");
         let (status, length) = (response.status(), response.content_length());
         response.bytes().await.map_err(|error| error.to_string())?;
         if !status.is_success() || length != Some(u64::from(size(key))) {
@@ -187,7 +253,10 @@ fn size(key: u32) -> u32 {
 
 fn path(key: u32) -> String {
     let lifetime = "max-age%3D300,stale-while-revalidate%3D60";
-    format!("/anything/soak/{key}?mock-body-size={}&mock-cache-control={lifetime}", size(key))
+    format!(
+        "/anything/soak/{key}?mock-body-size={}&mock-cache-control={lifetime}",
+        size(key)
+    )
 }
 
 /// What the samples come to: the first quarter is left out, in which level 1 fills.
@@ -214,21 +283,37 @@ fn summary(samples: &[Sample]) -> Vec<Vec<String>> {
         row("hits, %", |sample| sample.hits * 100.0, 1),
         row("Envoy, CPU µs per request", |sample| sample.cpu, 1),
         row("Envoy, resident MB", |sample| sample.resident / 1e6, 1),
-        row("hits, p50 in ms", |sample| sample.p50.as_secs_f64() * 1e3, 2),
-        row("hits, p99.9 in ms", |sample| sample.p999.as_secs_f64() * 1e3, 2),
+        row(
+            "hits, p50 in ms",
+            |sample| sample.p50.as_secs_f64() * 1e3,
+            2,
+        ),
+        row(
+            "hits, p99.9 in ms",
+            |sample| sample.p999.as_secs_f64() * 1e3,
+            2,
+        ),
     ]
 }
 
 /// Draws what was seen over time.
 fn draw(file: &Path, title: &str, samples: &[Sample]) -> Result<(), String> {
-    let line = |of: fn(&Sample) -> f64| samples.iter().map(|sample| (sample.minute, of(sample))).collect::<Vec<_>>();
+    let line = |of: fn(&Sample) -> f64| {
+        samples
+            .iter()
+            .map(|sample| (sample.minute, of(sample)))
+            .collect::<Vec<_>>()
+    };
     crate::lines::draw(
         file,
         title,
         &[
             ("Envoy, resident MB", line(|sample| sample.resident / 1e6)),
             ("Envoy, CPU µs per request", line(|sample| sample.cpu)),
-            ("hits, p99.9 in ms", line(|sample| sample.p999.as_secs_f64() * 1e3)),
+            (
+                "hits, p99.9 in ms",
+                line(|sample| sample.p999.as_secs_f64() * 1e3),
+            ),
         ],
     )
 }
@@ -255,7 +340,12 @@ mod tests {
             cpu: 1.0,
             resident: 1e6,
         };
-        let samples: Vec<Sample> = [99.0, 99.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0].map(sample).to_vec();
-        assert_eq!(summary(&samples)[0], ["requests per second", "1", "3", "1–3"]);
+        let samples: Vec<Sample> = [99.0, 99.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0]
+            .map(sample)
+            .to_vec();
+        assert_eq!(
+            summary(&samples)[0],
+            ["requests per second", "1", "3", "1–3"]
+        );
     }
 }

@@ -58,10 +58,25 @@ The origin says `no-cache` and sends an entity tag; 1000 URLs in turn. Larder ke
 confirm it with a 304 each time. The last column says what the others do instead.",
             Self::Herd => return herd_words(),
         };
-        let keys = if plan.keys == 1 { String::new() } else { format!(" {} URLs in turn.", plan.keys) };
-        let fields = if plan.fields == 0 { String::new() } else { format!(" {} more header fields.", plan.fields) };
-        let rounds = format!("Medians of {} interleaved rounds of {} s.{keys}{fields}", plan.rounds, plan.seconds);
-        let setting = if self == Self::Hit { format!("{SETTING}\n\n") } else { String::new() };
+        let keys = if plan.keys == 1 {
+            String::new()
+        } else {
+            format!(" {} URLs in turn.", plan.keys)
+        };
+        let fields = if plan.fields == 0 {
+            String::new()
+        } else {
+            format!(" {} more header fields.", plan.fields)
+        };
+        let rounds = format!(
+            "Medians of {} interleaved rounds of {} s.{keys}{fields}",
+            plan.rounds, plan.seconds
+        );
+        let setting = if self == Self::Hit {
+            format!("{SETTING}\n\n")
+        } else {
+            String::new()
+        };
         format!("{setting}{own} {rounds}")
     }
 }

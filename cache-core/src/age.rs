@@ -1,27 +1,39 @@
 //! How old a response is (RFC 9111 §4.2.3).
 //!
-//! What this decides: the age on arrival, and now. What it leaves out: whether that is too old (`freshness`, `reuse`).
+//! What this decides: the age on arrival, and now. What it leaves out: whether that is too old
+//! (`freshness`, `reuse`).
 
 use larder_contract::http_time::{CLOCK_TOLERANCE_MS, DeltaSeconds, Timestamp};
 
 use crate::fields::Fields;
 use crate::stored_response::StoredResponse;
 
-/// corrected_initial_age: how old the response was when it arrived, by its `Age` and by its `Date`, whichever says more.
-pub fn corrected_initial_age(fields: &Fields, request_time: Timestamp, response_time: Timestamp) -> DeltaSeconds {
+/// corrected_initial_age: how old the response was when it arrived, by its `Age` and by its `Date`,
+/// whichever says more.
+pub fn corrected_initial_age(
+    fields: &Fields,
+    request_time: Timestamp,
+    response_time: Timestamp,
+) -> DeltaSeconds {
     let apparent = fields
         .get("date")
         .and_then(Timestamp::parse_http_date)
         .map_or(DeltaSeconds::ZERO, |date| response_time.since(date));
-    // The rest of a second is added by `initial_age_millis`: `Date` knows whole seconds only, a delay knows more.
+    // The rest of a second is added by `initial_age_millis`: `Date` knows whole seconds only, a
+    // delay knows more.
     let response_delay = response_time.since(request_time);
     // RFC 9111 §5.1: of several members the first counts, and what is not a number is ignored.
-    let age_value = fields.list("age").next().and_then(DeltaSeconds::parse).unwrap_or_default();
+    let age_value = fields
+        .list("age")
+        .next()
+        .and_then(DeltaSeconds::parse)
+        .unwrap_or_default();
     apparent.max(age_value.plus(response_delay))
 }
 
-/// corrected_initial_age in milliseconds: the whole seconds that are kept, and what the origin's delay was beyond them.
-/// Where `Date` made the age, this is older than need be by less than a second.
+/// corrected_initial_age in milliseconds: the whole seconds that are kept, and what the origin's
+/// delay was beyond them. Where `Date` made the age, this is older than need be by less than a
+/// second.
 pub fn initial_age_millis(stored: &StoredResponse) -> u64 {
     let delay = stored.response_time.millis_since(stored.request_time);
     stored.initial_age.as_millis().saturating_add(delay % 1000)
@@ -37,8 +49,9 @@ pub fn current_age(stored: &StoredResponse, now: Timestamp) -> DeltaSeconds {
     DeltaSeconds::new(current_age_millis(stored, now) / 1000)
 }
 
-/// By how many milliseconds a response seems to come from the future: it was received while a clock was ahead, so how old
-/// it is nobody knows. 0 within [`CLOCK_TOLERANCE_MS`], by which clocks may differ.
+/// By how many milliseconds a response seems to come from the future: it was received while a clock
+/// was ahead, so how old it is nobody knows. 0 within [`CLOCK_TOLERANCE_MS`], by which clocks may
+/// differ.
 pub fn millis_ahead(response_time: Timestamp, now: Timestamp) -> u64 {
     let ahead = response_time.millis_since(now);
     if ahead > CLOCK_TOLERANCE_MS { ahead } else { 0 }
@@ -70,14 +83,23 @@ mod tests {
 
     #[test]
     fn a_date_in_the_future_does_not_make_it_younger() {
-        assert_eq!(initial_age(&[("date", "Sun, 06 Nov 1994 09:49:37 GMT")], 0), 0);
+        assert_eq!(
+            initial_age(&[("date", "Sun, 06 Nov 1994 09:49:37 GMT")], 0),
+            0
+        );
     }
 
     #[test]
     fn the_first_of_several_ages_counts_and_rubbish_does_not() {
-        for (age, expected) in
-            [("5,7", 5), ("x", 0), ("-1", 0), ("1.5", 0), ("", 0), ("7, x", 7), ("99999999999", 1 << 31)]
-        {
+        for (age, expected) in [
+            ("5,7", 5),
+            ("x", 0),
+            ("-1", 0),
+            ("1.5", 0),
+            ("", 0),
+            ("7, x", 7),
+            ("99999999999", 1 << 31),
+        ] {
             assert_eq!(initial_age(&[("age", age)], 0), expected, "{age:?}");
         }
     }

@@ -1,7 +1,8 @@
 //! `Cache-Control`, its targeted relatives, and `Pragma` (RFC 9111 §5.2, §5.4; RFC 9213; RFC 5861).
 //!
-//! What this decides: how directives are read: names without case, arguments as tokens or quoted strings, repeats and
-//! contradictions resolved towards less caching. What it leaves out: what a directive entails.
+//! What this decides: how directives are read: names without case, arguments as tokens or quoted
+//! strings, repeats and contradictions resolved towards less caching. What it leaves out: what a
+//! directive entails.
 
 use larder_contract::http_time::DeltaSeconds;
 use larder_contract::ows::trim;
@@ -36,14 +37,18 @@ pub struct ResponseDirectives {
     pub s_maxage: Option<DeltaSeconds>,
     pub stale_while_revalidate: Option<DeltaSeconds>,
     pub stale_if_error: Option<DeltaSeconds>,
-    /// Read from a targeted field, which speaks instead of `Cache-Control` and `Expires` (RFC 9213 §2.1).
+    /// Read from a targeted field, which speaks instead of `Cache-Control` and `Expires` (RFC 9213
+    /// §2.1).
     pub targeted: bool,
 }
 
 impl ResponseDirectives {
     /// Reads the first valid targeted field of the policy's list, else `Cache-Control`.
     pub fn of(fields: &Fields, policy: &Policy) -> Self {
-        let targeted = policy.targeted_fields.iter().find_map(|name| Self::of_targeted(fields, name));
+        let targeted = policy
+            .targeted_fields
+            .iter()
+            .find_map(|name| Self::of_targeted(fields, name));
         targeted.unwrap_or_else(|| {
             let mut directives = Self::default();
             for (name, argument) in fields.list("cache-control").map(split_directive) {
@@ -53,8 +58,8 @@ impl ResponseDirectives {
         })
     }
 
-    /// RFC 9213 §2.1: a structured dictionary. One that does not parse, is empty, or has only members of the wrong type
-    /// is ignored, and the next field speaks.
+    /// RFC 9213 §2.1: a structured dictionary. One that does not parse, is empty, or has only
+    /// members of the wrong type is ignored, and the next field speaks.
     fn of_targeted(fields: &Fields, name: &str) -> Option<Self> {
         use sfv::{BareItem, Dictionary, ListEntry, Parser};
         let mut value = fields.combined(name)?;
@@ -66,15 +71,23 @@ impl ResponseDirectives {
         if dictionary.is_empty() {
             return None;
         }
-        let mut directives = Self { targeted: true, ..Self::default() };
+        let mut directives = Self {
+            targeted: true,
+            ..Self::default()
+        };
         let mut heeded = false;
         for (key, member) in &dictionary {
             let name = key.as_str().as_bytes();
-            let item = if let ListEntry::Item(item) = member { Some(&item.bare_item) } else { None };
+            let item = if let ListEntry::Item(item) = member {
+                Some(&item.bare_item)
+            } else {
+                None
+            };
             let argument = match item {
                 Some(BareItem::Boolean(false)) => continue,
                 Some(BareItem::Integer(number)) => Some(i64::from(*number).to_string()),
-                // A lifetime that is no number says nothing; a prohibition holds whatever stands behind it.
+                // A lifetime that is no number says nothing; a prohibition holds whatever stands
+                // behind it.
                 _ if is_lifetime(name) => continue,
                 Some(BareItem::String(text)) => Some(text.as_str().to_owned()),
                 Some(BareItem::Token(text)) => Some(text.as_str().to_owned()),
@@ -103,29 +116,33 @@ impl ResponseDirectives {
         }
     }
 
-    /// Whether the response is for everybody in so many words, even where its request carried credentials: `public` or
-    /// `s-maxage` (RFC 9111 §5.2.2.9, §5.2.2.10).
+    /// Whether the response is for everybody in so many words, even where its request carried
+    /// credentials: `public` or `s-maxage` (RFC 9111 §5.2.2.9, §5.2.2.10).
     pub fn is_explicitly_public(&self) -> bool {
         self.public || self.s_maxage.is_some()
     }
 
-    /// Whether it may be stored although its request carried credentials (RFC 9111 §3.5). The RFC takes
-    /// `must-revalidate` for a permission too; where a policy asks for explicit words, it is none: frameworks send it
-    /// with personal pages.
+    /// Whether it may be stored although its request carried credentials (RFC 9111 §3.5). The RFC
+    /// takes `must-revalidate` for a permission too; where a policy asks for explicit words, it is
+    /// none: frameworks send it with personal pages.
     pub fn allows_authorization(&self, policy: &Policy) -> bool {
         self.is_explicitly_public() || (policy.reuse_with_authorization && self.must_revalidate)
     }
 }
 
 fn is_lifetime(name: &[u8]) -> bool {
-    matches!(name, b"max-age" | b"s-maxage" | b"stale-while-revalidate" | b"stale-if-error")
+    matches!(
+        name,
+        b"max-age" | b"s-maxage" | b"stale-while-revalidate" | b"stale-if-error"
+    )
 }
 
 impl FieldScope {
     /// Unqualified wins over qualified: it forbids more.
     fn widen(&mut self, argument: Option<&[u8]>) {
-        let names: Vec<Vec<u8>> =
-            argument.map(|list| list_members(list).map(<[u8]>::to_ascii_lowercase).collect()).unwrap_or_default();
+        let names: Vec<Vec<u8>> = argument
+            .map(|list| list_members(list).map(<[u8]>::to_ascii_lowercase).collect())
+            .unwrap_or_default();
         match self {
             Self::Whole => {}
             _ if names.is_empty() => *self = Self::Whole,
@@ -136,7 +153,11 @@ impl FieldScope {
 
     /// The fields it is restricted to.
     pub fn fields(&self) -> &[Vec<u8>] {
-        if let Self::Fields(names) = self { names } else { &[] }
+        if let Self::Fields(names) = self {
+            names
+        } else {
+            &[]
+        }
     }
 }
 
@@ -155,8 +176,8 @@ pub struct RequestDirectives {
 }
 
 impl RequestDirectives {
-    /// Reads `Cache-Control`; `Pragma: no-cache` counts only where there is none (RFC 9111 §5.4). Only directives among
-    /// `honoured` count.
+    /// Reads `Cache-Control`; `Pragma: no-cache` counts only where there is none (RFC 9111 §5.4).
+    /// Only directives among `honoured` count.
     pub fn of(fields: &Fields, honoured: &[String]) -> Self {
         let counts = |name: &[u8]| honoured.iter().any(|known| known.as_bytes() == name);
         let mut directives = Self::default();
@@ -175,7 +196,9 @@ impl RequestDirectives {
             }
         }
         if counts(b"pragma") && !fields.contains("cache-control") {
-            directives.no_cache = fields.list("pragma").any(|member| member.eq_ignore_ascii_case(b"no-cache"));
+            directives.no_cache = fields
+                .list("pragma")
+                .any(|member| member.eq_ignore_ascii_case(b"no-cache"));
         }
         directives
     }
@@ -191,18 +214,26 @@ fn shorten(slot: &mut Option<DeltaSeconds>, argument: Option<&[u8]>) {
 fn split_directive(directive: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     let mut parts = directive.splitn(2, |&byte| byte == b'=');
     let name = trim(parts.next().unwrap_or_default()).to_ascii_lowercase();
-    // RFC 9111 §5.2: no white space around "="; where there is some, the argument is not a number and counts as invalid.
+    // RFC 9111 §5.2: no white space around "="; where there is some, the argument is not a number
+    // and counts as invalid.
     (name, parts.next().map(unquote))
 }
 
 fn unquote(argument: &[u8]) -> Vec<u8> {
-    let Some(inner) = argument.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
+    let Some(inner) = argument
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""))
+    else {
         return argument.to_vec();
     };
     let mut text = Vec::with_capacity(inner.len());
     let mut bytes = inner.iter();
     while let Some(&byte) = bytes.next() {
-        let literal = if byte == b'\\' { bytes.next().copied() } else { Some(byte) };
+        let literal = if byte == b'\\' {
+            bytes.next().copied()
+        } else {
+            Some(byte)
+        };
         text.extend(literal);
     }
     text

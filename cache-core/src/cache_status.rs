@@ -1,7 +1,9 @@
-//! How the cache tells a client where its answer came from: `Cache-Status` (RFC 9211) and `x-cache-status`.
+//! How the cache tells a client where its answer came from: `Cache-Status` (RFC 9211) and
+//! `x-cache-status`.
 //!
-//! What this decides: the text of both fields, and the closed list of reasons ([`Detail`]). One value is the source for
-//! the fields, the metrics and the log. What it leaves out: which value it is; `exchange` fills it in.
+//! What this decides: the text of both fields, and the closed list of reasons ([`Detail`]). One
+//! value is the source for the fields, the metrics and the log. What it leaves out: which value it
+//! is; `exchange` fills it in.
 
 use std::fmt;
 use std::hint::black_box;
@@ -15,7 +17,8 @@ pub const CACHE_NAME: &str = "larder";
 /// The field every answer carries besides `Cache-Status`, with [`CacheStatus::hit_or_miss`].
 pub const X_CACHE_STATUS: &str = "x-cache-status";
 
-/// The request field by which a client shows that it may know; the filter takes it out, so no origin sees it.
+/// The request field by which a client shows that it may know; the filter takes it out, so no
+/// origin sees it.
 pub const DEBUG_FIELD: &str = "x-larder-debug";
 
 /// Whether the client of this request is told how its answer came about.
@@ -25,14 +28,19 @@ pub fn is_told(request: &Request, policy: &Policy) -> bool {
         Tell::None => false,
         Tell::Trusted => {
             let presented = request.fields.get(DEBUG_FIELD);
-            presented.zip(policy.debug_token.as_deref()).is_some_and(|(presented, token)| is_same(presented, token))
+            presented
+                .zip(policy.debug_token.as_deref())
+                .is_some_and(|(presented, token)| is_same(presented, token))
         }
     }
 }
 
 /// Compares in a time that depends on the lengths alone.
 fn is_same(presented: &[u8], token: &[u8]) -> bool {
-    let differing = presented.iter().zip(token).fold(0, |differing, (one, other)| differing | (one ^ other));
+    let differing = presented
+        .iter()
+        .zip(token)
+        .fold(0, |differing, (one, other)| differing | (one ^ other));
     !token.is_empty() && presented.len() == token.len() && black_box(differing) == 0
 }
 
@@ -102,9 +110,11 @@ pub enum Detail {
     StaleIfError,
     /// Served stale because the request accepted it.
     MaxStale,
-    /// Within its own stale window, which `s-maxage`, `proxy-revalidate` or `must-revalidate` forbids (RFC 9111 §4.2.4).
+    /// Within its own stale window, which `s-maxage`, `proxy-revalidate` or `must-revalidate`
+    /// forbids (RFC 9111 §4.2.4).
     StaleForbidden,
-    /// The request wants only a stored response and there is none that may be used (RFC 9111 §5.2.1.7).
+    /// The request wants only a stored response and there is none that may be used (RFC 9111
+    /// §5.2.1.7).
     OnlyIfCached,
     /// The override is malformed.
     MalformedOverride,
@@ -134,9 +144,11 @@ pub enum Detail {
     Uncacheable,
     /// The request has content, an upgrade, gRPC or a method override.
     UnsupportedRequest,
-    /// Concurrent requests for different keys share a leader slot, or a rule switches collapsing off.
+    /// Concurrent requests for different keys share a leader slot, or a rule switches collapsing
+    /// off.
     NotCollapsed,
-    /// Stale, and validated before it answers: the route changes the request, and a refresh would not take the route.
+    /// Stale, and validated before it answers: the route changes the request, and a refresh would
+    /// not take the route.
     RouteChangesRequest,
     /// The same, because it is not known whether the route changes the request.
     RouteUnknown,
@@ -144,7 +156,8 @@ pub enum Detail {
     Authorization,
     /// A field for which the policy says so makes the request pass.
     UnkeyedField,
-    /// Stale content was validated first: a refresh would have asked without what selected it, or for another host.
+    /// Stale content was validated first: a refresh would have asked without what selected it, or
+    /// for another host.
     NotRefreshed,
 }
 
@@ -218,16 +231,23 @@ impl Detail {
 impl CacheStatus {
     /// A request that goes forward.
     pub fn forwarded(why: Forward) -> Self {
-        Self { forward: Some(why), ..Self::default() }
+        Self {
+            forward: Some(why),
+            ..Self::default()
+        }
     }
 
     /// The same with a detail.
     #[must_use]
     pub fn with_detail(self, detail: Detail) -> Self {
-        Self { detail: Some(detail), ..self }
+        Self {
+            detail: Some(detail),
+            ..self
+        }
     }
 
-    /// Writes one member of the `Cache-Status` list (RFC 9211 §2). By hand, for every hit carries one.
+    /// Writes one member of the `Cache-Status` list (RFC 9211 §2). By hand, for every hit carries
+    /// one.
     pub fn write(&self, text: &mut Vec<u8>) {
         let mut number = itoa::Buffer::new();
         let mut say = |part: &str| text.extend_from_slice(part.as_bytes());
@@ -259,10 +279,14 @@ impl CacheStatus {
         }
     }
 
-    /// `HIT` when a stored response answered that the origin neither delivered nor confirmed for this request, else
-    /// `MISS`.
+    /// `HIT` when a stored response answered that the origin neither delivered nor confirmed for
+    /// this request, else `MISS`.
     pub fn hit_or_miss(&self) -> &'static str {
-        if self.hit || self.stale_on_error { "HIT" } else { "MISS" }
+        if self.hit || self.stale_on_error {
+            "HIT"
+        } else {
+            "MISS"
+        }
     }
 }
 

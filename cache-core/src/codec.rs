@@ -1,8 +1,9 @@
 //! A stored response as an entry of the store, and back.
 //!
-//! What this decides: which numbers travel, the time marks the store compares, and how long it keeps an entry. Everything
-//! that comes back is checked: a header that could split a response makes the entry count as absent.
-//! What it leaves out: the bytes; those are `larder_contract::entry`.
+//! What this decides: which numbers travel, the time marks the store compares, and how long it
+//! keeps an entry. Everything that comes back is checked: a header that could split a response
+//! makes the entry count as absent. What it leaves out: the bytes; those are
+//! `larder_contract::entry`.
 
 use std::sync::Arc;
 
@@ -25,12 +26,18 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
     let terms = &stored.terms;
     let fresh_until = reuse::fresh_until(stored);
     let windows = StaleWindows::of(terms, policy);
-    let until = fresh_until.plus(windows.for_any.max(windows.grace)).plus(policy.keep);
+    let until = fresh_until
+        .plus(windows.for_any.max(windows.grace))
+        .plus(policy.keep);
     EntryMeta {
         version: VERSION,
         url: stored.url.clone(),
         status: stored.status,
-        headers: stored.fields.iter().map(|(name, value)| (widen(name), widen(value))).collect(),
+        headers: stored
+            .fields
+            .iter()
+            .map(|(name, value)| (widen(name), widen(value)))
+            .collect(),
         cache_type: cache_type(terms).to_owned(),
         max_age: terms.lifetime.as_secs(),
         use_stale_upto: windows.for_any.as_secs(),
@@ -43,8 +50,13 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         public: stored.explicitly_public,
         request_time_ms: stored.request_time,
         response_time_ms: stored.response_time,
-        // A response that must be validated before every use is never what a look-up wants as it is.
-        fresh_until_ms: if terms.no_cache { stored.response_time } else { fresh_until },
+        // A response that must be validated before every use is never what a look-up wants as it
+        // is.
+        fresh_until_ms: if terms.no_cache {
+            stored.response_time
+        } else {
+            fresh_until
+        },
         serve_stale_until_ms: if terms.no_cache {
             stored.response_time
         } else {
@@ -63,7 +75,8 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
     }
 }
 
-/// For how long a response may be served once it is stale. None of them where `must-revalidate` forbids it.
+/// For how long a response may be served once it is stale. None of them where `must-revalidate`
+/// forbids it.
 struct StaleWindows {
     while_revalidating: DeltaSeconds,
     /// For whichever reason RFC 5861 knows.
@@ -73,10 +86,18 @@ struct StaleWindows {
 
 impl StaleWindows {
     fn of(terms: &ReuseTerms, policy: &Policy) -> Self {
-        let most = if terms.must_revalidate { DeltaSeconds::ZERO } else { policy.max_stale };
+        let most = if terms.must_revalidate {
+            DeltaSeconds::ZERO
+        } else {
+            policy.max_stale
+        };
         let while_revalidating = terms.stale_while_revalidate.min(most);
         let for_any = while_revalidating.max(terms.stale_if_error.min(most));
-        Self { while_revalidating, for_any, grace: policy.grace.min(most) }
+        Self {
+            while_revalidating,
+            for_any,
+            grace: policy.grace.min(most),
+        }
     }
 }
 
@@ -92,12 +113,15 @@ fn cache_type(terms: &ReuseTerms) -> &'static str {
     }
 }
 
-/// The stored response an entry describes; its framing, lengths and digest have been checked by `entry::decode`.
+/// The stored response an entry describes; its framing, lengths and digest have been checked by
+/// `entry::decode`.
 pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
     let meta = entry.meta;
     let mut fields = Fields::with_capacity(meta.headers.len(), 32 * meta.headers.len());
     for (name, value) in &meta.headers {
-        let (Some(name), Some(value)) = (narrow(name), narrow(value)) else { return Err(EntryFault::Meta) };
+        let (Some(name), Some(value)) = (narrow(name), narrow(value)) else {
+            return Err(EntryFault::Meta);
+        };
         fields.append(&name, &value);
     }
     if !are_safe_to_emit(&fields) || !(200..=599).contains(&meta.status) {
@@ -165,34 +189,60 @@ mod tests {
     #[test]
     fn what_was_seen_of_its_route_travels_along_and_an_entry_without_it_says_nothing() {
         let stored = example();
-        let seen = Some(RouteSeen { at_ms: stored.response_time, changes: true });
+        let seen = Some(RouteSeen {
+            at_ms: stored.response_time,
+            changes: true,
+        });
         for seen in [None, seen] {
             let meta = to_meta(
-                &StoredResponse { route: seen.into(), ..stored.clone() },
+                &StoredResponse {
+                    route: seen.into(),
+                    ..stored.clone()
+                },
                 &Policy::default(),
                 stored.response_time,
             );
             let bytes = entry::encode(&meta, &stored.body);
-            assert_eq!(from_entry(entry::decode(&bytes).unwrap()).unwrap().route.seen(), seen);
+            assert_eq!(
+                from_entry(entry::decode(&bytes).unwrap())
+                    .unwrap()
+                    .route
+                    .seen(),
+                seen
+            );
         }
     }
 
     #[test]
     fn the_store_keeps_it_for_freshness_stale_window_and_keep_together() {
         let stored = example();
-        let policy = Policy { keep: DeltaSeconds::new(100), ..Policy::default() };
+        let policy = Policy {
+            keep: DeltaSeconds::new(100),
+            ..Policy::default()
+        };
         let meta = to_meta(&stored, &policy, stored.response_time.plus_millis(1_000));
         assert_eq!(meta.ttl_ms, (5 + 15 + 100 - 1) * 1_000);
-        assert_eq!((meta.max_age, meta.use_stale_upto, meta.cache_type.as_str()), (5, 15, "stale-while-revalidate"));
+        assert_eq!(
+            (meta.max_age, meta.use_stale_upto, meta.cache_type.as_str()),
+            (5, 15, "stale-while-revalidate")
+        );
     }
 
     #[test]
     fn an_entry_whose_header_could_split_a_response_is_refused() {
         let stored = example();
         let mut meta = to_meta(&stored, &Policy::default(), stored.response_time);
-        for bad in [("x", "a\r\nset-cookie: b"), ("x y", "a"), (":status", "200"), ("x", "\u{100}")] {
+        for bad in [
+            ("x", "a\r\nset-cookie: b"),
+            ("x y", "a"),
+            (":status", "200"),
+            ("x", "\u{100}"),
+        ] {
             meta.headers = vec![(bad.0.to_owned(), bad.1.to_owned())];
-            let entry = Entry { meta: meta.clone(), body: stored.body.to_vec() };
+            let entry = Entry {
+                meta: meta.clone(),
+                body: stored.body.to_vec(),
+            };
             assert_eq!(from_entry(entry), Err(EntryFault::Meta), "{bad:?}");
         }
     }
@@ -201,8 +251,18 @@ mod tests {
     fn an_entry_with_an_interim_or_impossible_status_is_refused() {
         let stored = example();
         for status in [0, 100, 101, 199, 600, 999] {
-            let meta = EntryMeta { status, ..to_meta(&stored, &Policy::default(), stored.response_time) };
-            assert_eq!(from_entry(Entry { meta, body: stored.body.to_vec() }), Err(EntryFault::Meta), "{status}");
+            let meta = EntryMeta {
+                status,
+                ..to_meta(&stored, &Policy::default(), stored.response_time)
+            };
+            assert_eq!(
+                from_entry(Entry {
+                    meta,
+                    body: stored.body.to_vec()
+                }),
+                Err(EntryFault::Meta),
+                "{status}"
+            );
         }
     }
 }

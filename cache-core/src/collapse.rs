@@ -1,9 +1,10 @@
 //! Collapsed requests (RFC 9111 §4): one leader fetches, the others wait for its answer.
 //!
-//! What this decides: who leads, who waits and who goes alone, as pure transitions of one *leader slot*; which of a key's
-//! slots that is; and when a background refresh that failed may be tried again. A slot is a few bytes that all worker VMs
-//! of one Envoy share and change by compare-and-swap. What it leaves out: where the bytes lie and how messages travel;
-//! that is the filter's `collapsing`.
+//! What this decides: who leads, who waits and who goes alone, as pure transitions of one *leader
+//! slot*; which of a key's slots that is; and when a background refresh that failed may be tried
+//! again. A slot is a few bytes that all worker VMs of one Envoy share and change by
+//! compare-and-swap. What it leaves out: where the bytes lie and how messages travel; that is the
+//! filter's `collapsing`.
 //!
 //! ```text
 //!            arrive                    arrive (same key)
@@ -14,8 +15,9 @@
 //!                              Refused (the next one leads, and then nobody waits) │ Paused (no refresh meanwhile)
 //! ```
 //!
-//! There is a fixed number of slots, and each key may use a few of them ([`CollapseKey::places`]), which nobody outside can
-//! foretell. A key that finds all of them taken is not collapsed; it never waits for a stranger.
+//! There is a fixed number of slots, and each key may use a few of them ([`CollapseKey::places`]),
+//! which nobody outside can foretell. A key that finds all of them taken is not collapsed; it never
+//! waits for a stranger.
 
 use larder_contract::http_time::Timestamp;
 mod key;
@@ -29,7 +31,8 @@ use slot::{Pause, Slot};
 
 /// After so many answers in a row that were for their own client alone, nobody waits under the key.
 const MAX_REFUSED: u8 = 2;
-/// A background refresh that fails for the first time is not tried again for so long; then twice as long each time.
+/// A background refresh that fails for the first time is not tried again for so long; then twice as
+/// long each time.
 const FIRST_PAUSE_MS: u64 = 1_000;
 /// The longest such pause.
 const LONGEST_PAUSE_MS: u64 = 30_000;
@@ -38,16 +41,25 @@ const PAUSE_MEMORY_MS: u64 = 60_000;
 /// How long it is remembered that a part was asked for.
 const ASKED_MEMORY_MS: u64 = 30_000;
 
-/// Which of a key's places it uses: the one that is about it, else the first that is free, else one whose mark may be
-/// lost. Where all have leaders, the first.
-pub fn choose<'a>(slots: impl IntoIterator<Item = Option<&'a [u8]>>, key: &CollapseKey, now: Timestamp) -> usize {
+/// Which of a key's places it uses: the one that is about it, else the first that is free, else one
+/// whose mark may be lost. Where all have leaders, the first.
+pub fn choose<'a>(
+    slots: impl IntoIterator<Item = Option<&'a [u8]>>,
+    key: &CollapseKey,
+    now: Timestamp,
+) -> usize {
     let rank = |bytes: Option<&[u8]>| match bytes.map_or(Slot::Free, Slot::decode) {
         slot if slot.is_about(key) => u8::from(!slot.is_live(now)),
         Slot::Leading { until, .. } if now < until => 4,
         slot if slot.is_live(now) => 3,
         _ => 2,
     };
-    slots.into_iter().map(rank).enumerate().min_by_key(|(_, rank)| *rank).map_or(0, |(index, _)| index)
+    slots
+        .into_iter()
+        .map(rank)
+        .enumerate()
+        .min_by_key(|(_, rank)| *rank)
+        .map_or(0, |(index, _)| index)
 }
 
 /// What became of a leader's fetch, as its slot remembers it.
@@ -63,20 +75,21 @@ pub enum Finish {
     Found(Handoff, Timestamp),
     /// The answer was not storable: until the given time nobody waits under this key.
     Uncacheable(Timestamp),
-    /// The answer was for the leader alone: the next request leads. After two in a row, nobody waits until the
-    /// given time.
+    /// The answer was for the leader alone: the next request leads. After two in a row, nobody
+    /// waits until the given time.
     Refused(Timestamp),
     /// A background refresh failed: the next one waits a while.
     Failed,
 }
 
-/// What a request does that arrives at a slot. Bytes are the slot's new content, to be put there if nobody else was
-/// faster.
+/// What a request does that arrives at a slot. Bytes are the slot's new content, to be put there if
+/// nobody else was faster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// Fetch.
     Lead(Vec<u8>),
-    /// Fetch in place of a leader who may still come back: its lease in the store is not waited for.
+    /// Fetch in place of a leader who may still come back: its lease in the store is not waited
+    /// for.
     Succeed(Vec<u8>),
     /// Wait for this leader; with bytes when this VM's inbox has to be added first.
     Wait(Identity, Option<Vec<u8>>),
@@ -103,7 +116,8 @@ pub struct Terms {
     pub wait_for_refresh: bool,
     /// The leader that this request has waited for as long as it may.
     pub given_up: Option<Identity>,
-    /// When the key was last invalidated, as far as this VM knows: what was fetched before does not answer this request.
+    /// When the key was last invalidated, as far as this VM knows: what was fetched before does not
+    /// answer this request.
     pub invalidated: Option<Timestamp>,
     /// For a refresh: whether to lead only if the same was asked for a while before.
     pub only_again: bool,
@@ -113,7 +127,14 @@ impl Terms {
     /// For one who would lead until then, takes nothing that was fetched before, and knows nothing.
     pub fn until(until: Timestamp) -> Self {
         let (given_up, invalidated) = (None, None);
-        Self { until, accept_handed_over: false, wait_for_refresh: false, given_up, invalidated, only_again: false }
+        Self {
+            until,
+            accept_handed_over: false,
+            wait_for_refresh: false,
+            given_up,
+            invalidated,
+            only_again: false,
+        }
     }
 
     /// Whether a leader that began then will not do.
@@ -122,7 +143,8 @@ impl Terms {
     }
 }
 
-/// Decides for a request that arrives. `slot` is what the slot holds, `inbox` where this VM can be woken.
+/// Decides for a request that arrives. `slot` is what the slot holds, `inbox` where this VM can be
+/// woken.
 pub fn arrive(
     slot: Option<&[u8]>,
     key: &CollapseKey,
@@ -133,20 +155,35 @@ pub fn arrive(
 ) -> Arrival {
     let lead = |setbacks, pause, inboxes| {
         let (key, leader) = (*key, me);
-        Slot::Leading { key, leader, began: now, until: terms.until, setbacks, pause, inboxes }.encode()
+        Slot::Leading {
+            key,
+            leader,
+            began: now,
+            until: terms.until,
+            setbacks,
+            pause,
+            inboxes,
+        }
+        .encode()
     };
     let slot = slot.map_or(Slot::Free, Slot::decode);
     if me.is_refresh() {
-        return refresh(&slot, key, now, terms, |pause: Pause| lead(pause.failures, pause, Vec::new()));
+        return refresh(&slot, key, now, terms, |pause: Pause| {
+            lead(pause.failures, pause, Vec::new())
+        });
     }
     let none = Pause::default();
     match slot {
-        Slot::Leading { key: held, until, .. } if held != *key && now < until => Arrival::Occupied,
+        Slot::Leading {
+            key: held, until, ..
+        } if held != *key && now < until => Arrival::Occupied,
         Slot::Leading { key: held, .. } if held == *key => meet(slot, inbox, now, terms, lead),
         Slot::Paused { key: held, pause } if held == *key && pause.is_remembered(now) => {
             Arrival::Lead(lead(0, pause, Vec::new()))
         }
-        slot if !slot.is_about(key) || !slot.is_live(now) => Arrival::Lead(lead(0, none, Vec::new())),
+        slot if !slot.is_about(key) || !slot.is_live(now) => {
+            Arrival::Lead(lead(0, none, Vec::new()))
+        }
         Slot::Published { handoff, .. } if terms.accept_handed_over => Arrival::HandedOver(handoff),
         Slot::Uncacheable { until, .. } => Arrival::Uncacheable(until),
         Slot::Refused { setbacks, .. } => Arrival::Lead(lead(setbacks, none, Vec::new())),
@@ -162,22 +199,50 @@ fn meet(
     terms: Terms,
     lead: impl FnOnce(u8, Pause, Vec<u32>) -> Vec<u8>,
 ) -> Arrival {
-    let Slot::Leading { key, leader, began, until, setbacks, pause, inboxes } = slot else { return Arrival::Occupied };
+    let Slot::Leading {
+        key,
+        leader,
+        began,
+        until,
+        setbacks,
+        pause,
+        inboxes,
+    } = slot
+    else {
+        return Arrival::Occupied;
+    };
     if until <= now {
         // Whoever waited for the one before waits for this one.
         return Arrival::Lead(lead(0, pause, inboxes));
     }
     if terms.replace(leader, began) {
-        return Arrival::Succeed(lead(if leader.is_refresh() { 0 } else { setbacks }, pause, inboxes));
+        return Arrival::Succeed(lead(
+            if leader.is_refresh() { 0 } else { setbacks },
+            pause,
+            inboxes,
+        ));
     }
     if leader.is_refresh() && !terms.wait_for_refresh {
         return Arrival::Refreshing;
     }
-    wait_for(leader, inboxes, inbox, |inboxes| Slot::Leading { key, leader, began, until, setbacks, pause, inboxes })
+    wait_for(leader, inboxes, inbox, |inboxes| Slot::Leading {
+        key,
+        leader,
+        began,
+        until,
+        setbacks,
+        pause,
+        inboxes,
+    })
 }
 
 /// Waits for a leader, woken through `inbox`. `slot` is what the slot holds with all inboxes.
-fn wait_for(leader: Identity, mut inboxes: Vec<u32>, inbox: u32, slot: impl FnOnce(Vec<u32>) -> Slot) -> Arrival {
+fn wait_for(
+    leader: Identity,
+    mut inboxes: Vec<u32>,
+    inbox: u32,
+    slot: impl FnOnce(Vec<u32>) -> Slot,
+) -> Arrival {
     if inboxes.contains(&inbox) {
         return Arrival::Wait(leader, None);
     }
@@ -201,11 +266,19 @@ fn refresh(
         Slot::Leading { until, .. } if now < *until => Arrival::Occupied,
         Slot::Uncacheable { until, .. } if is_own && now < *until => Arrival::Uncacheable(*until),
         Slot::Paused { pause, .. } if is_own && now < pause.until => Arrival::NotYet(None),
-        Slot::Asked { until, .. } if is_own && now < *until => Arrival::Lead(lead(Pause::default())),
-        Slot::Paused { pause, .. } if is_own && pause.is_remembered(now) => Arrival::Lead(lead(*pause)),
-        _ if terms.only_again => {
-            Arrival::NotYet(Some(Slot::Asked { key: *key, until: now.plus_millis(ASKED_MEMORY_MS) }.encode()))
+        Slot::Asked { until, .. } if is_own && now < *until => {
+            Arrival::Lead(lead(Pause::default()))
         }
+        Slot::Paused { pause, .. } if is_own && pause.is_remembered(now) => {
+            Arrival::Lead(lead(*pause))
+        }
+        _ if terms.only_again => Arrival::NotYet(Some(
+            Slot::Asked {
+                key: *key,
+                until: now.plus_millis(ASKED_MEMORY_MS),
+            }
+            .encode(),
+        )),
         _ => Arrival::Lead(lead(Pause::default())),
     }
 }
@@ -214,7 +287,10 @@ impl Pause {
     /// After so many failures in a row, the last one now.
     fn after(failures: u8, now: Timestamp) -> Self {
         let doubled = FIRST_PAUSE_MS << failures.saturating_sub(1).min(16);
-        Self { until: now.plus_millis(doubled.min(LONGEST_PAUSE_MS)), failures }
+        Self {
+            until: now.plus_millis(doubled.min(LONGEST_PAUSE_MS)),
+            failures,
+        }
     }
 
     fn is_remembered(self, now: Timestamp) -> bool {
@@ -222,7 +298,8 @@ impl Pause {
     }
 }
 
-/// The slot's new content and the inboxes to wake when `me` has finished. `None` when `me` no longer leads there.
+/// The slot's new content and the inboxes to wake when `me` has finished. `None` when `me` no
+/// longer leads there.
 pub fn finish(
     slot: Option<&[u8]>,
     key: &CollapseKey,
@@ -231,19 +308,41 @@ pub fn finish(
     now: Timestamp,
 ) -> Option<(Vec<u8>, Vec<u32>)> {
     match slot.map(Slot::decode)? {
-        Slot::Leading { key: held, leader, setbacks, pause, inboxes, .. } if held == *key && leader == me => {
+        Slot::Leading {
+            key: held,
+            leader,
+            setbacks,
+            pause,
+            inboxes,
+            ..
+        } if held == *key && leader == me => {
             let (key, setbacks) = (*key, setbacks.saturating_add(1));
             let next = match result {
                 // Only what the origin says anew ends a pause.
-                Finish::Free | Finish::Found(..) if pause.is_remembered(now) => Slot::Paused { key, pause },
+                Finish::Free | Finish::Found(..) if pause.is_remembered(now) => {
+                    Slot::Paused { key, pause }
+                }
                 Finish::Free | Finish::Fetched => Slot::Free,
                 Finish::Published(handoff, until) | Finish::Found(handoff, until) => {
-                    Slot::Published { key, handoff, until }
+                    Slot::Published {
+                        key,
+                        handoff,
+                        until,
+                    }
                 }
                 Finish::Uncacheable(until) => Slot::Uncacheable { key, until },
-                Finish::Refused(until) if setbacks >= MAX_REFUSED => Slot::Uncacheable { key, until },
-                Finish::Refused(until) => Slot::Refused { key, until, setbacks },
-                Finish::Failed => Slot::Paused { key, pause: Pause::after(setbacks, now) },
+                Finish::Refused(until) if setbacks >= MAX_REFUSED => {
+                    Slot::Uncacheable { key, until }
+                }
+                Finish::Refused(until) => Slot::Refused {
+                    key,
+                    until,
+                    setbacks,
+                },
+                Finish::Failed => Slot::Paused {
+                    key,
+                    pause: Pause::after(setbacks, now),
+                },
             };
             Some((next.encode(), inboxes))
         }
@@ -251,11 +350,13 @@ pub fn finish(
     }
 }
 
-/// Where those wait who could use an answer that comes from a leader that was replaced: the inboxes of the slot, if one
-/// leads there under `key`.
+/// Where those wait who could use an answer that comes from a leader that was replaced: the inboxes
+/// of the slot, if one leads there under `key`.
 pub fn waiting(slot: Option<&[u8]>, key: &CollapseKey) -> Vec<u32> {
     match slot.map(Slot::decode) {
-        Some(Slot::Leading { key: held, inboxes, .. }) if held == *key => inboxes,
+        Some(Slot::Leading {
+            key: held, inboxes, ..
+        }) if held == *key => inboxes,
         _ => Vec::new(),
     }
 }

@@ -1,4 +1,5 @@
-//! One request on its way through the cache (RFC 9111 §4): events in, effects out, the time as an argument.
+//! One request on its way through the cache (RFC 9111 §4): events in, effects out, the time as an
+//! argument.
 //!
 //! | state | what it waits for | next |
 //! |---|---|---|
@@ -12,13 +13,15 @@
 //! | `Completing` | the rest of a stored part, on its way to the client | `Completing` (more), `Over` (joined and stored) |
 //! | `Passing` | an answer that is not cached | `Over`, `Capturing` (a POST's own representation) |
 //!
-//! From every state the end of the stream leads to `Over`. `tests/states.rs` holds this table to the code.
+//! From every state the end of the stream leads to `Over`. `tests/states.rs` holds this table to
+//! the code.
 //!
-//! [`Exchange::begin`] is the one entrance. It asks on the spot what the host has at hand ([`AtHand`]), and a plain hit
-//! leaves by it again without a state of its own (`at_once`).
+//! [`Exchange::begin`] is the one entrance. It asks on the spot what the host has at hand
+//! ([`AtHand`]), and a plain hit leaves by it again without a state of its own (`at_once`).
 //!
-//! What this decides: which state takes which event. What happens in a state is in the module of its name; the rules
-//! themselves are in the modules that those consult. An event that does not fit the state changes nothing.
+//! What this decides: which state takes which event. What happens in a state is in the module of
+//! its name; the rules themselves are in the modules that those consult. An event that does not fit
+//! the state changes nothing.
 
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
@@ -54,8 +57,8 @@ mod waiting;
 
 pub use at_hand::{AtHand, Held};
 pub use effect::{
-    Arrive, CacheCommand, Command, Effects, ForwardedRequest, Question, RefreshOrder, Reply, ResponseChange,
-    StoreQuestion,
+    Arrive, CacheCommand, Command, Effects, ForwardedRequest, Question, RefreshOrder, Reply,
+    ResponseChange, StoreQuestion,
 };
 pub use event::{Event, Local, Outcome, ResponseSource, SlotAnswer, StoreAnswer, StoreFault};
 use presented::Presented;
@@ -63,8 +66,9 @@ pub use presented::Setup;
 use state::{Passing, State};
 use step::Step;
 
-/// How long after an unsafe request whose answer nobody saw its target is dropped once more, in milliseconds: first when a
-/// quick origin has finished, then when Envoy itself would have given up (its default route timeout).
+/// How long after an unsafe request whose answer nobody saw its target is dropped once more, in
+/// milliseconds: first when a quick origin has finished, then when Envoy itself would have given up
+/// (its default route timeout).
 pub const SETTLED_AFTER_MS: [u64; 2] = [1_000, 15_000];
 
 /// One request's whole life. Give it what happened and what time it is; it says what to do next.
@@ -76,7 +80,10 @@ pub struct Exchange {
 
 /// A request that has begun.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation, and this lives for one match")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation, and this lives for one match"
+)]
 pub enum Begun {
     /// It is answered, and so reported: nothing else is to be done, now or later.
     Answered(Reply, CacheStatus),
@@ -110,7 +117,12 @@ pub enum Interest {
 
 impl Exchange {
     /// A request has arrived. What the host has at hand may answer it on the spot.
-    pub fn begin(mut request: Request, setup: Setup, at_hand: &mut impl AtHand, now: Timestamp) -> Begun {
+    pub fn begin(
+        mut request: Request,
+        setup: Setup,
+        at_hand: &mut impl AtHand,
+        now: Timestamp,
+    ) -> Begun {
         at_once::prepare(&mut request, &setup.policy);
         if let Some((reply, status)) = at_once::answer(&request, &setup, at_hand, now) {
             return Begun::Answered(reply, status);
@@ -123,8 +135,8 @@ impl Exchange {
         Begun::of(exchange, effects)
     }
 
-    /// The same one step at a time, for a host that has nothing at hand: where the state is `Local` then, the next event is
-    /// [`Event::Local`].
+    /// The same one step at a time, for a host that has nothing at hand: where the state is `Local`
+    /// then, the next event is [`Event::Local`].
     pub fn open(request: Request, setup: Setup, now: Timestamp) -> (Self, Effects) {
         let mut step = Step::at(now);
         let (mut presented, malformed) = Presented::of(request, setup, now);
@@ -145,7 +157,11 @@ impl Exchange {
         let held = at_hand.look_up(&self.presented.key);
         let is_chosen = held.variants.len() > 1;
         let effects = self.handle(Event::Local(held.with(untrue)), now);
-        if is_chosen && let State::Over { answered_by: Some(stored) } = &self.state {
+        if is_chosen
+            && let State::Over {
+                answered_by: Some(stored),
+            } = &self.state
+        {
             at_hand.count_use(&self.presented.key, stored);
         }
         effects
@@ -178,7 +194,9 @@ impl Exchange {
     pub fn expects_response(&self) -> bool {
         match self.state {
             State::Forwarded(_) => true,
-            State::Passing(Passing { invalidates, .. }) => invalidates || !self.presented.is_untouched,
+            State::Passing(Passing { invalidates, .. }) => {
+                invalidates || !self.presented.is_untouched
+            }
             _ => false,
         }
     }
@@ -197,12 +215,20 @@ impl Exchange {
 fn next(state: State, event: Event<'_>, presented: &Presented, step: &mut Step) -> State {
     match (state, event) {
         (State::Local, Event::Local(local)) => local::on_local(local, presented, step),
-        (State::Arriving(search), Event::Slot(answer)) => arriving::on_slot(search, answer, presented, step),
-        (State::Waiting(waiting), Event::Woken { outcome, untrue_since }) => {
-            waiting::on_woken(waiting, outcome, untrue_since, presented, step)
+        (State::Arriving(search), Event::Slot(answer)) => {
+            arriving::on_slot(search, answer, presented, step)
         }
+        (
+            State::Waiting(waiting),
+            Event::Woken {
+                outcome,
+                untrue_since,
+            },
+        ) => waiting::on_woken(waiting, outcome, untrue_since, presented, step),
         (State::Waiting(waiting), Event::WaitEnded) => waiting::on_wait_ended(waiting, step),
-        (State::Asking(asking), Event::Store(answer)) => asking::on_store(asking, answer, presented, step),
+        (State::Asking(asking), Event::Store(answer)) => {
+            asking::on_store(asking, answer, presented, step)
+        }
         (State::Forwarded(forwarded), Event::Response { head, source, end }) => {
             forwarded::on_response(forwarded, &head, source, end, presented, step)
         }
@@ -212,7 +238,9 @@ fn next(state: State, event: Event<'_>, presented: &Presented, step: &mut Step) 
         (State::Capturing(capturing), Event::Body { chunk, end }) => {
             capturing::on_body(capturing, chunk, end, presented, step)
         }
-        (State::Capturing(capturing), Event::TimePassed) => capturing::on_time_passed(capturing, presented, step),
+        (State::Capturing(capturing), Event::TimePassed) => {
+            capturing::on_time_passed(capturing, presented, step)
+        }
         (State::Completing(completing), Event::Body { chunk, end }) => {
             completing::on_body(completing, chunk, end, presented, step)
         }
@@ -224,20 +252,39 @@ fn next(state: State, event: Event<'_>, presented: &Presented, step: &mut Step) 
 
 /// The stream has ended before its answer was complete.
 fn on_gone(state: State, origin_broke: bool, presented: &Presented, step: &mut Step) -> State {
-    if matches!(state, State::Passing(Passing { invalidates: true, .. })) {
+    if matches!(
+        state,
+        State::Passing(Passing {
+            invalidates: true,
+            ..
+        })
+    ) {
         passing::doubt(presented, step);
     }
-    let outcome = if origin_broke { Outcome::Failed(502) } else { Outcome::Again };
+    let outcome = if origin_broke {
+        Outcome::Failed(502)
+    } else {
+        Outcome::Again
+    };
     state.into_leadership().finish(outcome, presented, step);
     State::OVER
 }
 
-/// A redirect is no error, so an unsafe method invalidates by it (RFC 9111 §4.4). It could not be stored, for nobody has
-/// seen it, and the next one's will not be seen either: those who wait would go one by one.
+/// A redirect is no error, so an unsafe method invalidates by it (RFC 9111 §4.4). It could not be
+/// stored, for nobody has seen it, and the next one's will not be seen either: those who wait would
+/// go one by one.
 fn on_redirected(state: State, presented: &Presented, step: &mut Step) -> State {
-    if matches!(state, State::Passing(Passing { invalidates: true, .. })) {
+    if matches!(
+        state,
+        State::Passing(Passing {
+            invalidates: true,
+            ..
+        })
+    ) {
         step.cache(presented.invalidation());
     }
-    state.into_leadership().finish(Outcome::Uncacheable, presented, step);
+    state
+        .into_leadership()
+        .finish(Outcome::Uncacheable, presented, step);
     State::OVER
 }

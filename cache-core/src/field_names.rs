@@ -1,7 +1,8 @@
 //! Lists of field names that an operator may choose: exact names, and families such as `x-jwt-*`.
 //!
-//! What this decides: which names a list means. `_` counts as `-`, for CGI and its heirs hand both to an application under
-//! one name, so `X_Forwarded_Host` says what `X-Forwarded-Host` says. What it leaves out: what follows from a match.
+//! What this decides: which names a list means. `_` counts as `-`, for CGI and its heirs hand both
+//! to an application under one name, so `X_Forwarded_Host` says what `X-Forwarded-Host` says. What
+//! it leaves out: what follows from a match.
 
 use crate::fields::{Fields, NameMarks, is_token};
 
@@ -19,28 +20,48 @@ impl FieldPattern {
 
     /// Reads `x-user` or `x-jwt-*`. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        let (name, is_family) = text.strip_suffix('*').map_or((text, false), |begin| (begin, true));
+        let (name, is_family) = text
+            .strip_suffix('*')
+            .map_or((text, false), |begin| (begin, true));
         let fits = is_token(name.as_bytes()) && !name.contains('*');
         if !fits || (is_family && name.len() < Self::SHORTEST_FAMILY) {
             return None;
         }
-        Some(Self { text: name.bytes().map(|byte| folded(byte.to_ascii_lowercase())).collect(), is_family })
+        Some(Self {
+            text: name
+                .bytes()
+                .map(|byte| folded(byte.to_ascii_lowercase()))
+                .collect(),
+            is_family,
+        })
     }
 
     /// Whether `name`, in lower case, is meant.
     pub fn matches(&self, name: &[u8]) -> bool {
-        let fits = if self.is_family { name.len() >= self.text.len() } else { name.len() == self.text.len() };
-        fits && name.iter().zip(&self.text).all(|(byte, known)| folded(*byte) == *known)
+        let fits = if self.is_family {
+            name.len() >= self.text.len()
+        } else {
+            name.len() == self.text.len()
+        };
+        fits && name
+            .iter()
+            .zip(&self.text)
+            .all(|(byte, known)| folded(*byte) == *known)
     }
 
-    /// How much it says: of several that match, the one with the highest rank counts. An exact name says more than a
-    /// family, and a longer family more than a shorter one.
+    /// How much it says: of several that match, the one with the highest rank counts. An exact name
+    /// says more than a family, and a longer family more than a shorter one.
     pub fn rank(&self) -> usize {
-        if self.is_family { self.text.len() } else { usize::MAX }
+        if self.is_family {
+            self.text.len()
+        } else {
+            usize::MAX
+        }
     }
 }
 
-/// A set of patterns that is asked about every field of every request: nearly free where nothing matches.
+/// A set of patterns that is asked about every field of every request: nearly free where nothing
+/// matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldNames {
     exact: Marked,
@@ -80,7 +101,9 @@ impl FieldNames {
 
     /// The lines of `fields` that are meant, in order.
     pub fn lines<'a>(&'a self, fields: &'a Fields) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        fields.marked(|marks| self.may_contain(marks)).filter(|(name, _)| self.contains(name))
+        fields
+            .marked(|marks| self.may_contain(marks))
+            .filter(|(name, _)| self.contains(name))
     }
 
     /// Whether `fields` has a line of any of them.
@@ -89,7 +112,8 @@ impl FieldNames {
     }
 }
 
-/// Patterns by one of their marks, and a bit for each mark, so that hardly any name is compared with any pattern.
+/// Patterns by one of their marks, and a bit for each mark, so that hardly any name is compared
+/// with any pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Marked {
     patterns: Vec<(u16, FieldPattern)>,
@@ -98,13 +122,19 @@ struct Marked {
 
 impl Default for Marked {
     fn default() -> Self {
-        Self { patterns: Vec::new(), bits: [0; NameMarks::RANGE / 64] }
+        Self {
+            patterns: Vec::new(),
+            bits: [0; NameMarks::RANGE / 64],
+        }
     }
 }
 
 impl Marked {
     fn new(patterns: Vec<FieldPattern>, mark: impl Fn(&FieldPattern) -> u16) -> Self {
-        let mut patterns: Vec<_> = patterns.into_iter().map(|pattern| (mark(&pattern), pattern)).collect();
+        let mut patterns: Vec<_> = patterns
+            .into_iter()
+            .map(|pattern| (mark(&pattern), pattern))
+            .collect();
         patterns.sort_by_key(|(mark, _)| *mark);
         let mut bits = [0; NameMarks::RANGE / 64];
         for (mark, _) in &patterns {
@@ -116,13 +146,20 @@ impl Marked {
     }
 
     fn has(&self, mark: u16) -> bool {
-        self.bits.get(usize::from(mark / 64)).is_some_and(|word| word & (1 << (mark % 64)) != 0)
+        self.bits
+            .get(usize::from(mark / 64))
+            .is_some_and(|word| word & (1 << (mark % 64)) != 0)
     }
 
     fn matches(&self, mark: u16, name: &[u8]) -> bool {
         let first = self.patterns.partition_point(|(known, _)| *known < mark);
-        let same = self.patterns.iter().skip(first).take_while(|(known, _)| *known == mark);
-        same.map(|(_, pattern)| pattern).any(|pattern| pattern.matches(name))
+        let same = self
+            .patterns
+            .iter()
+            .skip(first)
+            .take_while(|(known, _)| *known == mark);
+        same.map(|(_, pattern)| pattern)
+            .any(|pattern| pattern.matches(name))
     }
 }
 

@@ -1,7 +1,8 @@
-//! How long a response stays fresh (RFC 9111 §4.2.1–4.2.2), and what it says about its use afterwards.
+//! How long a response stays fresh (RFC 9111 §4.2.1–4.2.2), and what it says about its use
+//! afterwards.
 //!
-//! What this decides: the lifetime and where it comes from. What it leaves out: how old the response is (`age`) and
-//! whether it may be used (`reuse`).
+//! What this decides: the lifetime and where it comes from. What it leaves out: how old the
+//! response is (`age`) and whether it may be used (`reuse`).
 
 use larder_contract::http_time::{DeltaSeconds, Timestamp};
 
@@ -31,13 +32,17 @@ pub enum LifetimeSource {
 
 /// RFC 9110 §15.1: statuses that may be reused on a guess.
 pub fn is_heuristically_cacheable(status: u16) -> bool {
-    matches!(status, 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+    matches!(
+        status,
+        200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
+    )
 }
 
 /// A guess never exceeds a day.
 const MAX_HEURISTIC: DeltaSeconds = DeltaSeconds::new(86_400);
 
-/// freshness_lifetime for a shared cache, and its source; the first that applies counts (RFC 9111 §4.2.1).
+/// freshness_lifetime for a shared cache, and its source; the first that applies counts (RFC 9111
+/// §4.2.1).
 pub fn freshness_lifetime(
     response: &ResponseHead,
     directives: &ResponseDirectives,
@@ -65,22 +70,33 @@ pub fn freshness_lifetime(
     }
 }
 
-/// Whether the response itself names its lifetime: nobody guesses and no operator gives one (RFC 9111 §4.2.1).
+/// Whether the response itself names its lifetime: nobody guesses and no operator gives one (RFC
+/// 9111 §4.2.1).
 pub fn is_explicit(response: &ResponseHead, policy: &Policy) -> bool {
     let directives = ResponseDirectives::of(&response.fields, policy);
     let (_, source) = freshness_lifetime(response, &directives, Timestamp::default(), policy);
-    matches!(source, LifetimeSource::SMaxage | LifetimeSource::MaxAge | LifetimeSource::Expires)
+    matches!(
+        source,
+        LifetimeSource::SMaxage | LifetimeSource::MaxAge | LifetimeSource::Expires
+    )
 }
 
-/// `Expires` less `Date`. An invalid or repeated, differing value means "already expired" (RFC 9111 §5.3, §4.2.1).
+/// `Expires` less `Date`. An invalid or repeated, differing value means "already expired" (RFC 9111
+/// §5.3, §4.2.1).
 fn expires_lifetime(response: &ResponseHead, response_time: Timestamp) -> Option<DeltaSeconds> {
     let mut lines = response.fields.all("expires");
     let first = lines.next()?;
     if lines.any(|line| line != first) {
         return Some(DeltaSeconds::ZERO);
     }
-    let date = response.fields.get("date").and_then(Timestamp::parse_http_date).unwrap_or(response_time);
-    Some(Timestamp::parse_http_date(first).map_or(DeltaSeconds::ZERO, |expires| expires.since(date)))
+    let date = response
+        .fields
+        .get("date")
+        .and_then(Timestamp::parse_http_date)
+        .unwrap_or(response_time);
+    Some(
+        Timestamp::parse_http_date(first).map_or(DeltaSeconds::ZERO, |expires| expires.since(date)),
+    )
 }
 
 fn heuristic_lifetime(
@@ -93,8 +109,15 @@ fn heuristic_lifetime(
     if !policy.heuristic_freshness || !allowed {
         return None;
     }
-    let modified = response.fields.get("last-modified").and_then(Timestamp::parse_http_date)?;
-    let date = response.fields.get("date").and_then(Timestamp::parse_http_date).unwrap_or(response_time);
+    let modified = response
+        .fields
+        .get("last-modified")
+        .and_then(Timestamp::parse_http_date)?;
+    let date = response
+        .fields
+        .get("date")
+        .and_then(Timestamp::parse_http_date)
+        .unwrap_or(response_time);
     // RFC 9111 §4.2.2: a typical setting is 10 % of the time since it was modified.
     Some(DeltaSeconds::new(date.since(modified).as_secs() / 10).min(MAX_HEURISTIC))
 }
@@ -111,8 +134,11 @@ pub fn reuse_terms(
         lifetime,
         stale_while_revalidate: directives.stale_while_revalidate.unwrap_or_default(),
         stale_if_error: directives.stale_if_error.unwrap_or_default(),
-        // RFC 9111 §5.2.2.8, §5.2.2.10: for a shared cache these two say the same as must-revalidate.
-        must_revalidate: directives.must_revalidate || directives.proxy_revalidate || directives.s_maxage.is_some(),
+        // RFC 9111 §5.2.2.8, §5.2.2.10: for a shared cache these two say the same as
+        // must-revalidate.
+        must_revalidate: directives.must_revalidate
+            || directives.proxy_revalidate
+            || directives.s_maxage.is_some(),
         no_cache: directives.no_cache == FieldScope::Whole,
     };
     (terms, source)
@@ -125,7 +151,11 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(784_111_777_000); // Sun, 06 Nov 1994 08:49:37 GMT
     const DATE: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
 
-    fn lifetime_under(policy: &Policy, status: u16, pairs: &[(&str, &str)]) -> (u64, LifetimeSource) {
+    fn lifetime_under(
+        policy: &Policy,
+        status: u16,
+        pairs: &[(&str, &str)],
+    ) -> (u64, LifetimeSource) {
         let response = ResponseHead::new(status, pairs);
         let directives = ResponseDirectives::of(&response.fields, policy);
         let (lifetime, source) = freshness_lifetime(&response, &directives, NOW, policy);
@@ -139,8 +169,14 @@ mod tests {
     #[test]
     fn s_maxage_comes_before_max_age_before_expires() {
         let expires = ("expires", "Sun, 06 Nov 1994 08:50:37 GMT");
-        assert_eq!(lifetime(&[("cache-control", "max-age=1, s-maxage=2"), expires]), (2, LifetimeSource::SMaxage));
-        assert_eq!(lifetime(&[("cache-control", "max-age=1"), expires]), (1, LifetimeSource::MaxAge));
+        assert_eq!(
+            lifetime(&[("cache-control", "max-age=1, s-maxage=2"), expires]),
+            (2, LifetimeSource::SMaxage)
+        );
+        assert_eq!(
+            lifetime(&[("cache-control", "max-age=1"), expires]),
+            (1, LifetimeSource::MaxAge)
+        );
         assert_eq!(lifetime(&[DATE, expires]), (60, LifetimeSource::Expires));
         assert_eq!(lifetime(&[expires]), (60, LifetimeSource::Expires));
         assert_eq!(lifetime(&[]), (0, LifetimeSource::None));
@@ -149,9 +185,17 @@ mod tests {
     #[test]
     fn an_invalid_expires_is_in_the_past() {
         for value in ["0", "-1", "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT"] {
-            assert_eq!(lifetime(&[DATE, ("expires", value)]), (0, LifetimeSource::Expires), "{value}");
+            assert_eq!(
+                lifetime(&[DATE, ("expires", value)]),
+                (0, LifetimeSource::Expires),
+                "{value}"
+            );
         }
-        let two = [DATE, ("expires", "Sun, 06 Nov 1994 08:50:37 GMT"), ("expires", "Sun, 06 Nov 1994 08:51:37 GMT")];
+        let two = [
+            DATE,
+            ("expires", "Sun, 06 Nov 1994 08:50:37 GMT"),
+            ("expires", "Sun, 06 Nov 1994 08:51:37 GMT"),
+        ];
         assert_eq!(lifetime(&two), (0, LifetimeSource::Expires));
     }
 
@@ -159,26 +203,53 @@ mod tests {
     fn a_lifetime_is_guessed_only_where_the_policy_says_so() {
         let modified = ("last-modified", "Sun, 06 Nov 1994 08:32:57 GMT"); // 1000 s before
         assert_eq!(lifetime(&[DATE, modified]), (0, LifetimeSource::None));
-        let policy = Policy { heuristic_freshness: true, ..Policy::default() };
-        assert_eq!(lifetime_under(&policy, 200, &[DATE, modified]), (100, LifetimeSource::Heuristic));
-        assert_eq!(lifetime_under(&policy, 500, &[DATE, modified]), (0, LifetimeSource::None));
+        let policy = Policy {
+            heuristic_freshness: true,
+            ..Policy::default()
+        };
+        assert_eq!(
+            lifetime_under(&policy, 200, &[DATE, modified]),
+            (100, LifetimeSource::Heuristic)
+        );
+        assert_eq!(
+            lifetime_under(&policy, 500, &[DATE, modified]),
+            (0, LifetimeSource::None)
+        );
         let public = ("cache-control", "public");
-        assert_eq!(lifetime_under(&policy, 599, &[DATE, modified, public]), (100, LifetimeSource::Heuristic));
+        assert_eq!(
+            lifetime_under(&policy, 599, &[DATE, modified, public]),
+            (100, LifetimeSource::Heuristic)
+        );
     }
 
     #[test]
     fn a_targeted_field_silences_expires() {
         let expires = ("expires", "Sun, 06 Nov 1994 08:50:37 GMT");
-        assert_eq!(lifetime(&[("cdn-cache-control", "max-age=9"), expires]), (9, LifetimeSource::MaxAge));
-        assert_eq!(lifetime(&[("cdn-cache-control", "public"), expires]), (0, LifetimeSource::None));
+        assert_eq!(
+            lifetime(&[("cdn-cache-control", "max-age=9"), expires]),
+            (9, LifetimeSource::MaxAge)
+        );
+        assert_eq!(
+            lifetime(&[("cdn-cache-control", "public"), expires]),
+            (0, LifetimeSource::None)
+        );
     }
 
     #[test]
     fn for_a_shared_cache_s_maxage_and_proxy_revalidate_forbid_staleness() {
-        for value in ["s-maxage=1", "proxy-revalidate, max-age=1", "must-revalidate, max-age=1"] {
+        for value in [
+            "s-maxage=1",
+            "proxy-revalidate, max-age=1",
+            "must-revalidate, max-age=1",
+        ] {
             let response = ResponseHead::new(200, &[("cache-control", value)]);
             let directives = ResponseDirectives::of(&response.fields, &Policy::default());
-            assert!(reuse_terms(&response, &directives, NOW, &Policy::default()).0.must_revalidate, "{value}");
+            assert!(
+                reuse_terms(&response, &directives, NOW, &Policy::default())
+                    .0
+                    .must_revalidate,
+                "{value}"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Invalidation of stored responses by unsafe methods (RFC 9111 §4.4).
 //!
-//! What this decides: which methods are unsafe, and which URIs their success concerns. What it leaves out: how stored
-//! responses are found and dropped.
+//! What this decides: which methods are unsafe, and which URIs their success concerns. What it
+//! leaves out: how stored responses are found and dropped.
 
 use larder_contract::key::{canonical_authority, canonical_scheme};
 use larder_contract::ows::trim;
@@ -24,7 +24,11 @@ impl Target {
     /// A path at the origin of `request`.
     fn of(request: &Request, path: &[u8]) -> Self {
         let (scheme, authority) = (request.scheme().to_vec(), request.authority().to_vec());
-        Self { scheme, authority, path: path.to_vec() }
+        Self {
+            scheme,
+            authority,
+            path: path.to_vec(),
+        }
     }
 }
 
@@ -32,17 +36,25 @@ impl Target {
 pub fn is_unsafe(method: &[u8]) -> bool {
     !matches!(
         method,
-        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PROPFIND" | b"REPORT" | b"SEARCH" | b"QUERY" | b"CONNECT"
+        b"GET"
+            | b"HEAD"
+            | b"OPTIONS"
+            | b"TRACE"
+            | b"PROPFIND"
+            | b"REPORT"
+            | b"SEARCH"
+            | b"QUERY"
+            | b"CONNECT"
     )
 }
 
-/// On a non-error answer the target URI, and the one in `Content-Location`; the one in `Location` with a success, where it
-/// names what was made (RFC 9110 §10.2.2): with a redirect it is where the client goes next, and anybody who logs in would
-/// flush that page.
-/// Both only at the same origin: another origin's URIs are not ours to drop.
+/// On a non-error answer the target URI, and the one in `Content-Location`; the one in `Location`
+/// with a success, where it names what was made (RFC 9110 §10.2.2): with a redirect it is where the
+/// client goes next, and anybody who logs in would flush that page. Both only at the same origin:
+/// another origin's URIs are not ours to drop.
 ///
-/// A `502` or `504` is a gateway's word that it lost the answer: what was asked for may have happened, so the target goes.
-/// Any other error is the origin's own word that it did not.
+/// A `502` or `504` is a gateway's word that it lost the answer: what was asked for may have
+/// happened, so the target goes. Any other error is the origin's own word that it did not.
 pub fn targets(request: &Request, response: &ResponseHead) -> Vec<Target> {
     let lost = matches!(response.status, 502 | 504);
     if !is_unsafe(request.method()) || !(lost || (200..400).contains(&response.status)) {
@@ -55,34 +67,48 @@ pub fn targets(request: &Request, response: &ResponseHead) -> Vec<Target> {
         _ => &[],
     };
     for name in named {
-        let resolved = response.fields.get(name).and_then(|reference| resolve(trim(reference), request));
-        targets.extend(resolved.map(|path| Target::of(request, &path)).filter(|found| found.path != request.path()));
+        let resolved = response
+            .fields
+            .get(name)
+            .and_then(|reference| resolve(trim(reference), request));
+        targets.extend(
+            resolved
+                .map(|path| Target::of(request, &path))
+                .filter(|found| found.path != request.path()),
+        );
     }
     targets.dedup();
     targets
 }
 
-/// What an unsafe method may have changed although nobody saw its answer: its client left, the connection broke, or the
-/// time was up.
+/// What an unsafe method may have changed although nobody saw its answer: its client left, the
+/// connection broke, or the time was up.
 pub fn doubtful_target(request: &Request) -> Option<Target> {
     is_unsafe(request.method()).then(|| Target::of(request, request.path()))
 }
 
-/// Whether an answer with this status that is not stored ends what is stored: a success that replaces it, or word that the
-/// resource is gone (RFC 9110 §15.5.5, §15.5.11).
+/// Whether an answer with this status that is not stored ends what is stored: a success that
+/// replaces it, or word that the resource is gone (RFC 9110 §15.5.5, §15.5.11).
 pub fn ends_what_is_stored(status: u16) -> bool {
     (200..300).contains(&status) || matches!(status, 404 | 410)
 }
 
-/// The path and query that `Content-Location` names, if it lies at the request's origin (RFC 9110 §8.7).
+/// The path and query that `Content-Location` names, if it lies at the request's origin (RFC 9110
+/// §8.7).
 pub fn content_location(request: &Request, response: &ResponseHead) -> Option<Vec<u8>> {
-    response.fields.get("content-location").and_then(|reference| resolve(trim(reference), request))
+    response
+        .fields
+        .get("content-location")
+        .and_then(|reference| resolve(trim(reference), request))
 }
 
-/// The path and query a reference means (RFC 3986 §5.2), as a client would ask for them through Envoy, if it lies at the
-/// request's origin.
+/// The path and query a reference means (RFC 3986 §5.2), as a client would ask for them through
+/// Envoy, if it lies at the request's origin.
 fn resolve(reference: &[u8], request: &Request) -> Option<Vec<u8>> {
-    let reference = reference.split(|&byte| byte == b'#').next().unwrap_or_default();
+    let reference = reference
+        .split(|&byte| byte == b'#')
+        .next()
+        .unwrap_or_default();
     if reference.is_empty() {
         return None;
     }
@@ -98,10 +124,15 @@ fn resolve(reference: &[u8], request: &Request) -> Option<Vec<u8>> {
         None => reference.strip_prefix(b"//"),
     };
     if let Some(rest) = rest {
-        let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+        let end = rest
+            .iter()
+            .position(|byte| matches!(byte, b'/' | b'?'))
+            .unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let scheme = canonical_scheme(request.scheme());
-        if canonical_authority(&scheme, authority) != canonical_authority(&scheme, request.authority()) {
+        if canonical_authority(&scheme, authority)
+            != canonical_authority(&scheme, request.authority())
+        {
             return None;
         }
         return Some(path_as_requested(path));
@@ -109,11 +140,19 @@ fn resolve(reference: &[u8], request: &Request) -> Option<Vec<u8>> {
     if reference.starts_with(b"/") {
         return Some(path_as_requested(reference));
     }
-    let base = request.path().split(|&byte| byte == b'?').next().unwrap_or_default();
+    let base = request
+        .path()
+        .split(|&byte| byte == b'?')
+        .next()
+        .unwrap_or_default();
     if reference.starts_with(b"?") {
         return Some(path_as_requested(&[base, reference].concat()));
     }
-    let folder = base.iter().rposition(|&byte| byte == b'/').and_then(|slash| base.get(..=slash)).unwrap_or(b"/");
+    let folder = base
+        .iter()
+        .rposition(|&byte| byte == b'/')
+        .and_then(|slash| base.get(..=slash))
+        .unwrap_or(b"/");
     Some(path_as_requested(&[folder, reference].concat()))
 }
 
@@ -124,7 +163,10 @@ mod tests {
     fn paths(method: &str, status: u16, pairs: &[(&str, &str)]) -> Vec<String> {
         let request = Request::new(method, "a.example", "/d/e?x=1");
         let targets = targets(&request, &ResponseHead::new(status, pairs));
-        targets.into_iter().map(|target| String::from_utf8(target.path).unwrap()).collect()
+        targets
+            .into_iter()
+            .map(|target| String::from_utf8(target.path).unwrap())
+            .collect()
     }
 
     #[test]
@@ -140,7 +182,10 @@ mod tests {
     #[test]
     fn an_error_drops_nothing() {
         for status in [400, 404, 500, 503] {
-            assert!(paths("PUT", status, &[("location", "/x")]).is_empty(), "{status}");
+            assert!(
+                paths("PUT", status, &[("location", "/x")]).is_empty(),
+                "{status}"
+            );
         }
     }
 
@@ -156,8 +201,16 @@ mod tests {
     #[test]
     fn location_counts_with_a_success_and_not_where_the_client_is_sent_on() {
         for status in [300, 301, 302, 303, 307, 308] {
-            assert_eq!(paths("POST", status, &[("location", "/home")]), ["/d/e?x=1"], "{status}");
-            assert_eq!(paths("POST", status, &[("content-location", "/home")]), ["/d/e?x=1", "/home"], "{status}");
+            assert_eq!(
+                paths("POST", status, &[("location", "/home")]),
+                ["/d/e?x=1"],
+                "{status}"
+            );
+            assert_eq!(
+                paths("POST", status, &[("content-location", "/home")]),
+                ["/d/e?x=1", "/home"],
+                "{status}"
+            );
         }
     }
 
@@ -178,11 +231,29 @@ mod tests {
             ("/x//y%2fz", "/x//y%2Fz"),
             ("%61", "/d/a"),
         ] {
-            assert_eq!(paths("POST", 201, &[("location", reference)]), ["/d/e?x=1", path], "{reference}");
-            assert_eq!(paths("POST", 201, &[("content-location", reference)]), ["/d/e?x=1", path], "{reference}");
+            assert_eq!(
+                paths("POST", 201, &[("location", reference)]),
+                ["/d/e?x=1", path],
+                "{reference}"
+            );
+            assert_eq!(
+                paths("POST", 201, &[("content-location", reference)]),
+                ["/d/e?x=1", path],
+                "{reference}"
+            );
         }
-        for reference in ["http://b.example/x", "https://a.example/x", "//a.example:81/x", "", "#z"] {
-            assert_eq!(paths("POST", 201, &[("location", reference)]), ["/d/e?x=1"], "{reference}");
+        for reference in [
+            "http://b.example/x",
+            "https://a.example/x",
+            "//a.example:81/x",
+            "",
+            "#z",
+        ] {
+            assert_eq!(
+                paths("POST", 201, &[("location", reference)]),
+                ["/d/e?x=1"],
+                "{reference}"
+            );
         }
     }
 }

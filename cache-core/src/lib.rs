@@ -1,10 +1,20 @@
-//! RFC 9111 as pure code: what an HTTP cache may store, when it may reuse it, and what it must ask the origin.
+//! RFC 9111 as pure code: what an HTTP cache may store, when it may reuse it, and what it must ask
+//! the origin.
 //!
-//! Nothing here does I/O, reads a clock or knows Envoy. One request is one [`exchange::Exchange`]: events in, effects
-//! out, the time as an argument. The rest are the rules it consults, one file for each section of the RFC.
+//! Nothing here does I/O, reads a clock or knows Envoy. One request is one [`exchange::Exchange`]:
+//! events in, effects out, the time as an argument. The rest are the rules it consults, one file
+//! for each section of the RFC.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 pub mod age;
 pub mod cache_control;

@@ -1,7 +1,7 @@
 //! A request and a response head, as the rules look at them.
 //!
-//! What this decides: nothing. Pseudo-fields (`:method`, `:path` …) stay among the fields, as Envoy hands them over, so
-//! that a request is read without copying it.
+//! What this decides: nothing. Pseudo-fields (`:method`, `:path` …) stay among the fields, as Envoy
+//! hands them over, so that a request is read without copying it.
 
 use larder_contract::key::{canonical_authority, canonical_scheme};
 
@@ -25,9 +25,16 @@ pub struct Request {
 impl Request {
     /// A request for `path` at `authority`, for tests and tools.
     pub fn new(method: &str, authority: &str, path: &str) -> Self {
-        let fields =
-            Fields::from_pairs([(":method", method), (":scheme", "http"), (":authority", authority), (":path", path)]);
-        Self { fields, ..Self::default() }
+        let fields = Fields::from_pairs([
+            (":method", method),
+            (":scheme", "http"),
+            (":authority", authority),
+            (":path", path),
+        ]);
+        Self {
+            fields,
+            ..Self::default()
+        }
     }
 
     /// The request with one more field line.
@@ -42,11 +49,17 @@ impl Request {
         self.pseudo(":method")
     }
 
-    /// `http` or `https`, as the client came. `X-Forwarded-Proto` says so where a proxy in front ended TLS; Envoy takes it
-    /// away from whom it does not trust. What it says else does not count.
+    /// `http` or `https`, as the client came. `X-Forwarded-Proto` says so where a proxy in front
+    /// ended TLS; Envoy takes it away from whom it does not trust. What it says else does not
+    /// count.
     pub fn scheme(&self) -> &[u8] {
-        let is_scheme = |value: &&[u8]| value.eq_ignore_ascii_case(b"http") || value.eq_ignore_ascii_case(b"https");
-        self.fields.get(FORWARDED_PROTO).filter(is_scheme).unwrap_or_else(|| self.pseudo(":scheme"))
+        let is_scheme = |value: &&[u8]| {
+            value.eq_ignore_ascii_case(b"http") || value.eq_ignore_ascii_case(b"https")
+        };
+        self.fields
+            .get(FORWARDED_PROTO)
+            .filter(is_scheme)
+            .unwrap_or_else(|| self.pseudo(":scheme"))
     }
 
     /// Host and port (RFC 9110 §7.2).
@@ -59,8 +72,9 @@ impl Request {
         self.pseudo(":path")
     }
 
-    /// The fields to change so that the origin is asked for exactly what the key names: scheme and authority in their
-    /// canonical spelling, and no other scheme beside it. The path is changed apart from them (`Presented`).
+    /// The fields to change so that the origin is asked for exactly what the key names: scheme and
+    /// authority in their canonical spelling, and no other scheme beside it. The path is changed
+    /// apart from them (`Presented`).
     pub fn canonical_changes(&self) -> Fields {
         let mut changes = Fields::default();
         let scheme = canonical_scheme(self.scheme());
@@ -78,15 +92,20 @@ impl Request {
         changes
     }
 
-    /// Whether the request carries credentials: `Authorization`, a field that says who asks, or an identity that the proxy
-    /// knows. What is answered to one of them is for nobody else unless it says so (RFC 9111 §3.5).
+    /// Whether the request carries credentials: `Authorization`, a field that says who asks, or an
+    /// identity that the proxy knows. What is answered to one of them is for nobody else unless it
+    /// says so (RFC 9111 §3.5).
     pub fn is_credentialed(&self, policy: &Policy) -> bool {
-        self.is_identified || self.fields.contains("authorization") || policy.identity_fields.any_in(&self.fields)
+        self.is_identified
+            || self.fields.contains("authorization")
+            || policy.identity_fields.any_in(&self.fields)
     }
 
-    /// Whether what is answered may be for this client alone: it has credentials, or a cookie that the policy heeds.
+    /// Whether what is answered may be for this client alone: it has credentials, or a cookie that
+    /// the policy heeds.
     pub fn is_one_clients(&self, policy: &Policy) -> bool {
-        self.is_credentialed(policy) || (!policy.store_with_cookie && self.fields.contains("cookie"))
+        self.is_credentialed(policy)
+            || (!policy.store_with_cookie && self.fields.contains("cookie"))
     }
 
     fn pseudo(&self, name: &str) -> &[u8] {
@@ -106,7 +125,10 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// A response head from `(name, value)` pairs, for tests and tools.
     pub fn new(status: u16, pairs: &[(&str, &str)]) -> Self {
-        Self { status, fields: Fields::from_pairs(pairs.iter().copied()) }
+        Self {
+            status,
+            fields: Fields::from_pairs(pairs.iter().copied()),
+        }
     }
 }
 
@@ -115,10 +137,16 @@ mod tests {
     use super::*;
 
     fn changes(pairs: &[(&str, &str)]) -> String {
-        let request = Request { fields: Fields::from_pairs(pairs.iter().copied()), ..Request::default() };
+        let request = Request {
+            fields: Fields::from_pairs(pairs.iter().copied()),
+            ..Request::default()
+        };
         let text = |bytes| std::str::from_utf8(bytes).unwrap();
         let changes = request.canonical_changes();
-        changes.iter().map(|(name, value)| format!("{}={} ", text(name), text(value))).collect()
+        changes
+            .iter()
+            .map(|(name, value)| format!("{}={} ", text(name), text(value)))
+            .collect()
     }
 
     #[test]
@@ -128,12 +156,37 @@ mod tests {
             ("http", "a.example", &["http"], ""),
             ("http", "A.example", &["http"], ":authority=a.example "),
             ("http", "a.example:80", &[], ":authority=a.example "),
-            ("http", "a.example:443", &["https"], ":authority=a.example :scheme=https "),
+            (
+                "http",
+                "a.example:443",
+                &["https"],
+                ":authority=a.example :scheme=https ",
+            ),
             ("https", "a.example", &["http"], ":scheme=http "),
-            ("http", "a.example", &["HTTPS"], ":scheme=https x-forwarded-proto=https "),
-            ("http", "a.example", &["nothttps"], "x-forwarded-proto=http "),
-            ("http", "a.example", &["http", "evil"], "x-forwarded-proto=http "),
-            ("http", "a.example", &["https,http"], "x-forwarded-proto=http "),
+            (
+                "http",
+                "a.example",
+                &["HTTPS"],
+                ":scheme=https x-forwarded-proto=https ",
+            ),
+            (
+                "http",
+                "a.example",
+                &["nothttps"],
+                "x-forwarded-proto=http ",
+            ),
+            (
+                "http",
+                "a.example",
+                &["http", "evil"],
+                "x-forwarded-proto=http ",
+            ),
+            (
+                "http",
+                "a.example",
+                &["https,http"],
+                "x-forwarded-proto=http ",
+            ),
         ] {
             let mut pairs = vec![(":scheme", scheme), (":authority", authority)];
             pairs.extend(forwarded.iter().map(|value| ("x-forwarded-proto", *value)));
@@ -146,12 +199,36 @@ mod tests {
         let plain = Request::new("GET", "a", "/").with("cookie", "a=b");
         assert!(!plain.is_credentialed(&Policy::default()));
         assert!(plain.is_one_clients(&Policy::default()));
-        for name in ["authorization", "x-jwt-sub", "x_jwt_sub", "x-forwarded-user", "x-auth-request-email", "x-api-key"]
-        {
-            assert!(plain.clone().with(name, "a").is_credentialed(&Policy::default()), "{name}");
+        for name in [
+            "authorization",
+            "x-jwt-sub",
+            "x_jwt_sub",
+            "x-forwarded-user",
+            "x-auth-request-email",
+            "x-api-key",
+        ] {
+            assert!(
+                plain
+                    .clone()
+                    .with(name, "a")
+                    .is_credentialed(&Policy::default()),
+                "{name}"
+            );
         }
-        assert!(Request { is_identified: true, ..plain.clone() }.is_credentialed(&Policy::default()));
+        assert!(
+            Request {
+                is_identified: true,
+                ..plain.clone()
+            }
+            .is_credentialed(&Policy::default())
+        );
         let strict = Policy::strict();
-        assert!(!plain.clone().with("x-jwt-sub", "a").is_credentialed(&strict) && !plain.is_one_clients(&strict));
+        assert!(
+            !plain
+                .clone()
+                .with("x-jwt-sub", "a")
+                .is_credentialed(&strict)
+                && !plain.is_one_clients(&strict)
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! Parts of a representation: storing, reusing and completing them (RFC 9111 §3.3–3.4; RFC 9110 §14.4, §15.3.7).
+//! Parts of a representation: storing, reusing and completing them (RFC 9111 §3.3–3.4; RFC 9110
+//! §14.4, §15.3.7).
 //!
-//! What this decides: which part a `206` holds, whether a request lies within it, what is asked for to complete it, and
-//! when two parts may be joined: only with one strong validator. What it leaves out: whether parts are stored at all
-//! (`policy`), and how ranges of what is held are sent (`preconditions::range`).
+//! What this decides: which part a `206` holds, whether a request lies within it, what is asked for
+//! to complete it, and when two parts may be joined: only with one strong validator. What it leaves
+//! out: whether parts are stored at all (`policy`), and how ranges of what is held are sent
+//! (`preconditions::range`).
 
 use std::sync::Arc;
 
@@ -22,14 +24,17 @@ pub fn covers(stored: &StoredResponse, ranges: Option<&[u8]>, max_ranges: u64) -
     let Some(ranges) = ranges else { return false };
     let held = part.first..part.first.saturating_add(stored.body.len() as u64);
     match range::parse(ranges, part.complete, max_ranges) {
-        range::Asked::Ranges(asked) => asked.iter().all(|one| held.start <= one.start && one.end <= held.end),
+        range::Asked::Ranges(asked) => asked
+            .iter()
+            .all(|one| held.start <= one.start && one.end <= held.end),
         range::Asked::Unsatisfiable => true,
         range::Asked::Whole => false,
     }
 }
 
-/// The fields that ask for the rest of a part, so that a changed representation comes whole (RFC 9110 §13.1.5). `None`
-/// where the part does not begin at the beginning, or has no strong validator with which the rest could be joined.
+/// The fields that ask for the rest of a part, so that a changed representation comes whole (RFC
+/// 9110 §13.1.5). `None` where the part does not begin at the beginning, or has no strong validator
+/// with which the rest could be joined.
 pub fn rest_conditions(stored: &StoredResponse) -> Option<Fields> {
     let part = stored.part?;
     let etag = strong_etag(&stored.fields)?;
@@ -43,8 +48,8 @@ pub fn rest_conditions(stored: &StoredResponse) -> Option<Fields> {
     Some(fields)
 }
 
-/// Joins a stored part with a newer one, if both have the same strong validator and nothing lies between them (RFC 9111
-/// §3.4). The newer one's fields count. Complete when it covers everything.
+/// Joins a stored part with a newer one, if both have the same strong validator and nothing lies
+/// between them (RFC 9111 §3.4). The newer one's fields count. Complete when it covers everything.
 pub fn join(older: &StoredResponse, newer: StoredResponse) -> StoredResponse {
     let joined = (|| {
         let (old, new) = (older.part?, newer.part?);
@@ -66,15 +71,26 @@ pub fn join(older: &StoredResponse, newer: StoredResponse) -> StoredResponse {
         }
         Some((first, body, old.complete))
     })();
-    let Some((first, body, complete)) = joined else { return newer };
+    let Some((first, body, complete)) = joined else {
+        return newer;
+    };
     let whole = body.len() as u64 == complete;
-    let part = if whole { None } else { Some(Part { first, complete }) };
+    let part = if whole {
+        None
+    } else {
+        Some(Part { first, complete })
+    };
     let status = if whole { 200 } else { newer.status };
-    StoredResponse { status, part, body: Arc::from(body), ..newer }
+    StoredResponse {
+        status,
+        part,
+        body: Arc::from(body),
+        ..newer
+    }
 }
 
-/// How many bytes follow this head, if it is that of the rest that [`rest_conditions`] asked for: all that is missing, of
-/// the same representation.
+/// How many bytes follow this head, if it is that of the rest that [`rest_conditions`] asked for:
+/// all that is missing, of the same representation.
 pub fn rest_length(stored: &StoredResponse, head: &ResponseHead) -> Option<u64> {
     let (claimed, part) = (ContentRange::of(&head.fields)?, stored.part?);
     let length = part.complete.checked_sub(claimed.first)?;
@@ -83,13 +99,16 @@ pub fn rest_length(stored: &StoredResponse, head: &ResponseHead) -> Option<u64> 
         && claimed.last.checked_add(1) == Some(part.complete);
     let declared = head.fields.get("content-length");
     let as_declared = declared.is_none_or(|declared| declared == length.to_string().as_bytes());
-    let same = strong_etag(&head.fields).is_some_and(|etag| stored.fields.get("etag") == Some(etag));
+    let same =
+        strong_etag(&head.fields).is_some_and(|etag| stored.fields.get("etag") == Some(etag));
     (head.status == 206 && is_all_that_is_missing && as_declared && same).then_some(length)
 }
 
 /// RFC 9110 §8.8.1: a weak one does not tell two sequences of bytes apart.
 fn strong_etag(fields: &Fields) -> Option<&[u8]> {
-    fields.get("etag").filter(|etag| etag.starts_with(b"\"") && validation::opaque_tag(etag) == *etag)
+    fields
+        .get("etag")
+        .filter(|etag| etag.starts_with(b"\"") && validation::opaque_tag(etag) == *etag)
 }
 
 #[cfg(test)]
@@ -112,8 +131,22 @@ mod tests {
 
     #[test]
     fn a_content_range_is_read_or_left_alone() {
-        assert_eq!(content_range("bytes 4-9/10"), Some(ContentRange { first: 4, last: 9, complete: Some(10) }));
-        assert_eq!(content_range(" Bytes 0-0/*"), Some(ContentRange { first: 0, last: 0, complete: None }));
+        assert_eq!(
+            content_range("bytes 4-9/10"),
+            Some(ContentRange {
+                first: 4,
+                last: 9,
+                complete: Some(10)
+            })
+        );
+        assert_eq!(
+            content_range(" Bytes 0-0/*"),
+            Some(ContentRange {
+                first: 0,
+                last: 0,
+                complete: None
+            })
+        );
         for bad in [
             "bytes */10",
             "bytes 4-3/10",
@@ -131,8 +164,20 @@ mod tests {
     #[test]
     fn the_content_says_where_a_part_ends() {
         let claimed = content_range("bytes 4-9/10").unwrap();
-        assert_eq!(Part::of(claimed, 6), Some(Part { first: 4, complete: 10 }));
-        assert_eq!(Part::of(claimed, 5), Some(Part { first: 4, complete: 9 }));
+        assert_eq!(
+            Part::of(claimed, 6),
+            Some(Part {
+                first: 4,
+                complete: 10
+            })
+        );
+        assert_eq!(
+            Part::of(claimed, 5),
+            Some(Part {
+                first: 4,
+                complete: 9
+            })
+        );
         assert_eq!(Part::of(claimed, 7), None);
         assert_eq!(Part::of(claimed, 0), None);
         assert_eq!(Part::of(content_range("bytes 4-9/*").unwrap(), 6), None);
@@ -153,7 +198,11 @@ mod tests {
             ("bytes=99-", true),
             ("rubbish", false),
         ] {
-            assert_eq!(covers(&stored, Some(ranges.as_bytes()), 8), covered, "{ranges}");
+            assert_eq!(
+                covers(&stored, Some(ranges.as_bytes()), 8),
+                covered,
+                "{ranges}"
+            );
         }
         assert!(!covers(&stored, None, 8));
         assert!(covers(&StoredResponse::example(), None, 8));
@@ -162,7 +211,10 @@ mod tests {
     #[test]
     fn only_a_beginning_with_a_strong_validator_is_completed() {
         let fields = rest_conditions(&part(0, b"01234", 10)).unwrap();
-        assert_eq!(fields, Fields::from_pairs([("range", "bytes=5-"), ("if-range", "\"1\"")]));
+        assert_eq!(
+            fields,
+            Fields::from_pairs([("range", "bytes=5-"), ("if-range", "\"1\"")])
+        );
         assert_eq!(rest_conditions(&part(1, b"01234", 10)), None);
         let mut weak = part(0, b"01234", 10);
         weak.fields.set(b"etag", b"W/\"1\"");

@@ -1,7 +1,8 @@
-//! The operator's choices, validated: where the RFC leaves room, and where an operator may narrow it.
+//! The operator's choices, validated: where the RFC leaves room, and where an operator may narrow
+//! it.
 //!
-//! What this decides: the bounds of each choice and its safe default. What it leaves out: how a choice is written down;
-//! the filter's `config` reads JSON into this.
+//! What this decides: the bounds of each choice and its safe default. What it leaves out: how a
+//! choice is written down; the filter's `config` reads JSON into this.
 
 use std::sync::Arc;
 
@@ -20,44 +21,50 @@ pub use unkeyed::{Handling, UNKEYED_FIELDS, UnkeyedFields};
 pub struct Policy {
     /// Off: requests and responses pass untouched.
     pub cache: bool,
-    /// Whether `?cache-control=…` stands in for the origin's lifetimes. Off by default: it lets clients choose.
+    /// Whether `?cache-control=…` stands in for the origin's lifetimes. Off by default: it lets
+    /// clients choose.
     pub query_override: bool,
     /// Whether concurrent requests for one thing become one fetch (RFC 9111 §4).
     pub collapse: bool,
     /// Whether responses are shared with the fleet; else each worker has its own, in level 1 alone.
     pub shared_store: bool,
-    /// Lifetime of a response that names none itself; `None` leaves such a response out of the cache.
+    /// Lifetime of a response that names none itself; `None` leaves such a response out of the
+    /// cache.
     pub default_lifetime: Option<DeltaSeconds>,
     /// Whether a response without a lifetime gets one from its `Last-Modified` (RFC 9111 §4.2.2).
     pub heuristic_freshness: bool,
-    /// Lifetimes of responses that name none themselves, by status; the first that fits counts. A status named here may
-    /// be stored: that is how absence and errors are cached ("negative caching").
+    /// Lifetimes of responses that name none themselves, by status; the first that fits counts. A
+    /// status named here may be stored: that is how absence and errors are cached ("negative
+    /// caching").
     pub status_lifetimes: Vec<(StatusRange, DeltaSeconds)>,
-    /// The request directives that count, in lower case; `pragma` among them (RFC 9111 §5.2.1, §5.4). None by default:
-    /// anybody could make the origin work.
+    /// The request directives that count, in lower case; `pragma` among them (RFC 9111 §5.2.1,
+    /// §5.4). None by default: anybody could make the origin work.
     pub request_directives: Vec<String>,
-    /// Whether a response with `Set-Cookie` may be stored. The RFC allows it, users do not expect it.
+    /// Whether a response with `Set-Cookie` may be stored. The RFC allows it, users do not expect
+    /// it.
     pub store_set_cookie: bool,
     /// Whether a response to a request with `Cookie` may be stored without being explicitly public
     /// (`public` or `s-maxage`).
     pub store_with_cookie: bool,
-    /// Whether a request with credentials may be answered from any stored response; else only from one that is
-    /// explicitly for everybody (RFC 9111 §3.5 restricts storing alone).
+    /// Whether a request with credentials may be answered from any stored response; else only from
+    /// one that is explicitly for everybody (RFC 9111 §3.5 restricts storing alone).
     pub reuse_with_authorization: bool,
-    /// Request fields that say who asks: a request that has one is treated as one with `Authorization` is.
+    /// Request fields that say who asks: a request that has one is treated as one with
+    /// `Authorization` is.
     pub identity_fields: FieldNames,
-    /// Namespaces of Envoy's dynamic metadata that say who asks: a filter before the cache may know the client and tell
-    /// the origin by other means than a field.
+    /// Namespaces of Envoy's dynamic metadata that say who asks: a filter before the cache may know
+    /// the client and tell the origin by other means than a field.
     pub identity_metadata: Vec<String>,
     /// What becomes of request fields that origins look at although no `Vary` names them.
     pub unkeyed_fields: UnkeyedFields,
-    /// Whether every final status may be stored with an explicit lifetime (RFC 9111 §3); else only those in
-    /// [`Policy::SAFE_STATUSES`], so that an error that one client caused is not served to all.
+    /// Whether every final status may be stored with an explicit lifetime (RFC 9111 §3); else only
+    /// those in [`Policy::SAFE_STATUSES`], so that an error that one client caused is not served to
+    /// all.
     pub store_any_status: bool,
     /// How long a response is kept past its last use, for validation only.
     pub keep: DeltaSeconds,
-    /// How long past its lifetime a response may answer when no origin can be reached, where nothing forbids it: the
-    /// cache is disconnected then (RFC 9111 §4.2.4).
+    /// How long past its lifetime a response may answer when no origin can be reached, where
+    /// nothing forbids it: the cache is disconnected then (RFC 9111 §4.2.4).
     pub grace: DeltaSeconds,
     /// No response is served staler than this, whatever its own directives allow.
     pub max_stale: DeltaSeconds,
@@ -67,11 +74,11 @@ pub struct Policy {
     pub range_on_miss: RangeOnMiss,
     /// More ranges in one request than this get the whole response (RFC 9110 §14.2). 0 to 64.
     pub max_ranges: u64,
-    /// Whether `Accept-Language` is compared by its languages and weights instead of its text, and a response in the
-    /// language liked best answers every request that likes it best.
+    /// Whether `Accept-Language` is compared by its languages and weights instead of its text, and
+    /// a response in the language liked best answers every request that likes it best.
     pub normalise_accept_language: bool,
-    /// Whether the answer to a POST that says that it is the representation of its own URL may answer a later GET
-    /// (RFC 9110 §9.3.3).
+    /// Whether the answer to a POST that says that it is the representation of its own URL may
+    /// answer a later GET (RFC 9110 §9.3.3).
     pub store_post: bool,
     /// Response fields that name a response's purge tags, in lower case.
     pub tag_fields: Vec<String>,
@@ -83,14 +90,16 @@ pub struct Policy {
     pub uncacheable_for: DeltaSeconds,
     /// Who is told how an answer came about.
     pub tell: Tell,
-    /// What a request's [`crate::cache_status::DEBUG_FIELD`] has to say to be told under [`Tell::Trusted`].
+    /// What a request's [`crate::cache_status::DEBUG_FIELD`] has to say to be told under
+    /// [`Tell::Trusted`].
     pub debug_token: Option<Arc<[u8]>>,
-    /// Targeted fields that stand in for `Cache-Control`, most specific first, in lower case (RFC 9213).
+    /// Targeted fields that stand in for `Cache-Control`, most specific first, in lower case (RFC
+    /// 9213).
     pub targeted_fields: Vec<String>,
 }
 
-/// Who is told how an answer came about: what is stored, and for how long, helps whoever wants to poison a cache or to learn
-/// what others asked for (RFC 9211 §6).
+/// Who is told how an answer came about: what is stored, and for how long, helps whoever wants to
+/// poison a cache or to learn what others asked for (RFC 9211 §6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tell {
     /// Everybody.
@@ -102,8 +111,8 @@ pub enum Tell {
     None,
 }
 
-/// Some statuses: one, or a class. A class leaves out what speaks of one client's request, not of the resource: nobody else
-/// would get that. Such a status is named by itself.
+/// Some statuses: one, or a class. A class leaves out what speaks of one client's request, not of
+/// the resource: nobody else would get that. Such a status is named by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRange {
     /// The first.
@@ -119,7 +128,11 @@ impl StatusRange {
             Some(class) => class.parse::<u16>().ok()?.checked_mul(100)?,
             None => text.parse().ok()?,
         };
-        let last = if text.ends_with("xx") { first + 99 } else { first };
+        let last = if text.ends_with("xx") {
+            first + 99
+        } else {
+            first
+        };
         ((200..=599).contains(&first) && text.len() == 3).then_some(Self { first, last })
     }
 
@@ -130,7 +143,8 @@ impl StatusRange {
     }
 }
 
-/// The errors that a request's own form, size, fields or pace bring about (RFC 9110 §15.5, RFC 6585).
+/// The errors that a request's own form, size, fields or pace bring about (RFC 9110 §15.5, RFC
+/// 6585).
 pub fn speaks_of_the_request(status: u16) -> bool {
     matches!(status, 400 | 405 | 408 | 411..=417 | 421..=431)
 }
@@ -138,8 +152,8 @@ pub fn speaks_of_the_request(status: u16) -> bool {
 /// What a `Range` of something that is not stored leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeOnMiss {
-    /// The part goes to the client; the whole is fetched in the background and stored, when the part says that its size
-    /// allows it.
+    /// The part goes to the client; the whole is fetched in the background and stored, when the
+    /// part says that its size allows it.
     Whole,
     /// The part is stored, and answers requests for what lies within it (RFC 9111 §3.3, §3.4).
     Part,
@@ -149,17 +163,30 @@ pub enum RangeOnMiss {
 
 impl Policy {
     /// Every request directive there is (RFC 9111 §5.2.1, RFC 5861 §4), and `pragma`.
-    pub const REQUEST_DIRECTIVES: [&str; 8] =
-        ["max-age", "max-stale", "min-fresh", "no-cache", "no-store", "only-if-cached", "stale-if-error", "pragma"];
+    pub const REQUEST_DIRECTIVES: [&str; 8] = [
+        "max-age",
+        "max-stale",
+        "min-fresh",
+        "no-cache",
+        "no-store",
+        "only-if-cached",
+        "stale-if-error",
+        "pragma",
+    ];
 
     /// The lifetime the operator gives to responses of this status that name none.
     pub fn lifetime_of_status(&self, status: u16) -> Option<DeltaSeconds> {
-        let named = self.status_lifetimes.iter().find(|(statuses, _)| statuses.contains(status));
-        named.map(|(_, lifetime)| *lifetime).or(self.default_lifetime.filter(|_| status == 200))
+        let named = self
+            .status_lifetimes
+            .iter()
+            .find(|(statuses, _)| statuses.contains(status));
+        named
+            .map(|(_, lifetime)| *lifetime)
+            .or(self.default_lifetime.filter(|_| status == 200))
     }
 
-    /// Statuses stored by default: successes, permanent redirects, and absence (404, 410), each with an explicit
-    /// lifetime only.
+    /// Statuses stored by default: successes, permanent redirects, and absence (404, 410), each
+    /// with an explicit lifetime only.
     pub const SAFE_STATUSES: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
 
     /// Follows RFC 9111 to the letter where the default is stricter or laxer.

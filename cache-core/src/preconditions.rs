@@ -1,8 +1,9 @@
-//! A client's own conditions and ranges, answered from a stored response (RFC 9111 §4.3.2, RFC 9110 §13, §14).
+//! A client's own conditions and ranges, answered from a stored response (RFC 9111 §4.3.2, RFC 9110
+//! §13, §14).
 //!
-//! What this decides: whole, not modified, a part, or no such part. What it leaves out: `If-Match` and
-//! `If-Unmodified-Since`, which concern the origin's state; they are ignored on a stored response, as RFC 9111 §4.3.2
-//! says of fields a cache does not evaluate.
+//! What this decides: whole, not modified, a part, or no such part. What it leaves out: `If-Match`
+//! and `If-Unmodified-Since`, which concern the origin's state; they are ignored on a stored
+//! response, as RFC 9111 §4.3.2 says of fields a cache does not evaluate.
 
 use larder_contract::http_time::Timestamp;
 
@@ -30,11 +31,15 @@ pub fn evaluate(request: &Request, stored: &StoredResponse, max_ranges: u64) -> 
 /// The request's `Range`, where it counts for this stored response (RFC 9110 §13.2.2, §14.2).
 pub fn ranges<'a>(request: &'a Request, stored: &StoredResponse) -> Option<&'a [u8]> {
     let ranged = stored.status == 200 || stored.part.is_some();
-    let ranges = request.fields.get("range").filter(|_| ranged && request.method() == b"GET");
+    let ranges = request
+        .fields
+        .get("range")
+        .filter(|_| ranged && request.method() == b"GET");
     ranges.filter(|_| if_range_holds(request, stored))
 }
 
-/// `If-None-Match` by weak comparison; only without it `If-Modified-Since` (RFC 9110 §13.1.2, §13.1.3).
+/// `If-None-Match` by weak comparison; only without it `If-Modified-Since` (RFC 9110 §13.1.2,
+/// §13.1.3).
 fn is_not_modified(request: &Request, stored: &StoredResponse) -> bool {
     if request.fields.contains("if-none-match") {
         let etag = stored.fields.get("etag").map(opaque_tag);
@@ -43,22 +48,38 @@ fn is_not_modified(request: &Request, stored: &StoredResponse) -> bool {
             .list("if-none-match")
             .any(|member| member == b"*" || (etag.is_some() && Some(opaque_tag(member)) == etag));
     }
-    let Some(since) = request.fields.get("if-modified-since").and_then(Timestamp::parse_http_date) else {
+    let Some(since) = request
+        .fields
+        .get("if-modified-since")
+        .and_then(Timestamp::parse_http_date)
+    else {
         return false;
     };
-    let modified = stored.fields.get("last-modified").and_then(Timestamp::parse_http_date);
+    let modified = stored
+        .fields
+        .get("last-modified")
+        .and_then(Timestamp::parse_http_date);
     // RFC 9111 §4.3.2: without Last-Modified, Date, else the time it was received.
     let modified = modified
-        .or_else(|| stored.fields.get("date").and_then(Timestamp::parse_http_date))
+        .or_else(|| {
+            stored
+                .fields
+                .get("date")
+                .and_then(Timestamp::parse_http_date)
+        })
         .unwrap_or(stored.response_time);
     modified.as_secs() <= since.as_secs()
 }
 
-/// RFC 9110 §13.1.5: a range counts only while the representation is the same, by strong comparison.
+/// RFC 9110 §13.1.5: a range counts only while the representation is the same, by strong
+/// comparison.
 fn if_range_holds(request: &Request, stored: &StoredResponse) -> bool {
-    let Some(condition) = request.fields.get("if-range") else { return true };
+    let Some(condition) = request.fields.get("if-range") else {
+        return true;
+    };
     if condition.starts_with(b"\"") {
-        return list_members(condition).count() == 1 && stored.fields.get("etag") == Some(condition);
+        return list_members(condition).count() == 1
+            && stored.fields.get("etag") == Some(condition);
     }
     let modified = stored.fields.get("last-modified");
     modified.is_some()
@@ -73,16 +94,25 @@ mod tests {
 
     fn answer(pairs: &[(&str, &str)]) -> Answer {
         let mut stored = StoredResponse::example();
-        stored.fields.append(b"last-modified", b"Sun, 06 Nov 1994 08:49:37 GMT");
-        let request =
-            pairs.iter().fold(Request::new("GET", "a", "/"), |request, (name, value)| request.with(name, value));
+        stored
+            .fields
+            .append(b"last-modified", b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let request = pairs
+            .iter()
+            .fold(Request::new("GET", "a", "/"), |request, (name, value)| {
+                request.with(name, value)
+            });
         evaluate(&request, &stored, 8)
     }
 
     #[test]
     fn if_none_match_compares_weakly_and_in_lists() {
         for value in ["\"1\"", "W/\"1\"", "\"0\", \"1\"", "*", "\"a,b\" , W/\"1\""] {
-            assert_eq!(answer(&[("if-none-match", value)]), Answer::NotModified, "{value}");
+            assert_eq!(
+                answer(&[("if-none-match", value)]),
+                Answer::NotModified,
+                "{value}"
+            );
         }
         for value in ["\"2\"", "1", "\"1", ""] {
             assert_eq!(answer(&[("if-none-match", value)]), Answer::Full, "{value}");
@@ -94,7 +124,10 @@ mod tests {
         let since = ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(answer(&[since]), Answer::NotModified);
         assert_eq!(answer(&[since, ("if-none-match", "\"2\"")]), Answer::Full);
-        assert_eq!(answer(&[("if-modified-since", "Sun, 06 Nov 1994 08:49:36 GMT")]), Answer::Full);
+        assert_eq!(
+            answer(&[("if-modified-since", "Sun, 06 Nov 1994 08:49:36 GMT")]),
+            Answer::Full
+        );
         assert_eq!(answer(&[("if-modified-since", "rubbish")]), Answer::Full);
     }
 
@@ -123,11 +156,17 @@ mod tests {
             ("content-security-policy", "default-src 'self'"),
             ("x-a", "1"),
         ];
-        StoredResponse { fields: Fields::from_pairs(pairs), ..StoredResponse::example() }
+        StoredResponse {
+            fields: Fields::from_pairs(pairs),
+            ..StoredResponse::example()
+        }
     }
 
     fn names(fields: &Fields) -> Vec<&str> {
-        fields.iter().map(|(name, _)| std::str::from_utf8(name).unwrap()).collect()
+        fields
+            .iter()
+            .map(|(name, _)| std::str::from_utf8(name).unwrap())
+            .collect()
     }
 
     #[test]
@@ -146,7 +185,10 @@ mod tests {
             "content-security-policy",
             "x-a",
         ];
-        assert_eq!(names(&not_modified_fields(&with_all_kinds_of_fields())), expected);
+        assert_eq!(
+            names(&not_modified_fields(&with_all_kinds_of_fields())),
+            expected
+        );
     }
 
     #[test]
@@ -154,12 +196,26 @@ mod tests {
         let stored = with_all_kinds_of_fields();
         for ranges in ["bytes=0-1", "bytes=0-0,3-4"] {
             let request = Request::new("GET", "a", "/").with("range", ranges);
-            let Answer::Partial(piece) = evaluate(&request, &stored, 8) else { panic!("not partial") };
+            let Answer::Partial(piece) = evaluate(&request, &stored, 8) else {
+                panic!("not partial")
+            };
             let names = names(&piece.fields);
-            for gone in ["content-md5", "content-digest", "digest", "x-amz-checksum-crc32", "x-goog-hash"] {
+            for gone in [
+                "content-md5",
+                "content-digest",
+                "digest",
+                "x-amz-checksum-crc32",
+                "x-goog-hash",
+            ] {
                 assert!(!names.contains(&gone), "{ranges}: {gone}");
             }
-            for kept in ["repr-digest", "etag", "content-encoding", "cache-control", "access-control-allow-origin"] {
+            for kept in [
+                "repr-digest",
+                "etag",
+                "content-encoding",
+                "cache-control",
+                "access-control-allow-origin",
+            ] {
                 assert!(names.contains(&kept), "{ranges}: {kept}");
             }
         }
@@ -168,7 +224,9 @@ mod tests {
     #[test]
     fn a_416_says_nothing_of_the_objects_caching_and_may_not_be_stored() {
         let request = Request::new("GET", "a", "/").with("range", "bytes=99-");
-        let Answer::RangeNotSatisfiable(fields) = evaluate(&request, &with_all_kinds_of_fields(), 8) else {
+        let Answer::RangeNotSatisfiable(fields) =
+            evaluate(&request, &with_all_kinds_of_fields(), 8)
+        else {
             panic!("satisfiable");
         };
         let expected = [
@@ -188,10 +246,25 @@ mod tests {
     #[test]
     fn if_range_needs_the_very_same_representation() {
         let range = ("range", "bytes=0-1");
-        assert!(matches!(answer(&[range, ("if-range", "\"1\"")]), Answer::Partial(_)));
-        assert!(matches!(answer(&[range, ("if-range", "Sun, 06 Nov 1994 08:49:37 GMT")]), Answer::Partial(_)));
-        for condition in ["\"2\"", "W/\"1\"", "Sun, 06 Nov 1994 08:49:38 GMT", "rubbish"] {
-            assert_eq!(answer(&[range, ("if-range", condition)]), Answer::Full, "{condition}");
+        assert!(matches!(
+            answer(&[range, ("if-range", "\"1\"")]),
+            Answer::Partial(_)
+        ));
+        assert!(matches!(
+            answer(&[range, ("if-range", "Sun, 06 Nov 1994 08:49:37 GMT")]),
+            Answer::Partial(_)
+        ));
+        for condition in [
+            "\"2\"",
+            "W/\"1\"",
+            "Sun, 06 Nov 1994 08:49:38 GMT",
+            "rubbish",
+        ] {
+            assert_eq!(
+                answer(&[range, ("if-range", condition)]),
+                Answer::Full,
+                "{condition}"
+            );
         }
     }
 }

@@ -1,12 +1,15 @@
-//! The `cache-control` query parameter that stands in for the origin's lifetimes, where a rule allows it.
+//! The `cache-control` query parameter that stands in for the origin's lifetimes, where a rule
+//! allows it.
 //!
 //! `/data?id=123&cache-control=stale-while-revalidate=15,max-age=5`
 //!
-//! What this decides: its grammar, its canonical form (part of what selects a variant), and the path that remains for
-//! the origin. What it leaves out: whether a rule allows it, and what the directives mean (`reuse`).
+//! What this decides: its grammar, its canonical form (part of what selects a variant), and the
+//! path that remains for the origin. What it leaves out: whether a rule allows it, and what the
+//! directives mean (`reuse`).
 //!
-//! The parameter's name is matched undecoded and without case; its value may be percent-encoded. `;` does not separate
-//! parameters, so a cache and an origin that disagree about `;` cannot be played against each other.
+//! The parameter's name is matched undecoded and without case; its value may be percent-encoded.
+//! `;` does not separate parameters, so a cache and an origin that disagree about `;` cannot be
+//! played against each other.
 
 use larder_contract::http_time::DeltaSeconds;
 use larder_contract::ows::trim;
@@ -33,7 +36,8 @@ pub struct QueryOverride {
 /// What was wrong with an override: said to the client, who wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MalformedOverride {
-    /// The directive as written, shortened to 64 characters; empty when the parameter as a whole is at fault.
+    /// The directive as written, shortened to 64 characters; empty when the parameter as a whole is
+    /// at fault.
     pub directive: String,
     /// What is wrong with it, in words.
     pub problem: &'static str,
@@ -50,7 +54,9 @@ pub struct Taken {
 
 /// Takes the override out of `path`. `Ok(None)` when there is none.
 pub fn take(path: &[u8]) -> Result<Option<Taken>, MalformedOverride> {
-    let Some(question_mark) = path.iter().position(|&byte| byte == b'?') else { return Ok(None) };
+    let Some(question_mark) = path.iter().position(|&byte| byte == b'?') else {
+        return Ok(None);
+    };
     let (before, query) = path.split_at(question_mark);
     let query = query.get(1..).unwrap_or_default();
     let mut value = None;
@@ -69,7 +75,10 @@ pub fn take(path: &[u8]) -> Result<Option<Taken>, MalformedOverride> {
         path.push(b'?');
         path.extend_from_slice(&kept.join(&b'&'));
     }
-    Ok(Some(Taken { path, directives: QueryOverride::parse(&percent_decode(value)?)? }))
+    Ok(Some(Taken {
+        path,
+        directives: QueryOverride::parse(&percent_decode(value)?)?,
+    }))
 }
 
 impl QueryOverride {
@@ -84,7 +93,11 @@ impl QueryOverride {
             directives.add(directive)?;
             any = true;
         }
-        if any { Ok(directives) } else { Err(malformed(b"", "no directive")) }
+        if any {
+            Ok(directives)
+        } else {
+            Err(malformed(b"", "no directive"))
+        }
     }
 
     fn add(&mut self, directive: &[u8]) -> Result<(), MalformedOverride> {
@@ -94,7 +107,9 @@ impl QueryOverride {
             b"must-revalidate" if argument.is_some() => {
                 return Err(malformed(directive, "must-revalidate takes no argument"));
             }
-            b"must-revalidate" if self.must_revalidate => return Err(malformed(directive, "given twice")),
+            b"must-revalidate" if self.must_revalidate => {
+                return Err(malformed(directive, "given twice"));
+            }
             b"must-revalidate" => {
                 self.must_revalidate = true;
                 return Ok(());
@@ -104,13 +119,19 @@ impl QueryOverride {
             b"stale-if-error" => &mut self.stale_if_error,
             _ => return Err(malformed(directive, KNOWN)),
         };
-        let argument = argument.ok_or_else(|| malformed(directive, "needs a number of seconds, as in max-age=5"))?;
+        let argument = argument
+            .ok_or_else(|| malformed(directive, "needs a number of seconds, as in max-age=5"))?;
         let secs = DeltaSeconds::parse(argument)
             .ok_or_else(|| malformed(directive, "the argument is not a whole number of seconds"))?;
-        if slot.replace(secs).is_some() { Err(malformed(directive, "given twice")) } else { Ok(()) }
+        if slot.replace(secs).is_some() {
+            Err(malformed(directive, "given twice"))
+        } else {
+            Ok(())
+        }
     }
 
-    /// The one spelling of these directives: equal overrides select the same variant however they were written.
+    /// The one spelling of these directives: equal overrides select the same variant however they
+    /// were written.
     pub fn canonical(&self) -> String {
         let mut words = Vec::new();
         if self.must_revalidate {
@@ -126,7 +147,8 @@ impl QueryOverride {
         words.join(",")
     }
 
-    /// What a response stored under this override says about its reuse, in place of the origin's own words.
+    /// What a response stored under this override says about its reuse, in place of the origin's
+    /// own words.
     pub fn reuse_terms(&self) -> ReuseTerms {
         ReuseTerms {
             lifetime: self.max_age.unwrap_or_default(),
@@ -141,7 +163,10 @@ impl QueryOverride {
 const KNOWN: &str = "unknown directive; known are max-age, must-revalidate, stale-if-error and stale-while-revalidate";
 
 fn malformed(directive: &[u8], problem: &'static str) -> MalformedOverride {
-    let directive = String::from_utf8_lossy(directive).chars().take(64).collect();
+    let directive = String::from_utf8_lossy(directive)
+        .chars()
+        .take(64)
+        .collect();
     MalformedOverride { directive, problem }
 }
 
@@ -160,7 +185,9 @@ fn percent_decode(value: &[u8]) -> Result<Vec<u8>, MalformedOverride> {
             continue;
         }
         let mut two = [0; 1];
-        let digits = tail.get(..2).ok_or_else(|| malformed(value, "a percent sign without two hex digits"))?;
+        let digits = tail
+            .get(..2)
+            .ok_or_else(|| malformed(value, "a percent sign without two hex digits"))?;
         hex::decode_to_slice(digits, &mut two)
             .map_err(|_| malformed(value, "a percent sign without two hex digits"))?;
         decoded.extend_from_slice(&two);
@@ -176,7 +203,10 @@ mod tests {
 
     fn taken(path: &str) -> (String, String) {
         let taken = take(path.as_bytes()).unwrap().unwrap();
-        (String::from_utf8(taken.path).unwrap(), taken.directives.canonical())
+        (
+            String::from_utf8(taken.path).unwrap(),
+            taken.directives.canonical(),
+        )
     }
 
     #[test]
@@ -188,7 +218,11 @@ mod tests {
             ("/data?a=1&cache-control=max-age=5&b=2", "/data?a=1&b=2"),
             ("/data?a&&Cache-Control=max-age%3D5&", "/data?a&&"),
         ] {
-            assert_eq!(taken(path), (rest.to_owned(), "max-age=5".to_owned()), "{path}");
+            assert_eq!(
+                taken(path),
+                (rest.to_owned(), "max-age=5".to_owned()),
+                "{path}"
+            );
         }
     }
 
@@ -217,7 +251,11 @@ mod tests {
             "Max-Age=005,STALE-WHILE-REVALIDATE=15",
             "max-age%3D5%2C%20stale-while-revalidate%3d15",
         ] {
-            assert_eq!(taken(&format!("/?cache-control={value}")).1, expected, "{value}");
+            assert_eq!(
+                taken(&format!("/?cache-control={value}")).1,
+                expected,
+                "{value}"
+            );
         }
     }
 

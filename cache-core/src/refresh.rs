@@ -1,8 +1,10 @@
-//! A background refresh (RFC 5861 §3): one request without a client, that keeps the good object whatever happens.
+//! A background refresh (RFC 5861 §3): one request without a client, that keeps the good object
+//! whatever happens.
 //!
-//! What this decides: exactly one refresh per key, here by the leader slot and in the fleet by the lease; what is sent,
-//! which is what selected the stored response and nothing else of the client that happened to find it; and what the answer
-//! changes, judged by what was sent. What it leaves out: how the request is sent.
+//! What this decides: exactly one refresh per key, here by the leader slot and in the fleet by the
+//! lease; what is sent, which is what selected the stored response and nothing else of the client
+//! that happened to find it; and what the answer changes, judged by what was sent. What it leaves
+//! out: how the request is sent.
 
 use std::sync::Arc;
 
@@ -64,15 +66,32 @@ impl Refresh {
         let canonical = order.request.fields.get(OVERRIDE_FIELD);
         let overriding = canonical.and_then(|value| QueryOverride::parse(value).ok());
         let sent = request_to_send(&order, &policy);
-        let mut refresh = Self { order, policy, sent, overriding, request_time: now };
+        let mut refresh = Self {
+            order,
+            policy,
+            sent,
+            overriding,
+            request_time: now,
+        };
         let question = if refresh.order.fence.is_some() || !refresh.policy.shared_store {
             refresh.fetch(now)
         } else {
             let presented = vary::presented_selectors(&refresh.order.request);
             let key = refresh.order.key.digest();
-            Question::AskStore(StoreQuestion { key, presented, lease: true, wait: false })
+            Question::AskStore(StoreQuestion {
+                key,
+                presented,
+                lease: true,
+                wait: false,
+            })
         };
-        (refresh, Step { question: Some(question), ..Step::default() })
+        (
+            refresh,
+            Step {
+                question: Some(question),
+                ..Step::default()
+            },
+        )
     }
 
     /// Takes an event in and says what to do.
@@ -92,11 +111,17 @@ impl Refresh {
             StoreAnswer::Lease(fence, _) => self.order.fence = Some(fence),
             StoreAnswer::Entry(stored) if self.is_news(&stored, now) => {
                 let (key, fence) = (self.order.key.clone(), None);
-                step.commands.push(CacheCommand::Keep { key, stored: stored.clone(), fence, local_only: true });
+                step.commands.push(CacheCommand::Keep {
+                    key,
+                    stored: stored.clone(),
+                    fence,
+                    local_only: true,
+                });
                 self.finish(Outcome::Found(stored), now, step);
                 return;
             }
-            // Another Envoy refreshes; what it stores is found once this copy may not be served any more.
+            // Another Envoy refreshes; what it stores is found once this copy may not be served any
+            // more.
             StoreAnswer::Held(_) => {
                 self.finish(Outcome::Again, now, step);
                 return;
@@ -119,7 +144,10 @@ impl Refresh {
         self.request_time = now;
         let mut fields = self.sent.fields.clone();
         fields.retain(|name, _| {
-            !name.starts_with(b":") || HTTP_PSEUDO_FIELDS.iter().any(|known| known.as_bytes() == name)
+            !name.starts_with(b":")
+                || HTTP_PSEUDO_FIELDS
+                    .iter()
+                    .any(|known| known.as_bytes() == name)
         });
         if let Some(stored) = &self.order.stored {
             validation::add_conditionals(&Validators::of(&stored.fields), &mut fields);
@@ -133,11 +161,13 @@ impl Refresh {
                 let stored = Arc::new(*stored);
                 let fence = self.order.fence.take();
                 let key = self.order.key.clone();
-                step.commands.push(CacheCommand::keep(&self.policy, key, stored.clone(), fence));
+                step.commands
+                    .push(CacheCommand::keep(&self.policy, key, stored.clone(), fence));
                 self.finish(Outcome::Fetched(stored), now, step);
             }
             Refreshed::Replaced => {
-                step.commands.push(CacheCommand::Invalidate(vec![self.order.key.digest()]));
+                step.commands
+                    .push(CacheCommand::Invalidate(vec![self.order.key.digest()]));
                 self.finish(Outcome::Uncacheable, now, step);
             }
             Refreshed::Failed => self.finish(Outcome::NotRefreshed, now, step),
@@ -152,12 +182,18 @@ impl Refresh {
     fn fresh_response(&self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Refreshed {
         if let (304, Some(stored)) = (head.status, &self.order.stored) {
             return match validation::freshen(stored, head, self.request_time, now) {
-                Ok(fresh) => match storing::renewed(&fresh, &self.sent, self.overriding.as_ref(), &self.policy) {
+                Ok(fresh) => match storing::renewed(
+                    &fresh,
+                    &self.sent,
+                    self.overriding.as_ref(),
+                    &self.policy,
+                ) {
                     Ok(fresh) => Refreshed::Keep(Box::new(fresh)),
                     Err(why) if why.is_said_by_the_response() => Refreshed::Replaced,
                     Err(_) => Refreshed::Failed,
                 },
-                // It must not update anything (RFC 9111 §4.3.4); what it confirmed so is fetched anew.
+                // It must not update anything (RFC 9111 §4.3.4); what it confirmed so is fetched
+                // anew.
                 Err(_) => Refreshed::Replaced,
             };
         }
@@ -173,31 +209,52 @@ impl Refresh {
         };
         let response = match storing::judge(&fetched, || self.order.url.clone(), &self.policy) {
             Ok(response) => response,
-            Err(why) if invalidation::ends_what_is_stored(head.status) && why.is_said_by_the_response() => {
+            Err(why)
+                if invalidation::ends_what_is_stored(head.status)
+                    && why.is_said_by_the_response() =>
+            {
                 return Refreshed::Replaced;
             }
             Err(_) => return Refreshed::Failed,
         };
         let declared = storing::declared_length(&head.fields);
-        match Capture::new(response, declared, self.policy.max_object_bytes, CaptureFor::Store).push(body, true) {
+        match Capture::new(
+            response,
+            declared,
+            self.policy.max_object_bytes,
+            CaptureFor::Store,
+        )
+        .push(body, true)
+        {
             Captured::Complete(response, _) => Refreshed::Keep(response),
             Captured::TooLarge(_) => Refreshed::Replaced,
             Captured::Truncated | Captured::More(_) => Refreshed::Failed,
         }
     }
 
-    /// What went past the route may renew what is stored, but not end or reshape it: that may be the route's doing, and is
-    /// left to the next request, which takes the route.
+    /// What went past the route may renew what is stored, but not end or reshape it: that may be
+    /// the route's doing, and is left to the next request, which takes the route.
     fn as_routed(&self, refreshed: Refreshed, now: Timestamp) -> Refreshed {
-        let Some(held) = self.order.stored.as_ref().filter(|_| self.order.way == RefreshPath::Straight) else {
+        let Some(held) = self
+            .order
+            .stored
+            .as_ref()
+            .filter(|_| self.order.way == RefreshPath::Straight)
+        else {
             return refreshed;
         };
         match refreshed {
             Refreshed::Keep(stored) if route::is_as_routed(held, &stored) => {
-                Refreshed::Keep(Box::new(StoredResponse { route: held.route.clone(), ..*stored }))
+                Refreshed::Keep(Box::new(StoredResponse {
+                    route: held.route.clone(),
+                    ..*stored
+                }))
             }
             Refreshed::Keep(_) | Refreshed::Replaced => {
-                held.route.note(RouteSeen { at_ms: now, changes: true });
+                held.route.note(RouteSeen {
+                    at_ms: now,
+                    changes: true,
+                });
                 Refreshed::Failed
             }
             Refreshed::Failed => Refreshed::Failed,
@@ -207,10 +264,18 @@ impl Refresh {
     fn finish(&mut self, outcome: Outcome, now: Timestamp, step: &mut Step) {
         if let Some(fence) = self.order.fence.take() {
             let key = self.order.key.digest();
-            step.commands.push(CacheCommand::ReleaseLease { key, fence, uncacheable_ms: 0 });
+            step.commands.push(CacheCommand::ReleaseLease {
+                key,
+                fence,
+                uncacheable_ms: 0,
+            });
         }
         let uncacheable_until = now.plus(self.policy.uncacheable_for);
-        step.commands.push(CacheCommand::Publish { key: self.order.collapse, outcome, uncacheable_until });
+        step.commands.push(CacheCommand::Publish {
+            key: self.order.collapse,
+            outcome,
+            uncacheable_until,
+        });
     }
 }
 
@@ -224,22 +289,36 @@ enum Refreshed {
 /// The pseudo-fields that a request to the origin has (RFC 9113 §8.3.1).
 const HTTP_PSEUDO_FIELDS: [&str; 4] = [":method", ":scheme", ":authority", ":path"];
 
-/// Whether a refresh of what these fields selected would have to leave out one that the request has. Its answer would be
-/// another variant: for nobody, where `Vary: cookie` gave this client its own.
+/// Whether a refresh of what these fields selected would have to leave out one that the request
+/// has. Its answer would be another variant: for nobody, where `Vary: cookie` gave this client its
+/// own.
 pub fn leaves_out(selecting: &SelectingFields, request: &Request, policy: &Policy) -> bool {
     let is_there = |name: &[u8]| request.fields.all_bytes(name).next().is_some();
-    selecting.names().any(|name| is_the_clients_own(name, policy) && is_there(name))
+    selecting
+        .names()
+        .any(|name| is_the_clients_own(name, policy) && is_there(name))
 }
 
-/// Credentials, conditions and ranges belong to the client that happened to find the stale response.
+/// Credentials, conditions and ranges belong to the client that happened to find the stale
+/// response.
 fn is_the_clients_own(name: &[u8], policy: &Policy) -> bool {
-    const OWN: [&str; 6] = ["authorization", "cookie", "range", "content-length", "x-request-id", "expect"];
-    OWN.iter().chain(&validation::PRECONDITIONS).any(|own| own.as_bytes() == name)
+    const OWN: [&str; 6] = [
+        "authorization",
+        "cookie",
+        "range",
+        "content-length",
+        "x-request-id",
+        "expect",
+    ];
+    OWN.iter()
+        .chain(&validation::PRECONDITIONS)
+        .any(|own| own.as_bytes() == name)
         || is_hop_by_hop(name)
         || policy.identity_fields.contains(name)
 }
 
-/// The request that brings a successor of what is stored: for the same resource, with the fields that select it.
+/// The request that brings a successor of what is stored: for the same resource, with the fields
+/// that select it.
 fn request_to_send(order: &RefreshOrder, policy: &Policy) -> Request {
     let asked = &order.request;
     let mut fields = Fields::default();
@@ -249,7 +328,11 @@ fn request_to_send(order: &RefreshOrder, policy: &Policy) -> Request {
     fields.append(b":authority", asked.authority());
     fields.append(b":path", &order.path);
     fields.append(b"x-forwarded-proto", asked.scheme());
-    for (name, value) in asked.fields.iter().filter(|(name, _)| *name != b"x-forwarded-proto") {
+    for (name, value) in asked
+        .fields
+        .iter()
+        .filter(|(name, _)| *name != b"x-forwarded-proto")
+    {
         let selects = is_among(&order.selecting, name) && !name.starts_with(b":");
         let selects = selects || policy.unkeyed_fields.handling(name) == Handling::Select;
         if selects && !is_the_clients_own(name, policy) {
@@ -264,12 +347,21 @@ fn request_to_send(order: &RefreshOrder, policy: &Policy) -> Request {
         language::add_pseudo_fields(&mut fields);
     }
     unkeyed::add_pseudo_field(&mut fields, &policy.unkeyed_fields);
-    Request { fields, ..Request::default() }
+    Request {
+        fields,
+        ..Request::default()
+    }
 }
 
-/// Whether the field `name` selected. A language's pseudo-fields stand for the field that they are read from.
+/// Whether the field `name` selected. A language's pseudo-fields stand for the field that they are
+/// read from.
 fn is_among(selecting: &SelectingFields, name: &[u8]) -> bool {
-    let is_language =
-        |known: &[u8]| [language::LANGUAGES_FIELD, language::LANGUAGE_FIELD].map(str::as_bytes).contains(&known);
-    selecting.names().any(|known| known == name || (name == b"accept-language" && is_language(known)))
+    let is_language = |known: &[u8]| {
+        [language::LANGUAGES_FIELD, language::LANGUAGE_FIELD]
+            .map(str::as_bytes)
+            .contains(&known)
+    };
+    selecting
+        .names()
+        .any(|known| known == name || (name == b"accept-language" && is_language(known)))
 }

@@ -1,7 +1,8 @@
 //! What is kept of a response (RFC 9111 §3), with everything prepared that its reuse needs.
 //!
-//! What this decides: which numbers are worked out once, when a response is stored, so that a hit only compares times.
-//! What it leaves out: whether it may be stored (`storability`) and reused (`reuse`).
+//! What this decides: which numbers are worked out once, when a response is stored, so that a hit
+//! only compares times. What it leaves out: whether it may be stored (`storability`) and reused
+//! (`reuse`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -53,7 +54,11 @@ impl StoredResponse {
     /// Bytes it takes, roughly, with what holding it costs.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 512;
-        let tags: usize = self.tags.iter().map(|tag| tag.len() + size_of::<String>()).sum();
+        let tags: usize = self
+            .tags
+            .iter()
+            .map(|tag| tag.len() + size_of::<String>())
+            .sum();
         self.body.len() + self.fields.text_len() + self.url.len() + tags + OVERHEAD
     }
 
@@ -71,7 +76,10 @@ impl StoredResponse {
     pub fn stale_since(self: Arc<Self>, time: Timestamp) -> Arc<Self> {
         match Verdict::StaleSince(time).beyond(self.stale_from) {
             Verdict::Kept => self,
-            _ => Arc::new(Self { stale_from: Some(time), ..(*self).clone() }),
+            _ => Arc::new(Self {
+                stale_from: Some(time),
+                ..(*self).clone()
+            }),
         }
     }
 }
@@ -85,8 +93,9 @@ pub enum Treatment {
     Changed,
 }
 
-/// The [`Treatment`] seen last, if any was. It is no part of the response: it does not count in a comparison, is not
-/// encoded, and is unknown for a clone, which may be answered with under other circumstances.
+/// The [`Treatment`] seen last, if any was. It is no part of the response: it does not count in a
+/// comparison, is not encoded, and is unknown for a clone, which may be answered with under other
+/// circumstances.
 #[derive(Debug, Default)]
 pub struct SeenTreatment(AtomicU8);
 
@@ -103,9 +112,14 @@ impl SeenTreatment {
         }
     }
 
-    /// Remembers what was seen. Once changed it stays so: the host may treat the same answer in several ways.
+    /// Remembers what was seen. Once changed it stays so: the host may treat the same answer in
+    /// several ways.
     pub fn note(&self, seen: Treatment) {
-        let seen = if seen == Treatment::Exact { Self::EXACT } else { Self::CHANGED };
+        let seen = if seen == Treatment::Exact {
+            Self::EXACT
+        } else {
+            Self::CHANGED
+        };
         self.0.fetch_max(seen, Ordering::Relaxed);
     }
 }
@@ -133,7 +147,8 @@ pub struct ReuseTerms {
     pub stale_while_revalidate: DeltaSeconds,
     /// How long past its lifetime it may be served when the origin fails (RFC 5861 §4).
     pub stale_if_error: DeltaSeconds,
-    /// Never served stale: `must-revalidate`, `proxy-revalidate`, `s-maxage` (RFC 9111 §5.2.2.2, .8, .10).
+    /// Never served stale: `must-revalidate`, `proxy-revalidate`, `s-maxage` (RFC 9111 §5.2.2.2,
+    /// .8, .10).
     pub must_revalidate: bool,
     /// Validated before every use (RFC 9111 §5.2.2.4).
     pub no_cache: bool,

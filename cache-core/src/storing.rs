@@ -40,17 +40,24 @@ pub struct Fetched<'a> {
     pub response_time: Timestamp,
 }
 
-/// Says whether the response may be stored (RFC 9111 §3), and if so makes it, without its content. `url` is asked only
-/// then.
+/// Says whether the response may be stored (RFC 9111 §3), and if so makes it, without its content.
+/// `url` is asked only then.
 pub fn judge(
     fetched: &Fetched<'_>,
     url: impl FnOnce() -> String,
     policy: &Policy,
 ) -> Result<StoredResponse, NotStorable> {
-    let Fetched { request, overriding, response, request_time, response_time } = *fetched;
+    let Fetched {
+        request,
+        overriding,
+        response,
+        request_time,
+        response_time,
+    } = *fetched;
     let mut directives = ResponseDirectives::of(&response.fields, policy);
     if overriding.is_some() {
-        // The override speaks instead of the origin about lifetimes; what the origin forbids stays forbidden.
+        // The override speaks instead of the origin about lifetimes; what the origin forbids stays
+        // forbidden.
         directives.no_cache = FieldScope::Absent;
     }
     let (terms, source) = terms_of(response, &directives, overriding, response_time, policy);
@@ -58,9 +65,15 @@ pub fn judge(
     if declared_length(&response.fields).is_some_and(|length| length > policy.max_object_bytes) {
         return Err(NotStorable::TooLarge);
     }
-    let selecting = SelectingFields::of_response(request, &response.fields).ok_or(NotStorable::VaryStar)?;
+    let selecting =
+        SelectingFields::of_response(request, &response.fields).ok_or(NotStorable::VaryStar)?;
     // What could not be purged by all its tags is not stored.
-    let tags = tags_of(policy.tag_fields.iter().flat_map(|name| response.fields.all(name)));
+    let tags = tags_of(
+        policy
+            .tag_fields
+            .iter()
+            .flat_map(|name| response.fields.all(name)),
+    );
     let tags = tags.ok_or(NotStorable::Tags)?;
     Ok(StoredResponse {
         url: url(),
@@ -90,7 +103,12 @@ fn stored_fields(
 ) -> Fields {
     let mut fields = storability::storable_fields(response, directives);
     if policy.strip_tag_fields {
-        fields.retain(|name, _| !policy.tag_fields.iter().any(|tag_field| tag_field.as_bytes() == name));
+        fields.retain(|name, _| {
+            !policy
+                .tag_fields
+                .iter()
+                .any(|tag_field| tag_field.as_bytes() == name)
+        });
     }
     if !fields.contains("date") {
         // RFC 9110 §6.6.1: who caches a response without Date says when it came.
@@ -119,41 +137,98 @@ pub fn judge_part(
     url: impl FnOnce() -> String,
     policy: &Policy,
 ) -> Result<StoredResponse, NotStorable> {
-    let mut whole = ResponseHead { status: 200, fields: fetched.response.fields.clone() };
+    let mut whole = ResponseHead {
+        status: 200,
+        fields: fetched.response.fields.clone(),
+    };
     // The length and the digests are those of this part; the next may be joined to it.
-    whole.fields.retain(|name, _| name != b"content-range" && !preconditions::describes_whole_content(name));
-    let mut part = judge(&Fetched { response: &whole, ..*fetched }, url, policy)?;
+    whole.fields.retain(|name, _| {
+        name != b"content-range" && !preconditions::describes_whole_content(name)
+    });
+    let mut part = judge(
+        &Fetched {
+            response: &whole,
+            ..*fetched
+        },
+        url,
+        policy,
+    )?;
     part.status = 206;
     Ok(part)
 }
 
-/// A freshened response as it may be kept: judged anew, for its fields are the old ones with those of the `304` or the
-/// HEAD's answer (RFC 9111 §3.2). The error says why it may be kept no longer.
+/// A freshened response as it may be kept: judged anew, for its fields are the old ones with those
+/// of the `304` or the HEAD's answer (RFC 9111 §3.2). The error says why it may be kept no longer.
 pub fn renewed(
     freshened: &StoredResponse,
     request: &Request,
     overriding: Option<&QueryOverride>,
     policy: &Policy,
 ) -> Result<StoredResponse, NotStorable> {
-    let head = ResponseHead { status: freshened.status, fields: freshened.fields.clone() };
+    let head = ResponseHead {
+        status: freshened.status,
+        fields: freshened.fields.clone(),
+    };
     let mut as_get = request.clone();
     as_get.fields.set(b":method", b"GET");
-    let StoredResponse { request_time, response_time, .. } = *freshened;
-    let fetched = Fetched { request: &as_get, overriding, response: &head, request_time, response_time };
+    let StoredResponse {
+        request_time,
+        response_time,
+        ..
+    } = *freshened;
+    let fetched = Fetched {
+        request: &as_get,
+        overriding,
+        response: &head,
+        request_time,
+        response_time,
+    };
     let judged = judge(&fetched, || freshened.url.clone(), policy)?;
-    let StoredResponse { fields, terms, selecting, explicitly_public, tags, .. } = judged;
+    let StoredResponse {
+        fields,
+        terms,
+        selecting,
+        explicitly_public,
+        tags,
+        ..
+    } = judged;
     // It may have changed what it varies by. Tags that are stripped cannot be read again.
-    let tags = if tags.is_empty() { freshened.tags.clone() } else { tags };
-    Ok(StoredResponse { fields, terms, selecting, explicitly_public, tags, stale_from: None, ..freshened.clone() })
+    let tags = if tags.is_empty() {
+        freshened.tags.clone()
+    } else {
+        tags
+    };
+    Ok(StoredResponse {
+        fields,
+        terms,
+        selecting,
+        explicitly_public,
+        tags,
+        stale_from: None,
+        ..freshened.clone()
+    })
 }
 
-/// The origin's own error, for those who waited for it and for nobody else, if but for its status and lifetime it could be
-/// stored. Never goes into a store, and never sets a cookie, whatever the policy stores.
+/// The origin's own error, for those who waited for it and for nobody else, if but for its status
+/// and lifetime it could be stored. Never goes into a store, and never sets a cookie, whatever the
+/// policy stores.
 pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> Option<StoredResponse> {
     let directives = ResponseDirectives::of(&fetched.response.fields, policy);
-    let as_success = ResponseHead { status: 200, fields: fetched.response.fields.clone() };
-    storability::storable(fetched.request, &as_success, &directives, LifetimeSource::Override, policy).ok()?;
-    let own = ["cookie", "authorization"].iter().any(|name| fetched.request.fields.contains(name));
+    let as_success = ResponseHead {
+        status: 200,
+        fields: fetched.response.fields.clone(),
+    };
+    storability::storable(
+        fetched.request,
+        &as_success,
+        &directives,
+        LifetimeSource::Override,
+        policy,
+    )
+    .ok()?;
+    let own = ["cookie", "authorization"]
+        .iter()
+        .any(|name| fetched.request.fields.contains(name));
     if own || fetched.response.fields.contains("set-cookie") {
         return None;
     }
@@ -219,8 +294,19 @@ pub enum Captured {
 
 impl Capture {
     /// Nothing captured yet.
-    pub fn new(response: StoredResponse, declared: Option<u64>, limit: u64, purpose: CaptureFor) -> Box<Self> {
-        Box::new(Self { response, body: Content::new(declared), declared, limit, purpose })
+    pub fn new(
+        response: StoredResponse,
+        declared: Option<u64>,
+        limit: u64,
+        purpose: CaptureFor,
+    ) -> Box<Self> {
+        Box::new(Self {
+            response,
+            body: Content::new(declared),
+            declared,
+            limit,
+            purpose,
+        })
     }
 
     /// Takes one piece in.
@@ -237,7 +323,12 @@ impl Capture {
         if self.declared.is_some_and(|declared| declared != length) {
             return Captured::Truncated;
         }
-        let Self { mut response, body, purpose, .. } = *self;
+        let Self {
+            mut response,
+            body,
+            purpose,
+            ..
+        } = *self;
         response.body = body.into_bytes();
         if let CaptureFor::StorePart(claimed) = purpose {
             response.part = Part::of(claimed, length);

@@ -1,10 +1,12 @@
-//! Selecting fields (RFC 9111 §4.1): which request fields select among the variants of a resource, and what matches.
+//! Selecting fields (RFC 9111 §4.1): which request fields select among the variants of a resource,
+//! and what matches.
 //!
-//! What this decides: how values are normalised before they are compared. What it leaves out: which of several matches
-//! counts (`variants`); the store compares tokens instead of values ([`SelectingFields::selectors`]) and knows no rule.
+//! What this decides: how values are normalised before they are compared. What it leaves out: which
+//! of several matches counts (`variants`); the store compares tokens instead of values
+//! ([`SelectingFields::selectors`]) and knows no rule.
 //!
-//! Normalisation may only join what means the same (RFC 9111 §4.1): white space around commas goes, and
-//! `accept-encoding` is read as the list of codings with weights that it is (`vary::coding`).
+//! Normalisation may only join what means the same (RFC 9111 §4.1): white space around commas goes,
+//! and `accept-encoding` is read as the list of codings with weights that it is (`vary::coding`).
 
 use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, UNKEYED_FIELD};
 use larder_contract::latin1::{narrow, widen};
@@ -23,8 +25,12 @@ pub mod unkeyed;
 pub const MAX_FIELDS: usize = 32;
 
 /// Pseudo-fields that select although no origin names them.
-const SELECTING_PSEUDO_FIELDS: [&str; 4] =
-    [OVERRIDE_FIELD, UNKEYED_FIELD, language::LANGUAGES_FIELD, language::LANGUAGE_FIELD];
+const SELECTING_PSEUDO_FIELDS: [&str; 4] = [
+    OVERRIDE_FIELD,
+    UNKEYED_FIELD,
+    language::LANGUAGES_FIELD,
+    language::LANGUAGE_FIELD,
+];
 
 /// What a response says about its variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +42,8 @@ pub enum Vary {
 }
 
 impl Vary {
-    /// Reads `Vary` (RFC 9110 §12.5.5). A content coding without `Vary` selects by `accept-encoding` all the same:
-    /// coded bytes must not reach a client that cannot read them.
+    /// Reads `Vary` (RFC 9110 §12.5.5). A content coding without `Vary` selects by
+    /// `accept-encoding` all the same: coded bytes must not reach a client that cannot read them.
     pub fn of(response: &Fields) -> Self {
         let mut names: Vec<Vec<u8>> = Vec::new();
         for member in response.list("vary") {
@@ -53,11 +59,16 @@ impl Vary {
         if names.is_empty() && response.contains("content-encoding") {
             names.push(b"accept-encoding".to_vec());
         }
-        if names.len() > MAX_FIELDS { Self::Any } else { Self::Fields(names) }
+        if names.len() > MAX_FIELDS {
+            Self::Any
+        } else {
+            Self::Fields(names)
+        }
     }
 }
 
-/// The request fields that selected a stored response, with their normalised values; `None` where absent.
+/// The request fields that selected a stored response, with their normalised values; `None` where
+/// absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectingFields(Vec<Selecting>);
 
@@ -65,13 +76,17 @@ pub struct SelectingFields(Vec<Selecting>);
 type Selecting = (Box<[u8]>, Option<Box<[u8]>>);
 
 impl SelectingFields {
-    /// The fields that selected `response` for `request`: those that `Vary` names, the override, what selects unnamed, and
-    /// `Origin` where the response names it back.
-    /// `None` when no other request can match (RFC 9111 §4.1).
+    /// The fields that selected `response` for `request`: those that `Vary` names, the override,
+    /// what selects unnamed, and `Origin` where the response names it back. `None` when no other
+    /// request can match (RFC 9111 §4.1).
     pub fn of_response(request: &Request, response: &Fields) -> Option<Self> {
-        let Vary::Fields(mut names) = Vary::of(response) else { return None };
+        let Vary::Fields(mut names) = Vary::of(response) else {
+            return None;
+        };
         for name in names.iter_mut().filter(|name| *name == b"accept-language") {
-            *name = language::selecting_field(&request.fields, response).as_bytes().to_vec();
+            *name = language::selecting_field(&request.fields, response)
+                .as_bytes()
+                .to_vec();
         }
         if reflects_origin(request, response) && !names.iter().any(|name| name == b"origin") {
             names.push(b"origin".to_vec());
@@ -80,12 +95,18 @@ impl SelectingFields {
         Self::of(&names, request)
     }
 
-    /// The values `request` has for `names`. `None` when there are more than [`MAX_FIELDS`] and those that always select.
+    /// The values `request` has for `names`. `None` when there are more than [`MAX_FIELDS`] and
+    /// those that always select.
     pub fn of(names: &[Vec<u8>], request: &Request) -> Option<Self> {
         if names.len() > MAX_FIELDS + ALWAYS_SELECTING.len() {
             return None;
         }
-        let pair = |name: &Vec<u8>| (name.as_slice().into(), normalised(name, &request.fields).map(Into::into));
+        let pair = |name: &Vec<u8>| {
+            (
+                name.as_slice().into(),
+                normalised(name, &request.fields).map(Into::into),
+            )
+        };
         Some(Self(names.iter().map(pair).collect()))
     }
 
@@ -108,13 +129,18 @@ impl SelectingFields {
 
     /// As the store compares them: a token for each value, an empty one for an absent field.
     pub fn selectors(&self) -> Selectors {
-        let selector = |(name, value): &Selecting| (widen(name), value.as_deref().map(token).unwrap_or_default());
+        let selector = |(name, value): &Selecting| {
+            (widen(name), value.as_deref().map(token).unwrap_or_default())
+        };
         self.0.iter().map(selector).collect()
     }
 
     /// As they travel in an entry.
     pub fn to_pairs(&self) -> Vec<(String, Option<String>)> {
-        self.0.iter().map(|(name, value)| (widen(name), value.as_deref().map(widen))).collect()
+        self.0
+            .iter()
+            .map(|(name, value)| (widen(name), value.as_deref().map(widen)))
+            .collect()
     }
 
     /// Takes back what [`Self::to_pairs`] gave. `None` when that cannot have been it.
@@ -141,20 +167,29 @@ pub fn token(value: &[u8]) -> SelectorToken {
 pub fn presented_selectors(request: &Request) -> Selectors {
     let mut selectors = Selectors::new();
     for (name, _) in request.fields.iter() {
-        let pseudo = SELECTING_PSEUDO_FIELDS.iter().any(|known| known.as_bytes() == name);
+        let pseudo = SELECTING_PSEUDO_FIELDS
+            .iter()
+            .any(|known| known.as_bytes() == name);
         let selects = pseudo || (!name.starts_with(b":") && !is_hop_by_hop(name));
         if selects && let Some(value) = normalised(name, &request.fields) {
-            selectors.entry(widen(name)).or_insert_with(|| token(&value));
+            selectors
+                .entry(widen(name))
+                .or_insert_with(|| token(&value));
         }
     }
     selectors
 }
 
-/// Whether the response allows just the origin that asked. Who answers so has to say `Vary: Origin` (Fetch standard, "CORS
-/// protocol and HTTP caches") and often does not; without it one site's permission would be another's refusal.
+/// Whether the response allows just the origin that asked. Who answers so has to say `Vary: Origin`
+/// (Fetch standard, "CORS protocol and HTTP caches") and often does not; without it one site's
+/// permission would be another's refusal.
 fn reflects_origin(request: &Request, response: &Fields) -> bool {
-    let Some(origin) = request.fields.get("origin") else { return false };
-    response.all("access-control-allow-origin").any(|allowed| trim(allowed).eq_ignore_ascii_case(trim(origin)))
+    let Some(origin) = request.fields.get("origin") else {
+        return false;
+    };
+    response
+        .all("access-control-allow-origin")
+        .any(|allowed| trim(allowed).eq_ignore_ascii_case(trim(origin)))
 }
 
 fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {
@@ -183,7 +218,11 @@ mod tests {
     }
 
     fn request(pairs: &[(&str, &str)]) -> Request {
-        pairs.iter().fold(Request::new("GET", "a", "/"), |request, (name, value)| request.with(name, value))
+        pairs
+            .iter()
+            .fold(Request::new("GET", "a", "/"), |request, (name, value)| {
+                request.with(name, value)
+            })
     }
 
     fn names(names: &[&str]) -> Vec<Vec<u8>> {
@@ -192,7 +231,16 @@ mod tests {
 
     #[test]
     fn a_star_anywhere_means_that_nothing_matches() {
-        for value in [&["*"][..], &["a, *"], &["*, a"], &["a", "*"], &[" * "], &["\"a\""], &["a b"], &["a;q=1"]] {
+        for value in [
+            &["*"][..],
+            &["a, *"],
+            &["*, a"],
+            &["a", "*"],
+            &[" * "],
+            &["\"a\""],
+            &["a b"],
+            &["a;q=1"],
+        ] {
             let pairs: Vec<_> = value.iter().map(|value| ("vary", *value)).collect();
             assert_eq!(Vary::of(&fields(&pairs)), Vary::Any, "{value:?}");
         }
@@ -200,18 +248,25 @@ mod tests {
 
     #[test]
     fn names_are_lower_case_and_said_once() {
-        let vary = Vary::of(&fields(&[("vary", "Accept-Encoding, , X-A"), ("vary", "x-a")]));
+        let vary = Vary::of(&fields(&[
+            ("vary", "Accept-Encoding, , X-A"),
+            ("vary", "x-a"),
+        ]));
         assert_eq!(vary, Vary::Fields(names(&["accept-encoding", "x-a"])));
     }
 
     #[test]
     fn a_content_coding_selects_by_accept_encoding_without_being_told() {
-        assert_eq!(Vary::of(&fields(&[("content-encoding", "gzip")])), Vary::Fields(names(&["accept-encoding"])));
+        assert_eq!(
+            Vary::of(&fields(&[("content-encoding", "gzip")])),
+            Vary::Fields(names(&["accept-encoding"]))
+        );
     }
 
     #[test]
     fn a_variant_matches_the_same_values_and_the_same_absences() {
-        let selecting = SelectingFields::of(&names(&["x-a", "x-b"]), &request(&[("x-a", "1, 2")])).unwrap();
+        let selecting =
+            SelectingFields::of(&names(&["x-a", "x-b"]), &request(&[("x-a", "1, 2")])).unwrap();
         for (pairs, matches) in [
             (&[("x-a", "1, 2")][..], true),
             (&[("x-a", "1"), ("x-a", "2")], true),
@@ -226,14 +281,20 @@ mod tests {
 
     #[test]
     fn presented_tokens_leave_out_pseudo_and_connection_fields() {
-        let presented = presented_selectors(&request(&[("te", "trailers"), ("x-a", "1"), (":override", "max-age=1")]));
+        let presented = presented_selectors(&request(&[
+            ("te", "trailers"),
+            ("x-a", "1"),
+            (":override", "max-age=1"),
+        ]));
         assert_eq!(presented.keys().collect::<Vec<_>>(), [":override", "x-a"]);
     }
 
     #[test]
     fn what_was_stored_before_unnamed_fields_selected_matches_no_request_that_has_any() {
         let old = SelectingFields::of(&names(&[":override"]), &request(&[])).unwrap();
-        assert!(old.matches(&request(&[])) && !old.matches(&request(&[(":unkeyed", "6:x-host1:a")])));
+        assert!(
+            old.matches(&request(&[])) && !old.matches(&request(&[(":unkeyed", "6:x-host1:a")]))
+        );
     }
 
     proptest! {

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use larder_cache_core::exchange::{AtHand, Begun, Command, Effects, Event, Exchange, Held, Local, Setup};
+use larder_cache_core::exchange::{
+    AtHand, Begun, Command, Effects, Event, Exchange, Held, Local, Setup,
+};
 use larder_cache_core::field_names::FieldPattern;
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::Request;
@@ -50,20 +52,38 @@ const FIELDS: [(&str, &str); 24] = [
 
 fn requests() -> impl Strategy<Value = Request> {
     let fields = proptest::collection::vec(select(&FIELDS[..]), 0..4);
-    let path = select(&["/", "/p?q=1", "/p?cache-control=max-age=5", "/p?cache-control=x"][..]);
+    let path = select(
+        &[
+            "/",
+            "/p?q=1",
+            "/p?cache-control=max-age=5",
+            "/p?cache-control=x",
+        ][..],
+    );
     let method = select(&["GET", "GET", "GET", "HEAD", "POST", "PURGE"][..]);
     let authority = select(&["a.example", "a.example", "A.example:80"][..]);
     (method, authority, path, fields, any::<bool>(), 0..16u8).prop_map(
         |(method, authority, path, fields, content, identified)| {
             let request = Request::new(method, authority, path);
-            let request = fields.into_iter().fold(request, |request, (name, value)| request.with(name, value));
-            Request { has_content: content, is_identified: identified == 0, ..request }
+            let request = fields
+                .into_iter()
+                .fold(request, |request, (name, value)| request.with(name, value));
+            Request {
+                has_content: content,
+                is_identified: identified == 0,
+                ..request
+            }
         },
     )
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    let unkeyed = [Handling::Select, Handling::Strip, Handling::Bypass, Handling::Ignore];
+    let unkeyed = [
+        Handling::Select,
+        Handling::Strip,
+        Handling::Bypass,
+        Handling::Ignore,
+    ];
     (any::<[bool; 6]>(), select(unkeyed.to_vec())).prop_map(
         |([cache, query, directives, language, authorization, purge], host)| Policy {
             cache: cache || purge,
@@ -86,39 +106,62 @@ fn policies() -> impl Strategy<Value = Policy> {
 
 fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
     let vary = proptest::collection::vec(
-        select(&["accept-encoding", "accept-language", "x-none", "x-forwarded-host", ":override", ":unkeyed"][..]),
+        select(
+            &[
+                "accept-encoding",
+                "accept-language",
+                "x-none",
+                "x-forwarded-host",
+                ":override",
+                ":unkeyed",
+            ][..],
+        ),
         0..3,
     );
     let flags = any::<[bool; 4]>();
-    (requests(), vary, flags, 0u64..12, 0u64..6, select(&[200u16, 204, 404][..])).prop_map(
-        |(by, vary, [no_cache, must_revalidate, part, public], age, swr, status)| {
-            let names: Vec<Vec<u8>> = vary.into_iter().map(|name| name.as_bytes().to_vec()).collect();
-            let now = Timestamp::from_millis(1_000_000);
-            Arc::new(StoredResponse {
-                url: String::new(),
-                status,
-                fields: Fields::from_pairs([("content-type", "text/plain"), ("etag", "\"1\"")]),
-                body: Arc::from(b"hello".as_slice()),
-                part: (part && no_cache).then_some(Part { first: 0, complete: 9 }),
-                request_time: Timestamp::from_millis(now.as_millis() - age * 1000),
-                response_time: Timestamp::from_millis(now.as_millis() - age * 1000),
-                initial_age: DeltaSeconds::ZERO,
-                terms: ReuseTerms {
-                    lifetime: DeltaSeconds::new(8),
-                    stale_while_revalidate: DeltaSeconds::new(swr),
-                    no_cache: no_cache && !part,
-                    must_revalidate,
-                    ..ReuseTerms::default()
-                },
-                explicitly_public: public,
-                stale_from: None,
-                selecting: SelectingFields::of(&names, &prepared(by)).unwrap_or_default(),
-                tags: Vec::new(),
-                route: RouteNote::default(),
-                treatment: SeenTreatment::default(),
-            })
-        },
+    (
+        requests(),
+        vary,
+        flags,
+        0u64..12,
+        0u64..6,
+        select(&[200u16, 204, 404][..]),
     )
+        .prop_map(
+            |(by, vary, [no_cache, must_revalidate, part, public], age, swr, status)| {
+                let names: Vec<Vec<u8>> = vary
+                    .into_iter()
+                    .map(|name| name.as_bytes().to_vec())
+                    .collect();
+                let now = Timestamp::from_millis(1_000_000);
+                Arc::new(StoredResponse {
+                    url: String::new(),
+                    status,
+                    fields: Fields::from_pairs([("content-type", "text/plain"), ("etag", "\"1\"")]),
+                    body: Arc::from(b"hello".as_slice()),
+                    part: (part && no_cache).then_some(Part {
+                        first: 0,
+                        complete: 9,
+                    }),
+                    request_time: Timestamp::from_millis(now.as_millis() - age * 1000),
+                    response_time: Timestamp::from_millis(now.as_millis() - age * 1000),
+                    initial_age: DeltaSeconds::ZERO,
+                    terms: ReuseTerms {
+                        lifetime: DeltaSeconds::new(8),
+                        stale_while_revalidate: DeltaSeconds::new(swr),
+                        no_cache: no_cache && !part,
+                        must_revalidate,
+                        ..ReuseTerms::default()
+                    },
+                    explicitly_public: public,
+                    stale_from: None,
+                    selecting: SelectingFields::of(&names, &prepared(by)).unwrap_or_default(),
+                    tags: Vec::new(),
+                    route: RouteNote::default(),
+                    treatment: SeenTreatment::default(),
+                })
+            },
+        )
 }
 
 /// A request as either way reads it, so that its own response can be found.
@@ -140,7 +183,10 @@ struct Hand<'a> {
 impl AtHand for Hand<'_> {
     fn look_up(&mut self, key: &PrimaryKey) -> Held<'_> {
         let variants = if *key == self.key { self.variants } else { &[] };
-        Held { variants, ..Held::default() }
+        Held {
+            variants,
+            ..Held::default()
+        }
     }
 
     fn untrue(&mut self, _: &PrimaryKey) -> Times {
@@ -163,7 +209,11 @@ impl AtHand for Hand<'_> {
 
 fn setup(policy: &Policy) -> Setup {
     let (policy, namespace) = (Arc::new(policy.clone()), Arc::from(b"n".as_slice()));
-    Setup { policy, namespace, refreshes: RefreshPath::Routed }
+    Setup {
+        policy,
+        namespace,
+        refreshes: RefreshPath::Routed,
+    }
 }
 
 fn key_of(request: &Request) -> PrimaryKey {
@@ -180,7 +230,14 @@ fn the_long_way(
     let (mut exchange, mut effects) = Exchange::open(request.clone(), setup(policy), now);
     if exchange.state_name() == "Local" {
         let same_key = *exchange.key() == key_of(request);
-        let local = if same_key { Local { variants, ..Local::default() } } else { Local::default() };
+        let local = if same_key {
+            Local {
+                variants,
+                ..Local::default()
+            }
+        } else {
+            Local::default()
+        };
         effects = exchange.handle(Event::Local(local), now);
     }
     (effects, exchange.state_name())
@@ -191,18 +248,43 @@ fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) ->
     let now = Timestamp::from_millis(1_000_000);
     let (effects, state) = the_long_way(request, policy, variants, now);
     let (key, knows) = (key_of(request), request.is_identified);
-    let mut hand = Hand { key, variants, knows, went_far: false, counted: Vec::new() };
-    let asked = Request { is_identified: false, ..request.clone() };
+    let mut hand = Hand {
+        key,
+        variants,
+        knows,
+        went_far: false,
+        counted: Vec::new(),
+    };
+    let asked = Request {
+        is_identified: false,
+        ..request.clone()
+    };
     match Exchange::begin(asked, setup(policy), &mut hand, now) {
         Begun::Answered(reply, status) => {
-            let answered_by: Vec<_> = reply.stored.iter().filter(|_| variants.len() > 1).cloned().collect();
-            assert!(reply.stored.is_none() || hand.counted == answered_by, "{request:?}");
+            let answered_by: Vec<_> = reply
+                .stored
+                .iter()
+                .filter(|_| variants.len() > 1)
+                .cloned()
+                .collect();
+            assert!(
+                reply.stored.is_none() || hand.counted == answered_by,
+                "{request:?}"
+            );
             assert_eq!(effects.question, None, "{request:?}");
-            assert_eq!(effects.commands.into_vec(), [Command::Reply(reply), Command::Report(status)], "{request:?}");
+            assert_eq!(
+                effects.commands.into_vec(),
+                [Command::Reply(reply), Command::Report(status)],
+                "{request:?}"
+            );
             !hand.went_far
         }
         Begun::Running(exchange, running) => {
-            assert_eq!((kinds(&running), exchange.state_name()), (kinds(&effects), state), "{request:?}");
+            assert_eq!(
+                (kinds(&running), exchange.state_name()),
+                (kinds(&effects), state),
+                "{request:?}"
+            );
             false
         }
     }
@@ -211,8 +293,18 @@ fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) ->
 /// What is to be done, without that the two ways order the fields of a request otherwise.
 fn kinds(effects: &Effects) -> Vec<String> {
     let first_word = |what: String| what.split(['(', ' ']).next().unwrap_or_default().to_owned();
-    let commands = effects.commands.iter().map(|command| first_word(format!("{command:?}")));
-    commands.chain(effects.question.iter().map(|question| first_word(format!("{question:?}")))).collect()
+    let commands = effects
+        .commands
+        .iter()
+        .map(|command| first_word(format!("{command:?}")));
+    commands
+        .chain(
+            effects
+                .question
+                .iter()
+                .map(|question| first_word(format!("{question:?}"))),
+        )
+        .collect()
 }
 
 proptest! {
@@ -227,11 +319,18 @@ proptest! {
 
 #[test]
 fn a_plain_hit_goes_the_short_way() {
-    let request = Request::new("GET", "a.example", "/p?q=1").with("accept-encoding", "br").with("cookie", "a=b");
+    let request = Request::new("GET", "a.example", "/p?q=1")
+        .with("accept-encoding", "br")
+        .with("cookie", "a=b");
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let fresh = (0..64).map(|_| stored().new_tree(&mut runner).unwrap().current());
-    let fresh =
-        fresh.map(|stored| StoredResponse { selecting: SelectingFields::default(), part: None, ..(*stored).clone() });
-    let answered = fresh.filter(|stored| hits(&request, &Policy::default(), &[Arc::new(stored.clone())])).count();
+    let fresh = fresh.map(|stored| StoredResponse {
+        selecting: SelectingFields::default(),
+        part: None,
+        ..(*stored).clone()
+    });
+    let answered = fresh
+        .filter(|stored| hits(&request, &Policy::default(), &[Arc::new(stored.clone())]))
+        .count();
     assert!(answered > 16, "{answered} of 64");
 }

@@ -9,7 +9,10 @@ use larder_cache_core::exchange::details::Details;
 #[test]
 fn every_detail_is_in_the_table_and_nothing_else_is() {
     let (document, _) = cache_status();
-    let listed: Vec<&str> = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let listed: Vec<&str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
     let mut known: Vec<&str> = Detail::all().map(Detail::token).collect();
     let mut sorted = listed.clone();
     known.sort_unstable();
@@ -20,13 +23,18 @@ fn every_detail_is_in_the_table_and_nothing_else_is() {
 #[test]
 fn every_word_for_the_access_log_is_in_the_table_and_nothing_else_is() {
     let (_, document) = cache_status();
-    let listed: Vec<&str> = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let listed: Vec<&str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
     assert_eq!(listed, Details::ALL.map(Details::word));
 }
 
 /// The document's two tables: of reasons, and of words for the access log.
 fn cache_status() -> (&'static str, &'static str) {
-    include_str!("../../docs/cache-status.md").split_once("## The access log").unwrap()
+    include_str!("../../docs/cache-status.md")
+        .split_once("## The access log")
+        .unwrap()
 }
 
 #[test]
@@ -35,14 +43,26 @@ fn every_module_and_test_that_the_rfc_coverage_names_exists() {
     let root = Path::new("..");
     let tests = test_names(root);
     let mut rows = 0;
-    for line in include_str!("../../docs/rfc-coverage.md").lines().filter(|line| line.matches(" | ").count() >= 5) {
-        let cells: Vec<&str> = line.trim_matches(['|', ' ']).split(" | ").map(str::trim).collect();
-        let [_, _, _, module, test, _] = cells[..] else { panic!("six columns: {line}") };
+    for line in include_str!("../../docs/rfc-coverage.md")
+        .lines()
+        .filter(|line| line.matches(" | ").count() >= 5)
+    {
+        let cells: Vec<&str> = line
+            .trim_matches(['|', ' '])
+            .split(" | ")
+            .map(str::trim)
+            .collect();
+        let [_, _, _, module, test, _] = cells[..] else {
+            panic!("six columns: {line}")
+        };
         if module == "module" {
             continue;
         }
         rows += 1;
-        assert!(root.join(module.trim_matches('`')).is_file(), "no file {module}");
+        assert!(
+            root.join(module.trim_matches('`')).is_file(),
+            "no file {module}"
+        );
         assert!(tests.contains(test.trim_matches('`')), "no test {test}");
     }
     assert!(rows > 60, "{rows} rows");
@@ -51,10 +71,17 @@ fn every_module_and_test_that_the_rfc_coverage_names_exists() {
 /// The names of all test functions of the project, including those in `proptest!`.
 fn test_names(root: &Path) -> HashSet<String> {
     let mut names = HashSet::new();
-    let mut folders: Vec<PathBuf> = ["contract", "cache-core", "filter", "sidecar", "mock-origin", "stack"]
-        .iter()
-        .map(|name| root.join(name))
-        .collect();
+    let mut folders: Vec<PathBuf> = [
+        "contract",
+        "cache-core",
+        "filter",
+        "sidecar",
+        "mock-origin",
+        "stack",
+    ]
+    .iter()
+    .map(|name| root.join(name))
+    .collect();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();

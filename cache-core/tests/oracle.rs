@@ -1,9 +1,11 @@
-//! The core against an independent implementation, the `http-cache-semantics` crate, over random responses, requests and
-//! clocks: may this response be stored, and may it answer that request without validation?
+//! The core against an independent implementation, the `http-cache-semantics` crate, over random
+//! responses, requests and clocks: may this response be stored, and may it answer that request
+//! without validation?
 //!
-//! The oracle follows RFC 7234 and simplifies; [`knowingly_differ`] lists where, with the RFC's word for it. What is
-//! generated avoids what it cannot read at all: names in upper case, commas in quoted strings, repeated directives,
-//! dates other than IMF-fixdate, `Set-Cookie`, `proxy-revalidate`, field-name forms.
+//! The oracle follows RFC 7234 and simplifies; [`knowingly_differ`] lists where, with the RFC's
+//! word for it. What is generated avoids what it cannot read at all: names in upper case, commas in
+//! quoted strings, repeated directives, dates other than IMF-fixdate, `Set-Cookie`,
+//! `proxy-revalidate`, field-name forms.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -58,7 +60,9 @@ impl Asking {
 
     fn as_request(&self) -> Request {
         let request = Request::new("GET", "a.example", "/");
-        self.fields().into_iter().fold(request, |request, (name, value)| request.with(name, &value))
+        self.fields()
+            .into_iter()
+            .fold(request, |request, (name, value)| request.with(name, &value))
     }
 
     fn as_oracles(&self) -> http::Request<()> {
@@ -70,7 +74,9 @@ impl Asking {
     }
 
     fn says(&self, name: &str) -> bool {
-        self.directives.iter().any(|directive| directive.split('=').next() == Some(name))
+        self.directives
+            .iter()
+            .any(|directive| directive.split('=').next() == Some(name))
     }
 }
 
@@ -81,8 +87,14 @@ impl Case {
         if !self.directives.is_empty() {
             fields.push(("cache-control", self.directives.join(", ")));
         }
-        fields.extend(self.expires.map(|offset| ("expires", date(RECEIVED.saturating_add_signed(offset)))));
-        fields.extend(self.unmodified_for.map(|secs| ("last-modified", date(RECEIVED - secs))));
+        fields.extend(
+            self.expires
+                .map(|offset| ("expires", date(RECEIVED.saturating_add_signed(offset)))),
+        );
+        fields.extend(
+            self.unmodified_for
+                .map(|secs| ("last-modified", date(RECEIVED - secs))),
+        );
         fields.extend(self.age.map(|age| ("age", age.to_string())));
         if self.vary {
             fields.push(("vary", "x-select".to_owned()));
@@ -91,14 +103,19 @@ impl Case {
     }
 
     fn says(&self, name: &str) -> bool {
-        self.directives.iter().any(|directive| directive.split('=').next() == Some(name))
+        self.directives
+            .iter()
+            .any(|directive| directive.split('=').next() == Some(name))
     }
 
     /// Stored, and fresh enough for the later request.
     fn ours(&self) -> (bool, bool) {
         let policy = Policy::strict();
         let fields = self.fields();
-        let pairs: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let pairs: Vec<(&str, &str)> = fields
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         let received = Timestamp::from_millis(RECEIVED * 1000);
         let fetched = Fetched {
             request: &self.first.as_request(),
@@ -107,12 +124,17 @@ impl Case {
             request_time: received,
             response_time: received,
         };
-        let Ok(stored) = storing::judge(&fetched, String::new, &policy) else { return (false, false) };
+        let Ok(stored) = storing::judge(&fetched, String::new, &policy) else {
+            return (false, false);
+        };
         let later = self.later.as_request();
         let asked = RequestDirectives::of(&later.fields, &policy.request_directives);
         let now = received.plus_millis(self.after * 1000);
         let decision = reuse::decide(&stored, Some(&asked), &policy, now);
-        (true, stored.selecting.matches(&later) && matches!(decision, Reuse::Fresh | Reuse::MaxStale))
+        (
+            true,
+            stored.selecting.matches(&later) && matches!(decision, Reuse::Fresh | Reuse::MaxStale),
+        )
     }
 
     fn oracles(&self) -> (bool, bool) {
@@ -123,9 +145,13 @@ impl Case {
         let received = UNIX_EPOCH + Duration::from_secs(RECEIVED);
         let options = CacheOptions::default();
         let response = response.body(()).unwrap();
-        let policy = CachePolicy::new_options(&self.first.as_oracles(), &response, received, options);
+        let policy =
+            CachePolicy::new_options(&self.first.as_oracles(), &response, received, options);
         let now: SystemTime = received + Duration::from_secs(self.after);
-        let fresh = matches!(policy.before_request(&self.later.as_oracles(), now), BeforeRequest::Fresh(_));
+        let fresh = matches!(
+            policy.before_request(&self.later.as_oracles(), now),
+            BeforeRequest::Fresh(_)
+        );
         (policy.is_storable(), policy.is_storable() && fresh)
     }
 }
@@ -139,10 +165,20 @@ fn knowingly_differ(case: &Case) -> Option<&'static str> {
         );
     }
     if accepts_stale && case.later.says("max-age") {
-        return Some("RFC 9111 §5.2.1.1: max-stale loosens the request's own max-age; the oracle lets max-age win");
+        return Some(
+            "RFC 9111 §5.2.1.1: max-stale loosens the request's own max-age; the oracle lets max-age win",
+        );
     }
-    if accepts_stale && case.later.directives.iter().any(|directive| directive.starts_with("max-stale=")) {
-        return Some("RFC 9111 §5.2.1.2: stale by no more than the number given; the oracle wants less");
+    if accepts_stale
+        && case
+            .later
+            .directives
+            .iter()
+            .any(|directive| directive.starts_with("max-stale="))
+    {
+        return Some(
+            "RFC 9111 §5.2.1.2: stale by no more than the number given; the oracle wants less",
+        );
     }
     None
 }
@@ -152,7 +188,10 @@ fn directive(name: &'static str) -> impl Strategy<Value = String> {
 }
 
 fn some_of(words: Vec<BoxedStrategy<String>>) -> impl Strategy<Value = Vec<String>> {
-    let each: Vec<_> = words.into_iter().map(|word| proptest::option::weighted(0.2, word)).collect();
+    let each: Vec<_> = words
+        .into_iter()
+        .map(|word| proptest::option::weighted(0.2, word))
+        .collect();
     each.prop_map(|words| words.into_iter().flatten().collect())
 }
 
@@ -167,12 +206,22 @@ fn asking() -> impl Strategy<Value = Asking> {
         directive("max-stale").boxed(),
         word("no-cache"),
     ]);
-    (directives, proptest::bool::weighted(0.2), proptest::option::of(0u8..2))
-        .prop_map(|(directives, authorization, selecting)| Asking { directives, authorization, selecting })
+    (
+        directives,
+        proptest::bool::weighted(0.2),
+        proptest::option::of(0u8..2),
+    )
+        .prop_map(|(directives, authorization, selecting)| Asking {
+            directives,
+            authorization,
+            selecting,
+        })
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let status = proptest::sample::select(vec![200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 501]);
+    let status = proptest::sample::select(vec![
+        200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 501,
+    ]);
     let directives = some_of(vec![
         directive("max-age").boxed(),
         directive("s-maxage").boxed(),
@@ -183,14 +232,44 @@ fn case() -> impl Strategy<Value = Case> {
         word("must-revalidate"),
         word("unknown=1"),
     ]);
-    let times =
-        (proptest::option::of(-100i64..300), proptest::option::of(0u64..5_000), proptest::option::of(0u64..150));
-    (status, directives, times, any::<bool>(), asking(), asking(), 0u64..300).prop_map(
-        |(status, directives, (expires, unmodified_for, age), vary, mut first, later, after)| {
-            first.directives.retain(|directive| directive == "no-store");
-            Case { status, directives, expires, unmodified_for, age, vary, first, later, after }
-        },
+    let times = (
+        proptest::option::of(-100i64..300),
+        proptest::option::of(0u64..5_000),
+        proptest::option::of(0u64..150),
+    );
+    (
+        status,
+        directives,
+        times,
+        any::<bool>(),
+        asking(),
+        asking(),
+        0u64..300,
     )
+        .prop_map(
+            |(
+                status,
+                directives,
+                (expires, unmodified_for, age),
+                vary,
+                mut first,
+                later,
+                after,
+            )| {
+                first.directives.retain(|directive| directive == "no-store");
+                Case {
+                    status,
+                    directives,
+                    expires,
+                    unmodified_for,
+                    age,
+                    vary,
+                    first,
+                    later,
+                    after,
+                }
+            },
+        )
 }
 
 proptest! {
@@ -202,7 +281,8 @@ proptest! {
             return Ok(());
         }
         let (ours, oracles) = (case.ours(), case.oracles());
-        // Storing what can neither be fresh nor be validated is allowed and useless; what counts is the answer.
+        // Storing what can neither be fresh nor be validated is allowed and useless; what counts is
+        // the answer.
         prop_assert_eq!(ours.1, oracles.1, "reuse");
         prop_assert!(!ours.0 || oracles.0, "stored against the oracle's word");
     }
@@ -217,10 +297,24 @@ fn the_cases_reach_both_answers() {
         unmodified_for: None,
         age: None,
         vary: false,
-        first: Asking { directives: Vec::new(), authorization: false, selecting: None },
-        later: Asking { directives: Vec::new(), authorization: false, selecting: None },
+        first: Asking {
+            directives: Vec::new(),
+            authorization: false,
+            selecting: None,
+        },
+        later: Asking {
+            directives: Vec::new(),
+            authorization: false,
+            selecting: None,
+        },
         after: secs,
     };
-    assert_eq!((case(9).ours(), case(9).oracles()), ((true, true), (true, true)));
-    assert_eq!((case(10).ours(), case(10).oracles()), ((true, false), (true, false)));
+    assert_eq!(
+        (case(9).ours(), case(9).oracles()),
+        ((true, true), (true, true))
+    );
+    assert_eq!(
+        (case(10).ours(), case(10).oracles()),
+        ((true, false), (true, false))
+    );
 }

@@ -1,14 +1,14 @@
-//! The table of states in `exchange` is what the code does: random walks find every transition in it and no other. On the
-//! way they hold the exchange to what no walk may break: whoever leads tells those who wait, once; every lease ends, once;
-//! a client gets one answer.
+//! The table of states in `exchange` is what the code does: random walks find every transition in
+//! it and no other. On the way they hold the exchange to what no walk may break: whoever leads
+//! tells those who wait, once; every lease ends, once; a client gets one answer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use larder_cache_core::collapse::Identity;
 use larder_cache_core::exchange::{
-    CacheCommand, Command, Effects, Event, Exchange, Local, Outcome, ResponseSource, Setup, SlotAnswer, StoreAnswer,
-    StoreFault,
+    CacheCommand, Command, Effects, Event, Exchange, Local, Outcome, ResponseSource, Setup,
+    SlotAnswer, StoreAnswer, StoreFault,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::{Request, ResponseHead};
@@ -29,24 +29,37 @@ const ARRIVES: &str = "the request arrives";
 #[test]
 fn random_walks_take_every_transition_of_the_table_and_no_other() {
     let mut taken = Transitions::new();
-    let pool: Vec<_> = (0..100).map(|seed| Walk::new(seed, Vec::new()).made_earlier()).collect();
+    let pool: Vec<_> = (0..100)
+        .map(|seed| Walk::new(seed, Vec::new()).made_earlier())
+        .collect();
     for seed in 0..6_000 {
         Walk::new(seed, pool.clone()).go(&mut taken);
     }
     let table = table();
     assert!(table.len() > 20, "{table:?}");
     let missing: Vec<_> = taken.difference(&table).collect();
-    assert!(missing.is_empty(), "the code does what the table lacks: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "the code does what the table lacks: {missing:?}"
+    );
     let dead: Vec<_> = table.difference(&taken).collect();
-    assert!(dead.is_empty(), "the table has what the code never did: {dead:?}");
+    assert!(
+        dead.is_empty(),
+        "the table has what the code never did: {dead:?}"
+    );
 }
 
 /// The rows of the table in the module's documentation.
 fn table() -> Transitions {
     let mut transitions = Transitions::new();
-    for row in include_str!("../src/exchange.rs").lines().filter_map(|line| line.strip_prefix("//! | ")) {
+    for row in include_str!("../src/exchange.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | "))
+    {
         let cells: Vec<&str> = row.trim_end_matches(" |").split(" | ").collect();
-        let [from, .., next] = cells[..] else { continue };
+        let [from, .., next] = cells[..] else {
+            continue;
+        };
         let names = next.split('`').skip(1).step_by(2);
         let from = from.trim_matches('`').to_owned();
         transitions.extend(names.map(|to| (from.clone(), to.to_owned())));
@@ -94,23 +107,40 @@ impl Walk {
             let before = exchange.state_name();
             let variants = self.variants();
             let awaited = before != "Over" && self.chance.random_range(0..20) > 0;
-            let effects = self.happen(&mut exchange, if awaited { before } else { "any" }, &variants);
+            let effects = self.happen(
+                &mut exchange,
+                if awaited { before } else { "any" },
+                &variants,
+            );
             if awaited || effects != Effects::default() || exchange.state_name() != before {
                 taken.insert((before.to_owned(), exchange.state_name().to_owned()));
             }
             self.note(&exchange, effects);
         }
-        let effects = exchange.handle(Event::Gone { origin_broke: self.chance.random() }, self.now);
+        let effects = exchange.handle(
+            Event::Gone {
+                origin_broke: self.chance.random(),
+            },
+            self.now,
+        );
         assert!(exchange.is_over());
         self.note(&exchange, effects);
         assert_eq!(self.published, self.led, "those who wait are told once");
-        assert!(self.leases.values().all(|ends| *ends == 1), "a lease ends once: {:?}", self.leases);
+        assert!(
+            self.leases.values().all(|ends| *ends == 1),
+            "a lease ends once: {:?}",
+            self.leases
+        );
         assert!(self.answers <= 1, "{} answers", self.answers);
     }
 
     /// What the effects end, and what they answer.
     fn note(&mut self, exchange: &Exchange, effects: Effects) {
-        assert!(!exchange.is_over() || effects.question.is_none(), "{:?} is asked when all is over", effects.question);
+        assert!(
+            !exchange.is_over() || effects.question.is_none(),
+            "{:?} is asked when all is over",
+            effects.question
+        );
         for command in effects.commands {
             match command {
                 Command::Reply(_) | Command::PassResponse(_) => self.answers += 1,
@@ -134,7 +164,11 @@ impl Walk {
     }
 
     fn policy(&mut self) -> Policy {
-        let some = if self.chance.random() { Policy::default() } else { Policy::strict() };
+        let some = if self.chance.random() {
+            Policy::default()
+        } else {
+            Policy::strict()
+        };
         Policy {
             cache: self.chance.random_range(0..20) > 0,
             collapse: self.chance.random_range(0..5) > 0,
@@ -147,8 +181,16 @@ impl Walk {
     }
 
     fn request(&mut self) -> Request {
-        let method = self.one_of(&["GET", "GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "PURGE"]);
-        let path = self.one_of(&["/", "/", "/", "/?cache-control=max-age=5", "/?cache-control=nonsense"]);
+        let method = self.one_of(&[
+            "GET", "GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "PURGE",
+        ]);
+        let path = self.one_of(&[
+            "/",
+            "/",
+            "/",
+            "/?cache-control=max-age=5",
+            "/?cache-control=nonsense",
+        ]);
         let fields = [
             ("cookie", "a=1"),
             ("authorization", "Bearer x"),
@@ -170,7 +212,9 @@ impl Walk {
 
     /// What level 1 holds, or the store.
     fn variants(&mut self) -> Vec<Arc<StoredResponse>> {
-        (0..self.chance.random_range(0..2)).map(|_| self.stored()).collect()
+        (0..self.chance.random_range(0..2))
+            .map(|_| self.stored())
+            .collect()
     }
 
     fn stored(&mut self) -> Arc<StoredResponse> {
@@ -204,14 +248,33 @@ impl Walk {
         let (mut exchange, _) = Exchange::open(request, setup, at);
         exchange.handle(Event::Local(Local::default()), at);
         exchange.handle(Event::Slot(SlotAnswer::Lead), at);
-        exchange.handle(Event::Store(StoreAnswer::Nothing { uncacheable: false }), at);
+        exchange.handle(
+            Event::Store(StoreAnswer::Nothing { uncacheable: false }),
+            at,
+        );
         let head = ResponseHead { status, fields };
-        exchange.handle(Event::Response { head, source: ResponseSource::Origin, end: false }, at);
-        let effects = exchange.handle(Event::Body { chunk: b"ab", end: true }, at);
-        let kept = effects.commands.into_iter().find_map(|command| match command {
-            Command::Cache(CacheCommand::Keep { stored, .. }) => Some(stored),
-            _ => None,
-        });
+        exchange.handle(
+            Event::Response {
+                head,
+                source: ResponseSource::Origin,
+                end: false,
+            },
+            at,
+        );
+        let effects = exchange.handle(
+            Event::Body {
+                chunk: b"ab",
+                end: true,
+            },
+            at,
+        );
+        let kept = effects
+            .commands
+            .into_iter()
+            .find_map(|command| match command {
+                Command::Cache(CacheCommand::Keep { stored, .. }) => Some(stored),
+                _ => None,
+            });
         kept.unwrap_or_else(|| self.made_earlier())
     }
 
@@ -234,15 +297,34 @@ impl Walk {
     }
 
     /// Something that an exchange in this state waits for; in any other, something out of place.
-    fn happen(&mut self, exchange: &mut Exchange, state: &str, variants: &[Arc<StoredResponse>]) -> Effects {
+    fn happen(
+        &mut self,
+        exchange: &mut Exchange,
+        state: &str,
+        variants: &[Arc<StoredResponse>],
+    ) -> Effects {
         let now = self.now;
         match state {
-            "Local" => exchange.handle(Event::Local(Local { variants, ..Local::default() }), now),
+            "Local" => exchange.handle(
+                Event::Local(Local {
+                    variants,
+                    ..Local::default()
+                }),
+                now,
+            ),
             "Arriving" => exchange.handle(Event::Slot(self.counted_slot_answer()), now),
-            "Waiting" if self.chance.random_range(0..4) == 0 => exchange.handle(Event::WaitEnded, now),
+            "Waiting" if self.chance.random_range(0..4) == 0 => {
+                exchange.handle(Event::WaitEnded, now)
+            }
             "Waiting" => {
                 let outcome = self.outcome();
-                exchange.handle(Event::Woken { outcome, untrue_since: None }, now)
+                exchange.handle(
+                    Event::Woken {
+                        outcome,
+                        untrue_since: None,
+                    },
+                    now,
+                )
             }
             "Asking" => {
                 let answer = self.store_answer();
@@ -250,14 +332,35 @@ impl Walk {
             }
             "Forwarded" | "Passing" => {
                 let (head, source) = self.head();
-                exchange.handle(Event::Response { head, source, end: self.chance.random_range(0..4) == 0 }, now)
+                exchange.handle(
+                    Event::Response {
+                        head,
+                        source,
+                        end: self.chance.random_range(0..4) == 0,
+                    },
+                    now,
+                )
             }
-            "Capturing" if self.chance.random_range(0..4) == 0 => exchange.handle(Event::TimePassed, now),
+            "Capturing" if self.chance.random_range(0..4) == 0 => {
+                exchange.handle(Event::TimePassed, now)
+            }
             "Capturing" | "Completing" => {
                 let chunk = self.one_of(&[b"".as_slice(), b"a", b"cd"]);
-                exchange.handle(Event::Body { chunk, end: self.chance.random() }, now)
+                exchange.handle(
+                    Event::Body {
+                        chunk,
+                        end: self.chance.random(),
+                    },
+                    now,
+                )
             }
-            _ if self.chance.random() => exchange.handle(Event::Body { chunk: b"x", end: false }, now),
+            _ if self.chance.random() => exchange.handle(
+                Event::Body {
+                    chunk: b"x",
+                    end: false,
+                },
+                now,
+            ),
             _ => exchange.handle(Event::TimePassed, now),
         }
     }

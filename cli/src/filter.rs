@@ -12,10 +12,25 @@ use crate::{Result, read};
 pub(crate) async fn filter(options: &Filter) -> Result<()> {
     let folder = run_dir(options.port);
     let admin = swap::running(&folder).await;
-    let admin = admin
-        .ok_or_else(|| StackError(format!("nothing runs on port {0}; start it: make run port={0}", options.port)))?;
-    let wasm = built(&project_root(), "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
-    swap::swap(&folder, &wasm, &admin, &read(Path::new(&options.config))?, true).await?;
+    let admin = admin.ok_or_else(|| {
+        StackError(format!(
+            "nothing runs on port {0}; start it: make run port={0}",
+            options.port
+        ))
+    })?;
+    let wasm = built(
+        &project_root(),
+        "target/wasm32-wasip1/wasm/larder_filter.wasm",
+        "make wasm",
+    )?;
+    swap::swap(
+        &folder,
+        &wasm,
+        &admin,
+        &read(Path::new(&options.config))?,
+        true,
+    )
+    .await?;
     println!("Envoy on port {} now uses {}", options.port, options.config);
     Ok(())
 }

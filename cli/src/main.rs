@@ -1,7 +1,8 @@
 //! `larder`, the program for people: `run`, `filter`, `render` and `purge`.
 //!
-//! What this decides: what the command line and `.env` mean, and how a mistake is told: one line that names the way out.
-//! What it leaves out: starting processes (`larder-stack`), carrying out purges (the sidecar).
+//! What this decides: what the command line and `.env` mean, and how a mistake is told: one line
+//! that names the way out. What it leaves out: starting processes (`larder-stack`), carrying out
+//! purges (the sidecar).
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +27,8 @@ type Result<T> = std::result::Result<T, StackError>;
 async fn main() -> ExitCode {
     let token_of_shell = purge_token().is_some();
     // Before the command line is read: options take their values from there, too.
-    let env_file = larder_project::env_file::load(&project_root()).map_err(|mistake| StackError(mistake.to_string()));
+    let env_file = larder_project::env_file::load(&project_root())
+        .map_err(|mistake| StackError(mistake.to_string()));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => match options::mistake(&error, std::env::args().skip(1)) {
@@ -53,9 +55,12 @@ fn failed(problem: &str) -> ExitCode {
 }
 
 fn purge_token() -> Option<String> {
-    std::env::var("LARDER_PURGE_TOKEN").ok().filter(|token| !token.is_empty())
+    std::env::var("LARDER_PURGE_TOKEN")
+        .ok()
+        .filter(|token| !token.is_empty())
 }
 
 fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| StackError(format!("{}: {error}", path.display())))
+    std::fs::read_to_string(path)
+        .map_err(|error| StackError(format!("{}: {error}", path.display())))
 }

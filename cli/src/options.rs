@@ -1,4 +1,5 @@
-//! What the command line says. A mistake is one line that names the setting as `make` does: `workers=0: …`.
+//! What the command line says. A mistake is one line that names the setting as `make` does:
+//! `workers=0: …`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -37,7 +38,8 @@ examples:
   larder purge --prefix http://shop.example/images/ --soft
   larder purge --everything";
 
-/// Larder, an HTTP cache inside Envoy: runs it, changes its configuration, and purges what it holds.
+/// Larder, an HTTP cache inside Envoy: runs it, changes its configuration, and purges what it
+/// holds.
 #[derive(Parser)]
 #[command(name = "larder", version, after_help = ABOUT_SETTINGS)]
 pub(crate) struct Cli {
@@ -69,7 +71,8 @@ pub(crate) struct Run {
     /// IP address that the cache listens on; 0.0.0.0 for all
     #[arg(long, default_value = "127.0.0.1", value_parser = bind)]
     pub(crate) bind: IpAddr,
-    /// Name that all requests count as sent to, so that several runs on one Redis share what they store
+    /// Name that all requests count as sent to, so that several runs on one Redis share what they
+    /// store
     #[arg(long, value_parser = host_name)]
     pub(crate) host: Option<String>,
     /// Your own services as host:port,host:port; without it two mock origins
@@ -116,7 +119,8 @@ pub(crate) struct Render {
     /// Port of the admin interface, which is on loopback only
     #[arg(long, default_value_t = 9901, value_parser = port)]
     pub(crate) admin_port: u16,
-    /// Port for a monitoring system, at the same address: GET /stats/prometheus and nothing else; without it there is none
+    /// Port for a monitoring system, at the same address: GET /stats/prometheus and nothing else;
+    /// without it there is none
     #[arg(long, value_parser = port)]
     pub(crate) metrics_port: Option<u16>,
     /// Origins as host:port
@@ -181,17 +185,25 @@ pub(crate) struct Purge {
 const MAX_WORKERS: usize = 512;
 
 fn port(text: &str) -> Result<u16, String> {
-    text.parse().ok().filter(|port| *port > 0).ok_or_else(|| "a port is a number from 1 to 65535".to_owned())
+    text.parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| "a port is a number from 1 to 65535".to_owned())
 }
 
 fn workers(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (1..=MAX_WORKERS).contains(number));
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=MAX_WORKERS).contains(number));
     number.ok_or_else(|| format!("must be a number from 1 to {MAX_WORKERS}"))
 }
 
 fn bind(text: &str) -> Result<IpAddr, String> {
-    text.parse()
-        .map_err(|_| "must be an IP address, such as 127.0.0.1 (this machine only) or 0.0.0.0 (everybody)".to_owned())
+    text.parse().map_err(|_| {
+        "must be an IP address, such as 127.0.0.1 (this machine only) or 0.0.0.0 (everybody)"
+            .to_owned()
+    })
 }
 
 fn origin(text: &str) -> Result<String, String> {
@@ -201,37 +213,65 @@ fn origin(text: &str) -> Result<String, String> {
 
 fn health_path(text: &str) -> Result<String, String> {
     let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if text.is_empty() || is_path { Ok(text.to_owned()) } else { Err("a path begins with /, as in /health".to_owned()) }
+    if text.is_empty() || is_path {
+        Ok(text.to_owned())
+    } else {
+        Err("a path begins with /, as in /health".to_owned())
+    }
 }
 
-/// What is wrong with the command line, in one line that ends with the way out. `None` for what clap prints itself, such
-/// as `--help`. `arguments`: the command line after the program's name.
-pub(crate) fn mistake(error: &clap::Error, arguments: impl Iterator<Item = String>) -> Option<String> {
+/// What is wrong with the command line, in one line that ends with the way out. `None` for what
+/// clap prints itself, such as `--help`. `arguments`: the command line after the program's name.
+pub(crate) fn mistake(
+    error: &clap::Error,
+    arguments: impl Iterator<Item = String>,
+) -> Option<String> {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
-    if matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion) {
+    if matches!(
+        error.kind(),
+        DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion
+    ) {
         return None;
     }
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    let name = text(ContextKind::InvalidArg).and_then(|arg| arg.trim_start_matches("--").split_whitespace().next());
-    Some(match (name, text(ContextKind::InvalidValue), std::error::Error::source(error)) {
-        (Some(name), Some(value), Some(reason)) => {
-            format!("{}={value}: {reason}", name.trim_end_matches('=').replace('-', "_"))
-        }
-        _ => told_by_clap(&error.to_string(), arguments),
-    })
+    let name = text(ContextKind::InvalidArg)
+        .and_then(|arg| arg.trim_start_matches("--").split_whitespace().next());
+    Some(
+        match (
+            name,
+            text(ContextKind::InvalidValue),
+            std::error::Error::source(error),
+        ) {
+            (Some(name), Some(value), Some(reason)) => {
+                format!(
+                    "{}={value}: {reason}",
+                    name.trim_end_matches('=').replace('-', "_")
+                )
+            }
+            _ => told_by_clap(&error.to_string(), arguments),
+        },
+    )
 }
 
 /// clap's own words, up to the first empty line, and its tip; without a tip, the help to look into.
 fn told_by_clap(whole: &str, mut arguments: impl Iterator<Item = String>) -> String {
-    let first: Vec<&str> = whole.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let first: Vec<&str> = whole
+        .lines()
+        .take_while(|line| !line.trim().is_empty())
+        .map(str::trim)
+        .collect();
     let problem = first.join(" ").trim_start_matches("error: ").to_owned();
-    match whole.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
+    match whole
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("tip: "))
+    {
         Some(tip) => format!("{problem}; {tip}"),
         None => {
-            let command = arguments.find(|argument| Cli::command().find_subcommand(argument).is_some());
+            let command =
+                arguments.find(|argument| Cli::command().find_subcommand(argument).is_some());
             let command = command.map(|command| command + " ").unwrap_or_default();
             format!("{problem}; see larder {command}--help")
         }

@@ -1,4 +1,5 @@
-//! `larder render`: Envoy's configuration and the filter's as files, for an Envoy that runs elsewhere.
+//! `larder render`: Envoy's configuration and the filter's as files, for an Envoy that runs
+//! elsewhere.
 
 use std::path::Path;
 
@@ -23,11 +24,14 @@ pub(crate) fn render(options: &Render) -> Result<()> {
         health_interval: "10s",
         custom_methods: false,
     };
-    let envoy = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
+    let envoy = config
+        .render(include_str!("../../envoy/envoy.yaml"))
+        .map_err(StackError)?;
     let template = include_str!("../../envoy/filter.ecds.json");
     let filter = filter_config(template, &options.wasm, &read(Path::new(&options.config))?);
     let write = |name: &str, text: String| {
-        std::fs::write(options.out.join(name), text).map_err(|error| StackError(format!("{name}: {error}")))
+        std::fs::write(options.out.join(name), text)
+            .map_err(|error| StackError(format!("{name}: {error}")))
     };
     write("envoy.yaml", envoy)?;
     write(FILTER_FILE, filter.map_err(StackError)?)

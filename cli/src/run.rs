@@ -27,7 +27,11 @@ pub(crate) async fn run(options: Run, token_of_shell: bool) -> Result<()> {
         port: options.port,
         bind: options.bind,
         host: options.host,
-        origins: if own { Origins::Addresses(options.origins) } else { Origins::Mock(2) },
+        origins: if own {
+            Origins::Addresses(options.origins)
+        } else {
+            Origins::Mock(2)
+        },
         health_path: options.health_path,
         health_interval: options.health_interval,
         store,
@@ -66,7 +70,11 @@ async fn serve(stack: &mut Stack) -> Result<()> {
             for line in trouble.lines.iter().filter(|line| !told.contains(*line)) {
                 println!(
                     "· {}: {line}",
-                    if trouble.all { "not ready, no origin is well" } else { "an origin gets no requests" }
+                    if trouble.all {
+                        "not ready, no origin is well"
+                    } else {
+                        "an origin gets no requests"
+                    }
                 );
             }
             told = trouble.lines;
@@ -90,7 +98,11 @@ fn introduce(stack: &Stack, own: bool, token_of_shell: bool) {
         println!("    curl -i '{url}/data?id=1&cache-control=stale-while-revalidate=15,max-age=5'");
         println!("    curl -i '{url}/data?id=1&cache-control=must-revalidate,max-age=10'");
         println!("    curl -i '{url}/data?id=1&cache-control=stale-if-error=10,max-age=5'");
-        println!("· origins, past the cache: {} {}", stack.origin_url(0), stack.origin_url(1));
+        println!(
+            "· origins, past the cache: {} {}",
+            stack.origin_url(0),
+            stack.origin_url(1)
+        );
     }
     if let Some(sidecar) = stack.sidecar_address() {
         println!("· sidecar: http://{sidecar}");
@@ -98,24 +110,39 @@ fn introduce(stack: &Stack, own: bool, token_of_shell: bool) {
             None => println!("· to purge, set LARDER_PURGE_TOKEN in .env and start again"),
             // The command reads .env, but knows nothing of this shell.
             Some(_) if token_of_shell => {
-                println!("· to purge, with LARDER_PURGE_TOKEN as it is here: {}", purge(sidecar))
+                println!(
+                    "· to purge, with LARDER_PURGE_TOKEN as it is here: {}",
+                    purge(sidecar)
+                )
             }
             Some(_) => println!("· to purge: {}", purge(sidecar)),
         }
     }
-    println!("· Envoy's admin: {}  logs: {}", stack.admin_url(), stack.run_dir().display());
+    println!(
+        "· Envoy's admin: {}  logs: {}",
+        stack.admin_url(),
+        stack.run_dir().display()
+    );
 }
 
 /// The command that purges, as it works from any folder.
 fn purge(sidecar: &str) -> String {
     let own = std::env::current_exe();
     let program = own.unwrap_or_else(|_| project_root().join("target/release/larder"));
-    format!("{} purge --sidecar http://{sidecar} --everything", program.display())
+    format!(
+        "{} purge --sidecar http://{sidecar} --everything",
+        program.display()
+    )
 }
 
-/// The token between the filter and the sidecar: what the environment gives, else one for this run alone.
+/// The token between the filter and the sidecar: what the environment gives, else one for this run
+/// alone.
 fn token() -> Result<String> {
-    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    let given = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .filter(|value| !value.trim().is_empty())
+    };
     if let Some(token) = given("LARDER_TOKEN") {
         return Ok(token);
     }
@@ -140,7 +167,11 @@ struct Stop([tokio::signal::unix::Signal; 3]);
 impl Stop {
     fn new() -> Result<Self> {
         let listen = |kind| signal(kind).map_err(|error| StackError(error.to_string()));
-        Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ]))
     }
 
     async fn told(&mut self) {

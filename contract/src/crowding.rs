@@ -1,10 +1,12 @@
 //! Which variant leaves when a resource has more of them than are kept.
 //!
-//! Anybody can make variants: by a lifetime in the query override, by a value that a `Vary` field has never had. So the
-//! number of variants is bounded, and who floods a resource evicts his own, not the variant that everybody uses.
+//! Anybody can make variants: by a lifetime in the query override, by a value that a `Vary` field
+//! has never had. So the number of variants is bounded, and who floods a resource evicts his own,
+//! not the variant that everybody uses.
 //!
-//! What this decides: the order in which variants leave. What it leaves out: how many are kept, and how uses are counted;
-//! level 1 and the stores do that, each as well as it can. `sidecar/src/store/write.lua` says the same in Lua.
+//! What this decides: the order in which variants leave. What it leaves out: how many are kept, and
+//! how uses are counted; level 1 and the stores do that, each as well as it can.
+//! `sidecar/src/store/write.lua` says the same in Lua.
 
 use crate::http_time::Timestamp;
 
@@ -24,16 +26,20 @@ const OWN_USES: u32 = 1;
 
 /// The index of the variant that leaves first. `None` when there is none.
 ///
-/// What is spent goes first. Then, of those that have answered one request at most, the oldest of the newer half: those that
-/// were there before a flood stay, and a newcomer has time to show that it is wanted. Only when every variant has answered
-/// more does one of these go, the least used, of equals the oldest.
+/// What is spent goes first. Then, of those that have answered one request at most, the oldest of
+/// the newer half: those that were there before a flood stay, and a newcomer has time to show that
+/// it is wanted. Only when every variant has answered more does one of these go, the least used, of
+/// equals the oldest.
 pub fn first_to_go(standings: &[Standing]) -> Option<usize> {
     let oldest_first = |indices: &mut Vec<usize>| {
         indices.sort_by_key(|index| standings.get(*index).map(|standing| standing.received));
     };
     let those = |wanted: &dyn Fn(&Standing) -> bool| {
         let all = standings.iter().enumerate();
-        let mut indices: Vec<usize> = all.filter(|(_, standing)| wanted(standing)).map(|(index, _)| index).collect();
+        let mut indices: Vec<usize> = all
+            .filter(|(_, standing)| wanted(standing))
+            .map(|(index, _)| index)
+            .collect();
         oldest_first(&mut indices);
         indices
     };
@@ -41,7 +47,11 @@ pub fn first_to_go(standings: &[Standing]) -> Option<usize> {
     let unproven = those(&|standing| standing.uses <= OWN_USES);
     let least = standings.iter().map(|standing| standing.uses).min()?;
     let least_used = those(&|standing| standing.uses == least);
-    spent.first().or_else(|| unproven.get(unproven.len() / 2)).or_else(|| least_used.first()).copied()
+    spent
+        .first()
+        .or_else(|| unproven.get(unproven.len() / 2))
+        .or_else(|| least_used.first())
+        .copied()
 }
 
 #[cfg(test)]
@@ -50,20 +60,33 @@ mod tests {
     use proptest::prelude::*;
 
     fn standing(uses: u32, received: u64) -> Standing {
-        Standing { uses, received: Timestamp::from_millis(received), spent: false }
+        Standing {
+            uses,
+            received: Timestamp::from_millis(received),
+            spent: false,
+        }
     }
 
     #[test]
     fn of_wanted_variants_the_least_used_goes_and_of_equals_the_oldest() {
-        assert_eq!(first_to_go(&[standing(5, 1), standing(2, 3), standing(2, 2)]), Some(2));
+        assert_eq!(
+            first_to_go(&[standing(5, 1), standing(2, 3), standing(2, 2)]),
+            Some(2)
+        );
         assert_eq!(first_to_go(&[standing(5, 9)]), Some(0));
         assert_eq!(first_to_go(&[]), None);
     }
 
     #[test]
     fn what_is_spent_goes_first_however_often_it_was_used() {
-        let spent = Standing { spent: true, ..standing(99, 1) };
-        assert_eq!(first_to_go(&[standing(0, 2), spent, standing(9, 3)]), Some(1));
+        let spent = Standing {
+            spent: true,
+            ..standing(99, 1)
+        };
+        assert_eq!(
+            first_to_go(&[standing(0, 2), spent, standing(9, 3)]),
+            Some(1)
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The bytes of one entry: on the way to the sidecar, in the handoff between worker VMs, and as a Redis hash.
+//! The bytes of one entry: on the way to the sidecar, in the handoff between worker VMs, and as a
+//! Redis hash.
 //!
 //! ```text
 //! 0      3      4            8                8+n
@@ -7,9 +8,10 @@
 //! +------+------+------------+----------------+------------------+
 //! ```
 //!
-//! In Redis the same entry is one hash per variant: each member of the meta is one field, the body is another, so that
-//! `redis-cli HGETALL` shows it. Everything read is checked: version, lengths, digest. What fails is not an entry.
-//! What this leaves out: what the numbers mean for caching; see `codec`.
+//! In Redis the same entry is one hash per variant: each member of the meta is one field, the body
+//! is another, so that `redis-cli HGETALL` shows it. Everything read is checked: version, lengths,
+//! digest. What fails is not an entry. What this leaves out: what the numbers mean for caching; see
+//! `codec`.
 
 use std::fmt;
 
@@ -22,7 +24,8 @@ use crate::selectors::Selectors;
 /// First bytes of every encoded entry; the last one is the version.
 pub const MAGIC: [u8; 4] = *b"LRD\x01";
 
-/// The version of the meta and of the Redis layout. An entry of another version is treated as absent.
+/// The version of the meta and of the Redis layout. An entry of another version is treated as
+/// absent.
 pub const VERSION: u32 = 1;
 
 /// The Redis hash field that holds the body.
@@ -39,8 +42,8 @@ pub struct Entry {
     pub body: Vec<u8>,
 }
 
-/// What is known of a stored response besides its body. Text is Latin-1 widened to Unicode, so any byte of a header
-/// value survives JSON; see [`crate::latin1`].
+/// What is known of a stored response besides its body. Text is Latin-1 widened to Unicode, so any
+/// byte of a header value survives JSON; see [`crate::latin1`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EntryMeta {
@@ -52,12 +55,13 @@ pub struct EntryMeta {
     pub status: u16,
     /// End-to-end header fields in order, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// In one word what happens once it is stale: `must-revalidate`, `stale-while-revalidate`, `stale-if-error`,
-    /// `stale` (both) or `revalidate` (neither named).
+    /// In one word what happens once it is stale: `must-revalidate`, `stale-while-revalidate`,
+    /// `stale-if-error`, `stale` (both) or `revalidate` (neither named).
     pub cache_type: String,
     /// Freshness lifetime in seconds (RFC 9111 §4.2.1).
     pub max_age: u64,
-    /// For how many seconds after `max_age` it may be used stale: the longer of its two stale windows (RFC 5861).
+    /// For how many seconds after `max_age` it may be used stale: the longer of its two stale
+    /// windows (RFC 5861).
     pub use_stale_upto: u64,
     /// `stale-while-revalidate` in seconds.
     pub stale_while_revalidate: u64,
@@ -81,9 +85,11 @@ pub struct EntryMeta {
     pub fresh_until_ms: Timestamp,
     /// Up to here a look-up need not wait for the lease's holder.
     pub serve_stale_until_ms: Timestamp,
-    /// How long the store keeps it, from the write on: freshness, stale windows and keep together. 1 ms to 1 year.
+    /// How long the store keeps it, from the write on: freshness, stale windows and keep together.
+    /// 1 ms to 1 year.
     pub ttl_ms: u64,
-    /// Selecting header fields with their values in the request it answered; `None` where absent (RFC 9111 §4.1).
+    /// Selecting header fields with their values in the request it answered; `None` where absent
+    /// (RFC 9111 §4.1).
     pub selecting: Vec<(String, Option<String>)>,
     /// `selecting` as the store compares it. An absent field has an empty token here.
     pub selectors: Selectors,
@@ -118,8 +124,8 @@ pub struct RouteSeen {
 }
 
 impl EntryMeta {
-    /// Its freshness ends at `time` at the latest: a soft purge. Its stale window moves along, so it never lives longer. Says
-    /// whether that changes anything.
+    /// Its freshness ends at `time` at the latest: a soft purge. Its stale window moves along, so
+    /// it never lives longer. Says whether that changes anything.
     pub fn end_freshness(&mut self, time: Timestamp) -> bool {
         if Verdict::StaleSince(time).beyond(self.stale_from_ms) == Verdict::Kept {
             return false;
@@ -142,7 +148,11 @@ impl EntryMeta {
             &mut self.serve_stale_until_ms,
         ];
         let seen = self.route.as_mut().map(|seen| &mut seen.at_ms);
-        for time in times.into_iter().chain(self.stale_from_ms.as_mut()).chain(seen) {
+        for time in times
+            .into_iter()
+            .chain(self.stale_from_ms.as_mut())
+            .chain(seen)
+        {
             *time = time.moved(by_ms);
         }
     }
@@ -157,7 +167,8 @@ impl EntryMeta {
     }
 }
 
-/// Why some bytes are not an entry. The variants are for counting and logs; all mean "nothing stored".
+/// Why some bytes are not an entry. The variants are for counting and logs; all mean "nothing
+/// stored".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryFault {
     /// Too short, no magic, or a length that does not fit.
@@ -203,7 +214,8 @@ pub fn encode(meta: &EntryMeta, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads the meta and where the body begins, without checking the body: what the sidecar needs of an entry in transit.
+/// Reads the meta and where the body begins, without checking the body: what the sidecar needs of
+/// an entry in transit.
 pub fn decode_meta(bytes: &[u8]) -> Result<(EntryMeta, usize), EntryFault> {
     let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(EntryFault::Framing)?;
     if magic[..3] != MAGIC[..3] {
@@ -227,7 +239,10 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, EntryFault> {
     let (meta, body_start) = decode_meta(bytes)?;
     let body = bytes.get(body_start..).ok_or(EntryFault::Framing)?;
     check_body(&meta, body)?;
-    Ok(Entry { meta, body: body.to_vec() })
+    Ok(Entry {
+        meta,
+        body: body.to_vec(),
+    })
 }
 
 /// Checks length and digest of a body.
@@ -241,18 +256,26 @@ pub fn check_body(meta: &EntryMeta, body: &[u8]) -> Result<(), EntryFault> {
     Ok(())
 }
 
-/// The meta as hash fields: text as it is, all else as JSON. The body goes into [`BODY_FIELD`] beside them.
+/// The meta as hash fields: text as it is, all else as JSON. The body goes into [`BODY_FIELD`]
+/// beside them.
 pub fn to_hash_fields(meta: &EntryMeta) -> Vec<(String, String)> {
-    let Ok(serde_json::Value::Object(members)) = serde_json::to_value(meta) else { return Vec::new() };
+    let Ok(serde_json::Value::Object(members)) = serde_json::to_value(meta) else {
+        return Vec::new();
+    };
     let text = |value: serde_json::Value| match value {
         serde_json::Value::String(text) => text,
         other => other.to_string(),
     };
-    members.into_iter().map(|(name, value)| (name, text(value))).collect()
+    members
+        .into_iter()
+        .map(|(name, value)| (name, text(value)))
+        .collect()
 }
 
 /// Reads hash fields back; fields that are no member of the meta are refused, as is a missing one.
-pub fn from_hash_fields<'a>(fields: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<EntryMeta, EntryFault> {
+pub fn from_hash_fields<'a>(
+    fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> Result<EntryMeta, EntryFault> {
     const TEXT: [&str; 4] = ["url", "cache_type", "etag", "digest"];
     let mut members = serde_json::Map::new();
     for (name, value) in fields {
@@ -268,7 +291,11 @@ pub fn from_hash_fields<'a>(fields: impl IntoIterator<Item = (&'a str, &'a [u8])
         members.insert(name.to_owned(), value);
     }
     let meta: EntryMeta = serde_json::from_value(members.into()).map_err(|_| EntryFault::Meta)?;
-    if meta.version != VERSION { Err(EntryFault::Version) } else { Ok(meta) }
+    if meta.version != VERSION {
+        Err(EntryFault::Version)
+    } else {
+        Ok(meta)
+    }
 }
 
 #[cfg(test)]

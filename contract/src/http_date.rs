@@ -1,8 +1,9 @@
 //! HTTP-date in its three forms (RFC 9110 §5.6.7), read as robustly as the RFC encourages.
 //!
-//! What this decides: which texts are dates. Case does not matter and the name of the day is not checked against the
-//! date; everything else, down to the single spaces, has to be as the grammar says. What is not a date is never guessed
-//! at: an `Expires` that does not parse means "already expired".
+//! What this decides: which texts are dates. Case does not matter and the name of the day is not
+//! checked against the date; everything else, down to the single spaces, has to be as the grammar
+//! says. What is not a date is never guessed at: an `Expires` that does not parse means "already
+//! expired".
 
 /// Seconds since the Unix epoch, or `None` for what is no HTTP-date or lies before 1970.
 pub(crate) fn parse(text: &[u8]) -> Option<u64> {
@@ -16,39 +17,106 @@ pub(crate) fn parse(text: &[u8]) -> Option<u64> {
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 fn imf_fixdate(text: &[u8]) -> Option<u64> {
-    let [n1, n2, n3, b',', b' ', d1, d2, b' ', m1, m2, m3, b' ', y1, y2, y3, y4, b' ', clock @ ..] = text else {
+    let [
+        n1,
+        n2,
+        n3,
+        b',',
+        b' ',
+        d1,
+        d2,
+        b' ',
+        m1,
+        m2,
+        m3,
+        b' ',
+        y1,
+        y2,
+        y3,
+        y4,
+        b' ',
+        clock @ ..,
+    ] = text
+    else {
         return None;
     };
     is_short_day(&[*n1, *n2, *n3]).then_some(())?;
     let year = number(&[*y1, *y2, *y3, *y4])?;
-    seconds(year, month(&[*m1, *m2, *m3])?, number(&[*d1, *d2])?, time(clock.get(..8)?)?)
-        .filter(|_| is_gmt(clock.get(8..).unwrap_or_default()))
+    seconds(
+        year,
+        month(&[*m1, *m2, *m3])?,
+        number(&[*d1, *d2])?,
+        time(clock.get(..8)?)?,
+    )
+    .filter(|_| is_gmt(clock.get(8..).unwrap_or_default()))
 }
 
 /// `Sunday, 06-Nov-94 08:49:37 GMT`
 fn rfc850(name: &[u8], rest: &[u8]) -> Option<u64> {
-    const LONG: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
-    LONG.iter().any(|day| name.eq_ignore_ascii_case(day.as_bytes())).then_some(())?;
-    let [b' ', d1, d2, b'-', m1, m2, m3, b'-', y1, y2, b' ', clock @ ..] = rest else { return None };
+    const LONG: [&str; 7] = [
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+    ];
+    LONG.iter()
+        .any(|day| name.eq_ignore_ascii_case(day.as_bytes()))
+        .then_some(())?;
+    let [
+        b' ',
+        d1,
+        d2,
+        b'-',
+        m1,
+        m2,
+        m3,
+        b'-',
+        y1,
+        y2,
+        b' ',
+        clock @ ..,
+    ] = rest
+    else {
+        return None;
+    };
     let year = number(&[*y1, *y2])?;
-    // The RFC moves years more than 50 ahead into the past; a fixed turn keeps reading free of the clock.
+    // The RFC moves years more than 50 ahead into the past; a fixed turn keeps reading free of the
+    // clock.
     let year = if year < 70 { 2000 + year } else { 1900 + year };
-    seconds(year, month(&[*m1, *m2, *m3])?, number(&[*d1, *d2])?, time(clock.get(..8)?)?)
-        .filter(|_| is_gmt(clock.get(8..).unwrap_or_default()))
+    seconds(
+        year,
+        month(&[*m1, *m2, *m3])?,
+        number(&[*d1, *d2])?,
+        time(clock.get(..8)?)?,
+    )
+    .filter(|_| is_gmt(clock.get(8..).unwrap_or_default()))
 }
 
 /// `Sun Nov  6 08:49:37 1994`
 fn asctime(text: &[u8]) -> Option<u64> {
-    let [n1, n2, n3, b' ', m1, m2, m3, b' ', d1, d2, b' ', clock @ ..] = text else { return None };
+    let [n1, n2, n3, b' ', m1, m2, m3, b' ', d1, d2, b' ', clock @ ..] = text else {
+        return None;
+    };
     is_short_day(&[*n1, *n2, *n3]).then_some(())?;
-    let day = if *d1 == b' ' { number(&[*d2])? } else { number(&[*d1, *d2])? };
-    let (b' ', year) = (clock.get(8)?, clock.get(9..)?) else { return None };
+    let day = if *d1 == b' ' {
+        number(&[*d2])?
+    } else {
+        number(&[*d1, *d2])?
+    };
+    let (b' ', year) = (clock.get(8)?, clock.get(9..)?) else {
+        return None;
+    };
     let year = (year.len() == 4).then(|| number(year)).flatten()?;
     seconds(year, month(&[*m1, *m2, *m3])?, day, time(clock.get(..8)?)?)
 }
 
 fn is_short_day(name: &[u8]) -> bool {
-    ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].iter().any(|day| name.eq_ignore_ascii_case(day.as_bytes()))
+    ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+        .iter()
+        .any(|day| name.eq_ignore_ascii_case(day.as_bytes()))
 }
 
 fn is_gmt(zone: &[u8]) -> bool {
@@ -56,23 +124,41 @@ fn is_gmt(zone: &[u8]) -> bool {
 }
 
 fn month(name: &[u8]) -> Option<u64> {
-    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-    MONTHS.iter().zip(1..).find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes())).map(|(_, number)| number)
+    const MONTHS: [&str; 12] = [
+        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+    ];
+    MONTHS
+        .iter()
+        .zip(1..)
+        .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()))
+        .map(|(_, number)| number)
 }
 
 /// `08:49:37`, as seconds of the day. A leap second counts as the one before it.
 fn time(clock: &[u8]) -> Option<u64> {
-    let [h1, h2, b':', m1, m2, b':', s1, s2] = clock else { return None };
-    let (hour, minute, second) = (number(&[*h1, *h2])?, number(&[*m1, *m2])?, number(&[*s1, *s2])?);
+    let [h1, h2, b':', m1, m2, b':', s1, s2] = clock else {
+        return None;
+    };
+    let (hour, minute, second) = (
+        number(&[*h1, *h2])?,
+        number(&[*m1, *m2])?,
+        number(&[*s1, *s2])?,
+    );
     (hour < 24 && minute < 60 && second <= 60).then(|| hour * 3600 + minute * 60 + second.min(59))
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0')))
+    digits.iter().try_fold(0, |sum, digit| {
+        digit
+            .is_ascii_digit()
+            .then(|| sum * 10 + u64::from(digit - b'0'))
+    })
 }
 
 fn seconds(year: u64, month: u64, day: u64, second_of_day: u64) -> Option<u64> {
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let length = match month {
         2 if leap(year) => 29,
         2 => 28,
@@ -83,7 +169,11 @@ fn seconds(year: u64, month: u64, day: u64, second_of_day: u64) -> Option<u64> {
         return None;
     }
     // Days before the month in a year that begins in March, so that the leap day comes last.
-    let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (shifted_year, shifted_month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let days = 365 * shifted_year + shifted_year / 4 - shifted_year / 100
         + shifted_year / 400
         + (153 * shifted_month + 2) / 5

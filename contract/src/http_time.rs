@@ -1,7 +1,7 @@
 //! Points in time and spans of time as HTTP counts them.
 //!
-//! What this decides: how `delta-seconds` and HTTP-date are read and written (RFC 9111 §1.2.2, RFC 9110 §5.6.7).
-//! What it leaves out: what time it is. Every caller passes `now`.
+//! What this decides: how `delta-seconds` and HTTP-date are read and written (RFC 9111 §1.2.2, RFC
+//! 9110 §5.6.7). What it leaves out: what time it is. Every caller passes `now`.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,9 @@ use crate::http_date;
 use crate::ows::trim;
 
 /// Milliseconds since the Unix epoch, on the clock of the machine that took it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
@@ -41,7 +43,8 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
-    /// The time `ms` later, or earlier where that is negative; stays within the bounds of time instead of wrapping.
+    /// The time `ms` later, or earlier where that is negative; stays within the bounds of time
+    /// instead of wrapping.
     #[must_use]
     pub const fn moved(self, ms: i64) -> Self {
         Self(self.0.saturating_add_signed(ms))
@@ -53,8 +56,9 @@ impl Timestamp {
         self.plus_millis(span.as_millis())
     }
 
-    /// When something was invalidated, as the receiver takes it: at most [`CLOCK_TOLERANCE_MS`] after `now`. Otherwise a
-    /// clock that is ahead would keep everything out for as long as it is ahead.
+    /// When something was invalidated, as the receiver takes it: at most [`CLOCK_TOLERANCE_MS`]
+    /// after `now`. Otherwise a clock that is ahead would keep everything out for as long as it is
+    /// ahead.
     #[must_use]
     pub fn no_later_than(self, now: Self) -> Self {
         self.min(now.plus_millis(CLOCK_TOLERANCE_MS))
@@ -84,8 +88,11 @@ impl Timestamp {
     }
 }
 
-/// A non-negative span in whole seconds, capped at 2^31 as RFC 9111 §1.2.2 asks of a value too large to hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A non-negative span in whole seconds, capped at 2^31 as RFC 9111 §1.2.2 asks of a value too
+/// large to hold.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(from = "u64")]
 pub struct DeltaSeconds(u32);
 
@@ -103,7 +110,11 @@ impl DeltaSeconds {
 
     /// A span of `secs` seconds, or [`Self::MAX`] when that is less.
     pub const fn new(secs: u64) -> Self {
-        if secs > Self::MAX.0 as u64 { Self::MAX } else { Self(secs as u32) }
+        if secs > Self::MAX.0 as u64 {
+            Self::MAX
+        } else {
+            Self(secs as u32)
+        }
     }
 
     /// Whole seconds, 0 to 2^31.
@@ -122,7 +133,8 @@ impl DeltaSeconds {
         Self::new(self.0 as u64 + other.0 as u64)
     }
 
-    /// Reads `1*DIGIT`; a number too large becomes [`Self::MAX`]; anything else is `None` (RFC 9111 §1.2.2).
+    /// Reads `1*DIGIT`; a number too large becomes [`Self::MAX`]; anything else is `None` (RFC 9111
+    /// §1.2.2).
     pub fn parse(value: &[u8]) -> Option<Self> {
         if value.is_empty() {
             return None;
@@ -132,7 +144,9 @@ impl DeltaSeconds {
             if !byte.is_ascii_digit() {
                 return None;
             }
-            secs = secs.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
+            secs = secs
+                .saturating_mul(10)
+                .saturating_add(u64::from(byte - b'0'));
         }
         Some(Self::new(secs))
     }
@@ -150,8 +164,17 @@ mod tests {
 
     #[test]
     fn delta_seconds_are_digits_only_and_capped_at_two_to_the_31() {
-        for (text, secs) in [("0", 0), ("007", 7), ("2147483648", 1 << 31), ("99999999999999999999999", 1 << 31)] {
-            assert_eq!(DeltaSeconds::parse(text.as_bytes()).map(DeltaSeconds::as_secs), Some(secs), "{text}");
+        for (text, secs) in [
+            ("0", 0),
+            ("007", 7),
+            ("2147483648", 1 << 31),
+            ("99999999999999999999999", 1 << 31),
+        ] {
+            assert_eq!(
+                DeltaSeconds::parse(text.as_bytes()).map(DeltaSeconds::as_secs),
+                Some(secs),
+                "{text}"
+            );
         }
         for text in ["", "-1", "+1", "1.5", " 1", "1 ", "1s", "\"1\"", "０"] {
             assert_eq!(DeltaSeconds::parse(text.as_bytes()), None, "{text}");
@@ -161,15 +184,30 @@ mod tests {
     #[test]
     fn all_three_date_forms_are_read_and_the_fixdate_is_written() {
         let expected = Timestamp::from_millis(784_111_777_000);
-        for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
-            assert_eq!(Timestamp::parse_http_date(text.as_bytes()), Some(expected), "{text}");
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(
+                Timestamp::parse_http_date(text.as_bytes()),
+                Some(expected),
+                "{text}"
+            );
         }
         assert_eq!(expected.to_http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]
     fn what_is_not_a_date_is_not_read() {
-        for text in ["", "0", "-1", "soon", "Sun, 06 Nov 1994 08:49:37", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+        for text in [
+            "",
+            "0",
+            "-1",
+            "soon",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 99 Nov 1994 08:49:37 GMT",
+        ] {
             assert_eq!(Timestamp::parse_http_date(text.as_bytes()), None, "{text}");
         }
         assert_eq!(Timestamp::parse_http_date(&[0xff, 0xfe]), None);

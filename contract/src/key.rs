@@ -1,10 +1,11 @@
 //! The cache key (RFC 9111 §2): what makes two requests ask for the same resource.
 //!
-//! What this decides: namespace, scheme, authority with port, path and query, each prefixed with its length, so that
-//! no two different lists of parts give the same bytes. Each part is in its one canonical spelling ([`canonical_authority`],
-//! [`canonical_path`]), so that a request, a purge and an invalidation of one resource meet. What it leaves out:
-//! which variant; that is `vary`, and the query override counts as one more selecting field ([`OVERRIDE_FIELD`]), so that
-//! invalidating a URL takes all of them.
+//! What this decides: namespace, scheme, authority with port, path and query, each prefixed with
+//! its length, so that no two different lists of parts give the same bytes. Each part is in its one
+//! canonical spelling ([`canonical_authority`], [`canonical_path`]), so that a request, a purge and
+//! an invalidation of one resource meet. What it leaves out: which variant; that is `vary`, and the
+//! query override counts as one more selecting field ([`OVERRIDE_FIELD`]), so that invalidating a
+//! URL takes all of them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,18 +17,20 @@ use sha2::{Digest, Sha256};
 
 use crate::path::canonical_path;
 
-/// The pseudo-field under which a request carries its override in canonical form; see `query_override`.
+/// The pseudo-field under which a request carries its override in canonical form; see
+/// `query_override`.
 pub const OVERRIDE_FIELD: &str = ":override";
 
-/// The pseudo-field that stands for the fields of a request that select although no `Vary` names them; see
-/// `vary::unkeyed`.
+/// The pseudo-field that stands for the fields of a request that select although no `Vary` names
+/// them; see `vary::unkeyed`.
 pub const UNKEYED_FIELD: &str = ":unkeyed";
 
 /// The pseudo-fields that belong to the selecting fields of every response.
 pub const ALWAYS_SELECTING: [&str; 2] = [OVERRIDE_FIELD, UNKEYED_FIELD];
 
-/// The bytes that identify a resource: equal bytes, same resource. Level 1 looks up by these.
-/// What leaves the process, or is remembered of a resource that may never have been stored, is their digest.
+/// The bytes that identify a resource: equal bytes, same resource. Level 1 looks up by these. What
+/// leaves the process, or is remembered of a resource that may never have been stored, is their
+/// digest.
 #[derive(Clone, Debug)]
 pub struct PrimaryKey {
     bytes: Box<[u8]>,
@@ -50,8 +53,9 @@ impl Hash for PrimaryKey {
 }
 
 impl PrimaryKey {
-    /// The key of one resource. `namespace` keeps several configurations apart in one store; `scheme` and `authority` may
-    /// be spelled in any way; `path` is the path and query as Envoy has normalised it, its hex digits in any case.
+    /// The key of one resource. `namespace` keeps several configurations apart in one store;
+    /// `scheme` and `authority` may be spelled in any way; `path` is the path and query as Envoy
+    /// has normalised it, its hex digits in any case.
     pub fn new(namespace: &[u8], scheme: &[u8], authority: &[u8], path: &[u8]) -> Self {
         let scheme = canonical_scheme(scheme);
         let authority = canonical_authority(&scheme, authority);
@@ -61,7 +65,10 @@ impl PrimaryKey {
         for part in parts {
             append_part(&mut bytes, part);
         }
-        Self { bytes: bytes.into_boxed_slice(), digest: OnceLock::new() }
+        Self {
+            bytes: bytes.into_boxed_slice(),
+            digest: OnceLock::new(),
+        }
     }
 
     /// The bytes.
@@ -71,7 +78,9 @@ impl PrimaryKey {
 
     /// SHA-256 of the bytes: what leaves the process.
     pub fn digest(&self) -> KeyDigest {
-        *self.digest.get_or_init(|| KeyDigest(Sha256::digest(&self.bytes).into()))
+        *self
+            .digest
+            .get_or_init(|| KeyDigest(Sha256::digest(&self.bytes).into()))
     }
 }
 
@@ -118,14 +127,21 @@ pub fn canonical_scheme(scheme: &[u8]) -> Cow<'_, [u8]> {
     in_lower_case(scheme)
 }
 
-/// Host and port in the one spelling that all equal ones have (RFC 9110 §4.2.3): the host in lower case, the port without
-/// leading zeros, and left out where it is empty or the default of `scheme`. A dot at the host's end stays, for some
-/// origins answer otherwise under such a name. What cannot be read as host and port is only put in lower case.
+/// Host and port in the one spelling that all equal ones have (RFC 9110 §4.2.3): the host in lower
+/// case, the port without leading zeros, and left out where it is empty or the default of `scheme`.
+/// A dot at the host's end stays, for some origins answer otherwise under such a name. What cannot
+/// be read as host and port is only put in lower case.
 pub fn canonical_authority<'a>(scheme: &[u8], authority: &'a [u8]) -> Cow<'a, [u8]> {
-    let Some((host, digits)) = host_and_port(authority) else { return in_lower_case(authority) };
-    let significant = digits.iter().position(|&digit| digit != b'0').unwrap_or(digits.len());
+    let Some((host, digits)) = host_and_port(authority) else {
+        return in_lower_case(authority);
+    };
+    let significant = digits
+        .iter()
+        .position(|&digit| digit != b'0')
+        .unwrap_or(digits.len());
     let port = digits.get(significant..).unwrap_or_default();
-    let is_default = digits.is_empty() || default_port(scheme).is_some_and(|default| default == port);
+    let is_default =
+        digits.is_empty() || default_port(scheme).is_some_and(|default| default == port);
     if is_default {
         in_lower_case(host)
     } else if significant == 0 {
@@ -144,7 +160,8 @@ fn default_port(scheme: &[u8]) -> Option<&'static [u8]> {
     }
 }
 
-/// The parts around the colon before the port. `None` where there is none, as within an IPv6 address.
+/// The parts around the colon before the port. `None` where there is none, as within an IPv6
+/// address.
 fn host_and_port(authority: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = authority.iter().rposition(|&byte| byte == b':')?;
     let (host, port) = (authority.get(..colon)?, authority.get(colon + 1..)?);
@@ -154,7 +171,11 @@ fn host_and_port(authority: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn in_lower_case(text: &[u8]) -> Cow<'_, [u8]> {
-    if text.iter().any(u8::is_ascii_uppercase) { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) }
+    if text.iter().any(u8::is_ascii_uppercase) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// Appends `part` behind its length as 4 bytes, so that ("ab", "c") and ("a", "bc") differ.
@@ -215,7 +236,12 @@ mod tests {
     fn every_case_of_a_percent_encoding_is_one_key() {
         let at = |path| key(["n", "http", "a", path]);
         assert_eq!(at("/%c3%a9?%e2"), at("/%C3%A9?%E2"));
-        for (one, other) in [("/%2f", "/"), ("/%2561", "/%61"), ("/%C3", "/%c4"), ("/%zz", "/%ZZ")] {
+        for (one, other) in [
+            ("/%2f", "/"),
+            ("/%2561", "/%61"),
+            ("/%C3", "/%c4"),
+            ("/%zz", "/%ZZ"),
+        ] {
             assert_ne!(at(one), at(other), "{one}");
         }
     }
@@ -231,7 +257,11 @@ mod tests {
             ("http", "a:0", "a"),
             ("http", "a:80x", "a"),
         ] {
-            assert_ne!(key(["n", scheme, one, "/"]), key(["n", scheme, other, "/"]), "{one}");
+            assert_ne!(
+                key(["n", scheme, one, "/"]),
+                key(["n", scheme, other, "/"]),
+                "{one}"
+            );
         }
     }
 

@@ -13,7 +13,9 @@ pub fn narrow(text: &str) -> Option<Vec<u8>> {
     if text.is_ascii() {
         return Some(text.as_bytes().to_vec());
     }
-    text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect()
+    text.chars()
+        .map(|character| u8::try_from(u32::from(character)).ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,15 +1,20 @@
-//! One spelling for each path and query, so that a request, a purge and an invalidation of one resource meet.
+//! One spelling for each path and query, so that a request, a purge and an invalidation of one
+//! resource meet.
 //!
-//! What this decides: that the hex digits of a percent-encoding have no case (RFC 3986 §6.2.2.1), and what Envoy makes of a
-//! path before the cache sees it. What it leaves out: doubled slashes and `%2F`, which Envoy keeps as they are
-//! (`merge_slashes: false`, `KEEP_UNCHANGED`), and the order of a query.
+//! What this decides: that the hex digits of a percent-encoding have no case (RFC 3986 §6.2.2.1),
+//! and what Envoy makes of a path before the cache sees it. What it leaves out: doubled slashes and
+//! `%2F`, which Envoy keeps as they are (`merge_slashes: false`, `KEEP_UNCHANGED`), and the order
+//! of a query.
 
 use std::borrow::Cow;
 
-/// Path and query of a request with the hex digits of percent-encodings in upper case (RFC 3986 §6.2.2.1). All else that
-/// is equivalent has met in Envoy already. Allocates only for what is spelled otherwise.
+/// Path and query of a request with the hex digits of percent-encodings in upper case (RFC 3986
+/// §6.2.2.1). All else that is equivalent has met in Envoy already. Allocates only for what is
+/// spelled otherwise.
 pub fn canonical_path(path: &[u8]) -> Cow<'_, [u8]> {
-    let Some(first) = path.iter().position(|&byte| byte == b'%') else { return Cow::Borrowed(path) };
+    let Some(first) = path.iter().position(|&byte| byte == b'%') else {
+        return Cow::Borrowed(path);
+    };
     let mut spelled = Cow::Borrowed(path);
     let mut at = first;
     while at < path.len() {
@@ -31,15 +36,23 @@ pub fn canonical_path(path: &[u8]) -> Cow<'_, [u8]> {
     spelled
 }
 
-/// Path and query as they stand in a URL, in the spelling that a request for them has behind Envoy's `normalize_path`:
-/// backslashes are slashes, unreserved characters are decoded, characters that no path may have are encoded, and dot
-/// segments are gone (RFC 3986 §6.2.2). The query keeps all but the case of its hex digits. An empty path is `/`.
+/// Path and query as they stand in a URL, in the spelling that a request for them has behind
+/// Envoy's `normalize_path`: backslashes are slashes, unreserved characters are decoded, characters
+/// that no path may have are encoded, and dot segments are gone (RFC 3986 §6.2.2). The query keeps
+/// all but the case of its hex digits. An empty path is `/`.
 pub fn path_as_requested(path: &[u8]) -> Vec<u8> {
-    let question_mark = path.iter().position(|&byte| byte == b'?').unwrap_or(path.len());
+    let question_mark = path
+        .iter()
+        .position(|&byte| byte == b'?')
+        .unwrap_or(path.len());
     let (path, query) = path.split_at(question_mark);
     let mut spelled = without_dot_segments(&with_unreserved_decoded(path));
     for &byte in query {
-        if byte.is_ascii_graphic() { spelled.push(byte) } else { append_encoded(&mut spelled, byte) }
+        if byte.is_ascii_graphic() {
+            spelled.push(byte)
+        } else {
+            append_encoded(&mut spelled, byte)
+        }
     }
     canonical_path(&spelled).into_owned()
 }
@@ -52,7 +65,9 @@ fn with_unreserved_decoded(path: &[u8]) -> Vec<u8> {
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         match (byte, after) {
-            (b'%', &[high, low, ref behind @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+            (b'%', &[high, low, ref behind @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
                 rest = behind;
                 match digit(high) << 4 | digit(low) {
                     plain if is_unreserved(plain) => decoded.push(plain),
@@ -64,7 +79,9 @@ fn with_unreserved_decoded(path: &[u8]) -> Vec<u8> {
                 decoded.push(b'%');
             }
             (b'\\', _) => decoded.push(b'/'),
-            (b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}', _) => append_encoded(&mut decoded, byte),
+            (b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}', _) => {
+                append_encoded(&mut decoded, byte)
+            }
             _ if byte.is_ascii_graphic() => decoded.push(byte),
             _ => append_encoded(&mut decoded, byte),
         }
@@ -85,8 +102,15 @@ fn with_unreserved_decoded(path: &[u8]) -> Vec<u8> {
 fn without_dot_segments(path: &[u8]) -> Vec<u8> {
     let mut kept: Vec<&[u8]> = Vec::new();
     let mut ends_in_folder = false;
-    for segment in path.strip_prefix(b"/").unwrap_or(path).split(|&byte| byte == b'/') {
-        let name = segment.split(|&byte| byte == b';').next().unwrap_or_default();
+    for segment in path
+        .strip_prefix(b"/")
+        .unwrap_or(path)
+        .split(|&byte| byte == b'/')
+    {
+        let name = segment
+            .split(|&byte| byte == b';')
+            .next()
+            .unwrap_or_default();
         ends_in_folder = matches!(name, b"." | b"..");
         if name == b".." {
             kept.pop();
@@ -107,7 +131,11 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// The value of a hex digit.
 fn digit(hex_digit: u8) -> u8 {
-    if hex_digit.is_ascii_digit() { hex_digit - b'0' } else { hex_digit.to_ascii_uppercase() - b'A' + 10 }
+    if hex_digit.is_ascii_digit() {
+        hex_digit - b'0'
+    } else {
+        hex_digit.to_ascii_uppercase() - b'A' + 10
+    }
 }
 
 fn append_encoded(text: &mut Vec<u8>, byte: u8) {
@@ -140,7 +168,10 @@ mod tests {
         ] {
             assert_eq!(canonical(spelled), expected);
         }
-        assert!(matches!(canonical_path(b"/a%C3?b"), Cow::Borrowed(_)), "nothing to allocate for");
+        assert!(
+            matches!(canonical_path(b"/a%C3?b"), Cow::Borrowed(_)),
+            "nothing to allocate for"
+        );
     }
 
     /// The right side is what an origin behind Envoy 1.40.0 with `envoy/envoy.yaml` was asked for.
@@ -203,7 +234,8 @@ mod tests {
     }
 
     /// A path out of what matters to its spelling.
-    const ODD: &str = "/([a%2f5cE.;/\\\\{\u{e9}]|%2e|%61|%c3|%25|%2F|\\.\\./){0,12}(\\?[a%c3/.]{0,4})?";
+    const ODD: &str =
+        "/([a%2f5cE.;/\\\\{\u{e9}]|%2e|%61|%c3|%25|%2F|\\.\\./){0,12}(\\?[a%c3/.]{0,4})?";
 
     proptest! {
         #[test]

@@ -1,11 +1,12 @@
 //! What an operator or an unsafe method made untrue, and whether a stored response is among it.
 //!
-//! A purge is one mark with a time; what was requested up to that time and lies in its scope is gone, or, when it is
-//! soft, stale from then on. So a purge costs the same whatever the number of entries: nothing is looked for when it is
-//! made, each entry is judged when it is next looked at.
+//! A purge is one mark with a time; what was requested up to that time and lies in its scope is
+//! gone, or, when it is soft, stale from then on. So a purge costs the same whatever the number of
+//! entries: nothing is looked for when it is made, each entry is judged when it is next looked at.
 //!
-//! What this decides: which responses a purge concerns (`requested`), what several purges together mean for one ([`Marks`]),
-//! and how long that single keys were made untrue is remembered. What it leaves out: how purges travel and where they are kept.
+//! What this decides: which responses a purge concerns (`requested`), what several purges together
+//! mean for one ([`Marks`]), and how long that single keys were made untrue is remembered. What it
+//! leaves out: how purges travel and where they are kept.
 
 use std::collections::HashSet;
 
@@ -23,8 +24,9 @@ pub use marks::Marks;
 
 /// Tags longer than this, in bytes, are not purge tags.
 pub const MAX_TAG_BYTES: usize = 256;
-/// More bytes of tags than this in one response keep it from being stored: a purge could miss it. Pages with a tag for each
-/// thing they show have that many; whoever wants more is better served by a tag for the page.
+/// More bytes of tags than this in one response keep it from being stored: a purge could miss it.
+/// Pages with a tag for each thing they show have that many; whoever wants more is better served by
+/// a tag for the page.
 pub const MAX_BYTES_OF_TAGS: usize = 16 << 10;
 /// More tags than this do so, too.
 pub const MAX_TAGS: usize = 4096;
@@ -33,7 +35,8 @@ pub const MAX_TAGS: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// All variants of one resource. Known by its digest alone: URLs may be long, and most were never stored.
+    /// All variants of one resource. Known by its digest alone: URLs may be long, and most were
+    /// never stored.
     #[serde(rename = "digest")]
     Key(KeyDigest),
     /// Every response with this tag.
@@ -78,11 +81,16 @@ impl Verdict {
         }
     }
 
-    /// What it adds for a response that earlier ones have made stale since `stale_from`: nothing where that is not changed.
+    /// What it adds for a response that earlier ones have made stale since `stale_from`: nothing
+    /// where that is not changed.
     #[must_use]
     pub fn beyond(self, stale_from: Option<Timestamp>) -> Self {
         let known = stale_from.map_or(Self::Kept, Self::StaleSince);
-        if known.and(self) == known { Self::Kept } else { self }
+        if known.and(self) == known {
+            Self::Kept
+        } else {
+            self
+        }
     }
 }
 
@@ -97,13 +105,16 @@ impl Purge {
     }
 }
 
-/// The tags of a response: the members of `fields`, between commas or white space, each once. `None` when there are more, or
-/// longer ones, than can be purged.
+/// The tags of a response: the members of `fields`, between commas or white space, each once.
+/// `None` when there are more, or longer ones, than can be purged.
 pub fn tags_of<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Vec<String>> {
     let (mut tags, mut known): (Vec<String>, HashSet<&[u8]>) = (Vec::new(), HashSet::new());
     let mut bytes = 0;
     let separates = |byte: &u8| matches!(byte, b',' | b' ' | b'\t');
-    for tag in values.flat_map(|value| value.split(separates)).filter(|tag| !tag.is_empty()) {
+    for tag in values
+        .flat_map(|value| value.split(separates))
+        .filter(|tag| !tag.is_empty())
+    {
         if !known.insert(tag) {
             continue;
         }
@@ -126,13 +137,31 @@ mod tests {
         assert_eq!(tags("a, b c,,a").unwrap(), ["a", "b", "c"]);
         assert_eq!(tags("").unwrap(), Vec::<String>::new());
         assert!(tags(&"x".repeat(257)).is_none());
-        let many = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
-        assert_eq!(tags(&many(2_000)).unwrap().len(), 2_000, "a long list is ordinary");
+        let many = |count: usize| {
+            (0..count)
+                .map(|n| n.to_string())
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        assert_eq!(
+            tags(&many(2_000)).unwrap().len(),
+            2_000,
+            "a long list is ordinary"
+        );
         assert!(tags(&many(4_097)).is_none(), "too many");
-        let long = |count: usize| (0..count).map(|n| format!("{n:0>128}")).collect::<Vec<_>>().join(" ");
+        let long = |count: usize| {
+            (0..count)
+                .map(|n| format!("{n:0>128}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         assert_eq!(tags(&long(128)).unwrap().len(), 128);
         assert!(tags(&long(129)).is_none(), "too many bytes");
-        assert_eq!(tags(&"a,".repeat(20_000)).unwrap(), ["a"], "the same one counts once");
+        assert_eq!(
+            tags(&"a,".repeat(20_000)).unwrap(),
+            ["a"],
+            "the same one counts once"
+        );
     }
 
     #[test]
@@ -164,14 +193,22 @@ mod tests {
             (StaleSince(at(1)), Some(at(2)), StaleSince(at(1))),
             (Gone(at(1)), Some(at(2)), Gone(at(1))),
         ] {
-            assert_eq!(verdict.beyond(stale_from), beyond, "{verdict:?} {stale_from:?}");
+            assert_eq!(
+                verdict.beyond(stale_from),
+                beyond,
+                "{verdict:?} {stale_from:?}"
+            );
         }
     }
 
     #[test]
     fn a_purge_of_one_key_travels_as_a_digest_whatever_the_length_of_its_url() {
         let key = crate::key::PrimaryKey::new(b"n", b"http", b"a", &[b'x'; 40_000]).digest();
-        let purge = Purge { scope: Scope::Key(key), soft: false, at_ms: Timestamp::from_millis(5) };
+        let purge = Purge {
+            scope: Scope::Key(key),
+            soft: false,
+            at_ms: Timestamp::from_millis(5),
+        };
         let json = serde_json::to_string(&purge).unwrap();
         assert!(json.len() < 200, "{json}");
         assert_eq!(serde_json::from_str::<Purge>(&json).unwrap(), purge);

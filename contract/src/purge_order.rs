@@ -1,6 +1,7 @@
 //! `POST /v1/purge`: an operator's order, and what the sidecar answers.
 //!
-//! What this decides: which orders are well-formed, and which purges one asks for. What it leaves out: who may give one.
+//! What this decides: which orders are well-formed, and which purges one asks for. What it leaves
+//! out: who may give one.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,15 +16,16 @@ pub const MAX_PREFIX_BYTES: usize = 2048;
 /// The namespace of a URL's key where the order names none; the filter configuration's default.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// `{"url": …}`, `{"tag": …}`, `{"tags": […]}`, `{"prefix": …}` or `{"everything": true}`; `"soft": true` marks stale
-/// instead of removing.
+/// `{"url": …}`, `{"tag": …}`, `{"tags": […]}`, `{"prefix": …}` or `{"everything": true}`; `"soft":
+/// true` marks stale instead of removing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Order {
     /// All variants of one URL, as clients ask for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// The filter configuration's `namespace`; it is part of a URL's key. [`DEFAULT_NAMESPACE`] when absent.
+    /// The filter configuration's `namespace`; it is part of a URL's key. [`DEFAULT_NAMESPACE`]
+    /// when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Every response with this tag.
@@ -53,13 +55,17 @@ impl Order {
         for tag in self.tag.iter().chain(&self.tags) {
             let separates = |byte: char| byte == ',' || byte.is_whitespace();
             if tag.is_empty() || tag.len() > MAX_TAG_BYTES || tag.contains(separates) {
-                return Err(format!("{tag:?} is no tag: 1 to {MAX_TAG_BYTES} bytes without commas and spaces"));
+                return Err(format!(
+                    "{tag:?} is no tag: 1 to {MAX_TAG_BYTES} bytes without commas and spaces"
+                ));
             }
             scopes.push(Scope::Tag(tag.clone()));
         }
         if let Some(prefix) = self.prefix {
             if !prefix.contains("://") || prefix.len() > MAX_PREFIX_BYTES {
-                return Err(format!("{prefix:?} is no prefix: it begins as URLs do, with http:// or https://"));
+                return Err(format!(
+                    "{prefix:?} is no prefix: it begins as URLs do, with http:// or https://"
+                ));
             }
             scopes.push(Scope::Prefix(canonical_prefix(&prefix)));
         }
@@ -69,14 +75,22 @@ impl Order {
         if scopes.is_empty() {
             return Err("nothing to purge: give url, tag, tags, prefix, or everything".to_owned());
         }
-        Ok(scopes.into_iter().map(|scope| Purge { scope, soft: self.soft, at_ms }).collect())
+        Ok(scopes
+            .into_iter()
+            .map(|scope| Purge {
+                scope,
+                soft: self.soft,
+                at_ms,
+            })
+            .collect())
     }
 }
 
-/// The keys of a URL as clients ask for it, however it is spelled: under the scheme it names, and under the other, for only
-/// who runs the proxy in front knows which of the two a request came by.
+/// The keys of a URL as clients ask for it, however it is spelled: under the scheme it names, and
+/// under the other, for only who runs the proxy in front knows which of the two a request came by.
 fn keys_of(url: &str, namespace: &str) -> Result<[PrimaryKey; 2], String> {
-    let wrong = || format!("{url:?} is no URL: scheme://host[:port]/path?query, as clients ask for it");
+    let wrong =
+        || format!("{url:?} is no URL: scheme://host[:port]/path?query, as clients ask for it");
     let url = Url::read(url).ok_or_else(wrong)?;
     let other = match url.scheme.as_str() {
         "http" => "https",
@@ -88,15 +102,26 @@ fn keys_of(url: &str, namespace: &str) -> Result<[PrimaryKey; 2], String> {
     }
     let path = path_as_requested(url.rest.as_bytes());
     // A port that this scheme leaves out is left out for the other, too.
-    let key = |scheme: &str| PrimaryKey::new(namespace.as_bytes(), scheme.as_bytes(), url.authority.as_bytes(), &path);
+    let key = |scheme: &str| {
+        PrimaryKey::new(
+            namespace.as_bytes(),
+            scheme.as_bytes(),
+            url.authority.as_bytes(),
+            &path,
+        )
+    };
     Ok([key(&url.scheme), key(other)])
 }
 
-/// A prefix as stored URLs begin: scheme, host, port and path are spelled as theirs. A prefix that ends within the host stays
-/// one; one that ends within a percent-encoding, too.
+/// A prefix as stored URLs begin: scheme, host, port and path are spelled as theirs. A prefix that
+/// ends within the host stays one; one that ends within a percent-encoding, too.
 fn canonical_prefix(prefix: &str) -> String {
     match Url::read(prefix) {
-        Some(Url { scheme, authority, rest }) if !rest.is_empty() => {
+        Some(Url {
+            scheme,
+            authority,
+            rest,
+        }) if !rest.is_empty() => {
             let mut path = path_as_requested(rest.as_bytes());
             let tail = path.len().saturating_sub(2);
             if let Some([b'%', digit]) = path.get_mut(tail..)
@@ -107,10 +132,14 @@ fn canonical_prefix(prefix: &str) -> String {
             format!("{scheme}://{authority}{}", String::from_utf8_lossy(&path))
         }
         // With the default port it has named its host whole.
-        Some(Url { scheme, authority, .. }) if prefix.len() > scheme.len() + "://".len() + authority.len() => {
+        Some(Url {
+            scheme, authority, ..
+        }) if prefix.len() > scheme.len() + "://".len() + authority.len() => {
             format!("{scheme}://{authority}/")
         }
-        Some(Url { scheme, authority, .. }) => format!("{scheme}://{authority}"),
+        Some(Url {
+            scheme, authority, ..
+        }) => format!("{scheme}://{authority}"),
         None => prefix.to_owned(),
     }
 }
@@ -130,8 +159,15 @@ impl<'a> Url<'a> {
         let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let utf8 = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let scheme = utf8(&canonical_scheme(scheme.as_bytes()));
-        let authority = utf8(&canonical_authority(scheme.as_bytes(), authority.as_bytes()));
-        Some(Self { scheme, authority, rest })
+        let authority = utf8(&canonical_authority(
+            scheme.as_bytes(),
+            authority.as_bytes(),
+        ));
+        Some(Self {
+            scheme,
+            authority,
+            rest,
+        })
     }
 }
 
@@ -144,7 +180,11 @@ pub fn answer(purges: &[Purge]) -> Value {
             Scope::Prefix(prefix) => format!("every response whose URL begins with {prefix}"),
             Scope::Everything => "every response".to_owned(),
         };
-        let then = if purge.soft { "is stale from now on" } else { "is not served any more" };
+        let then = if purge.soft {
+            "is stale from now on"
+        } else {
+            "is not served any more"
+        };
         let until = purge.at_ms.to_http_date();
         json!({ "scope": purge.scope, "soft": purge.soft, "effect": format!("{what}, requested until {until}, {then}") })
     };
@@ -162,37 +202,84 @@ mod tests {
 
     fn purges(json: &str) -> Result<Vec<Scope>, String> {
         let order: Order = serde_json::from_str(json).map_err(|error| error.to_string())?;
-        Ok(order.purges(Timestamp::from_millis(1))?.into_iter().map(|purge| purge.scope).collect())
+        Ok(order
+            .purges(Timestamp::from_millis(1))?
+            .into_iter()
+            .map(|purge| purge.scope)
+            .collect())
     }
 
     #[test]
     fn orders_are_read() {
-        assert_eq!(purges(r#"{"tags": ["a", "b"], "soft": true}"#).unwrap().len(), 2);
-        assert_eq!(purges(r#"{"everything": true}"#).unwrap(), [Scope::Everything]);
-        let key = |scheme| Scope::Key(PrimaryKey::new(b"default", scheme, b"a:1", b"/x?y").digest());
-        assert_eq!(purges(r#"{"url": "http://a:1/x?y"}"#).unwrap(), [key(b"http"), key(b"https")]);
-        assert_eq!(purges(r#"{"url": "http://a"}"#), purges(r#"{"url": "http://a/"}"#));
+        assert_eq!(
+            purges(r#"{"tags": ["a", "b"], "soft": true}"#)
+                .unwrap()
+                .len(),
+            2
+        );
+        assert_eq!(
+            purges(r#"{"everything": true}"#).unwrap(),
+            [Scope::Everything]
+        );
+        let key =
+            |scheme| Scope::Key(PrimaryKey::new(b"default", scheme, b"a:1", b"/x?y").digest());
+        assert_eq!(
+            purges(r#"{"url": "http://a:1/x?y"}"#).unwrap(),
+            [key(b"http"), key(b"https")]
+        );
+        assert_eq!(
+            purges(r#"{"url": "http://a"}"#),
+            purges(r#"{"url": "http://a/"}"#)
+        );
     }
 
     #[test]
     fn an_order_survives_its_message() {
         for order in [
-            Order { url: Some("http://a/".into()), namespace: Some("n".into()), soft: true, ..Order::default() },
-            Order { tags: vec!["a".into()], ..Order::default() },
-            Order { everything: true, ..Order::default() },
+            Order {
+                url: Some("http://a/".into()),
+                namespace: Some("n".into()),
+                soft: true,
+                ..Order::default()
+            },
+            Order {
+                tags: vec!["a".into()],
+                ..Order::default()
+            },
+            Order {
+                everything: true,
+                ..Order::default()
+            },
         ] {
-            assert_eq!(serde_json::from_str::<Order>(&serde_json::to_string(&order).unwrap()).unwrap(), order);
+            assert_eq!(
+                serde_json::from_str::<Order>(&serde_json::to_string(&order).unwrap()).unwrap(),
+                order
+            );
         }
-        assert_eq!(serde_json::to_string(&Order::default()).unwrap(), r#"{"soft":false}"#);
+        assert_eq!(
+            serde_json::to_string(&Order::default()).unwrap(),
+            r#"{"soft":false}"#
+        );
     }
 
     #[test]
     fn a_url_is_met_in_every_spelling() {
         let canonical = purges(r#"{"url": "http://shop.example/X?y"}"#).unwrap();
-        for spelled in ["HTTP://Shop.EXAMPLE/X?y", "http://shop.example:80/X?y", "http://shop.example:/X?y#z"] {
-            assert_eq!(purges(&format!(r#"{{"url": "{spelled}"}}"#)).unwrap(), canonical, "{spelled}");
+        for spelled in [
+            "HTTP://Shop.EXAMPLE/X?y",
+            "http://shop.example:80/X?y",
+            "http://shop.example:/X?y#z",
+        ] {
+            assert_eq!(
+                purges(&format!(r#"{{"url": "{spelled}"}}"#)).unwrap(),
+                canonical,
+                "{spelled}"
+            );
         }
-        assert_ne!(purges(r#"{"url": "http://shop.example/x?y"}"#).unwrap(), canonical);
+        assert_ne!(
+            purges(r#"{"url": "http://shop.example/x?y"}"#).unwrap(),
+            canonical
+        );
     }
 
     #[test]
@@ -209,7 +296,12 @@ mod tests {
         ] {
             assert!(same(spelled, requested), "{spelled}");
         }
-        for (one, other) in [("a/x%2Fy", "a/x/y"), ("a/x//y", "a/x/y"), ("a/%2561", "a/a"), ("a/?%61", "a/?a")] {
+        for (one, other) in [
+            ("a/x%2Fy", "a/x/y"),
+            ("a/x//y", "a/x/y"),
+            ("a/%2561", "a/a"),
+            ("a/?%61", "a/?a"),
+        ] {
             assert!(!same(one, other), "{one}");
         }
     }

@@ -1,8 +1,9 @@
 //! The contract between a filter and its sidecar: every message, built and read in this one place.
 //!
-//! What this decides: paths, status codes, field names and bodies of the sidecar's HTTP API, and the bytes of an entry
-//! ([`crate::entry`]). What it leaves out: caching. To the store an entry is three points in time and some bytes; the time
-//! marks are opaque to it, the rules behind them are the filter's.
+//! What this decides: paths, status codes, field names and bodies of the sidecar's HTTP API, and
+//! the bytes of an entry ([`crate::entry`]). What it leaves out: caching. To the store an entry is
+//! three points in time and some bytes; the time marks are opaque to it, the rules behind them are
+//! the filter's.
 //!
 //! | request | body | answers |
 //! |---|---|---|
@@ -13,7 +14,8 @@
 //! | `GET /v1/events?…` | [`EventsSince`] as the query | `200` [`Events`] |
 //! | `POST /v1/purge` | [`Order`](crate::purge_order::Order) | `200` what was purged |
 //!
-//! Every answer that is not in this table is a fault of the store, and the filter goes on as if nothing was stored.
+//! Every answer that is not in this table is a fault of the store, and the filter goes on as if
+//! nothing was stored.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,8 +50,8 @@ pub struct Release {
     pub key: KeyDigest,
     /// The lease, or its holder alone. A fence that holds none is ignored.
     pub fence: Fence,
-    /// For so many milliseconds look-ups are told that the key is not storable; 0 for not at all. More than
-    /// [`Self::MAX_UNCACHEABLE_MS`] counts as that.
+    /// For so many milliseconds look-ups are told that the key is not storable; 0 for not at all.
+    /// More than [`Self::MAX_UNCACHEABLE_MS`] counts as that.
     pub uncacheable_ms: u64,
 }
 
@@ -58,7 +60,8 @@ impl Release {
     pub const MAX_UNCACHEABLE_MS: u64 = 600_000;
 }
 
-/// Drop every variant under some keys that was requested up to now, refuse writes of such ones, and tell all Envoys.
+/// Drop every variant under some keys that was requested up to now, refuse writes of such ones, and
+/// tell all Envoys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invalidate {
@@ -67,12 +70,14 @@ pub struct Invalidate {
     /// All keys: an Envoy had more to tell than it could keep.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everything: bool,
-    /// A write whose entry was requested at or before this time is refused as if its lease had lapsed.
+    /// A write whose entry was requested at or before this time is refused as if its lease had
+    /// lapsed.
     pub now_ms: Timestamp,
 }
 
 impl Invalidate {
-    /// One unsafe request concerns its own URI and those in `Location` and `Content-Location` (RFC 9111 §4.4).
+    /// One unsafe request concerns its own URI and those in `Location` and `Content-Location` (RFC
+    /// 9111 §4.4).
     pub const MAX_KEYS: usize = 64;
 }
 

@@ -1,4 +1,5 @@
-//! What an exchange asks on the spot when it begins: what level 1 holds, and whether Envoy knows the client.
+//! What an exchange asks on the spot when it begins: what level 1 holds, and whether Envoy knows
+//! the client.
 
 use std::sync::Arc;
 

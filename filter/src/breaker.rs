@@ -3,7 +3,8 @@
 use larder_cache_core::exchange::StoreFault;
 use larder_contract::http_time::Timestamp;
 
-/// Leaves the store alone after a series of faults, tries again with one look-up at a time, and comes back to it by and by.
+/// Leaves the store alone after a series of faults, tries again with one look-up at a time, and
+/// comes back to it by and by.
 #[derive(Debug, Default)]
 pub struct Breaker {
     /// The weight of all faults since the last usable answer.
@@ -36,7 +37,9 @@ impl Breaker {
 
     /// While recovering, a share that grows with time, spread evenly.
     fn is_let_through(&mut self, now: Timestamp) -> bool {
-        let Some(since) = self.recovering else { return true };
+        let Some(since) = self.recovering else {
+            return true;
+        };
         let elapsed = now.millis_since(since);
         if elapsed >= Self::RAMP_MS {
             self.recovering = None;
@@ -58,7 +61,8 @@ impl Breaker {
         changed
     }
 
-    /// The store answers and will have nothing of us: it is left alone at once, and tried as after faults.
+    /// The store answers and will have nothing of us: it is left alone at once, and tried as after
+    /// faults.
     pub fn refused(&mut self, now: Timestamp) {
         self.weight = Self::MOST;
         self.open_until = Some(now.plus_millis(Self::OPEN_MS));
@@ -66,12 +70,17 @@ impl Breaker {
 
     /// None came. Says whether that changed the breaker's state.
     pub fn failed(&mut self, fault: StoreFault, now: Timestamp) -> bool {
-        // A slow answer may be one packet that was lost; a refusal is about the store, and soon there again.
-        self.weight = self.weight.saturating_add(if fault == StoreFault::Timeout { 1 } else { 2 });
+        // A slow answer may be one packet that was lost; a refusal is about the store, and soon
+        // there again.
+        self.weight = self
+            .weight
+            .saturating_add(if fault == StoreFault::Timeout { 1 } else { 2 });
         if self.weight < Self::MOST {
             return false;
         }
-        self.open_until.replace(now.plus_millis(Self::OPEN_MS)).is_none()
+        self.open_until
+            .replace(now.plus_millis(Self::OPEN_MS))
+            .is_none()
     }
 }
 
@@ -106,9 +115,17 @@ mod tests {
         }
         assert!(breaker.succeeded(at(10_000)));
         let mut through = |from: u64| (0..100).filter(|n| breaker.allows(at(from + n))).count();
-        let shares = [through(10_000), through(10_900), through(11_800), through(12_100)];
+        let shares = [
+            through(10_000),
+            through(10_900),
+            through(11_800),
+            through(12_100),
+        ];
         assert!(shares[0] <= 20 && shares[0] >= 5, "{shares:?}");
-        assert!(shares.is_sorted() && shares[2] > 80 && shares[3] == 100, "{shares:?}");
+        assert!(
+            shares.is_sorted() && shares[2] > 80 && shares[3] == 100,
+            "{shares:?}"
+        );
     }
 
     #[test]
@@ -119,14 +136,25 @@ mod tests {
         };
         assert_eq!(opens_after(&|_| StoreFault::Error), Some(5));
         assert_eq!(opens_after(&|_| StoreFault::Timeout), Some(10));
-        let mixed = |n| if n % 2 == 0 { StoreFault::Error } else { StoreFault::Timeout };
+        let mixed = |n| {
+            if n % 2 == 0 {
+                StoreFault::Error
+            } else {
+                StoreFault::Timeout
+            }
+        };
         assert_eq!(opens_after(&mixed), Some(7));
         let mut refused = Breaker::default();
         refused.refused(at(0));
-        assert!(!refused.allows(at(1)) && refused.allows(at(1_000)) && refused.succeeded(at(1_001)));
+        assert!(
+            !refused.allows(at(1)) && refused.allows(at(1_000)) && refused.succeeded(at(1_001))
+        );
         let mut breaker = Breaker::default();
         for n in 0..100 {
-            assert!(!breaker.failed(StoreFault::Timeout, at(n)), "one answer in between makes it well");
+            assert!(
+                !breaker.failed(StoreFault::Timeout, at(n)),
+                "one answer in between makes it well"
+            );
             breaker.succeeded(at(n));
         }
     }

@@ -1,7 +1,7 @@
 //! Calls of our own, and how an answer to one is read.
 //!
-//! What this decides: what counts as an answer. Envoy answers in the place of an upstream that it did not reach; such an
-//! answer says something of the way there and nothing of the upstream.
+//! What this decides: what counts as an answer. Envoy answers in the place of an upstream that it
+//! did not reach; such an answer says something of the way there and nothing of the upstream.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -22,8 +22,8 @@ pub(crate) const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) purpose: Purpose,
-    /// The lease that is to be given back should the call fail: a look-up may have been given it without our seeing it, a
-    /// write would have ended it.
+    /// The lease that is to be given back should the call fail: a look-up may have been given it
+    /// without our seeing it, a write would have ended it.
     pub(crate) holds: Option<(KeyDigest, Fence)>,
     pub(crate) config: Rc<Config>,
     pub(crate) sent: Timestamp,
@@ -88,10 +88,29 @@ impl Calls {
     }
 
     /// Makes a call. Gives its token.
-    pub(crate) fn make<H: Host>(&mut self, host: &H, letter: &Letter<'_>, errand: Errand) -> Result<u32, Refused> {
+    pub(crate) fn make<H: Host>(
+        &mut self,
+        host: &H,
+        letter: &Letter<'_>,
+        errand: Errand,
+    ) -> Result<u32, Refused> {
         let token = host.call(letter.cluster, letter.head, letter.body, letter.timeout_ms)?;
-        let Errand { purpose, holds, config, now } = errand;
-        self.under_way.insert(token, Call { purpose, holds, config, sent: now, root: self.root });
+        let Errand {
+            purpose,
+            holds,
+            config,
+            now,
+        } = errand;
+        self.under_way.insert(
+            token,
+            Call {
+                purpose,
+                holds,
+                config,
+                sent: now,
+                root: self.root,
+            },
+        );
         Ok(token)
     }
 
@@ -102,23 +121,34 @@ impl Calls {
 
     /// A root is gone, and its calls with it.
     pub(crate) fn lose(&mut self, root: u32) {
-        self.lost.extend(self.under_way.iter().filter(|(_, call)| call.root == root).map(|(token, _)| *token));
+        self.lost.extend(
+            self.under_way
+                .iter()
+                .filter(|(_, call)| call.root == root)
+                .map(|(token, _)| *token),
+        );
     }
 
     /// Calls that Envoy will not answer, each once.
     pub(crate) fn take_lost(&mut self) -> Vec<(u32, Call)> {
         let lost = std::mem::take(&mut self.lost);
-        lost.into_iter().filter_map(|token| Some((token, self.take(token)?))).collect()
+        lost.into_iter()
+            .filter_map(|token| Some((token, self.take(token)?)))
+            .collect()
     }
 
     /// A stream's look-ups: Envoy tells nobody of an answer whose stream is gone.
     pub(crate) fn take_look_ups_of(&mut self, stream: u32) -> Vec<Call> {
         let is_its = |_: &u32, call: &mut Call| matches!(call.purpose, Purpose::LookUp(asker) if asker == stream);
-        self.under_way.extract_if(is_its).map(|(_, call)| call).collect()
+        self.under_way
+            .extract_if(is_its)
+            .map(|(_, call)| call)
+            .collect()
     }
 }
 
-/// The way out of a VM: the host, the calls under way, the counters. It is lent to every room that calls out.
+/// The way out of a VM: the host, the calls under way, the counters. It is lent to every room that
+/// calls out.
 #[derive(Debug)]
 pub(crate) struct Outside<H> {
     pub(crate) host: H,
@@ -129,7 +159,11 @@ pub(crate) struct Outside<H> {
 impl<H> Outside<H> {
     /// Nothing has been called or counted yet.
     pub(crate) fn of(host: H) -> Self {
-        Self { host, calls: Calls::default(), metrics: Metrics::default() }
+        Self {
+            host,
+            calls: Calls::default(),
+            metrics: Metrics::default(),
+        }
     }
 }
 
@@ -140,8 +174,8 @@ pub(crate) struct CallAnswer {
     pub(crate) status: u16,
     /// Whether an upstream answered.
     pub(crate) from_upstream: bool,
-    /// Whether Envoy handed over a head at all. It has none for a call that came to nothing, nor for an answer larger than
-    /// it may gather.
+    /// Whether Envoy handed over a head at all. It has none for a call that came to nothing, nor
+    /// for an answer larger than it may gather.
     pub(crate) has_head: bool,
     /// Without `:status`.
     pub(crate) fields: Fields,
@@ -152,18 +186,38 @@ pub(crate) struct CallAnswer {
 impl CallAnswer {
     /// None: the call went with its root.
     pub(crate) fn none() -> Self {
-        Self { status: 0, from_upstream: false, has_head: false, fields: Fields::default(), body: Ok(Vec::new()) }
+        Self {
+            status: 0,
+            from_upstream: false,
+            has_head: false,
+            fields: Fields::default(),
+            body: Ok(Vec::new()),
+        }
     }
 
     /// What Envoy is calling about now. The content of its own answers is left where it is.
     pub(crate) fn read<H: Host>(host: &H, num_headers: usize, body_length: usize) -> Self {
         let has_head = num_headers > 0;
-        let mut fields = if has_head { host.headers(Map::CallResponse).unwrap_or_default() } else { Fields::default() };
+        let mut fields = if has_head {
+            host.headers(Map::CallResponse).unwrap_or_default()
+        } else {
+            Fields::default()
+        };
         let (status, from_upstream) = (status_of(&fields), fields.contains(SERVICE_TIME));
         fields.remove(b":status");
         let shows_body = from_upstream && body_length > 0;
-        let body = if shows_body { host.call_body(body_length) } else { Ok(Vec::new()) };
-        Self { status, from_upstream, has_head, fields, body }
+        let body = if shows_body {
+            host.call_body(body_length)
+        } else {
+            Ok(Vec::new())
+        };
+        Self {
+            status,
+            from_upstream,
+            has_head,
+            fields,
+            body,
+        }
     }
 
     /// The status, if an upstream gave it.
@@ -174,5 +228,8 @@ impl CallAnswer {
 
 /// The status in a head that Envoy hands over; 0 where there is none.
 pub(crate) fn status_of(fields: &Fields) -> u16 {
-    fields.get(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0)
+    fields
+        .get(":status")
+        .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
+        .unwrap_or(0)
 }

@@ -1,7 +1,8 @@
-//! Leaders and waiters across the worker VMs of one Envoy: slots and answers in shared data, wakes through inboxes.
+//! Leaders and waiters across the worker VMs of one Envoy: slots and answers in shared data, wakes
+//! through inboxes.
 //!
-//! What this decides: which bytes are written when, and who is woken. Who leads is decided by the core (`collapse`), with
-//! which this room shares its subject.
+//! What this decides: which bytes are written when, and who is woken. Who leads is decided by the
+//! core (`collapse`), with which this room shares its subject.
 
 use larder_cache_core::collapse::message::{Message, Wake};
 use larder_cache_core::collapse::{Arrival, CollapseKey, Finish, Handoff};
@@ -63,7 +64,11 @@ pub(crate) struct End<'a> {
 impl Collapsing {
     /// Nobody leads or waits. `vm` is this VM's number.
     pub(crate) fn new(vm: u64) -> Self {
-        Self { slots: Slots::new(vm), handoffs: Handoffs::default(), waiting: Waiting::default() }
+        Self {
+            slots: Slots::new(vm),
+            handoffs: Handoffs::default(),
+            waiting: Waiting::default(),
+        }
     }
 
     /// A stream arrives at its slot. If it has to wait, it does so until `deadline`.
@@ -75,7 +80,9 @@ impl Collapsing {
         deadline: Timestamp,
         now: Timestamp,
     ) -> SlotAnswer {
-        let answer = self.ask_slot(&outside.host, (peers, l1), at, now).unwrap_or(SlotAnswer::Occupied);
+        let answer = self
+            .ask_slot(&outside.host, (peers, l1), at, now)
+            .unwrap_or(SlotAnswer::Occupied);
         match answer {
             SlotAnswer::Lead | SlotAnswer::Succeed => outside.metrics.event(metrics::LEADERS),
             SlotAnswer::Wait(_) => {
@@ -102,8 +109,12 @@ impl Collapsing {
                 Arrival::Succeed(bytes) => (Some(bytes), SlotAnswer::Succeed),
                 Arrival::Wait(leader, bytes) => (bytes, SlotAnswer::Wait(leader)),
                 Arrival::HandedOver(left) => {
-                    let outcome = handoff::read(host, l1, left).and_then(|outcome| handoff::unpurged(l1, outcome));
-                    (None, SlotAnswer::HandedOver(outcome.unwrap_or(Outcome::Again)))
+                    let outcome = handoff::read(host, l1, left)
+                        .and_then(|outcome| handoff::unpurged(l1, outcome));
+                    (
+                        None,
+                        SlotAnswer::HandedOver(outcome.unwrap_or(Outcome::Again)),
+                    )
                 }
                 Arrival::Refreshing => (None, SlotAnswer::Refreshing),
                 Arrival::Uncacheable(until) => (None, SlotAnswer::Uncacheable(until)),
@@ -125,9 +136,13 @@ impl Collapsing {
         begins: impl FnOnce() -> bool,
         now: Timestamp,
     ) -> bool {
-        let Some(inbox) = peers.inbox() else { return false };
+        let Some(inbox) = peers.inbox() else {
+            return false;
+        };
         match self.slots.arrive(host, inbox, at, now) {
-            Some((place, Arrival::Lead(bytes))) if begins() => place.write(host, &bytes) == Swap::Done,
+            Some((place, Arrival::Lead(bytes))) if begins() => {
+                place.write(host, &bytes) == Swap::Done
+            }
             Some((place, Arrival::NotYet(Some(bytes)))) => {
                 let _ = place.write(host, &bytes);
                 false
@@ -136,10 +151,20 @@ impl Collapsing {
         }
     }
 
-    /// A leader's end: leaves the slot and tells those who wait, here and in the other VMs. Returns where its answer lies, if
-    /// it was handed over.
-    pub(crate) fn publish<H: Host>(&mut self, mut lent: Lent<'_, H>, end: End<'_>, now: Timestamp) -> Option<Handoff> {
-        let End { key, stream, outcome, .. } = end;
+    /// A leader's end: leaves the slot and tells those who wait, here and in the other VMs. Returns
+    /// where its answer lies, if it was handed over.
+    pub(crate) fn publish<H: Host>(
+        &mut self,
+        mut lent: Lent<'_, H>,
+        end: End<'_>,
+        now: Timestamp,
+    ) -> Option<Handoff> {
+        let End {
+            key,
+            stream,
+            outcome,
+            ..
+        } = end;
         let mut handoff = None;
         for _ in 0..ATTEMPTS {
             let Some((place, inboxes)) = self.slots.led_by(lent.host, key, stream, now) else {
@@ -150,7 +175,9 @@ impl Collapsing {
                 handoff = self.hand_over(&mut lent, end, &inboxes, now);
             }
             let finish = finish_of(end, handoff, now);
-            let Some((bytes, _)) = self.slots.finish(&place, key, stream, finish, now) else { continue };
+            let Some((bytes, _)) = self.slots.finish(&place, key, stream, finish, now) else {
+                continue;
+            };
             if place.write(lent.host, &bytes) == Swap::Done {
                 wake_peers(&lent, end, inboxes, handoff);
                 break;
@@ -160,8 +187,8 @@ impl Collapsing {
         handoff
     }
 
-    /// A leader that was replaced has an answer after all: whoever waits for its successor may have it, and the slot stays
-    /// the successor's. Without an answer it has nothing to say any more.
+    /// A leader that was replaced has an answer after all: whoever waits for its successor may have
+    /// it, and the slot stays the successor's. Without an answer it has nothing to say any more.
     fn answer_late<H: Host>(&mut self, mut lent: Lent<'_, H>, end: End<'_>, now: Timestamp) {
         if !matches!(end.outcome, Outcome::Fetched(_)) {
             return;
@@ -197,7 +224,13 @@ impl Collapsing {
     }
 
     /// Another VM's leader has ended.
-    pub(crate) fn on_wake<H: Host>(&mut self, host: &H, l1: &Level1, key: &CollapseKey, wake: Wake) {
+    pub(crate) fn on_wake<H: Host>(
+        &mut self,
+        host: &H,
+        l1: &Level1,
+        key: &CollapseKey,
+        wake: Wake,
+    ) {
         let outcome = match wake {
             Wake::HandedOver(left) => handoff::read(host, l1, left).unwrap_or(Outcome::Again),
             Wake::Uncacheable => Outcome::Uncacheable,
@@ -209,7 +242,12 @@ impl Collapsing {
     }
 
     /// Another VM has refreshed what this one may still hold stale.
-    pub(crate) fn take_refreshed<H: Host>(host: &H, l1: &mut Level1, digest: &KeyDigest, left: Handoff) {
+    pub(crate) fn take_refreshed<H: Host>(
+        host: &H,
+        l1: &mut Level1,
+        digest: &KeyDigest,
+        left: Handoff,
+    ) {
         let Some(key) = l1.key_of(digest) else { return };
         if let Some(Outcome::Fetched(stored)) = handoff::read(host, l1, left) {
             l1.put_fetched(&key, stored, host.now());
@@ -249,7 +287,12 @@ impl Collapsing {
     }
 }
 
-fn wake_peers<H: Host>(lent: &Lent<'_, H>, end: End<'_>, inboxes: Vec<u32>, handoff: Option<Handoff>) {
+fn wake_peers<H: Host>(
+    lent: &Lent<'_, H>,
+    end: End<'_>,
+    inboxes: Vec<u32>,
+    handoff: Option<Handoff>,
+) {
     let wake = match (end.outcome, handoff) {
         (Outcome::Uncacheable | Outcome::Unfinished, _) => Wake::Uncacheable,
         (Outcome::NotForOthers { .. }, _) => Wake::NotForOthers,
@@ -257,16 +300,21 @@ fn wake_peers<H: Host>(lent: &Lent<'_, H>, end: End<'_>, inboxes: Vec<u32>, hand
         (_, Some(handoff)) => Wake::HandedOver(handoff),
         (_, None) => Wake::Again,
     };
-    lent.peers.send(lent.host, inboxes, &Message::Wake(*end.key, wake));
+    lent.peers
+        .send(lent.host, inboxes, &Message::Wake(*end.key, wake));
 }
 
 /// What a leader leaves in its slot.
 fn finish_of(end: End<'_>, handoff: Option<Handoff>, now: Timestamp) -> Finish {
     match (end.outcome, handoff) {
-        (Outcome::Uncacheable | Outcome::Unfinished, _) => Finish::Uncacheable(end.uncacheable_until),
+        (Outcome::Uncacheable | Outcome::Unfinished, _) => {
+            Finish::Uncacheable(end.uncacheable_until)
+        }
         (Outcome::NotForOthers { counts: true }, _) => Finish::Refused(end.uncacheable_until),
         (Outcome::NotRefreshed, _) => Finish::Failed,
-        (Outcome::Fetched(_), Some(handoff)) => Finish::Published(handoff, now.plus_millis(HANDOFF_MS)),
+        (Outcome::Fetched(_), Some(handoff)) => {
+            Finish::Published(handoff, now.plus_millis(HANDOFF_MS))
+        }
         (Outcome::Fetched(_), None) => Finish::Fetched,
         (Outcome::Found(_), Some(handoff)) => Finish::Found(handoff, now.plus_millis(HANDOFF_MS)),
         _ => Finish::Free,

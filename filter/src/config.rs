@@ -1,7 +1,7 @@
 //! The plugin's JSON configuration (`docs/configuration.md`), read into policies.
 //!
-//! What this decides: names, bounds and defaults of every setting. Unknown members are refused, and every mistake is
-//! reported in one message with its path, so that one edit mends them all.
+//! What this decides: names, bounds and defaults of every setting. Unknown members are refused, and
+//! every mistake is reported in one message with its path, so that one edit mends them all.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -38,7 +38,8 @@ pub struct Config {
     pub store_timeout_ms: u64,
     /// How long a leader waits for another Envoy's fetch, in milliseconds.
     pub store_wait_ms: u64,
-    /// How long level 1 is believed without hearing what the fleet purges and invalidates, in milliseconds; 0 is for ever.
+    /// How long level 1 is believed without hearing what the fleet purges and invalidates, in
+    /// milliseconds; 0 is for ever.
     pub distrust_after_ms: u64,
     /// Part of every cache key.
     pub namespace: Arc<[u8]>,
@@ -50,7 +51,8 @@ pub struct Config {
     pub lease_ms: u64,
     /// Cluster that leads background refreshes through the routes, if the configuration names one.
     pub refresh_cluster: Option<String>,
-    /// Whether Envoy has that cluster, or [`REFRESH_CLUSTER`] where none is named; `None` until it was looked for.
+    /// Whether Envoy has that cluster, or [`REFRESH_CLUSTER`] where none is named; `None` until it
+    /// was looked for.
     pub refresh_cluster_found: Cell<Option<bool>>,
     rules: Vec<Rule>,
 }
@@ -68,21 +70,33 @@ struct Rule {
 impl Config {
     /// Reads the JSON text. The error lists every mistake, one line each.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
-        let text = if text.iter().all(u8::is_ascii_whitespace) { b"{}" } else { text };
-        let value: Value = serde_json::from_slice(text).map_err(|error| format!("not JSON: {error}"))?;
+        let text = if text.iter().all(u8::is_ascii_whitespace) {
+            b"{}"
+        } else {
+            text
+        };
+        let value: Value =
+            serde_json::from_slice(text).map_err(|error| format!("not JSON: {error}"))?;
         let mut reader = Reader::default();
         let config = reader.config(&value);
         let mistakes = reader.mistakes();
-        if mistakes.is_empty() { Ok(config) } else { Err(mistakes.join("; ")) }
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(mistakes.join("; "))
+        }
     }
 
-    /// With the token of the environment, where the document gives none. The error names the variable and does not show it.
+    /// With the token of the environment, where the document gives none. The error names the
+    /// variable and does not show it.
     pub fn with_token(mut self, token: Option<&str>) -> Result<Self, String> {
         if let Some(token) = token.map(str::trim).filter(|token| !token.is_empty())
             && self.store_token.is_none()
         {
             let secret = Secret::new(token);
-            self.store_token = Some(secret.ok_or_else(|| format!("{} {}", Secret::VARIABLE, reading::TOKEN_FORM))?);
+            self.store_token = Some(
+                secret.ok_or_else(|| format!("{} {}", Secret::VARIABLE, reading::TOKEN_FORM))?,
+            );
         }
         Ok(self)
     }
@@ -94,16 +108,24 @@ impl Config {
 
     /// How background refreshes travel.
     pub fn refresh_path(&self) -> RefreshPath {
-        if self.refresh_cluster_found.get() == Some(true) { RefreshPath::Routed } else { RefreshPath::Straight }
+        if self.refresh_cluster_found.get() == Some(true) {
+            RefreshPath::Routed
+        } else {
+            RefreshPath::Straight
+        }
     }
 
     /// The policy of the first rule that matches; without one the request is left alone.
     pub fn policy_for(&self, request: &Request) -> Option<&Arc<Policy>> {
-        self.rules.iter().find(|rule| rule.matches(request)).map(|rule| &rule.policy)
+        self.rules
+            .iter()
+            .find(|rule| rule.matches(request))
+            .map(|rule| &rule.policy)
     }
 }
 
-/// Whether a rule's `host`, with its port where that is not the default one, is what the request asks for in any spelling.
+/// Whether a rule's `host`, with its port where that is not the default one, is what the request
+/// asks for in any spelling.
 fn is_host(host: &[u8], request: &Request) -> bool {
     let scheme = canonical_scheme(request.scheme());
     canonical_authority(&scheme, host) == canonical_authority(&scheme, request.authority())
@@ -113,11 +135,25 @@ impl Rule {
     fn matches(&self, request: &Request) -> bool {
         let path = canonical_path(request.path());
         let without_query = path.split(|&byte| byte == b'?').next().unwrap_or_default();
-        self.host.as_ref().is_none_or(|host| is_host(host.as_bytes(), request))
-            && self.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(&canonical_path(prefix.as_bytes())))
-            && self.path.as_ref().is_none_or(|exact| *without_query == *canonical_path(exact.as_bytes()))
-            && self.method.as_ref().is_none_or(|method| method.as_bytes() == request.method())
-            && self.header.as_ref().is_none_or(|name| request.fields.contains(name))
+        self.host
+            .as_ref()
+            .is_none_or(|host| is_host(host.as_bytes(), request))
+            && self
+                .path_prefix
+                .as_ref()
+                .is_none_or(|prefix| path.starts_with(&canonical_path(prefix.as_bytes())))
+            && self
+                .path
+                .as_ref()
+                .is_none_or(|exact| *without_query == *canonical_path(exact.as_bytes()))
+            && self
+                .method
+                .as_ref()
+                .is_none_or(|method| method.as_bytes() == request.method())
+            && self
+                .header
+                .as_ref()
+                .is_none_or(|name| request.fields.contains(name))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Unsafe requests whose answer nobody saw: the origin may still be carrying them out.
 //!
-//! What this decides: when their targets are dropped once more. That they are, and how often, is the core's word
-//! (`exchange::SETTLED_AFTER_MS`).
+//! What this decides: when their targets are dropped once more. That they are, and how often, is
+//! the core's word (`exchange::SETTLED_AFTER_MS`).
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -28,15 +28,24 @@ pub(crate) struct Doubt {
 pub(crate) struct Doubts([VecDeque<Doubt>; SETTLED_AFTER_MS.len()]);
 
 impl Doubts {
-    /// Remembers what an unsafe request may have changed, to be dropped once more when the origin must have finished. Gives
-    /// what there is no more room for: it is to be dropped at once.
-    pub(crate) fn add(&mut self, config: &Rc<Config>, keys: &[KeyDigest], now: Timestamp) -> Vec<Doubt> {
+    /// Remembers what an unsafe request may have changed, to be dropped once more when the origin
+    /// must have finished. Gives what there is no more room for: it is to be dropped at once.
+    pub(crate) fn add(
+        &mut self,
+        config: &Rc<Config>,
+        keys: &[KeyDigest],
+        now: Timestamp,
+    ) -> Vec<Doubt> {
         let mut settled = Vec::new();
         for (queue, delay) in self.0.iter_mut().zip(SETTLED_AFTER_MS) {
             if queue.len() >= MOST {
                 settled.extend(queue.pop_front());
             }
-            queue.push_back(Doubt { due: now.plus_millis(delay), config: config.clone(), keys: keys.to_vec() });
+            queue.push_back(Doubt {
+                due: now.plus_millis(delay),
+                config: config.clone(),
+                keys: keys.to_vec(),
+            });
         }
         settled
     }

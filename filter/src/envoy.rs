@@ -1,9 +1,13 @@
 //! Envoy's callbacks, handed to the VM. wasm32 only.
 //!
-//! The SDK keeps the VM and its root contexts. What concerns one stream does not pass through it: its contexts and look-ups
-//! took 1 µs of a hit's 22. Those callbacks are the `larder_on_…` functions here; `scripts/link-exports` puts them in
-//! the place of the SDK's once the module is linked.
-#![allow(unsafe_code, reason = "exports of the host's ABI, and the SDK's own, which these stand in front of")]
+//! The SDK keeps the VM and its root contexts. What concerns one stream does not pass through it:
+//! its contexts and look-ups took 1 µs of a hit's 22. Those callbacks are the `larder_on_…`
+//! functions here; `scripts/link-exports` puts them in the place of the SDK's once the module is
+//! linked.
+#![allow(
+    unsafe_code,
+    reason = "exports of the host's ABI, and the SDK's own, which these stand in front of"
+)]
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -27,17 +31,24 @@ thread_local! {
     static ROOTS: RefCell<Vec<(u32, Option<Rc<Config>>)>> = const { RefCell::new(Vec::new()) };
     /// The root of the stream that began last: Envoy hands over its request's head right after.
     static NEWEST: Cell<u32> = const { Cell::new(0) };
-    /// How the answer given last should pass, if it was given at once: Envoy hands over its passage right after.
+    /// How the answer given last should pass, if it was given at once: Envoy hands over its passage
+    /// right after.
     static ANSWERED: Cell<Passage> = const { Cell::new(Passage { stream: 0, lines: 0, length: 0 }) };
 }
 
 fn with_vm<R>(act: impl FnOnce(&mut Vm<Envoy>) -> R) -> Option<R> {
-    // Envoy defers what would call back into us; should it ever not, the inner call is skipped, not the VM lost.
+    // Envoy defers what would call back into us; should it ever not, the inner call is skipped, not
+    // the VM lost.
     VM.with(|vm| vm.try_borrow_mut().ok().map(|mut vm| act(&mut vm)))
 }
 
 fn config_of(root: u32) -> Option<Rc<Config>> {
-    ROOTS.with_borrow(|roots| roots.iter().find(|(id, _)| *id == root).and_then(|(_, config)| config.clone()))
+    ROOTS.with_borrow(|roots| {
+        roots
+            .iter()
+            .find(|(id, _)| *id == root)
+            .and_then(|(_, config)| config.clone())
+    })
 }
 
 proxy_wasm::main! {{
@@ -120,7 +131,9 @@ extern "C" fn larder_on_delete(id: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn larder_on_request_headers(id: u32, _num_headers: u32, end_of_stream: u32) -> u32 {
     let root = NEWEST.get();
-    let Some(config) = config_of(root) else { return wasm(Action::Continue) };
+    let Some(config) = config_of(root) else {
+        return wasm(Action::Continue);
+    };
     let action = with_vm(|vm| {
         vm.on_stream(root);
         let action = vm.on_request_headers(id, &config, end_of_stream != 0);
@@ -196,7 +209,13 @@ extern "C" fn larder_on_log(id: u32) {
 
 /// The answer to a call of our own.
 #[unsafe(no_mangle)]
-extern "C" fn larder_on_http_call_response(root: u32, token: u32, num_headers: u32, size: u32, _num_trailers: u32) {
+extern "C" fn larder_on_http_call_response(
+    root: u32,
+    token: u32,
+    num_headers: u32,
+    size: u32,
+    _num_trailers: u32,
+) {
     with_vm(|vm| {
         vm.on_root(root);
         vm.on_call_response(token, num_headers as usize, size as usize);

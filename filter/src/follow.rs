@@ -1,9 +1,11 @@
-//! Following what the whole fleet purges and invalidates: one long poll for each Envoy, whichever VM makes it.
+//! Following what the whole fleet purges and invalidates: one long poll for each Envoy, whichever
+//! VM makes it.
 //!
-//! What this decides: which VM follows, by a lease in shared data that it renews on tick (usually the main thread's VM,
-//! which ticks first); that nothing is lost when another takes over: the cursor lies in shared data too; and up to when
-//! this Envoy has heard of everything, which lies beside it for all VMs.
-//! What it leaves out: what a purge does to level 1 (`l1`), and what becomes of answers when nothing is heard any more.
+//! What this decides: which VM follows, by a lease in shared data that it renews on tick (usually
+//! the main thread's VM, which ticks first); that nothing is lost when another takes over: the
+//! cursor lies in shared data too; and up to when this Envoy has heard of everything, which lies
+//! beside it for all VMs. What it leaves out: what a purge does to level 1 (`l1`), and what becomes
+//! of answers when nothing is heard any more.
 
 use std::rc::Rc;
 
@@ -72,14 +74,30 @@ impl Following {
     /// Nothing is heard yet. `id` is the worker's.
     pub(crate) fn new(id: u64) -> Self {
         let zero = Timestamp::default();
-        Self { id, poll: None, cursor: None, renewed: zero, not_before: zero, heard: zero, told_of_version: false }
+        Self {
+            id,
+            poll: None,
+            cursor: None,
+            renewed: zero,
+            not_before: zero,
+            heard: zero,
+            told_of_version: false,
+        }
     }
 
-    /// What was requested until then may have been purged without our hearing of it; `None` while all is heard.
-    pub(crate) fn distrusted(&self, config: Option<&Rc<Config>>, now: Timestamp) -> Option<Timestamp> {
-        let config = config.filter(|config| config.store_enabled && config.distrust_after_ms > 0)?;
+    /// What was requested until then may have been purged without our hearing of it; `None` while
+    /// all is heard.
+    pub(crate) fn distrusted(
+        &self,
+        config: Option<&Rc<Config>>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let config =
+            config.filter(|config| config.store_enabled && config.distrust_after_ms > 0)?;
         let deaf = now.millis_since(self.heard) >= config.distrust_after_ms;
-        deaf.then(|| Timestamp::from_millis(now.as_millis().saturating_sub(config.distrust_after_ms)))
+        deaf.then(|| {
+            Timestamp::from_millis(now.as_millis().saturating_sub(config.distrust_after_ms))
+        })
     }
 
     /// On tick: follow, if nobody does; renew the lease, if this VM does.
@@ -118,7 +136,13 @@ impl Following {
     }
 
     /// Takes or renews the lease, if the place is still as it was read. Says whether it is ours.
-    fn hold_place<H: Host>(&mut self, host: &H, place: Option<Place>, version: Option<u32>, now: Timestamp) -> bool {
+    fn hold_place<H: Host>(
+        &mut self,
+        host: &H,
+        place: Option<Place>,
+        version: Option<u32>,
+        now: Timestamp,
+    ) -> bool {
         if let Some(place) = place.filter(|place| place.owner != self.id) {
             if now < place.until {
                 self.poll = None;
@@ -127,7 +151,12 @@ impl Following {
             self.cursor = place.cursor;
         }
         let (cursor, heard) = (self.cursor.clone(), self.heard);
-        let place = Place { owner: self.id, until: now.plus_millis(LEASE_MS), heard, cursor };
+        let place = Place {
+            owner: self.id,
+            until: now.plus_millis(LEASE_MS),
+            heard,
+            cursor,
+        };
         self.renewed = now;
         place.put(host, version)
     }
@@ -140,16 +169,33 @@ impl Following {
         now: Timestamp,
     ) {
         let wait_ms = wait_ms(config);
-        let asked =
-            EventsSince { after: self.cursor.clone(), wait_ms, envoy: format!("{:016x}", store.envoy(&outside.host)) };
+        let asked = EventsSince {
+            after: self.cursor.clone(),
+            wait_ms,
+            envoy: format!("{:016x}", store.envoy(&outside.host)),
+        };
         let path = asked.path();
         let head = store.head(&outside.host, config, ("GET", &path), now);
-        let letter = Letter { cluster: &config.store_cluster, head: &head, body: &[], timeout_ms: wait_ms + SLACK_MS };
-        let errand = Errand { purpose: Purpose::Follow, holds: None, config: config.clone(), now };
+        let letter = Letter {
+            cluster: &config.store_cluster,
+            head: &head,
+            body: &[],
+            timeout_ms: wait_ms + SLACK_MS,
+        };
+        let errand = Errand {
+            purpose: Purpose::Follow,
+            holds: None,
+            config: config.clone(),
+            now,
+        };
         match outside.calls.make(&outside.host, &letter, errand) {
             Ok(token) => {
                 let until = now.plus_millis(wait_ms + 2 * SLACK_MS);
-                self.poll = Some(Poll { token, sent: now, until });
+                self.poll = Some(Poll {
+                    token,
+                    sent: now,
+                    until,
+                });
             }
             Err(_) => self.try_again_later(outside, now),
         }
@@ -162,8 +208,8 @@ impl Following {
         self.try_again_later(outside, now);
     }
 
-    /// The poll went with the root that made it. That says nothing against the store, so the next tick makes another:
-    /// until then this Envoy hears of no purge.
+    /// The poll went with the root that made it. That says nothing against the store, so the next
+    /// tick makes another: until then this Envoy hears of no purge.
     pub(crate) fn forget_poll(&mut self, token: u32) {
         self.poll.take_if(|poll| poll.token == token);
     }
@@ -174,8 +220,8 @@ impl Following {
         self.not_before = now.plus_millis(AGAIN_MS);
     }
 
-    /// The poll's answer, if it tells of anything. What has been heard is to take effect, here and in the other workers,
-    /// before [`Following::go_on`].
+    /// The poll's answer, if it tells of anything. What has been heard is to take effect, here and
+    /// in the other workers, before [`Following::go_on`].
     pub(crate) fn on_events<H: Host>(
         &mut self,
         outside: &mut Outside<H>,
@@ -211,8 +257,9 @@ impl Following {
         }
     }
 
-    /// What was heard has taken effect, or lies in the inboxes of the other workers: they find these filled before they
-    /// read that everything has been heard. Goes on listening, if that is still ours to do.
+    /// What was heard has taken effect, or lies in the inboxes of the other workers: they find
+    /// these filled before they read that everything has been heard. Goes on listening, if that is
+    /// still ours to do.
     pub(crate) fn go_on<H: Host>(
         &mut self,
         outside: &mut Outside<H>,
@@ -234,18 +281,35 @@ impl Following {
 
 /// The events, and for how many milliseconds before the poll the sidecar may have missed some.
 fn read_events(answer: &CallAnswer) -> Result<(Events, u64), Option<serde_json::Error>> {
-    let body = answer.body.as_ref().ok().filter(|_| answer.upstream_status() == Some(200)).ok_or(None)?;
+    let body = answer
+        .body
+        .as_ref()
+        .ok()
+        .filter(|_| answer.upstream_status() == Some(200))
+        .ok_or(None)?;
     let events: Events = serde_json::from_slice(body).map_err(Some)?;
-    let safe = events.cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let safe = events
+        .cursor
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let unheard = match answer.fields.get(UNHEARD_FIELD) {
         None => Some(0),
-        Some(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
+        Some(text) => std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.parse().ok()),
     };
-    unheard.filter(|_| safe).map(|unheard| (events, unheard)).ok_or(None)
+    unheard
+        .filter(|_| safe)
+        .map(|unheard| (events, unheard))
+        .ok_or(None)
 }
 
-/// An answer says that everything has been heard up to when it was asked for: so there has to be one well before level 1 is
-/// distrusted.
+/// An answer says that everything has been heard up to when it was asked for: so there has to be
+/// one well before level 1 is distrusted.
 fn wait_ms(config: &Config) -> u64 {
-    if config.distrust_after_ms == 0 { WAIT_MS } else { (config.distrust_after_ms / 4).clamp(1, WAIT_MS) }
+    if config.distrust_after_ms == 0 {
+        WAIT_MS
+    } else {
+        (config.distrust_after_ms / 4).clamp(1, WAIT_MS)
+    }
 }

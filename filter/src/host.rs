@@ -1,8 +1,8 @@
 //! Envoy as the filter sees it: bytes in, bytes out, every call fallible.
 //!
-//! What this decides: nothing. There are two hosts: Envoy's (`envoy`, wasm32 only) and a fake one for tests.
-//! The proxy-wasm SDK's own wrappers panic on statuses and header bytes they do not expect, and a panic takes the worker's
-//! VM down; nothing here does.
+//! What this decides: nothing. There are two hosts: Envoy's (`envoy`, wasm32 only) and a fake one
+//! for tests. The proxy-wasm SDK's own wrappers panic on statuses and header bytes they do not
+//! expect, and a panic takes the worker's VM down; nothing here does.
 
 use larder_cache_core::fields::Fields;
 use larder_contract::http_time::Timestamp;
@@ -52,7 +52,13 @@ pub trait Host {
     /// Resets the stream, so that the client sees that its answer is not complete.
     fn break_off(&self) -> Result<(), Refused>;
     /// Answers the client. The fields of all `parts` are sent.
-    fn reply(&self, status: u16, parts: &[&Fields], body: &[u8], details: &str) -> Result<(), Refused>;
+    fn reply(
+        &self,
+        status: u16,
+        parts: &[&Fields],
+        body: &[u8],
+        details: &str,
+    ) -> Result<(), Refused>;
     /// Puts the fields of all `parts` in place of a map's.
     fn replace_headers(&self, map: Map, parts: &[&Fields]) -> Result<(), Refused>;
     /// Lets a paused request go on to the origin.
@@ -62,7 +68,13 @@ pub trait Host {
     /// A property of the stream.
     fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
     /// Sends a request of our own; its answer comes with the returned token.
-    fn call(&self, cluster: &str, head: &Fields, body: &[u8], timeout_ms: u64) -> Result<u32, Refused>;
+    fn call(
+        &self,
+        cluster: &str,
+        head: &Fields,
+        body: &[u8],
+        timeout_ms: u64,
+    ) -> Result<u32, Refused>;
     /// Content of the answer to a call of our own.
     fn call_body(&self, length: usize) -> Result<Vec<u8>, Refused>;
     /// A shared value and its version; both absent when it was never written.

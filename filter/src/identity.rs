@@ -1,9 +1,10 @@
-//! Whether Envoy knows who asks by other means than a field: dynamic metadata that a filter before the cache wrote.
+//! Whether Envoy knows who asks by other means than a field: dynamic metadata that a filter before
+//! the cache wrote.
 //!
-//! What this decides: when it is worth asking. A hit must not pay for what hardly any configuration has, so a request that
-//! goes the long way is always asked about, and a hit only in an Envoy in which such metadata has been seen: any worker
-//! tells the others by one shared value. So that it is seen where every request hits, one hit after each tick is asked
-//! about as well.
+//! What this decides: when it is worth asking. A hit must not pay for what hardly any configuration
+//! has, so a request that goes the long way is always asked about, and a hit only in an Envoy in
+//! which such metadata has been seen: any worker tells the others by one shared value. So that it
+//! is seen where every request hits, one hit after each tick is asked about as well.
 
 use larder_cache_core::policy::Policy;
 

@@ -1,7 +1,8 @@
 //! Counters, each named once, summed here and handed to Envoy on tick.
 //!
-//! `larder.requests.result.<hit|miss>.reason.<word>` becomes `larder_requests{result="…",reason="…"}` through the
-//! `stats_tags` in `envoy.yaml`; the words are those of `Cache-Status`.
+//! `larder.requests.result.<hit|miss>.reason.<word>` becomes
+//! `larder_requests{result="…",reason="…"}` through the `stats_tags` in `envoy.yaml`; the words are
+//! those of `Cache-Status`.
 
 use std::collections::HashMap;
 
@@ -43,9 +44,11 @@ pub const STORE_REFUSED: &str = "larder.store_refused";
 /// Entries from the store that were damaged.
 pub const STORE_DAMAGED: &str = "larder.store_damaged_entries";
 
-/// How often level 1 forgot the older half of the invalidations that it remembers, for there were too many.
+/// How often level 1 forgot the older half of the invalidations that it remembers, for there were
+/// too many.
 pub const CROWDED_INVALIDATIONS: &str = "larder.crowded_invalidations";
-/// How often level 1 made one purge of everything of the oldest quarter of its marks, for there were too many.
+/// How often level 1 made one purge of everything of the oldest quarter of its marks, for there
+/// were too many.
 pub const CROWDED_PURGES: &str = "larder.crowded_purges";
 
 /// Purges heard of.
@@ -62,7 +65,11 @@ impl Metrics {
             (None, Some(forward)) => forward.token(),
             (None, None) => "fresh",
         };
-        match self.requests.iter_mut().find(|(known_hit, known, _)| *known_hit == hit && *known == word) {
+        match self
+            .requests
+            .iter_mut()
+            .find(|(known_hit, known, _)| *known_hit == hit && *known == word)
+        {
             Some((.., count)) => *count += 1,
             None => self.requests.push((hit, word, 1)),
         }
@@ -82,7 +89,10 @@ impl Metrics {
         self.flush_crowded(host, level_1.times_crowded());
         for (hit, word, count) in self.requests.iter_mut().filter(|(.., count)| *count > 0) {
             let result = if *hit { "hit" } else { "miss" };
-            host.count(&format!("larder.requests.result.{result}.reason.{word}"), std::mem::take(count));
+            host.count(
+                &format!("larder.requests.result.{result}.reason.{word}"),
+                std::mem::take(count),
+            );
         }
         for (name, count) in self.events.drain() {
             host.count(name, count);
@@ -106,7 +116,10 @@ impl Metrics {
                 "purges came than level 1 remembers: what is older than the oldest of them is gone",
             ),
         ];
-        for (name, before, now, meaning) in tables.into_iter().filter(|(_, before, now, _)| before != now) {
+        for (name, before, now, meaning) in tables
+            .into_iter()
+            .filter(|(_, before, now, _)| before != now)
+        {
             host.count(name, now - before);
             if before == 0 {
                 host.log(log::Level::Warn, &format!("larder: more {meaning}"));

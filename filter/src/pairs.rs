@@ -1,7 +1,8 @@
 //! Proxy-wasm's list of pairs: how a host hands header fields over and wants them back.
 //!
-//! Little-endian: the number of pairs; for each the lengths of its name and its value; then the text, name, NUL, value,
-//! NUL. [`Fields`] keeps its text just so: reading takes the host's buffer over, writing is a copy for each part.
+//! Little-endian: the number of pairs; for each the lengths of its name and its value; then the
+//! text, name, NUL, value, NUL. [`Fields`] keeps its text just so: reading takes the host's buffer
+//! over, writing is a copy for each part.
 
 use larder_cache_core::fields::Fields;
 
@@ -17,7 +18,9 @@ pub fn read(bytes: Vec<u8>) -> Option<Fields> {
     if count > MAX_PAIRS {
         return None;
     }
-    let lengths = |bytes: &[u8], pair: usize| Some((number(bytes, 4 + pair * 8)?, number(bytes, 8 + pair * 8)?));
+    let lengths = |bytes: &[u8], pair: usize| {
+        Some((number(bytes, 4 + pair * 8)?, number(bytes, 8 + pair * 8)?))
+    };
     Fields::from_text(bytes, 4 + count * 8, count, lengths)
 }
 
@@ -47,8 +50,17 @@ mod tests {
     #[test]
     fn a_list_is_written_as_proxy_wasm_says() {
         let mut list = vec![9; 3];
-        write(&[&Fields::from_pairs([("a", "xy")]), &Fields::from_pairs([("bc", "")])], &mut list);
-        assert_eq!(list, b"\x02\0\0\0\x01\0\0\0\x02\0\0\0\x02\0\0\0\0\0\0\0a\0xy\0bc\0\0");
+        write(
+            &[
+                &Fields::from_pairs([("a", "xy")]),
+                &Fields::from_pairs([("bc", "")]),
+            ],
+            &mut list,
+        );
+        assert_eq!(
+            list,
+            b"\x02\0\0\0\x01\0\0\0\x02\0\0\0\x02\0\0\0\0\0\0\0a\0xy\0bc\0\0"
+        );
     }
 
     #[test]
@@ -83,6 +95,9 @@ mod tests {
     }
 
     fn pairs_of(pairs: &[(String, String)]) -> Vec<(&str, &str)> {
-        pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
     }
 }

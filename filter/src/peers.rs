@@ -1,9 +1,11 @@
-//! The worker VMs of this Envoy, and what they tell each other: each has an inbox, a queue that the others write to.
+//! The worker VMs of this Envoy, and what they tell each other: each has an inbox, a queue that the
+//! others write to.
 //!
-//! What this decides: which inbox is alive, by a registry in shared data into which each VM writes now and then; and when a
-//! VM may have missed something. It has an inbox from its first request on, and may find an answer that is older than that:
-//! so shared data also tells when the inboxes were last told of something untrue. What it may have missed it distrusts, so
-//! level 1 is lent to it.
+//! What this decides: which inbox is alive, by a registry in shared data into which each VM writes
+//! now and then; and when a VM may have missed something. It has an inbox from its first request
+//! on, and may find an answer that is older than that: so shared data also tells when the inboxes
+//! were last told of something untrue. What it may have missed it distrusts, so level 1 is lent to
+//! it.
 
 use std::cell::Cell;
 
@@ -13,8 +15,8 @@ use larder_contract::http_time::Timestamp;
 use crate::host::{Host, Swap};
 use crate::l1::Level1;
 
-/// An inbox whose VM has not been heard of for so long is dead: nobody writes to it any more. Long, for a process that was
-/// stopped for a while goes on, and must find what it was told meanwhile.
+/// An inbox whose VM has not been heard of for so long is dead: nobody writes to it any more. Long,
+/// for a process that was stopped for a while goes on, and must find what it was told meanwhile.
 const DEAD_AFTER_MS: u64 = 60_000;
 /// Attempts at a contended value.
 const ATTEMPTS: usize = 16;
@@ -49,7 +51,14 @@ struct Inbox {
 impl Peers {
     /// Nothing is known of the others yet. `id` is this VM's.
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, inbox: None, beaten: None, alone: false, called_for: Cell::new(false), told_of_version: false }
+        Self {
+            id,
+            inbox: None,
+            beaten: None,
+            alone: false,
+            called_for: Cell::new(false),
+            told_of_version: false,
+        }
     }
 
     /// This VM's inbox, once it has one.
@@ -72,22 +81,25 @@ impl Peers {
         inboxes.iter().any(|inbox| Some(*inbox) != self.inbox())
     }
 
-    /// Has `root` told of messages. The first time, the others learn of this VM: whatever they were told before is distrusted
-    /// as a whole.
+    /// Has `root` told of messages. The first time, the others learn of this VM: whatever they were
+    /// told before is distrusted as a whole.
     pub(crate) fn register<H: Host>(&mut self, host: &H, l1: &mut Level1, root: u32) {
-        let Ok(queue) = host.register_queue(&format!("larder-{:016x}", self.id)) else { return };
+        let Ok(queue) = host.register_queue(&format!("larder-{:016x}", self.id)) else {
+            return;
+        };
         if self.inbox.replace(Inbox { queue, root }).is_some() {
             return;
         }
         self.beat(host, l1, host.now());
-        // Who tells writes this first and reads the registry then: it finds our inbox, or we find its time.
+        // Who tells writes this first and reads the registry then: it finds our inbox, or we find
+        // its time.
         if let Some(told) = read_time(host.shared(TOLD).0.as_deref()) {
             l1.clear(told, told);
         }
     }
 
-    /// Takes the next message. One that is not understood comes from another version of the code, perhaps of something that
-    /// was made untrue.
+    /// Takes the next message. One that is not understood comes from another version of the code,
+    /// perhaps of something that was made untrue.
     pub(crate) fn next_message<H: Host>(&mut self, host: &H, l1: &mut Level1) -> Option<Message> {
         let queue = self.inbox()?;
         loop {
@@ -106,7 +118,8 @@ impl Peers {
 
     /// Asks Envoy to call this VM soon, on a fresh stack.
     pub(crate) fn call_for_us<H: Host>(&self, host: &H) {
-        // Once is enough: one call does all that has gathered. On tick this is forgotten, in case a call was lost.
+        // Once is enough: one call does all that has gathered. On tick this is forgotten, in case a
+        // call was lost.
         if let Some(queue) = self.inbox()
             && !self.called_for.replace(true)
         {
@@ -130,9 +143,17 @@ impl Peers {
     }
 
     /// Puts a message into these inboxes, as far as they are other VMs'.
-    pub(crate) fn send<H: Host>(&self, host: &H, inboxes: impl IntoIterator<Item = u32>, message: &Message) {
+    pub(crate) fn send<H: Host>(
+        &self,
+        host: &H,
+        inboxes: impl IntoIterator<Item = u32>,
+        message: &Message,
+    ) {
         let message = message.encode();
-        for inbox in inboxes.into_iter().filter(|inbox| Some(*inbox) != self.inbox()) {
+        for inbox in inboxes
+            .into_iter()
+            .filter(|inbox| Some(*inbox) != self.inbox())
+        {
             let _ = host.enqueue(inbox, &message);
         }
     }
@@ -170,7 +191,8 @@ impl Peers {
     }
 
     fn is_late(&self, now: Timestamp) -> bool {
-        self.beaten.is_some_and(|beaten| now.millis_since(beaten) >= DEAD_AFTER_MS)
+        self.beaten
+            .is_some_and(|beaten| now.millis_since(beaten) >= DEAD_AFTER_MS)
     }
 }
 
@@ -187,7 +209,9 @@ fn note_telling<H: Host>(host: &H, now: Timestamp) {
 }
 
 fn read_time(bytes: Option<&[u8]>) -> Option<Timestamp> {
-    Some(Timestamp::from_millis(u64::from_be_bytes(bytes?.try_into().ok()?)))
+    Some(Timestamp::from_millis(u64::from_be_bytes(
+        bytes?.try_into().ok()?,
+    )))
 }
 
 fn living(registry: &[u8], now: Timestamp) -> Vec<(u32, Timestamp)> {
@@ -196,5 +220,9 @@ fn living(registry: &[u8], now: Timestamp) -> Vec<(u32, Timestamp)> {
         let beat = Timestamp::from_millis(u64::from_be_bytes(beat.try_into().ok()?));
         Some((u32::from_be_bytes(*queue), beat))
     };
-    registry.chunks_exact(12).filter_map(record).filter(|(_, beat)| now.millis_since(*beat) < DEAD_AFTER_MS).collect()
+    registry
+        .chunks_exact(12)
+        .filter_map(record)
+        .filter(|(_, beat)| now.millis_since(*beat) < DEAD_AFTER_MS)
+        .collect()
 }

@@ -1,8 +1,9 @@
 //! A clock that goes on while the machine's is put right.
 //!
-//! What was requested before a change is told by time. Were the machine's clock put back between the two, the change would
-//! seem to be older than what it concerns. So a small step back is waited out. After a large one the old time is given up:
-//! nothing would end while it is waited for. `vm` then empties level 1.
+//! What was requested before a change is told by time. Were the machine's clock put back between
+//! the two, the change would seem to be older than what it concerns. So a small step back is waited
+//! out. After a large one the old time is given up: nothing would end while it is waited for. `vm`
+//! then empties level 1.
 
 use std::cell::Cell;
 
@@ -19,7 +20,11 @@ impl SteadyClock {
     /// What time it is while the machine's clock says this.
     pub fn read(&self, machine: Timestamp) -> Timestamp {
         let last = self.0.get();
-        let now = if last.millis_since(machine) <= SMALL_MS { machine.max(last) } else { machine };
+        let now = if last.millis_since(machine) <= SMALL_MS {
+            machine.max(last)
+        } else {
+            machine
+        };
         self.0.set(now);
         now
     }
@@ -40,7 +45,11 @@ mod tests {
             (95_000, 95_000),
             (95_010, 95_010),
         ] {
-            assert_eq!(clock.read(Timestamp::from_millis(machine)), Timestamp::from_millis(read), "{machine}");
+            assert_eq!(
+                clock.read(Timestamp::from_millis(machine)),
+                Timestamp::from_millis(read),
+                "{machine}"
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The store as the filter uses it: look-ups within a budget, everything else told and forgotten, and a breaker.
+//! The store as the filter uses it: look-ups within a budget, everything else told and forgotten,
+//! and a breaker.
 //!
-//! What this decides: which failure is which fault, and when the store is left alone. A fault never reaches a client.
+//! What this decides: which failure is which fault, and when the store is left alone. A fault never
+//! reaches a client.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,8 +17,8 @@ use larder_contract::entry;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::store_api::{
-    CLOCK_FIELD, ClockReading, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, LOOK_UP_PATH, LeaseTerms, LookUp,
-    RELEASE_PATH, Release, WriteAnswer,
+    CLOCK_FIELD, ClockReading, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, LOOK_UP_PATH, LeaseTerms,
+    LookUp, RELEASE_PATH, Release, WriteAnswer,
 };
 use serde::Serialize;
 
@@ -40,7 +42,8 @@ pub(crate) use reading::{Told, told};
 const WRITE_TIMEOUT_MS: u64 = 5_000;
 /// In shared data: who this Envoy is among its peers.
 const ENVOY: &str = "larder/envoy";
-/// Calls waiting to be sent; beyond it the oldest is dropped (an entry not shared, a lease left to lapse).
+/// Calls waiting to be sent; beyond it the oldest is dropped (an entry not shared, a lease left to
+/// lapse).
 const MAX_OUTBOX: usize = 1024;
 
 /// The store, as one worker uses it.
@@ -83,10 +86,23 @@ impl StoreClient {
         if !self.breaker.allows(now) {
             return Err(StoreFault::Breaker);
         }
-        let wait_ms = if question.wait { config.store_wait_ms } else { 0 };
+        let wait_ms = if question.wait {
+            config.store_wait_ms
+        } else {
+            0
+        };
         let holder = Holder(outside.host.random());
-        let lease = question.lease.then_some(LeaseTerms { holder, lease_ms: config.lease_ms, wait_ms });
-        let look_up = LookUp { key: question.key, presented: question.presented.clone(), now_ms: now, lease };
+        let lease = question.lease.then_some(LeaseTerms {
+            holder,
+            lease_ms: config.lease_ms,
+            wait_ms,
+        });
+        let look_up = LookUp {
+            key: question.key,
+            presented: question.presented.clone(),
+            now_ms: now,
+            lease,
+        };
         let body = serde_json::to_vec(&look_up).unwrap_or_default();
         let head = self.head(&outside.host, config, ("POST", LOOK_UP_PATH), now);
         let letter = Letter {
@@ -96,21 +112,45 @@ impl StoreClient {
             timeout_ms: config.store_timeout_ms + wait_ms,
         };
         let holds = lease.map(|terms| (question.key, terms.holder.as_fence()));
-        let errand = Errand { purpose, holds, config: config.clone(), now };
-        outside.calls.make(&outside.host, &letter, errand).map(drop).map_err(|refused| {
-            self.failed(outside, StoreFault::Error, now, &format!("call refused with status {}", refused.0));
-            StoreFault::Error
-        })
+        let errand = Errand {
+            purpose,
+            holds,
+            config: config.clone(),
+            now,
+        };
+        outside
+            .calls
+            .make(&outside.host, &letter, errand)
+            .map(drop)
+            .map_err(|refused| {
+                self.failed(
+                    outside,
+                    StoreFault::Error,
+                    now,
+                    &format!("call refused with status {}", refused.0),
+                );
+                StoreFault::Error
+            })
     }
 
-    fn failed<H: Host>(&mut self, outside: &mut Outside<H>, fault: StoreFault, now: Timestamp, why: &str) {
+    fn failed<H: Host>(
+        &mut self,
+        outside: &mut Outside<H>,
+        fault: StoreFault,
+        now: Timestamp,
+        why: &str,
+    ) {
         outside.metrics.event(metrics::STORE_FAULTS);
         if self.breaker.failed(fault, now) {
-            outside.host.log(log::Level::Warn, &format!("larder: store left alone after repeated faults, last: {why}"));
+            outside.host.log(
+                log::Level::Warn,
+                &format!("larder: store left alone after repeated faults, last: {why}"),
+            );
         }
     }
 
-    /// A write or release has been answered, or not: a lease that it should have ended is given back a little later.
+    /// A write or release has been answered, or not: a lease that it should have ended is given
+    /// back a little later.
     pub(crate) fn on_told<H: Host>(
         &mut self,
         outside: &mut Outside<H>,
@@ -135,11 +175,19 @@ impl StoreClient {
         }
     }
 
-    /// On tick: gives back what could not be given back at once, until it must have lapsed. Says whether there is any.
+    /// On tick: gives back what could not be given back at once, until it must have lapsed. Says
+    /// whether there is any.
     pub(crate) fn give_back_leases(&mut self, now: Timestamp) -> bool {
         let due = self.leases_left.due(now).into_iter();
         due.fold(false, |any, (config, (key, fence))| {
-            self.tell(&config, StoreCall::Release { key, fence, uncacheable_ms: 0 }) || any
+            self.tell(
+                &config,
+                StoreCall::Release {
+                    key,
+                    fence,
+                    uncacheable_ms: 0,
+                },
+            ) || any
         })
     }
 
@@ -150,15 +198,27 @@ impl StoreClient {
         answer: CallAnswer,
         now: Timestamp,
     ) -> StoreAnswer {
-        let CallAnswer { status, from_upstream, .. } = answer;
+        let CallAnswer {
+            status,
+            from_upstream,
+            ..
+        } = answer;
         if !from_upstream {
-            let fault = if status == 504 { StoreFault::Timeout } else { StoreFault::Error };
+            let fault = if status == 504 {
+                StoreFault::Timeout
+            } else {
+                StoreFault::Error
+            };
             let slow = fault == StoreFault::Timeout;
             self.failed(
                 outside,
                 fault,
                 now,
-                if slow { "no answer in time" } else { "no connection or a broken answer" },
+                if slow {
+                    "no answer in time"
+                } else {
+                    "no connection or a broken answer"
+                },
             );
             return StoreAnswer::Fault(fault);
         }
@@ -167,16 +227,24 @@ impl StoreClient {
             return StoreAnswer::Fault(StoreFault::Error);
         }
         let Some(answer) = reading::look_up_answer(outside, answer) else {
-            self.failed(outside, StoreFault::Error, now, &format!("answered with status {status}"));
+            self.failed(
+                outside,
+                StoreFault::Error,
+                now,
+                &format!("answered with status {status}"),
+            );
             return StoreAnswer::Fault(StoreFault::Error);
         };
         if self.breaker.succeeded(now) {
-            outside.host.log(log::Level::Info, "larder: store answers again");
+            outside
+                .host
+                .log(log::Level::Info, "larder: store answers again");
         }
         answer
     }
 
-    /// Tells the store something, soon: from a callback that outlives the stream. Says whether such a callback is needed.
+    /// Tells the store something, soon: from a callback that outlives the stream. Says whether such
+    /// a callback is needed.
     pub(crate) fn tell(&mut self, config: &Rc<Config>, call: StoreCall) -> bool {
         if !config.store_enabled {
             return false;
@@ -189,7 +257,10 @@ impl StoreClient {
     }
 
     /// Takes back the write of `stored`, if that is what the store was to be told last.
-    pub(crate) fn take_write_of(&mut self, stored: &Arc<StoredResponse>) -> Option<(Rc<Config>, StoreCall)> {
+    pub(crate) fn take_write_of(
+        &mut self,
+        stored: &Arc<StoredResponse>,
+    ) -> Option<(Rc<Config>, StoreCall)> {
         self.outbox.pop_back_if(
             |(_, call)| matches!(call, StoreCall::Write { stored: written, .. } if Arc::ptr_eq(written, stored)),
         )
@@ -205,20 +276,51 @@ impl StoreClient {
             }
             let holds = call.lease();
             let (head, body) = match &call {
-                StoreCall::Write { key, stored, fence, policy } => (
+                StoreCall::Write {
+                    key,
+                    stored,
+                    fence,
+                    policy,
+                } => (
                     self.write_head(&outside.host, &config, key, fence.as_ref(), now),
                     self.encode(stored, policy, now),
                 ),
-                StoreCall::Release { key, fence, uncacheable_ms } => {
-                    let release = Release { key: *key, fence: fence.clone(), uncacheable_ms: *uncacheable_ms };
-                    (self.head(&outside.host, &config, ("POST", RELEASE_PATH), now), json(&release))
+                StoreCall::Release {
+                    key,
+                    fence,
+                    uncacheable_ms,
+                } => {
+                    let release = Release {
+                        key: *key,
+                        fence: fence.clone(),
+                        uncacheable_ms: *uncacheable_ms,
+                    };
+                    (
+                        self.head(&outside.host, &config, ("POST", RELEASE_PATH), now),
+                        json(&release),
+                    )
                 }
             };
             let cluster = &config.store_cluster.clone();
-            let letter = Letter { cluster, head: &head, body: &body, timeout_ms: WRITE_TIMEOUT_MS };
-            let errand = Errand { purpose: Purpose::Tell, holds, config, now };
+            let letter = Letter {
+                cluster,
+                head: &head,
+                body: &body,
+                timeout_ms: WRITE_TIMEOUT_MS,
+            };
+            let errand = Errand {
+                purpose: Purpose::Tell,
+                holds,
+                config,
+                now,
+            };
             if let Err(refused) = outside.calls.make(&outside.host, &letter, errand) {
-                self.failed(outside, StoreFault::Error, now, &format!("call refused with status {}", refused.0));
+                self.failed(
+                    outside,
+                    StoreFault::Error,
+                    now,
+                    &format!("call refused with status {}", refused.0),
+                );
             }
         }
         self.encoded = None;
@@ -247,7 +349,11 @@ impl StoreClient {
         (method, path): (&str, &str),
         now: Timestamp,
     ) -> Fields {
-        let content_type = if method == "PUT" { "application/octet-stream" } else { "application/json" };
+        let content_type = if method == "PUT" {
+            "application/octet-stream"
+        } else {
+            "application/json"
+        };
         let mut head = Fields::from_pairs([
             (":method", method),
             (":scheme", "http"),
@@ -255,7 +361,10 @@ impl StoreClient {
             (":path", path),
             ("content-type", content_type),
         ]);
-        let reading = ClockReading { envoy: self.envoy(host), now };
+        let reading = ClockReading {
+            envoy: self.envoy(host),
+            now,
+        };
         head.append(CLOCK_FIELD.as_bytes(), reading.to_string().as_bytes());
         if let Some(token) = &config.store_token {
             head.append(b"authorization", token.authorization().as_bytes());
@@ -269,11 +378,19 @@ impl StoreClient {
     }
 
     /// The bytes of an entry, made once for the other workers and for the store.
-    pub(crate) fn encode(&mut self, stored: &Arc<StoredResponse>, policy: &Policy, now: Timestamp) -> Rc<Vec<u8>> {
+    pub(crate) fn encode(
+        &mut self,
+        stored: &Arc<StoredResponse>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Rc<Vec<u8>> {
         match &self.encoded {
             Some((known, bytes)) if Arc::ptr_eq(known, stored) => bytes.clone(),
             _ => {
-                let bytes = Rc::new(entry::encode(&codec::to_meta(stored, policy, now), &stored.body));
+                let bytes = Rc::new(entry::encode(
+                    &codec::to_meta(stored, policy, now),
+                    &stored.body,
+                ));
                 self.encoded = Some((stored.clone(), bytes.clone()));
                 bytes
             }
@@ -282,7 +399,8 @@ impl StoreClient {
 
     /// More is known of `stored` than when it was encoded.
     pub(crate) fn forget_encoded(&mut self, stored: &Arc<StoredResponse>) {
-        self.encoded.take_if(|(known, _)| Arc::ptr_eq(known, stored));
+        self.encoded
+            .take_if(|(known, _)| Arc::ptr_eq(known, stored));
     }
 }
 

@@ -1,4 +1,5 @@
-//! One HTTP stream: its exchange, and where its request and its response stand with Envoy. Only here a request is let go.
+//! One HTTP stream: its exchange, and where its request and its response stand with Envoy. Only
+//! here a request is let go.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,7 +45,8 @@ pub(crate) struct Stream {
     /// Content to send before the response's own.
     before: Option<Arc<[u8]>>,
     replied: bool,
-    /// How the request was changed when it went on, where that will be compared with what the origin got.
+    /// How the request was changed when it went on, where that will be compared with what the
+    /// origin got.
     change: Option<ForwardedRequest>,
 }
 
@@ -85,7 +87,10 @@ pub(crate) enum Door {
 impl Client {
     /// As the request says it.
     pub(crate) fn of(request: &Request) -> Self {
-        Self { is_head: request.method() == b"HEAD", is_cross_origin: request.fields.contains("origin") }
+        Self {
+            is_head: request.method() == b"HEAD",
+            is_cross_origin: request.fields.contains("origin"),
+        }
     }
 }
 
@@ -145,7 +150,11 @@ impl Stream {
 
     /// On whose behalf it changes what all share.
     pub(crate) fn cause(&self, id: u32) -> Cause {
-        Cause { id, config: self.config.clone(), policy: self.policy.clone() }
+        Cause {
+            id,
+            config: self.config.clone(),
+            policy: self.policy.clone(),
+        }
     }
 
     /// Whether a script of another origin asks.
@@ -155,7 +164,9 @@ impl Stream {
 
     /// What was sent to the origin, where that will be compared with what it got.
     pub(crate) fn sent(&self) -> Option<Sent> {
-        self.change.as_ref().map(|change| Sent::by(self.exchange.request(), change))
+        self.change
+            .as_ref()
+            .map(|change| Sent::by(self.exchange.request(), change))
     }
 
     /// What Envoy is to do with the request after the callback in which it came.
@@ -165,12 +176,21 @@ impl Stream {
             Passage::Held => Action::Pause,
             Passage::Passed => Action::Continue,
         };
-        self.request = if action == Action::Pause { Passage::Held } else { Passage::Passed };
+        self.request = if action == Action::Pause {
+            Passage::Held
+        } else {
+            Passage::Passed
+        };
         action
     }
 
     /// Lets the request go to the origin, changed so. `asks_whole`: without the conditions.
-    pub(crate) fn forward<H: Host>(&mut self, host: &H, change: ForwardedRequest, asks_whole: bool) {
+    pub(crate) fn forward<H: Host>(
+        &mut self,
+        host: &H,
+        change: ForwardedRequest,
+        asks_whole: bool,
+    ) {
         if let Some(path) = &change.path {
             let _ = host.set_header(Map::Request, b":path", path);
         }
@@ -178,8 +198,16 @@ impl Stream {
             let _ = host.remove_header(Map::Request, name);
         }
         // Only the conditions are left out: host and scheme are as the key names them.
-        let is_condition = |name: &[u8]| validation::PRECONDITIONS.iter().any(|known| known.as_bytes() == name);
-        for (name, value) in change.set.iter().filter(|(name, _)| !(asks_whole && is_condition(name))) {
+        let is_condition = |name: &[u8]| {
+            validation::PRECONDITIONS
+                .iter()
+                .any(|known| known.as_bytes() == name)
+        };
+        for (name, value) in change
+            .set
+            .iter()
+            .filter(|(name, _)| !(asks_whole && is_condition(name)))
+        {
             let _ = host.set_header(Map::Request, name, value);
         }
         match self.request {
@@ -199,7 +227,9 @@ impl Stream {
     pub(crate) fn take_reply(&mut self, reply: &Reply) -> Door {
         self.replied = true;
         if self.request != Passage::Passed {
-            return Door::Request { in_callback: matches!(self.request, Passage::InCallback(_)) };
+            return Door::Request {
+                in_callback: matches!(self.request, Passage::InCallback(_)),
+            };
         }
         if self.content_follows || self.client.is_head || reply.content().is_empty() {
             return Door::InPlace;

@@ -1,8 +1,9 @@
 //! Requests that may turn out to have no content.
 //!
-//! HTTP/2 and HTTP/3 say only with the end of the stream whether a request has content (RFC 9113 §8.1): some clients end a
-//! GET with an empty DATA frame. What this decides: how long such a request is held to see its first piece. One whose content
-//! is still to come then counts as one that has some; so content is never taken for none.
+//! HTTP/2 and HTTP/3 say only with the end of the stream whether a request has content (RFC 9113
+//! §8.1): some clients end a GET with an empty DATA frame. What this decides: how long such a
+//! request is held to see its first piece. One whose content is still to come then counts as one
+//! that has some; so content is never taken for none.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ pub(crate) struct Held {
     since: Timestamp,
 }
 
-/// Whether Envoy shows the content of a request whose head is held: only with `allow_on_headers_stop_iteration`.
+/// Whether Envoy shows the content of a request whose head is held: only with
+/// `allow_on_headers_stop_iteration`.
 #[derive(Clone, Copy, Debug, Default)]
 enum HeldContent {
     /// Nothing is known.
@@ -66,7 +68,15 @@ impl Undecided {
         since: Timestamp,
     ) {
         let (config, policy) = (config.clone(), policy.clone());
-        self.held.insert(id, Held { config, policy, request, since });
+        self.held.insert(
+            id,
+            Held {
+                config,
+                policy,
+                request,
+                since,
+            },
+        );
     }
 
     /// Whether the first piece of this request's content is worth waiting for.
@@ -79,8 +89,12 @@ impl Undecided {
         };
         waits
             && matches!(request.method(), b"GET" | b"HEAD")
-            && fields.get("content-length").is_none_or(|length| length == b"0")
-            && !["content-type", "expect", "upgrade"].iter().any(|name| fields.contains(name))
+            && fields
+                .get("content-length")
+                .is_none_or(|length| length == b"0")
+            && !["content-type", "expect", "upgrade"]
+                .iter()
+                .any(|name| fields.contains(name))
     }
 
     /// Envoy shows a piece of a request's content. Says whether that request is held.
@@ -111,10 +125,12 @@ impl Undecided {
         self.held.iter().filter_map(of).take(most).collect()
     }
 
-    /// The request that Envoy is asked about now was held in vain: learns whether it has received content that it did not
-    /// show.
+    /// The request that Envoy is asked about now was held in vain: learns whether it has received
+    /// content that it did not show.
     pub(crate) fn give_up<H: Host>(&mut self, host: &H) {
-        let received = host.property(&["request", "size"]).is_some_and(|size| size.iter().any(|byte| *byte != 0));
+        let received = host
+            .property(&["request", "size"])
+            .is_some_and(|size| size.iter().any(|byte| *byte != 0));
         self.content = match self.content {
             _ if received => HeldContent::Hidden,
             HeldContent::Unknown => HeldContent::InVain(1),

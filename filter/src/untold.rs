@@ -1,8 +1,9 @@
 //! Invalidations that the store has not accepted yet.
 //!
-//! What was answered as invalidated must not come back from the store, nor live on in another Envoy. So each is kept until
-//! the store says that it has it, however long that takes, and tried again after a pause. They are joined by key; where
-//! there are more than can be kept, they become one of everything.
+//! What was answered as invalidated must not come back from the store, nor live on in another
+//! Envoy. So each is kept until the store says that it has it, however long that takes, and tried
+//! again after a pause. They are joined by key; where there are more than can be kept, they become
+//! one of everything.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -18,14 +19,15 @@ use crate::host::Host;
 use crate::metrics;
 use crate::store_client::{StoreClient, Told, json};
 
-/// Keys that are kept; beyond it they become one invalidation of everything. By their digests: 1 MiB at most.
+/// Keys that are kept; beyond it they become one invalidation of everything. By their digests: 1
+/// MiB at most.
 const MAX_KEYS: usize = 16_384;
 /// How long the store may take to accept, in milliseconds.
 const TIMEOUT_MS: u64 = 2_000;
 /// Pauses after a failure, in milliseconds: the first, doubled up to the last.
 const PAUSES_MS: (u64, u64) = (100, 1_000);
-/// How often this Envoy's workers are reminded of what the store has not accepted, in milliseconds: they forget after a
-/// while, and might then take it from the store.
+/// How often this Envoy's workers are reminded of what the store has not accepted, in milliseconds:
+/// they forget after a while, and might then take it from the store.
 const REMIND_MS: u64 = 20_000;
 /// What the operator is told when the sidecar refuses an invalidation for what it says.
 const NOT_UNDERSTOOD: &str = "larder: the sidecar does not understand an invalidation, so everything is invalidated in its place; \
@@ -60,16 +62,38 @@ impl Untold {
 
     /// What is to be told now, if anything.
     fn next(&mut self, now: Timestamp) -> Option<Invalidate> {
-        if self.under_way.is_some() || now < self.not_before || (self.keys.is_empty() && self.everything.is_none()) {
+        if self.under_way.is_some()
+            || now < self.not_before
+            || (self.keys.is_empty() && self.everything.is_none())
+        {
             return None;
         }
         let next = match self.everything {
-            Some(time) => Invalidate { digests: Vec::new(), everything: true, now_ms: time },
+            Some(time) => Invalidate {
+                digests: Vec::new(),
+                everything: true,
+                now_ms: time,
+            },
             None => {
-                let digests: Vec<KeyDigest> = self.keys.keys().take(Invalidate::MAX_KEYS).copied().collect();
-                // All of a batch is dated by its latest: what was requested before is concerned by either.
-                let latest = digests.iter().filter_map(|key| self.keys.get(key)).max().copied().unwrap_or(now);
-                Invalidate { digests, everything: false, now_ms: latest }
+                let digests: Vec<KeyDigest> = self
+                    .keys
+                    .keys()
+                    .take(Invalidate::MAX_KEYS)
+                    .copied()
+                    .collect();
+                // All of a batch is dated by its latest: what was requested before is concerned by
+                // either.
+                let latest = digests
+                    .iter()
+                    .filter_map(|key| self.keys.get(key))
+                    .max()
+                    .copied()
+                    .unwrap_or(now);
+                Invalidate {
+                    digests,
+                    everything: false,
+                    now_ms: latest,
+                }
             }
         };
         self.under_way = Some(next.clone());
@@ -79,8 +103,12 @@ impl Untold {
     /// The store has it.
     fn accepted(&mut self) {
         self.pause_ms = 0;
-        let Some(told) = self.under_way.take() else { return };
-        self.everything = self.everything.filter(|time| !told.everything || *time > told.now_ms);
+        let Some(told) = self.under_way.take() else {
+            return;
+        };
+        self.everything = self
+            .everything
+            .filter(|time| !told.everything || *time > told.now_ms);
         for key in &told.digests {
             if self.keys.get(key).is_some_and(|time| *time <= told.now_ms) {
                 self.keys.remove(key);
@@ -95,8 +123,8 @@ impl Untold {
         self.not_before = now.plus_millis(self.pause_ms);
     }
 
-    /// The store will never have it as it was told: all that is kept becomes one invalidation of everything, which is the
-    /// plainest of them.
+    /// The store will never have it as it was told: all that is kept becomes one invalidation of
+    /// everything, which is the plainest of them.
     fn not_understood(&mut self, now: Timestamp) {
         if self.under_way.as_ref().is_some_and(|told| !told.everything) {
             self.keys.clear();
@@ -107,11 +135,16 @@ impl Untold {
 
     /// What the workers are to be reminded of, now and then.
     pub(crate) fn reminder(&mut self, now: Timestamp) -> Vec<Message> {
-        if (self.keys.is_empty() && self.everything.is_none()) || now.millis_since(self.reminded) < REMIND_MS {
+        if (self.keys.is_empty() && self.everything.is_none())
+            || now.millis_since(self.reminded) < REMIND_MS
+        {
             return Vec::new();
         }
         self.reminded = now;
-        let keys = self.keys.iter().map(|(key, time)| Message::Invalidate(*key, *time));
+        let keys = self
+            .keys
+            .iter()
+            .map(|(key, time)| Message::Invalidate(*key, *time));
         keys.chain(self.everything.map(Message::Forget)).collect()
     }
 }
@@ -120,12 +153,24 @@ impl Untold {
     /// Tells the store the next of them, if its time has come.
     pub(crate) fn tell<H: Host>(&mut self, outside: &mut Outside<H>, store: &mut StoreClient) {
         let now = outside.host.now();
-        let Some(config) = self.config.clone() else { return };
+        let Some(config) = self.config.clone() else {
+            return;
+        };
         while let Some(message) = self.next(now) {
             let head = store.head(&outside.host, &config, ("POST", INVALIDATE_PATH), now);
             let body = json(&message);
-            let letter = Letter { cluster: &config.store_cluster, head: &head, body: &body, timeout_ms: TIMEOUT_MS };
-            let errand = Errand { purpose: Purpose::Invalidate, holds: None, config: config.clone(), now };
+            let letter = Letter {
+                cluster: &config.store_cluster,
+                head: &head,
+                body: &body,
+                timeout_ms: TIMEOUT_MS,
+            };
+            let errand = Errand {
+                purpose: Purpose::Invalidate,
+                holds: None,
+                config: config.clone(),
+                now,
+            };
             if outside.calls.make(&outside.host, &letter, errand).is_err() {
                 self.refused(now);
             }
@@ -133,7 +178,12 @@ impl Untold {
     }
 
     /// The store has answered, or nobody has. Says whether there may be more to tell at once.
-    pub(crate) fn on_told<H: Host>(&mut self, outside: &mut Outside<H>, told: Told, now: Timestamp) -> bool {
+    pub(crate) fn on_told<H: Host>(
+        &mut self,
+        outside: &mut Outside<H>,
+        told: Told,
+        now: Timestamp,
+    ) -> bool {
         if told == Told::Accepted {
             self.accepted();
             return true;
@@ -167,7 +217,11 @@ mod tests {
     fn untold(paths: &[&str]) -> Untold {
         let config = Rc::new(Config::parse(b"{}").unwrap());
         let mut untold = Untold::default();
-        untold.add(&config, &paths.iter().map(|path| key(path)).collect::<Vec<_>>(), at(10));
+        untold.add(
+            &config,
+            &paths.iter().map(|path| key(path)).collect::<Vec<_>>(),
+            at(10),
+        );
         untold
     }
 
@@ -175,7 +229,10 @@ mod tests {
     fn an_invalidation_is_told_until_the_store_has_it() {
         let mut untold = untold(&["/a"]);
         let told = untold.next(at(10)).unwrap();
-        assert_eq!((told.digests.as_slice(), told.now_ms), ([key("/a")].as_slice(), at(10)));
+        assert_eq!(
+            (told.digests.as_slice(), told.now_ms),
+            ([key("/a")].as_slice(), at(10))
+        );
         assert_eq!(untold.next(at(11)), None, "one call at a time");
         untold.refused(at(11));
         assert_eq!(untold.next(at(110)), None, "after a pause");
@@ -205,7 +262,10 @@ mod tests {
         let told = untold.next(at(20_000)).unwrap();
         assert!(told.everything && told.digests.is_empty());
         untold.accepted();
-        assert!(!untold.next(at(20_000)).unwrap().everything, "then those that came later");
+        assert!(
+            !untold.next(at(20_000)).unwrap().everything,
+            "then those that came later"
+        );
     }
 
     #[test]
@@ -216,7 +276,10 @@ mod tests {
         let told = untold.next(at(9_999)).unwrap();
         assert!(told.everything && told.digests.is_empty() && told.now_ms == at(20));
         untold.not_understood(at(9_999));
-        assert!(untold.next(at(99_999)).unwrap().everything, "and is told until it is taken");
+        assert!(
+            untold.next(at(99_999)).unwrap().everything,
+            "and is told until it is taken"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! One worker's VM: a board that wires its rooms. What outlives a request lies in them; here is the order in which Envoy's
-//! callbacks touch them. No room knows the VM; each is lent the host, and the rooms that it needs.
+//! One worker's VM: a board that wires its rooms. What outlives a request lies in them; here is the
+//! order in which Envoy's callbacks touch them. No room knows the VM; each is lent the host, and
+//! the rooms that it needs.
 //!
 //! | to learn | open |
 //! |---|---|
@@ -15,14 +16,16 @@
 //! | who hears the answer to a call of our own | `vm/answers.rs`; how it is read: `calls.rs` |
 //! | whether a filter before the cache knows who asks | `identity.rs` |
 //!
-//! Shared data, which all VMs of an Envoy see, is written in few places, each under names of its own: slots
-//! (`collapsing/slots.rs`), answers left for others (`collapsing/handoff.rs`), inboxes and when they were last told of
-//! something untrue (`peers.rs`), who follows (`follow/place.rs`), random numbers
-//! that all share (`shared_number.rs`), whether clients are known (`identity.rs`) and a token was refused (`refused.rs`).
+//! Shared data, which all VMs of an Envoy see, is written in few places, each under names of its
+//! own: slots (`collapsing/slots.rs`), answers left for others (`collapsing/handoff.rs`), inboxes
+//! and when they were last told of something untrue (`peers.rs`), who follows (`follow/place.rs`),
+//! random numbers that all share (`shared_number.rs`), whether clients are known (`identity.rs`)
+//! and a token was refused (`refused.rs`).
 //!
-//! What this decides: what is done at once and what waits for a fresh stack. Other streams are answered only from the
-//! VM's own callbacks ([`Vm::on_queue_ready`], [`Vm::on_tick`]), never from a stream's: Envoy would hold the wrong stream;
-//! and at most [`BATCH`] at a time: each answer nests one call deeper.
+//! What this decides: what is done at once and what waits for a fresh stack. Other streams are
+//! answered only from the VM's own callbacks ([`Vm::on_queue_ready`], [`Vm::on_tick`]), never from
+//! a stream's: Envoy would hold the wrong stream; and at most [`BATCH`] at a time: each answer
+//! nests one call deeper.
 
 use std::rc::Rc;
 
@@ -119,20 +122,28 @@ impl<H: Host> Vm<H> {
                 Some(config)
             }
             Err(mistakes) => {
-                self.outside.host.log(log::Level::Error, &format!("larder: configuration refused: {mistakes}"));
+                self.outside.host.log(
+                    log::Level::Error,
+                    &format!("larder: configuration refused: {mistakes}"),
+                );
                 None
             }
         }
     }
 
-    /// A stream begins under `root`. Registers the inbox where it has to be: a queue's messages are told to the root
-    /// context that registered it last, and only worker VMs, which have streams, may have one.
+    /// A stream begins under `root`. Registers the inbox where it has to be: a queue's messages are
+    /// told to the root context that registered it last, and only worker VMs, which have streams,
+    /// may have one.
     pub fn on_stream(&mut self, root: u32) {
         self.outside.calls.set_root(root);
         if self.peers.is_told(root) {
             return;
         }
-        if let Some(config) = self.config.clone().filter(|config| config.refresh_cluster_found.get().is_none()) {
+        if let Some(config) = self
+            .config
+            .clone()
+            .filter(|config| config.refresh_cluster_found.get().is_none())
+        {
             look_for_cluster(&self.outside.host, &config);
         }
         self.peers.register(&self.outside.host, &mut self.l1, root);
@@ -143,7 +154,8 @@ impl<H: Host> Vm<H> {
         self.outside.calls.set_root(root);
     }
 
-    /// A root context is gone, and the calls it made with it: Envoy answers none of them. Each counts as failed.
+    /// A root context is gone, and the calls it made with it: Envoy answers none of them. Each
+    /// counts as failed.
     pub fn on_root_gone(&mut self, root: u32) {
         self.outside.calls.lose(root);
         // What follows may be sent again, and that only by a root that stays.
@@ -155,7 +167,8 @@ impl<H: Host> Vm<H> {
         self.peers.on_called();
         self.fail_lost_calls();
         self.read_inbox();
-        // Before anybody asks the store anew: a lease given back is free then, an entry written is there.
+        // Before anybody asks the store anew: a lease given back is free then, an entry written is
+        // there.
         self.send_outbox();
         self.answer_woken();
         self.start_refreshes();
@@ -175,7 +188,9 @@ impl<H: Host> Vm<H> {
                     purges.iter().for_each(|purge| self.l1.purge(purge, now));
                 }
                 Message::Forget(time) => self.l1.clear(time, host.now()),
-                Message::Refreshed(key, handoff) => Collapsing::take_refreshed(host, &mut self.l1, &key, handoff),
+                Message::Refreshed(key, handoff) => {
+                    Collapsing::take_refreshed(host, &mut self.l1, &key, handoff)
+                }
                 Message::Continue => {}
             }
         }
@@ -188,23 +203,36 @@ impl<H: Host> Vm<H> {
 
     fn answer_woken(&mut self) {
         for _ in 0..BATCH {
-            let Some((stream, outcome)) = self.collapsing.next_woken() else { return };
+            let Some((stream, outcome)) = self.collapsing.next_woken() else {
+                return;
+            };
             // Judged as late as can be: it may have waited behind a purge.
             let waiting = self.streams.get(stream).zip(outcome.stored());
-            let untrue_since = waiting.and_then(|(stream, stored)| self.l1.untrue_since(|| stream.digest(), stored));
-            self.drive_other(stream, Event::Woken { outcome, untrue_since });
+            let untrue_since = waiting
+                .and_then(|(stream, stored)| self.l1.untrue_since(|| stream.digest(), stored));
+            self.drive_other(
+                stream,
+                Event::Woken {
+                    outcome,
+                    untrue_since,
+                },
+            );
         }
         if self.collapsing.has_woken() {
             self.go_on_later();
         }
     }
 
-    /// Time passes: deadlines, heartbeat, clean-up, counters; and the inbox, in case a notification was lost.
+    /// Time passes: deadlines, heartbeat, clean-up, counters; and the inbox, in case a notification
+    /// was lost.
     pub fn on_tick(&mut self) {
         let now = self.outside.host.now();
         self.ticks += 1;
         if now < std::mem::replace(&mut self.ticked, now) {
-            self.outside.host.log(log::Level::Warn, "larder: the clock was put back; level 1 is emptied");
+            self.outside.host.log(
+                log::Level::Warn,
+                "larder: the clock was put back; level 1 is emptied",
+            );
             self.l1.clear(now, now);
         }
         for write in self.watched.take_overdue(now) {
@@ -216,7 +244,8 @@ impl<H: Host> Vm<H> {
         self.remind(now);
         self.end_overdue_holds(now);
         if let Some(config) = &self.config {
-            self.following.follow(&mut self.outside, &mut self.store, config, now);
+            self.following
+                .follow(&mut self.outside, &mut self.store, config, now);
         }
         if self.ticks.is_multiple_of(300)
             && let Some(config) = self.config.clone()

@@ -30,7 +30,8 @@ pub struct Behaviour {
     pub ranges: bool,
     /// Set `Vary` to these names, and echo the request's values of them in the content.
     pub vary: Option<String>,
-    /// Repeat the request's values of these fields in the content, and say nothing of it in `Vary`. Names after commas.
+    /// Repeat the request's values of these fields in the content, and say nothing of it in `Vary`.
+    /// Names after commas.
     pub reflect: Option<String>,
     /// Response fields that repeat a field of the request, as (response field, request field).
     pub echo: Vec<(String, String)>,
@@ -57,12 +58,14 @@ pub struct Queued {
     pub times: Option<u32>,
 }
 
-/// By hand: a flattened part cannot refuse unknown members, and a misspelt one would be a test that tests nothing.
+/// By hand: a flattened part cannot refuse unknown members, and a misspelt one would be a test that
+/// tests nothing.
 impl<'de> Deserialize<'de> for Queued {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut members = Map::<String, Value>::deserialize(deserializer)?;
         let times = members.remove("times").unwrap_or_default();
-        let times = Option::deserialize(times).map_err(|error| D::Error::custom(format!("times: {error}")))?;
+        let times = Option::deserialize(times)
+            .map_err(|error| D::Error::custom(format!("times: {error}")))?;
         let behaviour = Behaviour::deserialize(Value::Object(members)).map_err(D::Error::custom)?;
         Ok(Self { behaviour, times })
     }
@@ -74,26 +77,50 @@ impl Behaviour {
     /// Reads the `mock-…` parameters of a query. The error names the parameter.
     pub fn from_query(query: &str) -> Result<Self, String> {
         let mut behaviour = Self::default();
-        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=').or(Some((pair, "")))) {
-            let Some(name) = name.strip_prefix("mock-") else { continue };
+        for (name, value) in query
+            .split('&')
+            .filter_map(|pair| pair.split_once('=').or(Some((pair, ""))))
+        {
+            let Some(name) = name.strip_prefix("mock-") else {
+                continue;
+            };
             let value = decode(value);
-            behaviour.set(name, &value).map_err(|problem| format!("mock-{name}: {problem}"))?;
+            behaviour
+                .set(name, &value)
+                .map_err(|problem| format!("mock-{name}: {problem}"))?;
         }
         behaviour.check()?;
         Ok(behaviour)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let number = || value.parse::<u64>().map_err(|_| format!("{value:?} is not a whole number"));
-        let size = || value.parse::<usize>().map_err(|_| format!("{value:?} is not a whole number"));
+        let number = || {
+            value
+                .parse::<u64>()
+                .map_err(|_| format!("{value:?} is not a whole number"))
+        };
+        let size = || {
+            value
+                .parse::<usize>()
+                .map_err(|_| format!("{value:?} is not a whole number"))
+        };
         match name {
-            "status" => self.status = Some(value.parse().map_err(|_| format!("{value:?} is not a status code"))?),
+            "status" => {
+                self.status = Some(
+                    value
+                        .parse()
+                        .map_err(|_| format!("{value:?} is not a status code"))?,
+                )
+            }
             "delay-ms" => self.delay_ms = number()?,
             "header" => {
                 let (name, value) = value.split_once(':').ok_or("must be Name:value")?;
-                self.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+                self.headers
+                    .push((name.trim().to_owned(), value.trim().to_owned()));
             }
-            "cache-control" => self.headers.push(("cache-control".to_owned(), value.to_owned())),
+            "cache-control" => self
+                .headers
+                .push(("cache-control".to_owned(), value.to_owned())),
             "body-size" => self.body_size = Some(size()?),
             "chunked" => self.chunked = value != "0",
             "pieces" => self.pieces = Some(size()?),
@@ -103,8 +130,11 @@ impl Behaviour {
             "vary" => self.vary = Some(value.to_owned()),
             "reflect" => self.reflect = Some(value.to_owned()),
             "echo" => {
-                let (to, from) = value.split_once(':').ok_or("must be Response-Field:request-field")?;
-                self.echo.push((to.trim().to_owned(), from.trim().to_owned()));
+                let (to, from) = value
+                    .split_once(':')
+                    .ok_or("must be Response-Field:request-field")?;
+                self.echo
+                    .push((to.trim().to_owned(), from.trim().to_owned()));
             }
             "conditional" => self.conditional = value != "0",
             "untyped" => self.untyped = value != "0",
@@ -118,13 +148,19 @@ impl Behaviour {
 
     /// Bounds and well-formedness; the error says what is wrong.
     pub fn check(&self) -> Result<(), String> {
-        if self.status.is_some_and(|status| !(200..=999).contains(&status)) {
+        if self
+            .status
+            .is_some_and(|status| !(200..=999).contains(&status))
+        {
             return Err("status: must be from 200 to 999".to_owned());
         }
         if self.body_size.is_some_and(|size| size > MAX_BODY) {
             return Err(format!("body-size: must be at most {MAX_BODY}"));
         }
-        if self.pieces.is_some_and(|pieces| !(1..=10_000).contains(&pieces)) {
+        if self
+            .pieces
+            .is_some_and(|pieces| !(1..=10_000).contains(&pieces))
+        {
             return Err("pieces: must be from 1 to 10000".to_owned());
         }
         for (name, value) in &self.headers {
@@ -135,16 +171,23 @@ impl Behaviour {
             }
         }
         if u8::from(self.broken) + u8::from(self.stall) + u8::from(self.endless) > 1 {
-            return Err("broken, stall, endless: only one can be the end of the content".to_owned());
+            return Err(
+                "broken, stall, endless: only one can be the end of the content".to_owned(),
+            );
         }
         if self.endless && self.body_size == Some(0) {
             return Err("endless: needs content to repeat".to_owned());
         }
         let reflected = self.reflect.iter().flat_map(|names| names.split(','));
-        let echoed = self.echo.iter().flat_map(|(to, from)| [to.as_str(), from.as_str()]);
+        let echoed = self
+            .echo
+            .iter()
+            .flat_map(|(to, from)| [to.as_str(), from.as_str()]);
         for name in reflected.chain(echoed) {
             if axum::http::HeaderName::try_from(name.trim()).is_err() {
-                return Err(format!("reflect, echo: {name:?} is not the name of a header"));
+                return Err(format!(
+                    "reflect, echo: {name:?} is not the name of a header"
+                ));
             }
         }
         Ok(())
@@ -177,27 +220,37 @@ mod tests {
 
     #[test]
     fn parameters_are_read_and_headers_repeat() {
-        let query =
-            "id=1&mock-status=503&mock-header=A:1&mock-header=a:%202&mock-cache-control=max-age%3D5&mock-chunked";
+        let query = "id=1&mock-status=503&mock-header=A:1&mock-header=a:%202&mock-cache-control=max-age%3D5&mock-chunked";
         let behaviour = Behaviour::from_query(query).unwrap();
         assert_eq!(behaviour.status, Some(503));
         let headers = [("A", "1"), ("a", "2"), ("cache-control", "max-age=5")];
-        assert_eq!(behaviour.headers, headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(
+            behaviour.headers,
+            headers.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
         assert!(behaviour.chunked);
     }
 
     #[test]
     fn an_unknown_member_is_refused_and_the_known_ones_are_listed() {
         let queued: Queued = serde_json::from_str(r#"{"status": 503, "times": 2}"#).unwrap();
-        assert_eq!((queued.behaviour.status, queued.times), (Some(503), Some(2)));
+        assert_eq!(
+            (queued.behaviour.status, queued.times),
+            (Some(503), Some(2))
+        );
         for (json, part) in [
-            (r#"{"delay": 300}"#, "unknown field `delay`, expected one of `status`, `delay_ms`"),
+            (
+                r#"{"delay": 300}"#,
+                "unknown field `delay`, expected one of `status`, `delay_ms`",
+            ),
             (r#"{"time": 1}"#, "unknown field `time`"),
             (r#"{"times": "often"}"#, "times: invalid type"),
             (r#"{"times": -1}"#, "times: invalid value"),
             ("[]", "invalid type"),
         ] {
-            let error = serde_json::from_str::<Queued>(json).unwrap_err().to_string();
+            let error = serde_json::from_str::<Queued>(json)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(part), "{json}: {error}");
         }
     }
@@ -219,7 +272,10 @@ mod tests {
             ("mock-broken=1&mock-endless=1", "only one"),
             ("mock-endless=1&mock-body-size=0", "endless"),
         ] {
-            assert!(Behaviour::from_query(query).unwrap_err().contains(part), "{query}");
+            assert!(
+                Behaviour::from_query(query).unwrap_err().contains(part),
+                "{query}"
+            );
         }
     }
 }

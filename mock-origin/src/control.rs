@@ -33,15 +33,28 @@ pub(crate) async fn health(State(origin): State<Origin>) -> Response {
     let status = origin.state().healthy_status;
     let word = if status == 200 { "ok" } else { "unhealthy" };
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    (code, NO_STORE, [("x-origin", origin.name().to_owned())], Json(json!({ "status": word }))).into_response()
+    (
+        code,
+        NO_STORE,
+        [("x-origin", origin.name().to_owned())],
+        Json(json!({ "status": word })),
+    )
+        .into_response()
 }
 
-pub(crate) async fn set_health(State(origin): State<Origin>, Query(query): Query<StatusQuery>) -> Response {
+pub(crate) async fn set_health(
+    State(origin): State<Origin>,
+    Query(query): Query<StatusQuery>,
+) -> Response {
     if !(200..=599).contains(&query.status) {
         return bad_request("status: must be from 200 to 599");
     }
     origin.state().healthy_status = query.status;
-    (NO_STORE, Json(json!({ "health_check_status": query.status }))).into_response()
+    (
+        NO_STORE,
+        Json(json!({ "health_check_status": query.status })),
+    )
+        .into_response()
 }
 
 pub(crate) async fn queue_behaviour(
@@ -57,7 +70,12 @@ pub(crate) async fn queue_behaviour(
     if let Err(problem) = queued.behaviour.check() {
         return bad_request(&problem);
     }
-    origin.state().queued.entry(path.clone()).or_default().push(queued.clone());
+    origin
+        .state()
+        .queued
+        .entry(path.clone())
+        .or_default()
+        .push(queued.clone());
     (NO_STORE, Json(json!({ "path": path, "queued": queued }))).into_response()
 }
 
@@ -66,9 +84,16 @@ pub(crate) async fn clear_behaviour(State(origin): State<Origin>) -> Response {
     (NO_STORE, StatusCode::NO_CONTENT).into_response()
 }
 
-pub(crate) async fn journal(State(origin): State<Origin>, Query(query): Query<PathQuery>) -> Response {
+pub(crate) async fn journal(
+    State(origin): State<Origin>,
+    Query(query): Query<PathQuery>,
+) -> Response {
     let state = origin.state();
-    (NO_STORE, Json(json!(state.journal.requests(query.path.as_deref())))).into_response()
+    (
+        NO_STORE,
+        Json(json!(state.journal.requests(query.path.as_deref()))),
+    )
+        .into_response()
 }
 
 pub(crate) async fn clear_journal(State(origin): State<Origin>) -> Response {
@@ -82,7 +107,8 @@ pub(crate) async fn stats(State(origin): State<Origin>) -> Response {
     (NO_STORE, Json(stats)).into_response()
 }
 
-/// Health on, no behaviours, an empty journal. The data stays as it is: a reset must not change entity tags.
+/// Health on, no behaviours, an empty journal. The data stays as it is: a reset must not change
+/// entity tags.
 pub(crate) async fn reset(State(origin): State<Origin>) -> Response {
     let mut state = origin.state();
     state.healthy_status = 200;
@@ -92,5 +118,10 @@ pub(crate) async fn reset(State(origin): State<Origin>) -> Response {
 }
 
 pub(crate) fn bad_request(problem: &str) -> Response {
-    (StatusCode::BAD_REQUEST, NO_STORE, Json(json!({ "error": problem }))).into_response()
+    (
+        StatusCode::BAD_REQUEST,
+        NO_STORE,
+        Json(json!({ "error": problem })),
+    )
+        .into_response()
 }

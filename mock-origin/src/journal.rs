@@ -1,4 +1,5 @@
-//! What really reached the origin, in order of arrival. Bounded; health checks and `/_control` are not in it.
+//! What really reached the origin, in order of arrival. Bounded; health checks and `/_control` are
+//! not in it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -37,7 +38,12 @@ impl Journal {
     pub fn note(&mut self, mut request: Arrived) {
         self.count += 1;
         request.n = self.count;
-        let path = request.target.split('?').next().unwrap_or_default().to_owned();
+        let path = request
+            .target
+            .split('?')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         *self.by_path.entry(path).or_default() += 1;
         if self.arrived.len() == CAPACITY {
             self.arrived.pop_front();
@@ -47,7 +53,9 @@ impl Journal {
 
     /// The requests whose path is `path`, or all.
     pub fn requests(&self, path: Option<&str>) -> Vec<&Arrived> {
-        let is_at = |request: &&Arrived| path.is_none_or(|path| request.target.split('?').next() == Some(path));
+        let is_at = |request: &&Arrived| {
+            path.is_none_or(|path| request.target.split('?').next() == Some(path))
+        };
         self.arrived.iter().filter(is_at).collect()
     }
 

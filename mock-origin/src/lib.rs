@@ -1,7 +1,8 @@
 //! An origin server that does what a test or a reader tells it.
 //!
-//! `/data` is the resource the demo caches; `/anything/…` answers every method; `/_control/…` sets behaviour ahead of time
-//! and shows what really reached the origin. What it leaves out: caching. See the crate's README for `curl` lines.
+//! `/data` is the resource the demo caches; `/anything/…` answers every method; `/_control/…` sets
+//! behaviour ahead of time and shows what really reached the origin. What it leaves out: caching.
+//! See the crate's README for `curl` lines.
 
 #![forbid(unsafe_code)]
 
@@ -37,11 +38,16 @@ struct State {
 }
 
 impl Origin {
-    /// An instance that calls itself `name`. `updated_at` (RFC 3339) is where its data starts, by default now; two
-    /// instances behind one balancer need the same, or their entity tags differ.
+    /// An instance that calls itself `name`. `updated_at` (RFC 3339) is where its data starts, by
+    /// default now; two instances behind one balancer need the same, or their entity tags differ.
     pub fn new(name: &str, updated_at: Option<String>) -> Self {
         let updated_at = updated_at.unwrap_or_else(|| rfc3339(SystemTime::now()));
-        let state = State { updated_at, healthy_status: 200, queued: HashMap::new(), journal: Journal::default() };
+        let state = State {
+            updated_at,
+            healthy_status: 200,
+            queued: HashMap::new(),
+            journal: Journal::default(),
+        };
         Self(Arc::new(Mutex::new(state)), name.into())
     }
 
@@ -64,9 +70,18 @@ pub fn app(origin: Origin) -> Router {
         .route("/anything/{*rest}", any(data::anything))
         .route("/sse", get(live::events))
         .route("/ws", any(live::echo))
-        .route("/health-check", get(control::health).put(control::set_health))
-        .route("/_control/behaviour", put(control::queue_behaviour).delete(control::clear_behaviour))
-        .route("/_control/journal", get(control::journal).delete(control::clear_journal))
+        .route(
+            "/health-check",
+            get(control::health).put(control::set_health),
+        )
+        .route(
+            "/_control/behaviour",
+            put(control::queue_behaviour).delete(control::clear_behaviour),
+        )
+        .route(
+            "/_control/journal",
+            get(control::journal).delete(control::clear_journal),
+        )
         .route("/_control/stats", get(control::stats))
         .route("/_control/reset", post(control::reset))
         .with_state(origin)

@@ -30,9 +30,16 @@ pub(crate) async fn events(Query(asked): Query<Events>) -> Response {
         if n > 0 {
             tokio::time::sleep(Duration::from_millis(asked.interval_ms)).await;
         }
-        Some((Ok::<_, std::io::Error>(Bytes::from(format!("data: event {n}\n\n"))), n + 1))
+        Some((
+            Ok::<_, std::io::Error>(Bytes::from(format!("data: event {n}\n\n"))),
+            n + 1,
+        ))
     });
-    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/event-stream")],
+        Body::from_stream(events),
+    )
+        .into_response()
 }
 
 pub(crate) async fn echo(upgrade: WebSocketUpgrade) -> Response {

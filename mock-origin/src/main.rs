@@ -26,7 +26,10 @@ async fn main() -> std::process::ExitCode {
     let listener = match TcpListener::bind(&options.listen).await {
         Ok(listener) => listener,
         Err(error) => {
-            eprintln!("mock origin: cannot listen on {}: {error}; choose another with --listen", options.listen);
+            eprintln!(
+                "mock origin: cannot listen on {}: {error}; choose another with --listen",
+                options.listen
+            );
             return std::process::ExitCode::FAILURE;
         }
     };
@@ -44,8 +47,10 @@ async fn main() -> std::process::ExitCode {
 }
 
 async fn told_to_stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }

@@ -4,17 +4,26 @@ use axum::http::{HeaderMap, header};
 
 use crate::behaviour::Behaviour;
 
-/// The part that `Range` asks for and its `Content-Range`; an empty part where there is no such range. `None` without a
-/// range that counts.
-pub(crate) fn part_of(behaviour: &Behaviour, headers: &HeaderMap, content: &[u8]) -> Option<(Vec<u8>, String)> {
+/// The part that `Range` asks for and its `Content-Range`; an empty part where there is no such
+/// range. `None` without a range that counts.
+pub(crate) fn part_of(
+    behaviour: &Behaviour,
+    headers: &HeaderMap,
+    content: &[u8],
+) -> Option<(Vec<u8>, String)> {
     let text = |name: header::HeaderName| headers.get(name)?.to_str().ok();
-    let etag =
-        behaviour.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("etag")).map(|(_, etag)| etag.as_str());
+    let etag = behaviour
+        .headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("etag"))
+        .map(|(_, etag)| etag.as_str());
     if text(header::IF_RANGE).is_some_and(|condition| Some(condition) != etag) {
         return None;
     }
     let length = content.len();
-    let (first, last) = text(header::RANGE)?.strip_prefix("bytes=")?.split_once('-')?;
+    let (first, last) = text(header::RANGE)?
+        .strip_prefix("bytes=")?
+        .split_once('-')?;
     let (start, end) = match (first.parse::<usize>(), last.parse::<usize>()) {
         (Err(_), Ok(suffix)) if first.is_empty() => (length.saturating_sub(suffix), length),
         (Ok(start), Ok(last)) if start <= last => (start, last.saturating_add(1).min(length)),
@@ -34,8 +43,15 @@ mod tests {
 
     fn part(pairs: &[(&'static str, &'static str)]) -> Option<(String, String)> {
         let headers = vec![("ETag".to_owned(), "\"1\"".to_owned())];
-        let behaviour = Behaviour { ranges: true, headers, ..Behaviour::default() };
-        let asked = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let behaviour = Behaviour {
+            ranges: true,
+            headers,
+            ..Behaviour::default()
+        };
+        let asked = pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect();
         let (part, place) = part_of(&behaviour, &asked, b"0123456789")?;
         Some((String::from_utf8(part).unwrap(), place))
     }
@@ -49,7 +65,11 @@ mod tests {
             ("bytes=-2", "89", "bytes 8-9/10"),
             ("bytes=10-", "", "bytes */10"),
         ] {
-            assert_eq!(part(&[("range", range)]), Some((expected.to_owned(), place.to_owned())), "{range}");
+            assert_eq!(
+                part(&[("range", range)]),
+                Some((expected.to_owned(), place.to_owned())),
+                "{range}"
+            );
         }
         for range in ["bytes=4-3", "bytes=0-1,3-4", "lines=0-1", "bytes=x-"] {
             assert_eq!(part(&[("range", range)]), None, "{range}");

@@ -8,7 +8,11 @@ use tokio::net::TcpListener;
 async fn start() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(serve(listener, Origin::new("o", None), std::future::pending()));
+    tokio::spawn(serve(
+        listener,
+        Origin::new("o", None),
+        std::future::pending(),
+    ));
     url
 }
 
@@ -23,9 +27,18 @@ async fn the_entity_tag_changes_with_put_and_matches_until_then() {
     assert_eq!(first.headers()["x-origin"], "o");
     let etag = first.headers()["etag"].clone();
     assert_eq!(first.json::<Value>().await.unwrap()["id"], "7");
-    let matching = Client::new().get(format!("{url}/data")).header("if-none-match", &etag);
-    assert_eq!(matching.try_clone().unwrap().send().await.unwrap().status(), StatusCode::NOT_MODIFIED);
-    Client::new().put(format!("{url}/data")).send().await.unwrap();
+    let matching = Client::new()
+        .get(format!("{url}/data"))
+        .header("if-none-match", &etag);
+    assert_eq!(
+        matching.try_clone().unwrap().send().await.unwrap().status(),
+        StatusCode::NOT_MODIFIED
+    );
+    Client::new()
+        .put(format!("{url}/data"))
+        .send()
+        .await
+        .unwrap();
     let changed = matching.send().await.unwrap();
     assert_eq!(changed.status(), StatusCode::OK);
     assert_ne!(changed.headers()["etag"], etag);
@@ -34,8 +47,16 @@ async fn the_entity_tag_changes_with_put_and_matches_until_then() {
 #[tokio::test]
 async fn queued_behaviours_come_first_in_first_out_and_end() {
     let url = start().await;
-    for json in [r#"{"status": 503, "times": 1}"#, r#"{"status": 500, "times": 2}"#] {
-        let set = Client::new().put(format!("{url}/_control/behaviour?path=/data")).body(json).send().await.unwrap();
+    for json in [
+        r#"{"status": 503, "times": 1}"#,
+        r#"{"status": 500, "times": 2}"#,
+    ] {
+        let set = Client::new()
+            .put(format!("{url}/_control/behaviour?path=/data"))
+            .body(json)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(set.status(), StatusCode::OK);
     }
     let mut statuses = Vec::new();
@@ -59,19 +80,40 @@ async fn a_broken_body_ends_in_an_error_at_the_client() {
 async fn the_journal_shows_what_arrived_and_not_the_health_checks() {
     let url = start().await;
     get(format!("{url}/health-check")).await;
-    Client::new().get(format!("{url}/data?x=1")).header("x-a", "1").send().await.unwrap();
-    let journal: Value = get(format!("{url}/_control/journal")).await.json().await.unwrap();
+    Client::new()
+        .get(format!("{url}/data?x=1"))
+        .header("x-a", "1")
+        .send()
+        .await
+        .unwrap();
+    let journal: Value = get(format!("{url}/_control/journal"))
+        .await
+        .json()
+        .await
+        .unwrap();
     assert_eq!(journal.as_array().unwrap().len(), 1);
     assert_eq!(journal[0]["target"], "/data?x=1");
-    assert!(journal[0]["headers"].as_array().unwrap().contains(&serde_json::json!(["x-a", "1"])));
+    assert!(
+        journal[0]["headers"]
+            .as_array()
+            .unwrap()
+            .contains(&serde_json::json!(["x-a", "1"]))
+    );
 }
 
 #[tokio::test]
 async fn health_can_be_switched_off_and_on() {
     let url = start().await;
     for status in [503, 200] {
-        Client::new().put(format!("{url}/health-check?status={status}")).send().await.unwrap();
-        assert_eq!(get(format!("{url}/health-check")).await.status().as_u16(), status);
+        Client::new()
+            .put(format!("{url}/health-check?status={status}"))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            get(format!("{url}/health-check")).await.status().as_u16(),
+            status
+        );
     }
 }
 
@@ -87,29 +129,52 @@ async fn an_unknown_behaviour_is_refused_and_named() {
 async fn an_unknown_member_of_a_behaviour_or_of_its_query_is_refused_and_named() {
     let url = start().await;
     let put = |query: &str, json: &'static str| {
-        Client::new().put(format!("{url}/_control/behaviour?{query}")).body(json).send()
+        Client::new()
+            .put(format!("{url}/_control/behaviour?{query}"))
+            .body(json)
+            .send()
     };
     let response = put("path=/data", r#"{"statuss": 503}"#).await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     let told = response.text().await.unwrap();
-    assert!(told.contains("unknown field `statuss`") && told.contains("`status`"), "{told}");
+    assert!(
+        told.contains("unknown field `statuss`") && told.contains("`status`"),
+        "{told}"
+    );
     let response = put("pth=/data", r#"{"status": 503}"#).await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert!(response.text().await.unwrap().contains("pth"));
-    assert_eq!(get(format!("{url}/data")).await.status(), StatusCode::OK, "nothing was queued");
+    assert_eq!(
+        get(format!("{url}/data")).await.status(),
+        StatusCode::OK,
+        "nothing was queued"
+    );
 }
 
 #[tokio::test]
 async fn fields_of_a_request_are_reflected_without_a_word_in_vary() {
     let url = start().await;
-    let query = "mock-reflect=x-host,x-none&mock-echo=Location:x-host&mock-header=Content-Type:text/css";
-    let request = Client::new().get(format!("{url}/anything/x?{query}")).header("x-host", "evil.example");
+    let query =
+        "mock-reflect=x-host,x-none&mock-echo=Location:x-host&mock-header=Content-Type:text/css";
+    let request = Client::new()
+        .get(format!("{url}/anything/x?{query}"))
+        .header("x-host", "evil.example");
     let response = request.send().await.unwrap();
     assert!(!response.headers().contains_key("vary"));
     assert_eq!(response.headers()["location"], "evil.example");
-    assert_eq!(response.headers().get_all("content-type").iter().collect::<Vec<_>>(), ["text/css"]);
+    assert_eq!(
+        response
+            .headers()
+            .get_all("content-type")
+            .iter()
+            .collect::<Vec<_>>(),
+        ["text/css"]
+    );
     let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
-    assert_eq!((&body["request-x-host"], &body["request-x-none"]), (&Value::from("evil.example"), &Value::Null));
+    assert_eq!(
+        (&body["request-x-host"], &body["request-x-none"]),
+        (&Value::from("evil.example"), &Value::Null)
+    );
 }
 
 #[tokio::test]
@@ -117,8 +182,16 @@ async fn a_conditional_resource_confirms_its_own_tag_only() {
     let url = start().await;
     for (tag, status) in [("\"1\"", 304), ("W/\"1\"", 304), ("\"2\"", 200)] {
         let path = format!("{url}/anything/x?mock-header=ETag:%221%22&mock-conditional=1");
-        let response = Client::new().get(path).header("if-none-match", tag).send().await.unwrap();
-        assert_eq!((response.status().as_u16(), &response.headers()["etag"]), (status, &"\"1\"".parse().unwrap()));
+        let response = Client::new()
+            .get(path)
+            .header("if-none-match", tag)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["etag"]),
+            (status, &"\"1\"".parse().unwrap())
+        );
     }
 }
 
@@ -128,9 +201,22 @@ async fn an_answer_can_be_untyped_or_no_answer_at_all() {
     let untyped = get(format!("{url}/anything/x?mock-untyped=1")).await;
     assert!(!untyped.headers().contains_key("content-type"));
     let empty = get(format!("{url}/anything/x?mock-status=204")).await;
-    assert!(!empty.headers().contains_key("content-length"), "a 204 has none");
-    assert!(Client::new().get(format!("{url}/anything/x?mock-reset=1")).send().await.is_err());
-    assert_eq!(get(format!("{url}/anything/x")).await.status(), StatusCode::OK, "it still serves");
+    assert!(
+        !empty.headers().contains_key("content-length"),
+        "a 204 has none"
+    );
+    assert!(
+        Client::new()
+            .get(format!("{url}/anything/x?mock-reset=1"))
+            .send()
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        get(format!("{url}/anything/x")).await.status(),
+        StatusCode::OK,
+        "it still serves"
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! `.env`: settings for everything that `make run` starts, and for `larder`.
 //!
-//! What this decides: which lines are understood. A setting that nobody reads is a misspelt one, so it is refused like a
-//! line that does not parse; `.env.example` lists all settings. No value is ever shown: most are secrets.
+//! What this decides: which lines are understood. A setting that nobody reads is a misspelt one, so
+//! it is refused like a line that does not parse; `.env.example` lists all settings. No value is
+//! ever shown: most are secrets.
 
 use std::fmt;
 use std::path::Path;
@@ -29,28 +30,48 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for Mistake {}
 
-/// Puts the settings of `folder`'s `.env` into the environment; what is there already stays. No file, no settings.
+/// Puts the settings of `folder`'s `.env` into the environment; what is there already stays. No
+/// file, no settings.
 pub fn load(folder: &Path) -> Result<(), Mistake> {
     let path = folder.join(".env");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Mistake { line: 1, problem: format!("cannot be read ({error})") }),
+        Err(error) => {
+            return Err(Mistake {
+                line: 1,
+                problem: format!("cannot be read ({error})"),
+            });
+        }
     };
     check(&text)?;
-    dotenvy::from_path(&path).map_err(|_| Mistake { line: 1, problem: "cannot be read".to_owned() })
+    dotenvy::from_path(&path).map_err(|_| Mistake {
+        line: 1,
+        problem: "cannot be read".to_owned(),
+    })
 }
 
 fn check(text: &str) -> Result<(), Mistake> {
     for setting in dotenvy::from_read_iter(text.as_bytes()) {
         let (name, _) = setting.map_err(|error| match error {
             dotenvy::Error::LineParse(unread, _) => unreadable(text, &unread),
-            _ => Mistake { line: 1, problem: "cannot be read".to_owned() },
+            _ => Mistake {
+                line: 1,
+                problem: "cannot be read".to_owned(),
+            },
         })?;
         if !is_known(&name) {
-            let gives = |line: &str| line.trim_start().trim_start_matches("export ").trim_start().starts_with(&name);
+            let gives = |line: &str| {
+                line.trim_start()
+                    .trim_start_matches("export ")
+                    .trim_start()
+                    .starts_with(&name)
+            };
             let line = text.lines().position(gives).unwrap_or(0) + 1;
-            return Err(Mistake { line, problem: format!("{name} is not a setting; {}", suggestion(&name)) });
+            return Err(Mistake {
+                line,
+                problem: format!("{name} is not a setting; {}", suggestion(&name)),
+            });
         }
     }
     Ok(())
@@ -59,20 +80,35 @@ fn check(text: &str) -> Result<(), Mistake> {
 /// `unread` is what the parser gave up on: a line with what follows it, or the value of one.
 fn unreadable(text: &str, unread: &str) -> Mistake {
     let unread = unread.trim_start().lines().next().unwrap_or_default();
-    let value_of = |line: &str| line.split_once('=').map(|(_, value)| value.trim_start().to_owned());
-    let is_it = |line: &str| {
-        line.trim_start().starts_with(unread) || value_of(line).is_some_and(|value| value.starts_with(unread))
+    let value_of = |line: &str| {
+        line.split_once('=')
+            .map(|(_, value)| value.trim_start().to_owned())
     };
-    let (index, line) = text.lines().enumerate().find(|(_, line)| is_it(line)).unwrap_or_default();
-    let has_name = line.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty());
+    let is_it = |line: &str| {
+        line.trim_start().starts_with(unread)
+            || value_of(line).is_some_and(|value| value.starts_with(unread))
+    };
+    let (index, line) = text
+        .lines()
+        .enumerate()
+        .find(|(_, line)| is_it(line))
+        .unwrap_or_default();
+    let has_name = line
+        .split_once('=')
+        .is_some_and(|(name, _)| !name.trim().is_empty());
     let problem = match value_of(line).filter(|_| has_name) {
         None => "this is not NAME=value",
-        Some(value) if value.starts_with(['"', '\'']) && value.matches(&value[..1]).count() == 1 => {
+        Some(value)
+            if value.starts_with(['"', '\'']) && value.matches(&value[..1]).count() == 1 =>
+        {
             "the quote is not closed"
         }
         Some(_) => "the value needs quotes",
     };
-    Mistake { line: index + 1, problem: problem.to_owned() }
+    Mistake {
+        line: index + 1,
+        problem: problem.to_owned(),
+    }
 }
 
 fn suggestion(name: &str) -> String {
@@ -90,7 +126,10 @@ fn is_known(name: &str) -> bool {
 fn known() -> impl Iterator<Item = &'static str> {
     EXAMPLE.lines().filter_map(|line| {
         let (name, _) = line.strip_prefix("# ").unwrap_or(line).split_once('=')?;
-        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let is_name = !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
         is_name.then_some(name)
     })
 }
@@ -129,10 +168,22 @@ mod tests {
 
     #[test]
     fn a_broken_line_is_named_by_its_number_and_no_value_is_shown() {
-        assert_eq!(refused("REDIS_URL=\nhello\n"), ".env, line 2: this is not NAME=value");
-        assert_eq!(refused("\nLARDER_PURGE_TOKEN=\"abc\nREDIS_URL=x\n"), ".env, line 2: the quote is not closed");
-        assert_eq!(refused("LARDER_PURGE_TOKEN='abc"), ".env, line 1: the quote is not closed");
-        assert_eq!(refused("LARDER_PURGE_TOKEN=secret words"), ".env, line 1: the value needs quotes");
+        assert_eq!(
+            refused("REDIS_URL=\nhello\n"),
+            ".env, line 2: this is not NAME=value"
+        );
+        assert_eq!(
+            refused("\nLARDER_PURGE_TOKEN=\"abc\nREDIS_URL=x\n"),
+            ".env, line 2: the quote is not closed"
+        );
+        assert_eq!(
+            refused("LARDER_PURGE_TOKEN='abc"),
+            ".env, line 1: the quote is not closed"
+        );
+        assert_eq!(
+            refused("LARDER_PURGE_TOKEN=secret words"),
+            ".env, line 1: the value needs quotes"
+        );
         assert_eq!(refused("=x"), ".env, line 1: this is not NAME=value");
     }
 
@@ -142,7 +193,10 @@ mod tests {
             refused("# x\nREDIS_URI=redis://h\n"),
             ".env, line 2: REDIS_URI is not a setting; is REDIS_URL meant?"
         );
-        assert_eq!(refused("REDIS_URI=\n"), ".env, line 1: REDIS_URI is not a setting; is REDIS_URL meant?");
+        assert_eq!(
+            refused("REDIS_URI=\n"),
+            ".env, line 1: REDIS_URI is not a setting; is REDIS_URL meant?"
+        );
         assert_eq!(
             refused("export LARDER_PURGE_TOKN=x"),
             ".env, line 1: LARDER_PURGE_TOKN is not a setting; is LARDER_PURGE_TOKEN meant?"

@@ -1,7 +1,7 @@
 //! The checkout that a program runs from: its folder, found when the program runs, and its `.env`.
 //!
-//! What this decides: which checkout is meant. Nothing is remembered from the build, so a checkout that was moved or
-//! copied uses its own files. What it leaves out: what the settings mean.
+//! What this decides: which checkout is meant. Nothing is remembered from the build, so a checkout
+//! that was moved or copied uses its own files. What it leaves out: what the settings mean.
 
 #![forbid(unsafe_code)]
 
@@ -12,16 +12,22 @@ pub mod env_file;
 /// A file that only the root of a checkout has.
 const SIGN: &str = "envoy/envoy.yaml";
 
-/// The root of the checkout: the nearest folder above the running program, else above the current folder, that is one.
-/// `None` for a program that was installed elsewhere, as in a container.
+/// The root of the checkout: the nearest folder above the running program, else above the current
+/// folder, that is one. `None` for a program that was installed elsewhere, as in a container.
 pub fn root() -> Option<PathBuf> {
     let program = std::env::current_exe().ok();
     let current = std::env::current_dir().ok();
-    program.iter().chain(&current).find_map(|place| root_above(place))
+    program
+        .iter()
+        .chain(&current)
+        .find_map(|place| root_above(place))
 }
 
 fn root_above(place: &Path) -> Option<PathBuf> {
-    place.ancestors().find(|folder| folder.join(SIGN).is_file()).map(Path::to_owned)
+    place
+        .ancestors()
+        .find(|folder| folder.join(SIGN).is_file())
+        .map(Path::to_owned)
 }
 
 #[cfg(test)]
@@ -35,7 +41,10 @@ mod tests {
             let copy = copies.path().join(name);
             std::fs::create_dir_all(copy.join("envoy")).unwrap();
             std::fs::write(copy.join(SIGN), "").unwrap();
-            assert_eq!(root_above(&copy.join("target/release/larder")), Some(copy.clone()));
+            assert_eq!(
+                root_above(&copy.join("target/release/larder")),
+                Some(copy.clone())
+            );
             assert_eq!(root_above(&copy), Some(copy));
         }
         assert_eq!(root_above(copies.path()), None);

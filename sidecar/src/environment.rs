@@ -1,4 +1,5 @@
-//! The environment's mistakes, all at once: a deployment is mended in one edit, not one restart for each.
+//! The environment's mistakes, all at once: a deployment is mended in one edit, not one restart for
+//! each.
 
 use larder_sidecar::Tokens;
 use larder_sidecar::store::redis::{Address, Seal};
@@ -18,18 +19,28 @@ pub(crate) fn mistakes(get: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut mistakes = Vec::new();
     for (name, least) in NUMBERS {
         match given(name).map(|value| (value.parse::<u64>(), value)) {
-            Some((Err(_), value)) => mistakes.push(format!("{name}: {value:?} is not a whole number")),
-            Some((Ok(number), _)) if number < least => mistakes.push(format!("{name}: must be at least {least}")),
+            Some((Err(_), value)) => {
+                mistakes.push(format!("{name}: {value:?} is not a whole number"))
+            }
+            Some((Ok(number), _)) if number < least => {
+                mistakes.push(format!("{name}: must be at least {least}"))
+            }
             _ => {}
         }
     }
-    let separates = |byte: char| byte.is_whitespace() || byte.is_control() || matches!(byte, '{' | '}');
+    let separates =
+        |byte: char| byte.is_whitespace() || byte.is_control() || matches!(byte, '{' | '}');
     if let Some(value) = given("LARDER_NAMESPACE").filter(|value| value.contains(separates)) {
-        mistakes
-            .push(format!("LARDER_NAMESPACE: {value:?} has spaces or braces; a cluster tells keys apart by braces"));
+        mistakes.push(format!(
+            "LARDER_NAMESPACE: {value:?} has spaces or braces; a cluster tells keys apart by braces"
+        ));
     }
-    if let Some(value) = given("LARDER_LOG_FORMAT").filter(|value| value != "text" && value != "json") {
-        mistakes.push(format!("LARDER_LOG_FORMAT: {value:?} is neither text nor json"));
+    if let Some(value) =
+        given("LARDER_LOG_FORMAT").filter(|value| value != "text" && value != "json")
+    {
+        mistakes.push(format!(
+            "LARDER_LOG_FORMAT: {value:?} is neither text nor json"
+        ));
     }
     if let Some(Err(problem)) = given("REDIS_URL").map(|url| Address::parse(&url)) {
         mistakes.push(problem);
@@ -37,19 +48,23 @@ pub(crate) fn mistakes(get: impl Fn(&str) -> Option<String>) -> Vec<String> {
     if let Some(Err(problem)) = given("LARDER_STORE_SECRET").map(|secret| Seal::new(&secret)) {
         mistakes.push(problem);
     }
-    if let Some(Err(problem)) = given("LARDER_TOKEN").map(|token| Tokens::parse("LARDER_TOKEN", &token)) {
+    if let Some(Err(problem)) =
+        given("LARDER_TOKEN").map(|token| Tokens::parse("LARDER_TOKEN", &token))
+    {
         mistakes.push(problem);
     }
     mistakes
 }
 
-/// Variables that look like settings and are none: most likely misspelt. They are told and not refused, for a platform may
-/// set some of its own (Kubernetes those of a service that is called larder-…).
+/// Variables that look like settings and are none: most likely misspelt. They are told and not
+/// refused, for a platform may set some of its own (Kubernetes those of a service that is called
+/// larder-…).
 pub(crate) fn unknown(names: impl Iterator<Item = String>, known: &[&str]) -> Vec<String> {
     let is_platforms = |name: &str| name.contains("_SERVICE_") || name.contains("_PORT");
     let seems_ours = |name: &str| name.starts_with("LARDER_") || name == "REDIS_URI";
-    let mut unknown: Vec<String> =
-        names.filter(|name| seems_ours(name) && !is_platforms(name) && !known.contains(&name.as_str())).collect();
+    let mut unknown: Vec<String> = names
+        .filter(|name| seems_ours(name) && !is_platforms(name) && !known.contains(&name.as_str()))
+        .collect();
     unknown.sort();
     unknown
 }
@@ -60,9 +75,18 @@ mod tests {
 
     #[test]
     fn a_misspelt_variable_is_told() {
-        let names =
-            ["LARDER_TOKN", "LARDER_TOKEN", "REDIS_URI", "PATH", "LARDER_SIDECAR_SERVICE_HOST", "LARDER_SIDECAR_PORT"];
-        assert_eq!(unknown(names.map(str::to_owned).into_iter(), &["LARDER_TOKEN"]), ["LARDER_TOKN", "REDIS_URI"]);
+        let names = [
+            "LARDER_TOKN",
+            "LARDER_TOKEN",
+            "REDIS_URI",
+            "PATH",
+            "LARDER_SIDECAR_SERVICE_HOST",
+            "LARDER_SIDECAR_PORT",
+        ];
+        assert_eq!(
+            unknown(names.map(str::to_owned).into_iter(), &["LARDER_TOKEN"]),
+            ["LARDER_TOKN", "REDIS_URI"]
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The shared store behind HTTP: embedded memory or Redis.
 //!
-//! It moves entries, grants leases and holds waiting look-ups (`larder_contract::store_api` is the contract, both ends).
-//! It does not understand HTTP caching: to it an entry is three points in time and some bytes.
+//! It moves entries, grants leases and holds waiting look-ups (`larder_contract::store_api` is the
+//! contract, both ends). It does not understand HTTP caching: to it an entry is three points in
+//! time and some bytes.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Where the sidecar listens, and what it knows of who connects.
 //!
-//! What this decides: that it listens beyond this machine only where a token is asked for, and that small answers go out
-//! at once.
+//! What this decides: that it listens beyond this machine only where a token is asked for, and that
+//! small answers go out at once.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,8 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host};
 
-/// A listener whose connections send at once: an answer is not held back until the one before it is acknowledged.
+/// A listener whose connections send at once: an answer is not held back until the one before it is
+/// acknowledged.
 #[derive(Debug)]
 pub struct Prompt(pub TcpListener);
 
@@ -64,29 +65,43 @@ pub enum Listening {
     Unix(UnixListener, String),
 }
 
-/// Binds `listen`: `host:port`, or `unix:/path`. Without a token only this machine may connect. The error is one line
-/// with the way out.
+/// Binds `listen`: `host:port`, or `unix:/path`. Without a token only this machine may connect. The
+/// error is one line with the way out.
 pub async fn bind(listen: &str, has_token: bool) -> Result<Listening, String> {
-    let cannot = |error: io::Error| format!("cannot listen on {listen}: {error}; choose another with --listen");
+    let cannot = |error: io::Error| {
+        format!("cannot listen on {listen}: {error}; choose another with --listen")
+    };
     if let Some(path) = listen.strip_prefix("unix:") {
         if path.is_empty() {
-            return Err("cannot listen on unix: without a path; it is unix:/path/to/socket".to_owned());
+            return Err(
+                "cannot listen on unix: without a path; it is unix:/path/to/socket".to_owned(),
+            );
         }
-        // A socket that a dead process left behind is in the way; one that answers is not ours to take.
+        // A socket that a dead process left behind is in the way; one that answers is not ours to
+        // take.
         if UnixStream::connect(path).await.is_err() {
             let _ = std::fs::remove_file(path);
         }
-        return Ok(Listening::Unix(UnixListener::bind(path).map_err(cannot)?, path.to_owned()));
+        return Ok(Listening::Unix(
+            UnixListener::bind(path).map_err(cannot)?,
+            path.to_owned(),
+        ));
     }
     let addresses: Vec<SocketAddr> = lookup_host(listen).await.map_err(cannot)?.collect();
-    if !has_token && addresses.iter().any(|address| !address.ip().to_canonical().is_loopback()) {
+    if !has_token
+        && addresses
+            .iter()
+            .any(|address| !address.ip().to_canonical().is_loopback())
+    {
         return Err(format!(
             "refuses to listen on {listen} without a token: whoever reaches it could read and write what clients get; \
              set LARDER_TOKEN or LARDER_TOKEN_FILE (openssl rand -hex 32 makes one) here and in Envoy's environment, \
              or listen on 127.0.0.1 or unix:/path"
         ));
     }
-    let listener = TcpListener::bind(addresses.as_slice()).await.map_err(cannot)?;
+    let listener = TcpListener::bind(addresses.as_slice())
+        .await
+        .map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     Ok(Listening::Tcp(Prompt(listener), address))
 }

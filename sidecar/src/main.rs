@@ -43,20 +43,22 @@ struct Options {
     /// Who presents this token may purge (POST /v1/purge); unset: nobody may
     #[arg(long, env = "LARDER_PURGE_TOKEN", hide_env_values = true)]
     purge_token: Option<String>,
-    /// Who presents this token may look up, write, invalidate and follow; two with a comma between them are both valid.
-    /// Needed unless only this machine can connect
+    /// Who presents this token may look up, write, invalidate and follow; two with a comma between
+    /// them are both valid. Needed unless only this machine can connect
     #[arg(long, env = "LARDER_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// A file with the token, or with two on a line each; a change takes effect within seconds
     #[arg(long, env = "LARDER_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// Entries in Redis count only with a seal made with this secret, at least 16 characters; the same for all sidecars
+    /// Entries in Redis count only with a seal made with this secret, at least 16 characters; the
+    /// same for all sidecars
     #[arg(long, env = "LARDER_STORE_SECRET", hide_env_values = true)]
     store_secret: Option<String>,
     /// Longest time for one Redis command, in milliseconds
     #[arg(long, env = "LARDER_REDIS_TIMEOUT_MS", default_value_t = 200)]
     redis_timeout_ms: u64,
-    /// For rediss://…: PEM file of the certificates that sign Redis's, in place of the system's roots
+    /// For rediss://…: PEM file of the certificates that sign Redis's, in place of the system's
+    /// roots
     #[arg(long, env = "LARDER_REDIS_CA_FILE")]
     redis_ca_file: Option<PathBuf>,
     /// For rediss://…: PEM file of our own certificate
@@ -87,18 +89,27 @@ async fn main() -> ExitCode {
     if options.namespace.is_empty() {
         options.namespace = "larder".to_owned();
     }
-    let log = tracing_subscriber::fmt().with_env_filter(&options.log).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(&options.log)
+        .with_writer(std::io::stderr);
     if options.log_format == "json" {
         log.json().init();
     } else {
         log.init();
     }
     let command = Options::command();
-    let settings = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
+    let settings = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_env()?.to_str());
     // One of the program `larder`.
     let known: Vec<&str> = settings.chain(["LARDER_SIDECAR"]).collect();
-    for name in environment::unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()), &known) {
-        tracing::warn!("{name} is set in the environment and is no setting of the sidecar; is it misspelt?");
+    for name in environment::unknown(
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()),
+        &known,
+    ) {
+        tracing::warn!(
+            "{name} is set in the environment and is no setting of the sidecar; is it misspelt?"
+        );
     }
     match run(options).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -124,17 +135,25 @@ async fn run(options: Options) -> Result<(), String> {
             let _ = rustls::crypto::ring::default_provider().install_default();
             let store = Redis::open(redis_settings(&options, url)?).map_err(|fault| fault.0)?;
             if let Err(fault) = store.answers().await {
-                tracing::warn!("begins degraded, without its store: {fault}; it will be tried again");
+                tracing::warn!(
+                    "begins degraded, without its store: {fault}; it will be tried again"
+                );
             }
             waiting.set_followed(false);
             let purges = Purges::shared();
-            tokio::spawn(follow(store.link(), options.namespace.clone(), waiting.clone(), purges.clone()));
+            tokio::spawn(follow(
+                store.link(),
+                options.namespace.clone(),
+                waiting.clone(),
+                purges.clone(),
+            ));
             let link = store.link();
             let ended = serve(Purged::new(store, purges.clone()), &options, waiting).await;
             // An Envoy that stopped together with us has left in peace, and is not to be missed.
             purges.sessions().end();
             let told = watch_envoys(&link, &options.namespace, &purges);
-            let _ = tokio::time::timeout(Duration::from_millis(options.redis_timeout_ms), told).await;
+            let _ =
+                tokio::time::timeout(Duration::from_millis(options.redis_timeout_ms), told).await;
             ended
         }
     }
@@ -146,7 +165,10 @@ fn redis_settings(options: &Options, url: String) -> Result<Settings, String> {
         ca_file: path(&options.redis_ca_file),
         cert_file: path(&options.redis_cert_file),
         key_file: path(&options.redis_key_file),
-        server_name: options.redis_server_name.clone().filter(|name| !name.is_empty()),
+        server_name: options
+            .redis_server_name
+            .clone()
+            .filter(|name| !name.is_empty()),
     };
     let mistakes = tls.mistakes();
     if !mistakes.is_empty() {
@@ -157,7 +179,11 @@ fn redis_settings(options: &Options, url: String) -> Result<Settings, String> {
         namespace: options.namespace.clone(),
         max_variants: options.max_variants,
         timeout: Duration::from_millis(options.redis_timeout_ms),
-        seal: match options.store_secret.as_deref().filter(|secret| !secret.is_empty()) {
+        seal: match options
+            .store_secret
+            .as_deref()
+            .filter(|secret| !secret.is_empty())
+        {
             Some(secret) => Seal::new(secret)?,
             None => Seal::default(),
         },
@@ -169,8 +195,14 @@ fn redis_settings(options: &Options, url: String) -> Result<Settings, String> {
 fn tokens(options: &Options) -> Result<Tokens, String> {
     const FILE: &str = "LARDER_TOKEN_FILE";
     let token = options.token.as_deref().filter(|token| !token.is_empty());
-    match options.token_file.clone().filter(|path| !path.as_os_str().is_empty()) {
-        Some(_) if token.is_some() => Err(format!("LARDER_TOKEN and {FILE} are both set; keep one")),
+    match options
+        .token_file
+        .clone()
+        .filter(|path| !path.as_os_str().is_empty())
+    {
+        Some(_) if token.is_some() => {
+            Err(format!("LARDER_TOKEN and {FILE} are both set; keep one"))
+        }
         Some(path) => {
             let tokens = Tokens::from_file(FILE, &path)?;
             tokio::spawn(tokens.clone().follow_file(FILE, path));
@@ -180,25 +212,47 @@ fn tokens(options: &Options) -> Result<Tokens, String> {
     }
 }
 
-async fn serve<S: Store>(store: Purged<S>, options: &Options, waiting: Waiting) -> Result<(), String> {
+async fn serve<S: Store>(
+    store: Purged<S>,
+    options: &Options,
+    waiting: Waiting,
+) -> Result<(), String> {
     let described = store.describe();
-    let limits = Limits { max_entry_bytes: options.max_entry_bytes, max_waiters: options.max_waiters };
-    let purge = options.purge_token.as_deref().filter(|token| !token.is_empty()).map(Token::new);
-    let access = Access { tokens: tokens(options)?, purge };
+    let limits = Limits {
+        max_entry_bytes: options.max_entry_bytes,
+        max_waiters: options.max_waiters,
+    };
+    let purge = options
+        .purge_token
+        .as_deref()
+        .filter(|token| !token.is_empty())
+        .map(Token::new);
+    let access = Access {
+        tokens: tokens(options)?,
+        purge,
+    };
     let place = listening::bind(&options.listen, !access.tokens.is_empty()).await?;
-    let app = app(store, waiting.clone(), limits, access).into_make_service_with_connect_info::<Peer>();
+    let app =
+        app(store, waiting.clone(), limits, access).into_make_service_with_connect_info::<Peer>();
     let stop = told_to_stop(waiting);
     match place {
         Listening::Unix(listener, path) => {
             println!("larder-sidecar listening on unix:{path} (store: {described})");
-            let ended =
-                until_told(axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())), stop).await;
+            let ended = until_told(
+                axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())),
+                stop,
+            )
+            .await;
             let _ = std::fs::remove_file(path);
             ended
         }
         Listening::Tcp(listener, address) => {
             println!("larder-sidecar listening on http://{address} (store: {described})");
-            until_told(axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())), stop).await
+            until_told(
+                axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())),
+                stop,
+            )
+            .await
         }
     }
 }
@@ -222,9 +276,10 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 fn told_to_stop(waiting: Waiting) -> watch::Receiver<bool> {
     let (tell, told) = watch::channel(false);
     tokio::spawn(async move {
-        if let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        {
+        if let (Ok(mut interrupt), Ok(mut terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
             waiting.close();
             let _ = tell.send(true);

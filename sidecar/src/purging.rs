@@ -1,11 +1,13 @@
-//! Purges: what is remembered of them ([`Purges`]), how Envoys learn of them, and the store seen through them ([`Purged`]).
+//! Purges: what is remembered of them ([`Purges`]), how Envoys learn of them, and the store seen
+//! through them ([`Purged`]).
 //!
-//! A purge of one URL is carried out in the store at once. One by tag or prefix, or of everything, is a mark: it costs the
-//! same whatever it concerns, and an entry it concerns is dropped when it is next asked for. Either way it goes into a log,
-//! which every Envoy follows with one long poll.
+//! A purge of one URL is carried out in the store at once. One by tag or prefix, or of everything,
+//! is a mark: it costs the same whatever it concerns, and an entry it concerns is dropped when it
+//! is next asked for. Either way it goes into a log, which every Envoy follows with one long poll.
 //!
-//! A sidecar that shares its store vouches for what it gives out only while it hears the others' purges: before it has read
-//! the marks, and after it has been deaf for [`TRUST`], a look-up finds nothing and a poll is refused.
+//! A sidecar that shares its store vouches for what it gives out only while it hears the others'
+//! purges: before it has read the marks, and after it has been deaf for [`TRUST`], a look-up finds
+//! nothing and a poll is refused.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -32,7 +34,8 @@ pub use purged::Purged;
 
 /// Bytes of marks that this process remembers; the oldest become one of everything older.
 const BYTES_OF_MARKS: usize = 8 << 20;
-/// The same in Redis, by number: the script that makes room looks at all of them. Some 150 bytes each, at most 2 KB.
+/// The same in Redis, by number: the script that makes room looks at all of them. Some 150 bytes
+/// each, at most 2 KB.
 pub const MAX_MARKS: usize = 32_768;
 
 /// What was purged. Cheap to clone.
@@ -69,7 +72,8 @@ impl Default for Purges {
 }
 
 impl Purges {
-    /// Those of a store that others share: nothing is vouched for before [`Self::heard_everything`].
+    /// Those of a store that others share: nothing is vouched for before
+    /// [`Self::heard_everything`].
     pub fn shared() -> Self {
         Self::that_hear(Hearing::NotYet)
     }
@@ -79,10 +83,20 @@ impl Purges {
         let hearing = Mutex::new(hearing);
         let (log, own, clock) = (Mutex::default(), Mutex::default(), Clock::default());
         let sessions = Sessions::default();
-        Self(Arc::new(Shared { marks, log, more: Notify::new(), ask: Notify::new(), hearing, own, clock, sessions }))
+        Self(Arc::new(Shared {
+            marks,
+            log,
+            more: Notify::new(),
+            ask: Notify::new(),
+            hearing,
+            own,
+            clock,
+            sessions,
+        }))
     }
 
-    /// All that anybody has purged until `asked` is known here: the store was asked then, and has answered.
+    /// All that anybody has purged until `asked` is known here: the store was asked then, and has
+    /// answered.
     pub fn heard_everything(&self, asked: Instant) {
         self.heard(asked, None);
     }
@@ -102,8 +116,8 @@ impl Purges {
         self.hearing().vouches_at(Instant::now())
     }
 
-    /// For how long before `then` purges were not heard of, as far as is known now: by this process, or by anybody from an
-    /// Envoy that is missing.
+    /// For how long before `then` purges were not heard of, as far as is known now: by this
+    /// process, or by anybody from an Envoy that is missing.
     pub fn unheard_at(&self, then: Instant) -> Duration {
         let here = self.hearing().deaf_at(then);
         here.max(self.sessions().missing_at(then))
@@ -114,14 +128,15 @@ impl Purges {
         self.0.ask.notify_one();
     }
 
-    /// Whether that is so for what the store has said by a connection. Behind a new one there may be a store that has lost
-    /// purges: it is to be asked for them first.
+    /// Whether that is so for what the store has said by a connection. Behind a new one there may
+    /// be a store that has lost purges: it is to be asked for them first.
     fn vouches_for(&self, connection: u64) -> bool {
         let hearing = *self.hearing();
         hearing.vouches_at(Instant::now()) && !hearing.is_by_another_than(connection)
     }
 
-    /// A purge of our own lies in the shared log at this place; should it not be read there, the log has lost it.
+    /// A purge of our own lies in the shared log at this place; should it not be read there, the
+    /// log has lost it.
     pub fn expect(&self, cursor: String) {
         let mut own = self.own();
         if own.unread.len() < LOG_LENGTH {
@@ -132,14 +147,17 @@ impl Purges {
         self.ask_now();
     }
 
-    /// Waits until the log is to be read though the store tells of nothing: because this process has put a purge into it, or
-    /// because somebody asks.
+    /// Waits until the log is to be read though the store tells of nothing: because this process
+    /// has put a purge into it, or because somebody asks.
     pub async fn asked(&self) {
         self.0.ask.notified().await;
     }
 
     fn hearing(&self) -> MutexGuard<'_, Hearing> {
-        self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .hearing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn marks(&self) -> RwLockReadGuard<'_, Marks> {
@@ -165,8 +183,8 @@ impl Purges {
         self.0.more.notify_waiters();
     }
 
-    /// Waits until every Envoy that follows here has heard of all that was purged here, for `wait` at most: one may be frozen
-    /// or gone.
+    /// Waits until every Envoy that follows here has heard of all that was purged here, for `wait`
+    /// at most: one may be frozen or gone.
     pub async fn are_heard(&self, wait: Duration) {
         let deadline = Instant::now() + wait;
         let last = self.own().last.clone();
@@ -215,12 +233,18 @@ impl Purges {
         let before = marks.folded();
         marks.add(purge);
         if before == 0 && marks.folded() > 0 {
-            tracing::warn!("more purges came than are remembered: what is older than the oldest of them is not used");
+            tracing::warn!(
+                "more purges came than are remembered: what is older than the oldest of them is not used"
+            );
         }
     }
 
     fn verdict(&self, entry: &Entry) -> Verdict {
-        let verdict = self.marks().verdict(&entry.meta.url, &entry.meta.tags, entry.meta.request_time_ms);
+        let verdict = self.marks().verdict(
+            &entry.meta.url,
+            &entry.meta.tags,
+            entry.meta.request_time_ms,
+        );
         verdict.beyond(entry.meta.stale_from_ms)
     }
 
@@ -228,7 +252,8 @@ impl Purges {
         self.marks().is_empty()
     }
 
-    /// Empties the log and lets it begin behind a cursor; whoever follows from another one is told to start anew.
+    /// Empties the log and lets it begin behind a cursor; whoever follows from another one is told
+    /// to start anew.
     pub fn begin_at(&self, cursor: String) {
         self.own().unread.clear();
         self.log().begin_at(cursor);
@@ -240,15 +265,19 @@ impl Purges {
         self.log().last().to_owned()
     }
 
-    /// For a store of this process alone: distrusts what was stored, again and again, while an Envoy is missing: it may
-    /// have something to tell. Whoever follows starts anew.
+    /// For a store of this process alone: distrusts what was stored, again and again, while an
+    /// Envoy is missing: it may have something to tell. Whoever follows starts anew.
     pub async fn watch_envoys(self) {
         for number in 0_u64.. {
             while !self.sessions().has_lost_one() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             tracing::warn!("an Envoy is missing; what was stored before now is not used");
-            self.mark(&Purge { scope: Scope::Everything, soft: false, at_ms: self.clock().now() });
+            self.mark(&Purge {
+                scope: Scope::Everything,
+                soft: false,
+                at_ms: self.clock().now(),
+            });
             let cursor = self.cursor();
             let first = cursor.split("-lost-").next().unwrap_or_default();
             self.begin_at(format!("{first}-lost-{number}"));
@@ -284,7 +313,10 @@ impl Purges {
 
 /// The purge as this process takes it: whoever made it may have a clock that is far ahead.
 fn dated(purge: Purge, clock: &Clock) -> Purge {
-    Purge { at_ms: purge.at_ms.no_later_than(clock.now()), ..purge }
+    Purge {
+        at_ms: purge.at_ms.no_later_than(clock.now()),
+        ..purge
+    }
 }
 
 #[cfg(test)]

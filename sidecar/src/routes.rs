@@ -15,8 +15,9 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::purge::{Purge, Scope};
 use larder_contract::store_api::{
-    AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, FENCE_FIELD, Fence, INVALIDATE_PATH, Invalidate,
-    LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH, RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer,
+    AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, FENCE_FIELD, Fence,
+    INVALIDATE_PATH, Invalidate, LOOK_UP_PATH, LeaseTerms, LookUp, LookUpAnswer, PURGE_PATH,
+    RELEASE_PATH, Release, UNCACHEABLE_FIELD, WriteAnswer,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -68,14 +69,30 @@ struct Sidecar<S> {
 
 type Shared<S> = State<Arc<Sidecar<S>>>;
 
-/// The routes over a store. What is under `/v1/` asks for a token, whatever it is; purging asks for the operator's.
+/// The routes over a store. What is under `/v1/` asks for a token, whatever it is; purging asks for
+/// the operator's.
 pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, access: Access) -> Router {
-    let (counters, attempts, told_of_versions) = (Counters::default(), Attempts::default(), AtomicBool::default());
-    let sidecar = Sidecar { store, waiting, limits, counters, access, attempts, told_of_versions };
+    let (counters, attempts, told_of_versions) = (
+        Counters::default(),
+        Attempts::default(),
+        AtomicBool::default(),
+    );
+    let sidecar = Sidecar {
+        store,
+        waiting,
+        limits,
+        counters,
+        access,
+        attempts,
+        told_of_versions,
+    };
     let sidecar = Arc::new(sidecar);
     Router::new()
         .route(LOOK_UP_PATH, post(look_up::<S>))
-        .route(&format!("{ENTRIES_PATH}{{key}}"), put(write::<S>).layer(DefaultBodyLimit::max(limits.max_entry_bytes)))
+        .route(
+            &format!("{ENTRIES_PATH}{{key}}"),
+            put(write::<S>).layer(DefaultBodyLimit::max(limits.max_entry_bytes)),
+        )
         .route(RELEASE_PATH, post(release::<S>))
         .route(INVALIDATE_PATH, post(invalidate::<S>))
         .route(EVENTS_PATH, get(purges::events::<S>))
@@ -85,7 +102,10 @@ pub fn app<S: Store>(store: Purged<S>, waiting: Waiting, limits: Limits, access:
         .route("/readyz", get(health::ready::<S>))
         .route("/metrics", get(metrics::metrics::<S>))
         .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
-        .layer(axum::middleware::from_fn_with_state(sidecar.clone(), guard::guard::<S>))
+        .layer(axum::middleware::from_fn_with_state(
+            sidecar.clone(),
+            guard::guard::<S>,
+        ))
         .with_state(sidecar)
 }
 
@@ -115,19 +135,23 @@ fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
 }
 
 fn reading(headers: &HeaderMap) -> Option<ClockReading> {
-    headers.get(CLOCK_FIELD).and_then(|value| ClockReading::parse(value.as_bytes()))
+    headers
+        .get(CLOCK_FIELD)
+        .and_then(|value| ClockReading::parse(value.as_bytes()))
 }
 
 impl<S: Store> Sidecar<S> {
-    /// By how many milliseconds the caller's clock is ahead of the store's; negative where it is behind. A caller that says
-    /// nothing of its clock is believed to be in step.
+    /// By how many milliseconds the caller's clock is ahead of the store's; negative where it is
+    /// behind. A caller that says nothing of its clock is believed to be in step.
     fn lead(&self, headers: &HeaderMap) -> i64 {
         reading(headers).map_or(0, |reading| self.store.purges().clock().lead(&reading))
     }
 
     /// The same, unless the message may have been held up.
     fn certain_lead(&self, headers: &HeaderMap) -> Option<i64> {
-        reading(headers).map_or(Some(0), |reading| self.store.purges().clock().certain_lead(&reading))
+        reading(headers).map_or(Some(0), |reading| {
+            self.store.purges().clock().certain_lead(&reading)
+        })
     }
 
     /// The store's time.
@@ -136,7 +160,11 @@ impl<S: Store> Sidecar<S> {
     }
 
     async fn carry_out(&self, invalidate: Invalidate, at_ms: Timestamp) -> Result<(), Fault> {
-        let purge = |scope| Purge { scope, soft: false, at_ms };
+        let purge = |scope| Purge {
+            scope,
+            soft: false,
+            at_ms,
+        };
         if invalidate.everything {
             self.store.purge(purge(Scope::Everything)).await?;
             self.waiting.wake_all();
@@ -171,24 +199,33 @@ impl<S: Store> Sidecar<S> {
             tracing::warn!("{line}");
         }
         match refused {
-            Refused::Unauthorised => {
-                Refusal::NotAllowed(StatusCode::UNAUTHORIZED, "present the token: Authorization: Bearer …")
-            }
-            Refused::TooOften => {
-                Refusal::NotAllowed(StatusCode::TOO_MANY_REQUESTS, "too many attempts without the token; wait a minute")
-            }
+            Refused::Unauthorised => Refusal::NotAllowed(
+                StatusCode::UNAUTHORIZED,
+                "present the token: Authorization: Bearer …",
+            ),
+            Refused::TooOften => Refusal::NotAllowed(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many attempts without the token; wait a minute",
+            ),
         }
     }
 }
 
-async fn look_up<S: Store>(State(sidecar): Shared<S>, asker: HeaderMap, body: Bytes) -> Result<Response, Refusal> {
+async fn look_up<S: Store>(
+    State(sidecar): Shared<S>,
+    asker: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     let mut asked: LookUp = sidecar.understood(&body)?;
     let lead = sidecar.lead(&asker);
     asked.now_ms = asked.now_ms.moved(lead.saturating_neg());
     if let Some(mistake) = asked.lease.and_then(LeaseTerms::mistake) {
         return Err(Refusal::Malformed(mistake));
     }
-    let answer = sidecar.waiting.look_up(&sidecar.store, &asked, sidecar.limits.max_waiters).await;
+    let answer = sidecar
+        .waiting
+        .look_up(&sidecar.store, &asked, sidecar.limits.max_waiters)
+        .await;
     let answer = answer.map_err(|fault| sidecar.fault(fault))?;
     let counter = match &answer {
         LookUpAnswer::Entry(_) => &sidecar.counters.entries,
@@ -199,7 +236,10 @@ async fn look_up<S: Store>(State(sidecar): Shared<S>, asker: HeaderMap, body: By
     counter.fetch_add(1, Ordering::Relaxed);
     let parts = answer.into_parts();
     let mut headers = HeaderMap::new();
-    if let Some(value) = parts.fence.and_then(|fence| HeaderValue::try_from(fence.0).ok()) {
+    if let Some(value) = parts
+        .fence
+        .and_then(|fence| HeaderValue::try_from(fence.0).ok())
+    {
         headers.insert(FENCE_FIELD, value);
     }
     if lead != 0 {
@@ -218,27 +258,44 @@ async fn write<S: Store>(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
-    let key = KeyDigest::parse(&key).ok_or_else(|| Refusal::Malformed("a key is 64 hex digits".to_owned()))?;
+    let key = KeyDigest::parse(&key)
+        .ok_or_else(|| Refusal::Malformed("a key is 64 hex digits".to_owned()))?;
     let fence = match headers.get(FENCE_FIELD) {
         None => None,
-        Some(value) => {
-            Some(Fence::parse(value.as_bytes()).ok_or_else(|| Refusal::Malformed("a fence is hex digits".to_owned()))?)
-        }
+        Some(value) => Some(
+            Fence::parse(value.as_bytes())
+                .ok_or_else(|| Refusal::Malformed("a fence is hex digits".to_owned()))?,
+        ),
     };
     let mut entry = entry::decode(&body).map_err(|fault| Refusal::Malformed(fault.to_string()))?;
-    // What was held up on its way cannot be dated, and would come back as newer than what has replaced it.
+    // What was held up on its way cannot be dated, and would come back as newer than what has
+    // replaced it.
     let lead = sidecar.certain_lead(&headers);
-    entry.meta.move_times(lead.unwrap_or_default().saturating_neg());
+    entry
+        .meta
+        .move_times(lead.unwrap_or_default().saturating_neg());
     let answer = if lead.is_some() && is_timely(entry.meta.request_time_ms, sidecar.now()) {
         sidecar.store.write(key, fence.as_ref(), entry).await
     } else if let Some(fence) = fence {
-        let release = Release { key, fence, uncacheable_ms: 0 };
-        sidecar.store.release(&release).await.map(|()| WriteAnswer::Fenced)
+        let release = Release {
+            key,
+            fence,
+            uncacheable_ms: 0,
+        };
+        sidecar
+            .store
+            .release(&release)
+            .await
+            .map(|()| WriteAnswer::Fenced)
     } else {
         Ok(WriteAnswer::Fenced)
     };
     let answer = answer.map_err(|fault| sidecar.fault(fault))?;
-    let counter = if answer == WriteAnswer::Stored { &sidecar.counters.stored } else { &sidecar.counters.fenced };
+    let counter = if answer == WriteAnswer::Stored {
+        &sidecar.counters.stored
+    } else {
+        &sidecar.counters.fenced
+    };
     counter.fetch_add(1, Ordering::Relaxed);
     sidecar.waiting.wake(&key);
     Ok(StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
@@ -247,7 +304,11 @@ async fn write<S: Store>(
 async fn release<S: Store>(State(sidecar): Shared<S>, body: Bytes) -> Result<StatusCode, Refusal> {
     let mut release: Release = sidecar.understood(&body)?;
     release.uncacheable_ms = release.uncacheable_ms.min(Release::MAX_UNCACHEABLE_MS);
-    sidecar.store.release(&release).await.map_err(|fault| sidecar.fault(fault))?;
+    sidecar
+        .store
+        .release(&release)
+        .await
+        .map_err(|fault| sidecar.fault(fault))?;
     sidecar.waiting.wake(&release.key);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -259,15 +320,30 @@ async fn invalidate<S: Store>(
 ) -> Result<StatusCode, Refusal> {
     let invalidate: Invalidate = sidecar.understood(&body)?;
     if invalidate.digests.len() > Invalidate::MAX_KEYS {
-        return Err(Refusal::Malformed(format!("at most {} keys at once", Invalidate::MAX_KEYS)));
+        return Err(Refusal::Malformed(format!(
+            "at most {} keys at once",
+            Invalidate::MAX_KEYS
+        )));
     }
-    sidecar.counters.invalidations.fetch_add(invalidate.digests.len() as u64, Ordering::Relaxed);
-    let at_ms = invalidate.now_ms.moved(sidecar.lead(&headers).saturating_neg()).no_later_than(sidecar.now());
-    let (sessions, envoy) = (sidecar.store.purges().sessions(), reading(&headers).map(|reading| reading.name()));
+    sidecar
+        .counters
+        .invalidations
+        .fetch_add(invalidate.digests.len() as u64, Ordering::Relaxed);
+    let at_ms = invalidate
+        .now_ms
+        .moved(sidecar.lead(&headers).saturating_neg())
+        .no_later_than(sidecar.now());
+    let (sessions, envoy) = (
+        sidecar.store.purges().sessions(),
+        reading(&headers).map(|reading| reading.name()),
+    );
     envoy.iter().for_each(|envoy| sessions.invalidates(envoy));
-    sidecar.carry_out(invalidate, at_ms).await.map_err(|fault| {
-        envoy.iter().for_each(|envoy| sessions.is_refused(envoy));
-        sidecar.fault(fault)
-    })?;
+    sidecar
+        .carry_out(invalidate, at_ms)
+        .await
+        .map_err(|fault| {
+            envoy.iter().for_each(|envoy| sessions.is_refused(envoy));
+            sidecar.fault(fault)
+        })?;
     Ok(StatusCode::NO_CONTENT)
 }

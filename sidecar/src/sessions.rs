@@ -1,14 +1,16 @@
 //! Which Envoys follow, and which of them are gone with something untold.
 //!
-//! An Envoy may have answered an unsafe request while it could not reach the store, and die before it could. Nobody can know
-//! what it would have told, nor whether it had ever told anything before: the first unsafe request may come when it is cut
-//! off. So when an Envoy is not heard of for [`LAPSE`], whatever was stored until then is distrusted; and again every
-//! [`AGAIN`], for [`MISSED_FOR`]: it may be cut off and go on answering.
+//! An Envoy may have answered an unsafe request while it could not reach the store, and die before
+//! it could. Nobody can know what it would have told, nor whether it had ever told anything before:
+//! the first unsafe request may come when it is cut off. So when an Envoy is not heard of for
+//! [`LAPSE`], whatever was stored until then is distrusted; and again every [`AGAIN`], for
+//! [`MISSED_FOR`]: it may be cut off and go on answering.
 //!
-//! An end in peace costs nothing. An Envoy whose connection closes while it is being served has told everything until then,
-//! unless it told something a moment before (`QUIET`), for its last words may have been cut off, or was refused lately and
-//! would have tried again. But it may live on and find no way back; so it has left only when another begins in its place,
-//! or when this process ends with it.
+//! An end in peace costs nothing. An Envoy whose connection closes while it is being served has
+//! told everything until then, unless it told something a moment before (`QUIET`), for its last
+//! words may have been cut off, or was refused lately and would have tried again. But it may live
+//! on and find no way back; so it has left only when another begins in its place, or when this
+//! process ends with it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -112,8 +114,12 @@ impl Sessions {
     pub fn poll<'a>(&'a self, envoy: &'a str, wait: Duration) -> Poll<'a> {
         let mut all = self.all();
         if !all.contains_key(envoy) {
-            let gone = all.values_mut().filter(|session| session.gone && !session.left);
-            gone.min_by_key(|session| session.silence()).into_iter().for_each(|session| session.left = true);
+            let gone = all
+                .values_mut()
+                .filter(|session| session.gone && !session.left);
+            gone.min_by_key(|session| session.silence())
+                .into_iter()
+                .for_each(|session| session.left = true);
         }
         if let Some(session) = session(&mut all, envoy, 0) {
             *session = Session {
@@ -124,13 +130,20 @@ impl Sessions {
                 ..Session::new(session.heard)
             };
         }
-        Poll { sessions: self, envoy, until: Instant::now() + wait + SLACK, answered: false }
+        Poll {
+            sessions: self,
+            envoy,
+            until: Instant::now() + wait + SLACK,
+            answered: false,
+        }
     }
 
-    /// An Envoy tells that something is untrue. It may poll elsewhere; who does not poll here is not waited for.
+    /// An Envoy tells that something is untrue. It may poll elsewhere; who does not poll here is
+    /// not waited for.
     pub fn invalidates(&self, envoy: &str) {
         if let Some(session) = session(&mut self.all(), envoy, u64::MAX) {
-            (session.invalidated, session.gone, session.left) = (Some(Instant::now()), false, false);
+            (session.invalidated, session.gone, session.left) =
+                (Some(Instant::now()), false, false);
         }
     }
 
@@ -151,28 +164,38 @@ impl Sessions {
     /// Whether every Envoy that follows has heard of so many.
     pub fn have_all_heard(&self, count: u64) -> bool {
         let follows = |session: &&Session| !session.gone && session.silence() < LAPSE;
-        self.all().values().filter(follows).all(|session| session.heard >= count)
+        self.all()
+            .values()
+            .filter(follows)
+            .all(|session| session.heard >= count)
     }
 
-    /// What is to be told to a store that several sidecars share. Who is silent is not told of: the store notices who is
-    /// missing.
+    /// What is to be told to a store that several sidecars share. Who is silent is not told of: the
+    /// store notices who is missing.
     pub fn news(&self) -> Vec<News> {
         let mut all = self.all();
         let is_heard = |session: &Session| session.silence() < LAPSE / 2;
-        let news = all.iter().filter_map(|(envoy, session)| match session.left {
-            true => Some(News::Left(envoy.clone())),
-            false if is_heard(session) => Some(News::Follows(envoy.clone(), session.silence())),
-            false => None,
-        });
+        let news = all
+            .iter()
+            .filter_map(|(envoy, session)| match session.left {
+                true => Some(News::Left(envoy.clone())),
+                false if is_heard(session) => Some(News::Follows(envoy.clone(), session.silence())),
+                false => None,
+            });
         let news = news.collect();
-        all.retain(|_, session| !session.left && (is_heard(session) || session.gone && session.silence() < MISSED_FOR));
+        all.retain(|_, session| {
+            !session.left && (is_heard(session) || session.gone && session.silence() < MISSED_FOR)
+        });
         all.values_mut().for_each(|session| session.is_known = true);
         news
     }
 
     /// This process ends. Whoever has gone belonged to it and has ended, too.
     pub fn end(&self) {
-        self.all().values_mut().filter(|session| session.gone).for_each(|session| session.left = true);
+        self.all()
+            .values_mut()
+            .filter(|session| session.gone)
+            .for_each(|session| session.left = true);
     }
 
     /// Whether an Envoy came since the last news: should it be lost now, nobody else would miss it.
@@ -183,32 +206,52 @@ impl Sessions {
     /// An Envoy has been missing for so long; zero where none is.
     pub fn one_is_missing_for(&self, time: Duration) {
         let since = Instant::now().checked_sub(time).filter(|_| !time.is_zero());
-        *self.missing_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        *self
+            .missing_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// For how long before `then` one had been missing: what it answered since has reached nobody.
     pub fn missing_at(&self, then: Instant) -> Duration {
-        let since = *self.missing_since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.map_or(Duration::ZERO, |since| then.saturating_duration_since(since))
+        let since = *self
+            .missing_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| {
+            then.saturating_duration_since(since)
+        })
     }
 
-    /// For a store of this process alone: whether an Envoy is missing. True once every [`AGAIN`] for
-    /// each.
+    /// For a store of this process alone: whether an Envoy is missing. True once every [`AGAIN`]
+    /// for each.
     pub fn has_lost_one(&self) -> bool {
         let mut all = self.all();
         let missing = |session: &Session| session.silence() >= LAPSE;
         all.retain(|_, session| !session.left && session.silence() < MISSED_FOR);
-        let is_due =
-            |session: &&mut Session| missing(session) && session.told.is_none_or(|told| told.elapsed() >= AGAIN);
-        let longest = all.values().filter(|session| missing(session)).map(|session| session.silence()).max();
+        let is_due = |session: &&mut Session| {
+            missing(session) && session.told.is_none_or(|told| told.elapsed() >= AGAIN)
+        };
+        let longest = all
+            .values()
+            .filter(|session| missing(session))
+            .map(|session| session.silence())
+            .max();
         self.one_is_missing_for(longest.unwrap_or_default());
-        let due = all.values_mut().filter(is_due).map(|session| session.told = Some(Instant::now()));
+        let due = all
+            .values_mut()
+            .filter(is_due)
+            .map(|session| session.told = Some(Instant::now()));
         due.count() > 0
     }
 }
 
 /// The Envoy's session, begun if it has none and there is room.
-fn session<'a>(all: &'a mut HashMap<String, Session>, envoy: &str, heard: u64) -> Option<&'a mut Session> {
+fn session<'a>(
+    all: &'a mut HashMap<String, Session>,
+    envoy: &str,
+    heard: u64,
+) -> Option<&'a mut Session> {
     if !all.contains_key(envoy) && all.len() < MOST {
         all.insert(envoy.to_owned(), Session::new(heard));
     }

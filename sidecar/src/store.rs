@@ -19,13 +19,18 @@ pub struct Found {
     pub answer: LookUpAnswer,
     /// With `Held`: milliseconds until the lease lapses.
     pub lease_left_ms: u64,
-    /// With `Held`: whether the entry that came along may be served meanwhile, so that nobody need wait.
+    /// With `Held`: whether the entry that came along may be served meanwhile, so that nobody need
+    /// wait.
     pub may_serve_stale: bool,
 }
 
 impl Found {
     pub(crate) fn now(answer: LookUpAnswer) -> Self {
-        Self { answer, lease_left_ms: 0, may_serve_stale: false }
+        Self {
+            answer,
+            lease_left_ms: 0,
+            may_serve_stale: false,
+        }
     }
 }
 
@@ -63,10 +68,11 @@ pub trait Store: Send + Sync + 'static {
         time: Timestamp,
         soft: bool,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// Keeps a purge for sidecars that start later and tells those that run. Says where it lies now.
+    /// Keeps a purge for sidecars that start later and tells those that run. Says where it lies
+    /// now.
     fn announce(&self, purge: &Purge) -> impl Future<Output = Result<Announced, Fault>> + Send;
-    /// By which connection the store was asked last, counted up whenever another is made. Behind another connection there may
-    /// be another store, or the same with less in it.
+    /// By which connection the store was asked last, counted up whenever another is made. Behind
+    /// another connection there may be another store, or the same with less in it.
     fn connection(&self) -> u64 {
         0
     }
@@ -83,16 +89,20 @@ pub trait Store: Send + Sync + 'static {
 /// How long an invalidation is remembered, so that a fetch begun before it is not stored after it.
 pub const INVALIDATION_MEMORY_MS: u64 = larder_contract::purge::remembered::MEMORY_MS;
 
-/// Whether what was requested then may be written now: not when that is longer ago than an invalidation is remembered, for
-/// nobody knows whether it was made untrue since; and not when it lies in the future, for its writer's clock is wrong, and no
-/// invalidation would ever be later.
+/// Whether what was requested then may be written now: not when that is longer ago than an
+/// invalidation is remembered, for nobody knows whether it was made untrue since; and not when it
+/// lies in the future, for its writer's clock is wrong, and no invalidation would ever be later.
 pub(crate) fn is_timely(requested: Timestamp, now: Timestamp) -> bool {
-    now.millis_since(requested) < INVALIDATION_MEMORY_MS && requested == requested.no_later_than(now)
+    now.millis_since(requested) < INVALIDATION_MEMORY_MS
+        && requested == requested.no_later_than(now)
 }
 
-/// A variant matches when each of its selectors has the same token in `presented`, or none where it is empty.
+/// A variant matches when each of its selectors has the same token in `presented`, or none where it
+/// is empty.
 pub(crate) fn matches(selectors: &Selectors, presented: &Selectors) -> bool {
-    selectors.iter().all(|(name, token)| presented.get(name).map_or("", String::as_str) == token)
+    selectors
+        .iter()
+        .all(|(name, token)| presented.get(name).map_or("", String::as_str) == token)
 }
 
 /// What an entry that matches means for a look-up at `now`.

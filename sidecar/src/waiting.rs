@@ -1,7 +1,8 @@
 //! Look-ups that are held back while another Envoy fetches.
 //!
-//! What this decides: when a held look-up looks again: when the key is woken here or by another sidecar, when the lease
-//! lapses, or, while other sidecars cannot be heard, every `UNHEARD`. What it leaves out: what it then finds.
+//! What this decides: when a held look-up looks again: when the key is woken here or by another
+//! sidecar, when the lease lapses, or, while other sidecars cannot be heard, every `UNHEARD`. What
+//! it leaves out: what it then finds.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,7 +88,8 @@ impl Waiting {
         (notify.clone(), WaiterPlace(self, key))
     }
 
-    /// Looks up, and waits where that was asked for. At most `max_waiters` wait at once; one more is answered at once.
+    /// Looks up, and waits where that was asked for. At most `max_waiters` wait at once; one more
+    /// is answered at once.
     pub async fn look_up<S: Store>(
         &self,
         store: &S,
@@ -108,7 +110,8 @@ impl Waiting {
             let woken = notify.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            asked.now_ms = first_now.plus_millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(0));
+            asked.now_ms =
+                first_now.plus_millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(0));
             let found = store.look_up(&asked).await?;
             let held = matches!(found.answer, LookUpAnswer::Held { .. }) && !found.may_serve_stale;
             let now = Instant::now();

@@ -1,4 +1,5 @@
-//! Envoys whose clocks differ, over HTTP: what one stores the others use, and what one makes untrue nobody keeps.
+//! Envoys whose clocks differ, over HTTP: what one stores the others use, and what one makes untrue
+//! nobody keeps.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,8 +8,8 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
 use larder_contract::selectors::Selectors;
 use larder_contract::store_api::{
-    AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, Events, INVALIDATE_PATH, Invalidate,
-    LOOK_UP_PATH, LookUp, PURGE_PATH,
+    AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, Events, INVALIDATE_PATH,
+    Invalidate, LOOK_UP_PATH, LookUp, PURGE_PATH,
 };
 use larder_sidecar::listening::{self, Listening, Peer};
 use larder_sidecar::store::memory::Memory;
@@ -23,7 +24,8 @@ use common::meta_of;
 
 const OPERATOR: &str = "operator";
 
-/// An Envoy that asks a sidecar, with a clock that is ahead of this machine's, or behind where that is negative.
+/// An Envoy that asks a sidecar, with a clock that is ahead of this machine's, or behind where that
+/// is negative.
 struct Envoy {
     id: u64,
     ahead_ms: i64,
@@ -33,7 +35,12 @@ struct Envoy {
 
 impl Envoy {
     fn new(sidecar: &str, id: u64, ahead_ms: i64) -> Self {
-        Self { id, ahead_ms, sidecar: sidecar.to_owned(), client: Client::new() }
+        Self {
+            id,
+            ahead_ms,
+            sidecar: sidecar.to_owned(),
+            client: Client::new(),
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -42,8 +49,15 @@ impl Envoy {
     }
 
     async fn send(&self, request: RequestBuilder) -> Response {
-        let reading = ClockReading { envoy: self.id, now: self.now() };
-        request.header(CLOCK_FIELD, reading.to_string()).send().await.unwrap()
+        let reading = ClockReading {
+            envoy: self.id,
+            now: self.now(),
+        };
+        request
+            .header(CLOCK_FIELD, reading.to_string())
+            .send()
+            .await
+            .unwrap()
     }
 
     /// As a follower does from its start on; from then on the sidecar knows this clock.
@@ -55,39 +69,84 @@ impl Envoy {
     }
 
     async fn events(&self, query: &str) -> Events {
-        let response = self.send(self.client.get(format!("{}{EVENTS_PATH}{query}", self.sidecar))).await;
+        let response = self
+            .send(
+                self.client
+                    .get(format!("{}{EVENTS_PATH}{query}", self.sidecar)),
+            )
+            .await;
         response.json().await.unwrap()
     }
 
-    /// Stores what was requested then, on this Envoy's clock, and is fresh for a minute. Gives the status.
+    /// Stores what was requested then, on this Envoy's clock, and is fresh for a minute. Gives the
+    /// status.
     async fn writes(&self, path: &str, requested: Timestamp) -> u16 {
         let (url, tags) = (format!("http://a{path}"), vec![path.to_owned()]);
-        let meta = EntryMeta { url, tags, ..meta_of(b"x", requested, requested.plus_millis(60_000)) };
+        let meta = EntryMeta {
+            url,
+            tags,
+            ..meta_of(b"x", requested, requested.plus_millis(60_000))
+        };
         let url = format!("{}{ENTRIES_PATH}{}", self.sidecar, key(path).digest());
-        self.send(self.client.put(url).body(entry::encode(&meta, b"x"))).await.status().as_u16()
+        self.send(self.client.put(url).body(entry::encode(&meta, b"x")))
+            .await
+            .status()
+            .as_u16()
     }
 
     /// When what is stored was requested, on this Envoy's clock; `None` where nothing is found.
     async fn finds(&self, path: &str) -> Option<Timestamp> {
-        let asked = LookUp { key: key(path).digest(), presented: Selectors::new(), now_ms: self.now(), lease: None };
-        let answer = self.send(self.client.post(format!("{}{LOOK_UP_PATH}", self.sidecar)).json(&asked)).await;
-        let ahead = answer.headers().get(AHEAD_FIELD).map_or(0, |value| value.to_str().unwrap().parse().unwrap());
+        let asked = LookUp {
+            key: key(path).digest(),
+            presented: Selectors::new(),
+            now_ms: self.now(),
+            lease: None,
+        };
+        let answer = self
+            .send(
+                self.client
+                    .post(format!("{}{LOOK_UP_PATH}", self.sidecar))
+                    .json(&asked),
+            )
+            .await;
+        let ahead = answer
+            .headers()
+            .get(AHEAD_FIELD)
+            .map_or(0, |value| value.to_str().unwrap().parse().unwrap());
         let found = answer.status() == 200;
-        let mut entry = found.then_some(entry::decode(&answer.bytes().await.unwrap()).ok()).flatten()?;
+        let mut entry = found
+            .then_some(entry::decode(&answer.bytes().await.unwrap()).ok())
+            .flatten()?;
         entry.meta.move_times(ahead);
         Some(entry.meta.request_time_ms)
     }
 
     /// Tells of what became untrue then, on this Envoy's clock.
     async fn invalidates(&self, path: &str, time: Timestamp) {
-        let message = Invalidate { digests: vec![key(path).digest()], everything: false, now_ms: time };
-        let answer = self.send(self.client.post(format!("{}{INVALIDATE_PATH}", self.sidecar)).json(&message)).await;
+        let message = Invalidate {
+            digests: vec![key(path).digest()],
+            everything: false,
+            now_ms: time,
+        };
+        let answer = self
+            .send(
+                self.client
+                    .post(format!("{}{INVALIDATE_PATH}", self.sidecar))
+                    .json(&message),
+            )
+            .await;
         assert_eq!(answer.status(), 204);
     }
 
     async fn purges(&self, json: &str) {
-        let request = self.client.post(format!("{}{PURGE_PATH}", self.sidecar)).bearer_auth(OPERATOR);
-        assert_eq!(request.body(json.to_owned()).send().await.unwrap().status(), 200);
+        let request = self
+            .client
+            .post(format!("{}{PURGE_PATH}", self.sidecar))
+            .bearer_auth(OPERATOR);
+        assert_eq!(
+            request.body(json.to_owned()).send().await.unwrap().status(),
+            200
+        );
     }
 }
 
@@ -96,11 +155,26 @@ fn key(path: &str) -> PrimaryKey {
 }
 
 async fn serve<S: Store>(store: S, purges: Purges) -> String {
-    let access = Access { purge: Some(Token::new(OPERATOR)), ..Access::default() };
-    let limits = Limits { max_entry_bytes: 10_000, max_waiters: 10 };
-    let app = app(Purged::new(store, purges), Waiting::default(), limits, access);
-    let Ok(Listening::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else { panic!("no port") };
-    tokio::spawn(axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).into_future());
+    let access = Access {
+        purge: Some(Token::new(OPERATOR)),
+        ..Access::default()
+    };
+    let limits = Limits {
+        max_entry_bytes: 10_000,
+        max_waiters: 10,
+    };
+    let app = app(
+        Purged::new(store, purges),
+        Waiting::default(),
+        limits,
+        access,
+    );
+    let Ok(Listening::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else {
+        panic!("no port")
+    };
+    tokio::spawn(
+        axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).into_future(),
+    );
     format!("http://{address}")
 }
 
@@ -120,12 +194,23 @@ async fn on_redis(server: &RedisServer) -> String {
         tls: Tls::default(),
     };
     let (store, purges) = (Redis::connect(settings).await.unwrap(), Purges::shared());
-    tokio::spawn(follow(store.link(), "t".to_owned(), Waiting::default(), purges.clone()));
-    eventually(Duration::from_secs(10), || async { purges.vouches().then_some(()) }).await.expect("it hears");
+    tokio::spawn(follow(
+        store.link(),
+        "t".to_owned(),
+        Waiting::default(),
+        purges.clone(),
+    ));
+    eventually(Duration::from_secs(10), || async {
+        purges.vouches().then_some(())
+    })
+    .await
+    .expect("it hears");
     // What was stored until now is not used, for there were no marks.
     let begun = purges.clock().now();
     let later = || async { (purges.clock().now() > begun.plus_millis(50)).then_some(()) };
-    eventually(Duration::from_secs(1), later).await.expect("time passes");
+    eventually(Duration::from_secs(1), later)
+        .await
+        .expect("time passes");
     serve(store, purges).await
 }
 
@@ -140,25 +225,50 @@ async fn agree(one: &Envoy, other: &Envoy) {
         let requested = here.now();
         assert_eq!(here.writes(&path, requested).await, 204, "{case}: stored");
         for (envoy, who) in [(here, "who stored it"), (there, "the other")] {
-            let seen = envoy.finds(&path).await.unwrap_or_else(|| panic!("{case}: found by {who}"));
+            let seen = envoy
+                .finds(&path)
+                .await
+                .unwrap_or_else(|| panic!("{case}: found by {who}"));
             let expected = requested.moved(envoy.ahead_ms - here.ahead_ms);
             let apart = seen.millis_since(expected).max(expected.millis_since(seen));
-            assert!(apart <= 100, "{case}: {who} knows when it was requested, but for {apart} ms");
+            assert!(
+                apart <= 100,
+                "{case}: {who} knows when it was requested, but for {apart} ms"
+            );
         }
         // Both have fetched since: one fetch began before the other's change, one after it.
         let (before, changed) = (here.now(), there.now().plus_millis(30));
         let passed = || async { (there.now() > changed).then_some(()) };
-        eventually(Duration::from_secs(1), passed).await.expect("time passes");
+        eventually(Duration::from_secs(1), passed)
+            .await
+            .expect("time passes");
         there.invalidates(&path, changed).await;
         assert_eq!(here.finds(&path).await, None, "{case}: dropped");
-        assert_eq!(here.writes(&path, before).await, 409, "{case}: requested before the change");
-        assert_eq!(there.writes(&path, changed.moved(-20)).await, 409, "{case}: its own, too");
+        assert_eq!(
+            here.writes(&path, before).await,
+            409,
+            "{case}: requested before the change"
+        );
+        assert_eq!(
+            there.writes(&path, changed.moved(-20)).await,
+            409,
+            "{case}: its own, too"
+        );
         let after = || async { (here.now().millis_since(before) > 60).then_some(()) };
-        eventually(Duration::from_secs(1), after).await.expect("time passes");
-        assert_eq!(here.writes(&path, here.now()).await, 204, "{case}: requested after the change");
+        eventually(Duration::from_secs(1), after)
+            .await
+            .expect("time passes");
+        assert_eq!(
+            here.writes(&path, here.now()).await,
+            204,
+            "{case}: requested after the change"
+        );
         there.purges(&format!(r#"{{"tag": "{path}"}}"#)).await;
         let gone = || async { here.finds(&path).await.is_none().then_some(()) };
-        assert!(eventually(Duration::from_secs(5), gone).await.is_some(), "{case}: purged");
+        assert!(
+            eventually(Duration::from_secs(5), gone).await.is_some(),
+            "{case}: purged"
+        );
     }
 }
 
@@ -168,7 +278,11 @@ const LEADS_MS: [i64; 6] = [0, 300, 2_000, 9_000, -300, -9_000];
 async fn envoys_whose_clocks_differ_share_and_make_untrue_on_memory() {
     let sidecar = on_memory().await;
     for (n, ahead) in (1..).zip(LEADS_MS) {
-        agree(&Envoy::new(&sidecar, n, ahead), &Envoy::new(&sidecar, 100 + n, 0)).await;
+        agree(
+            &Envoy::new(&sidecar, n, ahead),
+            &Envoy::new(&sidecar, 100 + n, 0),
+        )
+        .await;
     }
 }
 
@@ -177,7 +291,11 @@ async fn envoys_whose_clocks_differ_share_and_make_untrue_on_redis() {
     let server = RedisServer::start().await.unwrap();
     let sidecars = [on_redis(&server).await, on_redis(&server).await];
     for (n, ahead) in (1..).zip(LEADS_MS) {
-        agree(&Envoy::new(&sidecars[0], n, ahead), &Envoy::new(&sidecars[1], 100 + n, 0)).await;
+        agree(
+            &Envoy::new(&sidecars[0], n, ahead),
+            &Envoy::new(&sidecars[1], 100 + n, 0),
+        )
+        .await;
     }
 }
 
@@ -188,9 +306,14 @@ async fn an_envoy_hears_of_a_purge_on_its_own_clock() {
     let begin = ahead.follows().await;
     let before = ahead.now();
     ahead.purges(r#"{"everything": true}"#).await;
-    let heard = ahead.events(&format!("?after={}&wait_ms=5000", begin.cursor)).await;
+    let heard = ahead
+        .events(&format!("?after={}&wait_ms=5000", begin.cursor))
+        .await;
     let at = heard.events[0].at_ms;
-    assert!(at.plus_millis(50) > before && at <= ahead.now(), "{at:?} is about {before:?}");
+    assert!(
+        at.plus_millis(50) > before && at <= ahead.now(),
+        "{at:?} is about {before:?}"
+    );
 }
 
 #[tokio::test]
@@ -213,12 +336,18 @@ async fn who_says_nothing_of_his_clock_is_believed_to_be_in_step() {
     let sidecar = on_memory().await;
     let (silent, envoy) = (Client::new(), Envoy::new(&sidecar, 1, 0));
     envoy.follows().await;
-    let message = Invalidate { digests: vec![key("/").digest()], everything: false, now_ms: envoy.now() };
+    let message = Invalidate {
+        digests: vec![key("/").digest()],
+        everything: false,
+        now_ms: envoy.now(),
+    };
     assert_eq!(envoy.writes("/", message.now_ms).await, 204);
     let url = format!("{sidecar}{INVALIDATE_PATH}");
     for clock in [None, Some("rubbish"), Some("00000000000000a1:-5")] {
         let request = silent.post(&url).json(&message);
-        let request = clock.into_iter().fold(request, |request, clock| request.header(CLOCK_FIELD, clock));
+        let request = clock
+            .into_iter()
+            .fold(request, |request, clock| request.header(CLOCK_FIELD, clock));
         assert_eq!(request.send().await.unwrap().status(), 204);
     }
     assert_eq!(envoy.finds("/").await, None);

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Result, StackError};
 
-/// The checkout's folder, found when the program runs (see [`larder_project::root`]); else the current one.
+/// The checkout's folder, found when the program runs (see [`larder_project::root`]); else the
+/// current one.
 pub fn project_root() -> PathBuf {
-    larder_project::root().or_else(|| std::env::current_dir().ok()).unwrap_or_default()
+    larder_project::root()
+        .or_else(|| std::env::current_dir().ok())
+        .unwrap_or_default()
 }
 
 /// A build product; the error names the command that makes it.
@@ -16,7 +19,11 @@ pub fn built(root: &Path, relative: &str, command: &str) -> Result<PathBuf> {
         (Some(target), Some(rest)) => target.join(rest),
         _ => root.join(relative),
     };
-    if path.exists() { Ok(path) } else { Err(StackError(format!("{relative} is missing; run {command}"))) }
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(StackError(format!("{relative} is missing; run {command}")))
+    }
 }
 
 /// Envoy's binary: `ENVOY`, or the one that was fetched.
@@ -25,5 +32,11 @@ pub fn envoy_binary(root: &Path) -> Result<PathBuf> {
         return Ok(PathBuf::from(path));
     }
     let path = root.join(".larder/envoy-1.40.0/envoy");
-    if path.exists() { Ok(path) } else { Err(StackError("Envoy is missing; run make envoy, or set ENVOY".to_owned())) }
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(StackError(
+            "Envoy is missing; run make envoy, or set ENVOY".to_owned(),
+        ))
+    }
 }

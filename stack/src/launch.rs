@@ -1,7 +1,7 @@
 //! The programs of the system, each started and waited for until it can be asked.
 //!
-//! What this decides: with which arguments and environment they run, and when one counts as ready. What it leaves out: which
-//! of them a system has ([`crate::stack`]).
+//! What this decides: with which arguments and environment they run, and when one counts as ready.
+//! What it leaves out: which of them a system has ([`crate::stack`]).
 
 use std::path::Path;
 use std::process::Command;
@@ -29,7 +29,12 @@ pub async fn listening(name: &str, command: Command, log: &Path) -> Result<(Proc
         let output = process.output();
         let address = output.lines().find_map(|line| {
             let (_, rest) = line.split_once(" listening on http://")?;
-            Some(rest.split_whitespace().next().unwrap_or_default().to_owned())
+            Some(
+                rest.split_whitespace()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            )
         });
         let ended = !process.is_running();
         async move { address.map(Some).or_else(|| ended.then_some(None)) }
@@ -40,36 +45,69 @@ pub async fn listening(name: &str, command: Command, log: &Path) -> Result<(Proc
     }
 }
 
-/// Waits until a program that does not say when it is ready takes connections on a port of loopback.
+/// Waits until a program that does not say when it is ready takes connections on a port of
+/// loopback.
 pub async fn takes_connections(process: &mut Process, port: u16) -> Result<()> {
     let taken = eventually(START, || {
         let ended = !process.is_running();
         async move {
-            let taken = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
-            if ended { Some(false) } else { taken.then_some(true) }
+            let taken = tokio::net::TcpStream::connect(("127.0.0.1", port))
+                .await
+                .is_ok();
+            if ended {
+                Some(false)
+            } else {
+                taken.then_some(true)
+            }
         }
     });
     match taken.await {
         Some(true) => Ok(()),
-        _ => Err(StackError(format!("{} takes no connection: {}", process.name(), process.last_lines(5)))),
+        _ => Err(StackError(format!(
+            "{} takes no connection: {}",
+            process.name(),
+            process.last_lines(5)
+        ))),
     }
 }
 
 fn start(name: &str, command: Command, log: &Path) -> Result<Process> {
-    Process::start(name, command, log).map_err(|error| StackError(format!("cannot start {name}: {error}")))
+    Process::start(name, command, log)
+        .map_err(|error| StackError(format!("cannot start {name}: {error}")))
 }
 
 /// Starts a mock origin that listens on `listen` (`host:port`), and gives where it does.
 pub async fn origin(name: &str, run_dir: &Path, listen: &str) -> Result<(Process, String)> {
-    let mut command = Command::new(built(&project_root(), "target/release/larder-mock-origin", "make build")?);
-    command.args(["--listen", listen, "--name", name, "--updated-at", "2026-01-01T00:00:00.000Z"]);
+    let mut command = Command::new(built(
+        &project_root(),
+        "target/release/larder-mock-origin",
+        "make build",
+    )?);
+    command.args([
+        "--listen",
+        listen,
+        "--name",
+        name,
+        "--updated-at",
+        "2026-01-01T00:00:00.000Z",
+    ]);
     listening(name, command, &run_dir.join(format!("{name}.log"))).await
 }
 
 /// Starts a sidecar that listens on `listen` (`host:port`), and gives where it does.
-pub async fn sidecar(settings: &Settings, run_dir: &Path, listen: &str) -> Result<(Process, String)> {
-    let mut command = Command::new(built(&project_root(), "target/release/larder-sidecar", "make build")?);
-    command.args(["--listen", listen]).env_remove("LARDER_TOKEN_FILE");
+pub async fn sidecar(
+    settings: &Settings,
+    run_dir: &Path,
+    listen: &str,
+) -> Result<(Process, String)> {
+    let mut command = Command::new(built(
+        &project_root(),
+        "target/release/larder-sidecar",
+        "make build",
+    )?);
+    command
+        .args(["--listen", listen])
+        .env_remove("LARDER_TOKEN_FILE");
     match &settings.token {
         Some(token) => command.env("LARDER_TOKEN", token),
         None => command.env_remove("LARDER_TOKEN"),
@@ -85,9 +123,19 @@ pub async fn sidecar(settings: &Settings, run_dir: &Path, listen: &str) -> Resul
 /// Starts Envoy with the configuration that lies in `run_dir`.
 pub(crate) fn envoy(run_dir: &Path, settings: &Settings) -> Result<Process> {
     let mut command = envoy_command(run_dir, settings.workers, "info")?;
-    command.args(["--drain-time-s", "1", "--component-log-level", "upstream:warning,main:warning"]);
-    // The filter reads it from there, so that no file holds it and a swapped configuration needs none.
-    let tokens = settings.token.as_deref().unwrap_or_default().split([',', '\n']);
+    command.args([
+        "--drain-time-s",
+        "1",
+        "--component-log-level",
+        "upstream:warning,main:warning",
+    ]);
+    // The filter reads it from there, so that no file holds it and a swapped configuration needs
+    // none.
+    let tokens = settings
+        .token
+        .as_deref()
+        .unwrap_or_default()
+        .split([',', '\n']);
     match tokens.map(str::trim).find(|one| !one.is_empty()) {
         Some(token) => command.env("LARDER_TOKEN", token),
         None => command.env_remove("LARDER_TOKEN"),
@@ -95,8 +143,8 @@ pub(crate) fn envoy(run_dir: &Path, settings: &Settings) -> Result<Process> {
     start_envoy(command, run_dir)
 }
 
-/// Starts an Envoy with one worker and a configuration from somewhere else, whose listener for clients is called `ingress`
-/// and whose filters are any. Gives the listener's URL.
+/// Starts an Envoy with one worker and a configuration from somewhere else, whose listener for
+/// clients is called `ingress` and whose filters are any. Gives the listener's URL.
 pub async fn plain_envoy(run_dir: &Path, config: &str) -> Result<(Process, String)> {
     std::fs::write(run_dir.join(CONFIG_FILE), config)?;
     let mut process = start_envoy(envoy_command(run_dir, 1, "warning")?, run_dir)?;
@@ -114,11 +162,15 @@ pub async fn plain_envoy(run_dir: &Path, config: &str) -> Result<(Process, Strin
     });
     match port.await.flatten() {
         Some(port) => Ok((process, format!("http://127.0.0.1:{port}"))),
-        None => Err(StackError(format!("Envoy does not serve: {}", readiness::problem(&process.output())))),
+        None => Err(StackError(format!(
+            "Envoy does not serve: {}",
+            readiness::problem(&process.output())
+        ))),
     }
 }
 
-/// The admin interface of the Envoy that was started from `run_dir`, once it has said where that is.
+/// The admin interface of the Envoy that was started from `run_dir`, once it has said where that
+/// is.
 pub(crate) fn admin_url(run_dir: &Path) -> Option<String> {
     let address = std::fs::read_to_string(run_dir.join(ADMIN_FILE)).ok()?;
     let address = address.trim();
@@ -129,15 +181,28 @@ fn envoy_command(run_dir: &Path, workers: usize, level: &str) -> Result<Command>
     let mut command = Command::new(envoy_binary(&project_root())?);
     let address_file = run_dir.join(ADMIN_FILE);
     let _ = std::fs::remove_file(&address_file);
-    command.arg("-c").arg(run_dir.join(CONFIG_FILE)).arg("--admin-address-path").arg(address_file);
-    command.args(["--concurrency", &workers.to_string(), "--use-dynamic-base-id", "-l", level]);
+    command
+        .arg("-c")
+        .arg(run_dir.join(CONFIG_FILE))
+        .arg("--admin-address-path")
+        .arg(address_file);
+    command.args([
+        "--concurrency",
+        &workers.to_string(),
+        "--use-dynamic-base-id",
+        "-l",
+        level,
+    ]);
     Ok(command)
 }
 
 fn start_envoy(command: Command, run_dir: &Path) -> Result<Process> {
     let binary = command.get_program().to_owned();
     Process::start("envoy", command, &run_dir.join("envoy.log")).map_err(|error| {
-        StackError(format!("cannot start {}: {error}; run make envoy, or set ENVOY", binary.display()))
+        StackError(format!(
+            "cannot start {}: {error}; run make envoy, or set ENVOY",
+            binary.display()
+        ))
     })
 }
 

@@ -1,7 +1,8 @@
 //! Starts the whole system as child processes, on free or given ports.
 //!
-//! Its users: `larder run`, the end-to-end tests, the sidecar's tests, the attack suite, the benchmarks, and `make chaos`.
-//! What it leaves out: building; it says which command builds what is missing.
+//! Its users: `larder run`, the end-to-end tests, the sidecar's tests, the attack suite, the
+//! benchmarks, and `make chaos`. What it leaves out: building; it says which command builds what is
+//! missing.
 
 pub mod chaos;
 mod checkout;

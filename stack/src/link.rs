@@ -1,7 +1,8 @@
 //! A TCP proxy that misbehaves as networks do: the way between two of our processes.
 //!
-//! What this decides: what becomes of the connections that pass through it. It can be slow, silent or reset as a whole; it
-//! can make single connections half-open, cut or garble them, and lead elsewhere. What it leaves out: HTTP and Redis.
+//! What this decides: what becomes of the connections that pass through it. It can be slow, silent
+//! or reset as a whole; it can make single connections half-open, cut or garble them, and lead
+//! elsewhere. What it leaves out: HTTP and Redis.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,7 +27,8 @@ pub enum Mode {
     Open,
     /// Everything passes later by this much, each way; nothing waits for what came before it.
     Slow(Duration),
-    /// Nothing passes, and nobody is told; what came meanwhile passes afterwards. New connections are taken.
+    /// Nothing passes, and nobody is told; what came meanwhile passes afterwards. New connections
+    /// are taken.
     Silent,
     /// Every connection is reset, a new one at its first bytes.
     Reset,
@@ -48,7 +50,8 @@ struct Orders {
     /// Where new connections lead; `None` turns them away.
     to: Option<String>,
     garble: bool,
-    /// Connections with a smaller number are half-open: nothing passes any more, and nobody is told.
+    /// Connections with a smaller number are half-open: nothing passes any more, and nobody is
+    /// told.
     half_open_below: u64,
     /// One more that is half-open.
     half_open: Option<u64>,
@@ -87,11 +90,23 @@ impl Link {
     async fn start(to: Option<String>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let orders = Orders { mode: Mode::Open, to, garble: false, half_open_below: 0, half_open: None, cut_below: 0 };
+        let orders = Orders {
+            mode: Mode::Open,
+            to,
+            garble: false,
+            half_open_below: 0,
+            half_open: None,
+            cut_below: 0,
+        };
         let (orders, told) = watch::channel(orders);
         let made = Arc::new(AtomicU64::new(0));
         let accepting = tokio::spawn(accept(listener, made.clone(), told));
-        Ok(Self { address, orders, made, accepting })
+        Ok(Self {
+            address,
+            orders,
+            made,
+            accepting,
+        })
     }
 
     /// `host:port` to connect to.
@@ -116,7 +131,8 @@ impl Link {
 
     /// New connections lead to this `host:port`.
     pub fn lead_to(&self, address: &str) {
-        self.orders.send_modify(|orders| orders.to = Some(address.to_owned()));
+        self.orders
+            .send_modify(|orders| orders.to = Some(address.to_owned()));
     }
 
     /// Whether what the server says arrives garbled.
@@ -126,17 +142,20 @@ impl Link {
 
     /// Makes the connections that there are half-open; new ones work.
     pub fn half_open(&self) {
-        self.orders.send_modify(|orders| orders.half_open_below = self.made());
+        self.orders
+            .send_modify(|orders| orders.half_open_below = self.made());
     }
 
     /// Makes the connection that was made last half-open.
     pub fn half_open_the_last(&self) {
-        self.orders.send_modify(|orders| orders.half_open = self.made().checked_sub(1));
+        self.orders
+            .send_modify(|orders| orders.half_open = self.made().checked_sub(1));
     }
 
     /// Closes the connections that there are; new ones work.
     pub fn cut(&self) {
-        self.orders.send_modify(|orders| orders.cut_below = self.made());
+        self.orders
+            .send_modify(|orders| orders.cut_below = self.made());
     }
 }
 
@@ -158,14 +177,34 @@ async fn carry(mut near: TcpStream, number: u64, orders: watch::Receiver<Orders>
         let _ = near.set_zero_linger();
         return;
     }
-    let Some(to) = orders.borrow().to.clone() else { return };
-    let Ok(mut far) = TcpStream::connect(&to).await else { return };
+    let Some(to) = orders.borrow().to.clone() else {
+        return;
+    };
+    let Ok(mut far) = TcpStream::connect(&to).await else {
+        return;
+    };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let mut broken = orders.clone();
     {
         let ((near_in, near_out), (far_in, far_out)) = (near.split(), far.split());
-        let there = pump(near_in, far_out, Side { number, garbles: false, orders: orders.clone() });
-        let back = pump(far_in, near_out, Side { number, garbles: true, orders: orders.clone() });
+        let there = pump(
+            near_in,
+            far_out,
+            Side {
+                number,
+                garbles: false,
+                orders: orders.clone(),
+            },
+        );
+        let back = pump(
+            far_in,
+            near_out,
+            Side {
+                number,
+                garbles: true,
+                orders: orders.clone(),
+            },
+        );
         tokio::select! {
             _ = async { tokio::join!(there, back) } => return,
             _ = broken.wait_for(|orders| orders.mode == Mode::Reset || orders.has_cut(number)) => {}
@@ -194,7 +233,8 @@ struct Side {
     orders: watch::Receiver<Orders>,
 }
 
-/// Carries one way of a connection until its end. A piece that comes while others are under way does not wait for them.
+/// Carries one way of a connection until its end. A piece that comes while others are under way
+/// does not wait for them.
 async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut side: Side) {
     let (under_way, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(UNDER_WAY);
     let orders = side.orders.clone();
@@ -203,7 +243,10 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut side: Side) {
         loop {
             let count = from.read(&mut buffer).await.unwrap_or(0);
             let mut piece = buffer[..count].to_vec();
-            if let Some(first) = piece.first_mut().filter(|_| side.garbles && orders.borrow().garble) {
+            if let Some(first) = piece
+                .first_mut()
+                .filter(|_| side.garbles && orders.borrow().garble)
+            {
                 *first = b'?';
             }
             let due = Instant::now() + orders.borrow().delay();
@@ -217,8 +260,13 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut side: Side) {
         while let Some((due, piece)) = arriving.recv().await {
             tokio::time::sleep_until(due).await;
             // What is silent does not tell of an end either.
-            let passes = side.orders.wait_for(|orders| orders.mode != Mode::Silent).await;
-            let Ok(half_open) = passes.map(|orders| orders.has_half_open(side.number)) else { return };
+            let passes = side
+                .orders
+                .wait_for(|orders| orders.mode != Mode::Silent)
+                .await;
+            let Ok(half_open) = passes.map(|orders| orders.has_half_open(side.number)) else {
+                return;
+            };
             match piece.is_empty() {
                 // The other way stays until its own end.
                 true if half_open => return,

@@ -1,10 +1,12 @@
-//! Logs that do not fill the disk: each has a bound, and what was written before stays once, in a file ending in `.1`.
+//! Logs that do not fill the disk: each has a bound, and what was written before stays once, in a
+//! file ending in `.1`.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
-/// Moves a log that is longer than `bytes` aside, and says so. Whoever writes it has to open it anew.
+/// Moves a log that is longer than `bytes` aside, and says so. Whoever writes it has to open it
+/// anew.
 pub(crate) fn move_aside(log: &Path, bytes: u64) -> bool {
     is_longer(log, bytes) && std::fs::rename(log, older(log)).is_ok()
 }
@@ -12,7 +14,10 @@ pub(crate) fn move_aside(log: &Path, bytes: u64) -> bool {
 /// Empties a log that is longer than `bytes`, for a writer that appends and cannot open it anew.
 pub(crate) fn empty(log: &Path, bytes: u64) {
     if is_longer(log, bytes) && std::fs::copy(log, older(log)).is_ok() {
-        let _ = OpenOptions::new().write(true).open(log).and_then(|file| file.set_len(0));
+        let _ = OpenOptions::new()
+            .write(true)
+            .open(log)
+            .and_then(|file| file.set_len(0));
     }
 }
 
@@ -36,14 +41,25 @@ mod tests {
     fn a_log_is_emptied_past_its_bound_and_its_writer_goes_on_at_the_beginning() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("x.log");
-        let mut writer = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut writer = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         writer.write_all(b"0123456789").unwrap();
         empty(&log, 10);
-        assert_eq!(std::fs::read(&log).unwrap(), b"0123456789", "the bound itself is allowed");
+        assert_eq!(
+            std::fs::read(&log).unwrap(),
+            b"0123456789",
+            "the bound itself is allowed"
+        );
         empty(&log, 9);
         writer.write_all(b"new").unwrap();
         assert_eq!(std::fs::read(&log).unwrap(), b"new");
-        assert_eq!(std::fs::read(folder.path().join("x.log.1")).unwrap(), b"0123456789");
+        assert_eq!(
+            std::fs::read(folder.path().join("x.log.1")).unwrap(),
+            b"0123456789"
+        );
     }
 
     #[test]
@@ -55,6 +71,9 @@ mod tests {
             std::fs::write(&log, content).unwrap();
             assert!(move_aside(&log, 1) && !log.exists());
         }
-        assert_eq!(std::fs::read(folder.path().join("x.log.1")).unwrap(), b"second");
+        assert_eq!(
+            std::fs::read(folder.path().join("x.log.1")).unwrap(),
+            b"second"
+        );
     }
 }

@@ -21,16 +21,24 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program with its output going to `log`. In a process group of its own, so that Ctrl-C reaches only the
-    /// owner, who stops its children in order.
+    /// Starts a program with its output going to `log`. In a process group of its own, so that
+    /// Ctrl-C reaches only the owner, who stops its children in order.
     pub fn start(name: &str, mut command: Command, log: &Path) -> io::Result<Self> {
         // What is appended goes on at the end of a log that was emptied.
         let file = OpenOptions::new().create(true).append(true).open(log)?;
         file.set_len(0)?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .process_group(0);
         die_with_parent(&mut command);
         let child = command.spawn()?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+        })
     }
 
     /// Its process number.
@@ -45,7 +53,9 @@ impl Process {
 
     /// All it has said so far.
     pub fn output(&self) -> String {
-        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Its last lines, for a person.
@@ -55,7 +65,8 @@ impl Process {
         lines[lines.len().saturating_sub(count)..].join("\n")
     }
 
-    /// Empties its log when that is longer than `bytes`; what was in it stays in a file ending in `.1`.
+    /// Empties its log when that is longer than `bytes`; what was in it stays in a file ending in
+    /// `.1`.
     pub fn keep_log_within(&self, bytes: u64) {
         logs::empty(&self.log, bytes);
     }
@@ -98,11 +109,15 @@ impl Drop for Process {
 }
 
 #[cfg(target_os = "linux")]
-#[allow(unsafe_code, reason = "pre_exec is unsafe; the one call made in it is async-signal-safe")]
+#[allow(
+    unsafe_code,
+    reason = "pre_exec is unsafe; the one call made in it is async-signal-safe"
+)]
 fn die_with_parent(command: &mut Command) {
     // SAFETY: prctl is a plain system call; nothing is allocated between fork and exec.
     unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+        command
+            .pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
     }
 }
 

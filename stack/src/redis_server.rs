@@ -37,14 +37,39 @@ impl RedisServer {
     pub(crate) async fn on(port: u16, settings: Vec<String>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (own, place) = (port.to_string(), folder.path().display().to_string());
-        let usual = ["--port", &own, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", &place];
-        Self::run(port, folder, usual.map(str::to_owned).into_iter().chain(settings).collect()).await
+        let usual = [
+            "--port",
+            &own,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            &place,
+        ];
+        Self::run(
+            port,
+            folder,
+            usual
+                .map(str::to_owned)
+                .into_iter()
+                .chain(settings)
+                .collect(),
+        )
+        .await
     }
 
     /// Starts one that is told everything.
     pub(crate) async fn run(port: u16, folder: TempDir, arguments: Vec<String>) -> Result<Self> {
         let process = launch(&folder, &arguments)?;
-        let mut server = Self { port, process, arguments, folder };
+        let mut server = Self {
+            port,
+            process,
+            arguments,
+            folder,
+        };
         takes_connections(&mut server.process, port).await?;
         Ok(server)
     }
@@ -66,8 +91,13 @@ impl RedisServer {
 
     /// Runs `redis-cli` on it and gives what that prints.
     pub fn cli(&self, arguments: &[&str]) -> String {
-        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(arguments)
+            .output();
+        output
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+            .unwrap_or_default()
     }
 
     /// Ends it without warning.

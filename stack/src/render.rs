@@ -1,7 +1,7 @@
 //! Envoy's configuration from `envoy/envoy.yaml` and `envoy/filter.ecds.json`.
 //!
-//! What this decides: what stands in each `${…}` place. A place that nobody fills, and a value without a place, is an
-//! error: no half-filled configuration reaches Envoy.
+//! What this decides: what stands in each `${…}` place. A place that nobody fills, and a value
+//! without a place, is an error: no half-filled configuration reaches Envoy.
 
 use std::path::Path;
 
@@ -12,7 +12,8 @@ pub struct EnvoyConfig<'a> {
     pub listen: (&'a str, u16),
     /// Port of the admin interface, which listens on loopback only.
     pub admin_port: u16,
-    /// Address and port of the listener for a monitoring system; needs an admin port that is known, not 0.
+    /// Address and port of the listener for a monitoring system; needs an admin port that is known,
+    /// not 0.
     pub metrics: Option<(&'a str, u16)>,
     /// The name that all requests count as sent to, whatever their `Host`; `None` for their own.
     pub host: Option<&'a str>,
@@ -53,7 +54,10 @@ impl EnvoyConfig<'_> {
             ("PORT", self.listen.1.to_string()),
             ("ADMIN_PORT", self.admin_port.to_string()),
             ("ACCESS_LOG", access_log(self.access_log)),
-            ("FILTER_ECDS", self.run_dir.join(FILTER_FILE).display().to_string()),
+            (
+                "FILTER_ECDS",
+                self.run_dir.join(FILTER_FILE).display().to_string(),
+            ),
             ("RUN_DIR", self.run_dir.display().to_string()),
             ("HEALTH_CHECKS", health),
             ("CUSTOM_METHODS", self.custom_methods.to_string()),
@@ -76,8 +80,8 @@ impl EnvoyConfig<'_> {
     }
 }
 
-/// `text` with each first text of `edits` replaced by the second. One that does not occur is an error: a test that changes
-/// nothing would prove nothing.
+/// `text` with each first text of `edits` replaced by the second. One that does not occur is an
+/// error: a test that changes nothing would prove nothing.
 pub fn edited(mut text: String, edits: &[(String, String)]) -> Result<String, String> {
     for (from, to) in edits {
         if !text.contains(from.as_str()) {
@@ -110,8 +114,17 @@ fn access_log(path: &str) -> String {
 pub fn filter_config(template: &str, wasm: &Path, config: &str) -> Result<String, String> {
     let escaped = |text: &str| json(text).trim_matches('"').to_owned();
     let config = json(config);
-    let config = config.get(1..config.len() - 1).unwrap_or_default().to_owned();
-    fill(template, &[("WASM", escaped(&wasm.display().to_string())), ("CONFIG", config)])
+    let config = config
+        .get(1..config.len() - 1)
+        .unwrap_or_default()
+        .to_owned();
+    fill(
+        template,
+        &[
+            ("WASM", escaped(&wasm.display().to_string())),
+            ("CONFIG", config),
+        ],
+    )
 }
 
 fn json(text: &str) -> String {
@@ -121,7 +134,8 @@ fn json(text: &str) -> String {
 fn endpoints(addresses: &[String]) -> Result<String, String> {
     let endpoint = |address: &String| {
         let (host, port) = host_and_port(address)?;
-        // Health checks name the service that they ask, as clients would; Envoy would name the cluster.
+        // Health checks name the service that they ask, as clients would; Envoy would name the
+        // cluster.
         Ok(format!(
             "{{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {port} }} }}, \
              health_check_config: {{ hostname: {} }} }} }}",
@@ -129,21 +143,40 @@ fn endpoints(addresses: &[String]) -> Result<String, String> {
             json(address)
         ))
     };
-    Ok(format!("[{}]", addresses.iter().map(endpoint).collect::<Result<Vec<_>, String>>()?.join(", ")))
+    Ok(format!(
+        "[{}]",
+        addresses
+            .iter()
+            .map(endpoint)
+            .collect::<Result<Vec<_>, String>>()?
+            .join(", ")
+    ))
 }
 
 /// Takes `host:port` apart; an IPv6 address stands in brackets.
 pub fn host_and_port(address: &str) -> Result<(String, u16), String> {
     if let Some((scheme, rest)) = address.split_once("://") {
         let rest = rest.trim_end_matches('/');
-        return Err(format!("give host:port without {scheme}://, as in {rest} (origins are asked over plain HTTP)"));
+        return Err(format!(
+            "give host:port without {scheme}://, as in {rest} (origins are asked over plain HTTP)"
+        ));
     }
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("{address:?} has no port: host:port"))?;
-    let port: u16 = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("{port:?} is no port number"))?;
-    let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(inner) => {
-            inner.parse::<std::net::Ipv6Addr>().map_err(|_| format!("{inner:?} is no IPv6 address"))?.to_string()
-        }
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| format!("{address:?} has no port: host:port"))?;
+    let port: u16 = port
+        .parse()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("{port:?} is no port number"))?;
+    let host = match host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(inner) => inner
+            .parse::<std::net::Ipv6Addr>()
+            .map_err(|_| format!("{inner:?} is no IPv6 address"))?
+            .to_string(),
         None => host_name(host)?,
     };
     Ok((host, port))
@@ -168,11 +201,15 @@ fn without(template: &str, section: &str) -> String {
         dropping = dropped && !ends;
         !dropped
     };
-    template.lines().filter(keeps).map(|line| format!("{line}\n")).collect()
+    template
+        .lines()
+        .filter(keeps)
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
-/// Puts each value into its `${…}` place, in one pass, so that no value is taken for a place. A place without a value, and a
-/// value without a place, is an error.
+/// Puts each value into its `${…}` place, in one pass, so that no value is taken for a place. A
+/// place without a value, and a value without a place, is an error.
 pub fn fill(template: &str, values: &[(&str, String)]) -> Result<String, String> {
     let mut filled = String::with_capacity(template.len() + 1024);
     let mut used = vec![false; values.len()];
@@ -194,7 +231,10 @@ pub fn fill(template: &str, values: &[(&str, String)]) -> Result<String, String>
     }
     filled.push_str(rest);
     match used.iter().position(|used| !used) {
-        Some(index) => Err(format!("the template has no place ${{{}}}", values[index].0)),
+        Some(index) => Err(format!(
+            "the template has no place ${{{}}}",
+            values[index].0
+        )),
         None => Ok(filled),
     }
 }
@@ -205,14 +245,21 @@ mod tests {
 
     #[test]
     fn values_go_into_their_places_and_are_not_read_again() {
-        let filled = fill("a ${X} b ${Y}", &[("X", "${Y}".to_owned()), ("Y", "y".to_owned())]);
+        let filled = fill(
+            "a ${X} b ${Y}",
+            &[("X", "${Y}".to_owned()), ("Y", "y".to_owned())],
+        );
         assert_eq!(filled.unwrap(), "a ${Y} b y");
     }
 
     #[test]
     fn an_unknown_place_and_a_value_without_one_are_errors() {
         assert!(fill("${X}", &[]).unwrap_err().contains("${X}"));
-        assert!(fill("", &[("X", String::new())]).unwrap_err().contains("${X}"));
+        assert!(
+            fill("", &[("X", String::new())])
+                .unwrap_err()
+                .contains("${X}")
+        );
         assert!(fill("${X", &[]).is_err());
     }
 
@@ -220,19 +267,37 @@ mod tests {
     fn an_edit_that_finds_nothing_is_an_error() {
         let edit = |from: &str| [(from.to_owned(), "b".to_owned())];
         assert_eq!(edited("aca".to_owned(), &edit("a")).unwrap(), "bcb");
-        assert!(edited("c".to_owned(), &edit("a")).unwrap_err().contains("\"a\""));
+        assert!(
+            edited("c".to_owned(), &edit("a"))
+                .unwrap_err()
+                .contains("\"a\"")
+        );
     }
 
     #[test]
     fn an_address_needs_host_and_port() {
         assert!(endpoints(&["a:1".to_owned(), "[::1]:2".to_owned()]).is_ok());
-        for bad in
-            ["a", "a:", ":1", "a:0", "a:99999", "http://a", "http://a:1", "a/b:1", "a b:1", "[a]:1", "::1:2", "u@a:1"]
-        {
+        for bad in [
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:99999",
+            "http://a",
+            "http://a:1",
+            "a/b:1",
+            "a b:1",
+            "[a]:1",
+            "::1:2",
+            "u@a:1",
+        ] {
             assert!(endpoints(&[bad.to_owned()]).is_err(), "{bad}");
         }
         let told = host_and_port("http://127.0.0.1:9001/").unwrap_err();
-        assert!(told.contains("without http://, as in 127.0.0.1:9001"), "{told}");
+        assert!(
+            told.contains("without http://, as in 127.0.0.1:9001"),
+            "{told}"
+        );
     }
 
     fn rendered(metrics: Option<(&str, u16)>, host: Option<&str>) -> Result<String, String> {
@@ -257,8 +322,14 @@ mod tests {
     fn the_admin_interface_is_on_loopback_in_every_rendering() {
         for metrics in [None, Some(("0.0.0.0", 9902))] {
             let config = rendered(metrics, None).unwrap();
-            let admin: Vec<&str> = config.lines().filter(|line| line.contains("port_value: 9901")).collect();
-            assert!(!admin.is_empty() && admin.iter().all(|line| line.contains("address: 127.0.0.1")), "{admin:?}");
+            let admin: Vec<&str> = config
+                .lines()
+                .filter(|line| line.contains("port_value: 9901"))
+                .collect();
+            assert!(
+                !admin.is_empty() && admin.iter().all(|line| line.contains("address: 127.0.0.1")),
+                "{admin:?}"
+            );
             assert_eq!(config.contains("/stats/prometheus"), metrics.is_some());
             assert_eq!(config.contains("cluster: admin"), metrics.is_some());
         }
@@ -267,7 +338,11 @@ mod tests {
     #[test]
     fn a_host_is_set_where_one_is_given_and_has_to_be_a_name() {
         assert!(!rendered(None, None).unwrap().contains("lua"));
-        assert!(rendered(None, Some("Shop.example")).unwrap().contains("':authority', 'shop.example')"));
+        assert!(
+            rendered(None, Some("Shop.example"))
+                .unwrap()
+                .contains("':authority', 'shop.example')")
+        );
         for bad in ["", "a'b", "a:1", "a b", "a\"b"] {
             assert!(rendered(None, Some(bad)).is_err(), "{bad}");
         }
@@ -275,7 +350,8 @@ mod tests {
 
     #[test]
     fn a_section_goes_with_its_marks_and_the_rest_stays() {
-        let template = "a\n# begin x\nb\n# end x\nc\n  # begin y\nd\n  # end y\n# begin x\ne\n# end x\n";
+        let template =
+            "a\n# begin x\nb\n# end x\nc\n  # begin y\nd\n  # end y\n# begin x\ne\n# end x\n";
         assert_eq!(without(template, "x"), "a\nc\n  # begin y\nd\n  # end y\n");
     }
 
@@ -285,6 +361,9 @@ mod tests {
         let config = "{\"rules\": [\n{\"policy\": {\"comment\": \"a \\\"b\\\"\"}}]}";
         let rendered = filter_config(template, Path::new("/w/a.wasm"), config).unwrap();
         let value: serde_json::Value = serde_json::from_str(&rendered).unwrap();
-        assert_eq!(value["resources"][0]["typed_config"]["config"]["configuration"]["value"], config);
+        assert_eq!(
+            value["resources"][0]["typed_config"]["config"]["configuration"]["value"],
+            config
+        );
     }
 }

@@ -28,7 +28,8 @@ pub struct Settings {
     pub port: u16,
     /// Where the cache listens; loopback unless others are to reach it.
     pub bind: IpAddr,
-    /// The name that all requests count as sent to, so that several Envoys on one machine share what they store.
+    /// The name that all requests count as sent to, so that several Envoys on one machine share
+    /// what they store.
     pub host: Option<String>,
     /// The services behind the cache.
     pub origins: Origins,
@@ -50,13 +51,16 @@ pub struct Settings {
     pub custom_methods: bool,
     /// Whether Envoy writes a line for each request.
     pub access_log: bool,
-    /// The token between the filter and the sidecar; of two, with a comma between them, the filter presents the first.
+    /// The token between the filter and the sidecar; of two, with a comma between them, the filter
+    /// presents the first.
     pub token: Option<String>,
     /// Settings for the sidecar.
     pub sidecar_env: Vec<(String, String)>,
-    /// Whether Envoy lets a filter hold a response's head back and still see its content. Istio and Envoy Gateway do not.
+    /// Whether Envoy lets a filter hold a response's head back and still see its content. Istio and
+    /// Envoy Gateway do not.
     pub stop_iteration: bool,
-    /// Changes to the text of Envoy's configuration: each first text, which has to occur, is replaced by the second.
+    /// Changes to the text of Envoy's configuration: each first text, which has to occur, is
+    /// replaced by the second.
     pub envoy_edits: Vec<(String, String)>,
 }
 
@@ -79,8 +83,12 @@ impl Settings {
     }
 
     fn with_items(mut self, list: &str, indent: usize, items: &[serde_json::Value]) -> Self {
-        let lines: String = items.iter().map(|item| format!("{:indent$}- {item}\n", "")).collect();
-        self.envoy_edits.push((list.to_owned(), format!("{list}{lines}")));
+        let lines: String = items
+            .iter()
+            .map(|item| format!("{:indent$}- {item}\n", ""))
+            .collect();
+        self.envoy_edits
+            .push((list.to_owned(), format!("{list}{lines}")));
         self
     }
 }

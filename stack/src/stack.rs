@@ -38,8 +38,17 @@ pub struct Stack {
 }
 
 /// Envoy's configuration, with the edits of the settings.
-fn envoy_config(settings: &Settings, run_dir: &Path, origins: &[String], sidecars: &[String]) -> Result<String> {
-    let access_log = if settings.access_log { run_dir.join(ACCESS_LOG).display().to_string() } else { String::new() };
+fn envoy_config(
+    settings: &Settings,
+    run_dir: &Path,
+    origins: &[String],
+    sidecars: &[String],
+) -> Result<String> {
+    let access_log = if settings.access_log {
+        run_dir.join(ACCESS_LOG).display().to_string()
+    } else {
+        String::new()
+    };
     let config = EnvoyConfig {
         listen: (&settings.bind.to_string(), settings.port),
         admin_port: 0,
@@ -53,31 +62,56 @@ fn envoy_config(settings: &Settings, run_dir: &Path, origins: &[String], sidecar
         health_interval: &settings.health_interval,
         custom_methods: settings.custom_methods,
     };
-    let rendered = config.render(include_str!("../../envoy/envoy.yaml")).map_err(StackError)?;
+    let rendered = config
+        .render(include_str!("../../envoy/envoy.yaml"))
+        .map_err(StackError)?;
     crate::render::edited(rendered, &settings.envoy_edits).map_err(StackError)
 }
 
 impl Stack {
-    /// Starts everything and returns when the first request can be served. `progress` is told what is being done.
+    /// Starts everything and returns when the first request can be served. `progress` is told what
+    /// is being done.
     pub async fn start(settings: Settings, progress: impl Fn(&str)) -> Result<Self> {
         let root = project_root();
-        let wasm = built(&root, "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
+        let wasm = built(
+            &root,
+            "target/wasm32-wasip1/wasm/larder_filter.wasm",
+            "make wasm",
+        )?;
         envoy_binary(&root)?;
         if settings.port != 0 {
             check_port(&settings)?;
         }
-        let temporary = if settings.run_dir.is_none() { Some(tempfile::tempdir()?) } else { None };
-        let run_dir =
-            settings.run_dir.clone().or_else(|| temporary.as_ref().map(|t| t.path().to_owned())).unwrap_or_default();
+        let temporary = if settings.run_dir.is_none() {
+            Some(tempfile::tempdir()?)
+        } else {
+            None
+        };
+        let run_dir = settings
+            .run_dir
+            .clone()
+            .or_else(|| temporary.as_ref().map(|t| t.path().to_owned()))
+            .unwrap_or_default();
         std::fs::create_dir_all(&run_dir)?;
         let origins = start_origins(&settings, &run_dir, &progress).await?;
         let sidecar = start_sidecar(&settings, &run_dir, &progress).await?;
         let origin_addresses = addresses(&settings, &origins);
-        let sidecar_address = settings.sidecar.clone().or_else(|| sidecar.as_ref().map(|(_, address)| address.clone()));
+        let sidecar_address = settings
+            .sidecar
+            .clone()
+            .or_else(|| sidecar.as_ref().map(|(_, address)| address.clone()));
         let sidecars = vec![sidecar_address.unwrap_or_else(|| "127.0.0.1:1".to_owned())];
         progress("starting Envoy");
-        std::fs::write(run_dir.join(CONFIG_FILE), envoy_config(&settings, &run_dir, &origin_addresses, &sidecars)?)?;
-        write_filter_config(&run_dir, &wasm, &settings.filter_config, settings.stop_iteration)?;
+        std::fs::write(
+            run_dir.join(CONFIG_FILE),
+            envoy_config(&settings, &run_dir, &origin_addresses, &sidecars)?,
+        )?;
+        write_filter_config(
+            &run_dir,
+            &wasm,
+            &settings.filter_config,
+            settings.stop_iteration,
+        )?;
         let envoy = launch::envoy(&run_dir, &settings)?;
         let mut stack = Self {
             settings,
@@ -98,25 +132,32 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Polls until the Envoy follows what is purged: with the first answer to that it empties level 1, so what it kept before
-    /// is asked for again, and of everything after it hears.
+    /// Polls until the Envoy follows what is purged: with the first answer to that it empties level
+    /// 1, so what it kept before is asked for again, and of everything after it hears.
     pub async fn wait_until_it_follows(&self, patience: Duration) -> Result<()> {
         let follows = || async { self.envoy_log().contains(readiness::FOLLOWS).then_some(()) };
         let followed = eventually(patience, follows).await;
-        followed.ok_or_else(|| StackError("an Envoy does not hear what is purged; see the sidecar's log".to_owned()))
+        followed.ok_or_else(|| {
+            StackError("an Envoy does not hear what is purged; see the sidecar's log".to_owned())
+        })
     }
 
     fn asks_a_store(&self) -> bool {
-        let config = serde_json::from_str::<serde_json::Value>(&self.settings.filter_config).unwrap_or_default();
+        let config = serde_json::from_str::<serde_json::Value>(&self.settings.filter_config)
+            .unwrap_or_default();
         config["store"]["enabled"] != false
     }
 
-    /// Polls until a request through the listener is answered, by the cache or by what stands behind it.
+    /// Polls until a request through the listener is answered, by the cache or by what stands
+    /// behind it.
     async fn wait_until_served(&mut self) -> Result<()> {
         let deadline = tokio::time::Instant::now() + START;
         loop {
             if !self.envoy.is_running() {
-                return Err(StackError(format!("Envoy ended: {}", readiness::problem(&self.envoy.output()))));
+                return Err(StackError(format!(
+                    "Envoy ended: {}",
+                    readiness::problem(&self.envoy.output())
+                )));
             }
             if let Some(refusal) = readiness::refusal(&self.envoy.output()) {
                 return Err(StackError(refusal));
@@ -125,14 +166,17 @@ impl Stack {
                 self.admin = admin;
                 if let Some(port) = readiness::listener_port(&self.client, &self.admin).await {
                     self.url = format!("http://{}", readiness::reachable(self.settings.bind, port));
-                    if readiness::answers(&self.client, &self.url, &self.settings.health_path).await {
+                    if readiness::answers(&self.client, &self.url, &self.settings.health_path).await
+                    {
                         return Ok(());
                     }
                 }
             }
             if tokio::time::Instant::now() >= deadline {
                 let problem = readiness::problem(&self.envoy.output());
-                return Err(StackError(format!("no request through Envoy was answered: {problem}")));
+                return Err(StackError(format!(
+                    "no request through Envoy was answered: {problem}"
+                )));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -141,15 +185,29 @@ impl Stack {
     /// What keeps origins from being asked, one line for each that gets no requests.
     pub async fn origins_in_trouble(&self) -> OriginsInTrouble {
         let addresses = self.origin_addresses();
-        readiness::origins_in_trouble(&self.client, &self.admin, &addresses, &self.settings.health_path).await
+        readiness::origins_in_trouble(
+            &self.client,
+            &self.admin,
+            &addresses,
+            &self.settings.health_path,
+        )
+        .await
     }
 
     /// Keeps each log of this run within about `bytes`, and as much again in a file ending in `.1`.
     pub async fn keep_logs_within(&self, bytes: u64) {
         if logs::move_aside(&self.run_dir.join(ACCESS_LOG), bytes) {
-            let _ = self.client.post(format!("{}/reopen_logs", self.admin)).send().await;
+            let _ = self
+                .client
+                .post(format!("{}/reopen_logs", self.admin))
+                .send()
+                .await;
         }
-        let processes = self.origins.iter().chain(&self.sidecar).map(|(process, _)| process);
+        let processes = self
+            .origins
+            .iter()
+            .chain(&self.sidecar)
+            .map(|(process, _)| process);
         for process in processes.chain(std::iter::once(&self.envoy)) {
             process.keep_log_within(bytes);
         }
@@ -167,7 +225,10 @@ impl Stack {
 
     /// A mock origin, past the cache.
     pub fn origin_url(&self, index: usize) -> String {
-        self.origins.get(index).map(|(_, address)| format!("http://{address}")).unwrap_or_default()
+        self.origins
+            .get(index)
+            .map(|(_, address)| format!("http://{address}"))
+            .unwrap_or_default()
     }
 
     /// `host:port` of each origin, past the cache.
@@ -193,25 +254,45 @@ impl Stack {
 
     /// The text at a path of the admin interface.
     pub async fn admin_get(&self, path: &str) -> String {
-        match self.client.get(format!("{}{path}", self.admin)).send().await {
+        match self
+            .client
+            .get(format!("{}{path}", self.admin))
+            .send()
+            .await
+        {
             Ok(response) => response.text().await.unwrap_or_default(),
             Err(_) => String::new(),
         }
     }
 
-    /// Gives the running Envoy another filter configuration. The error is Envoy's reason; the old one then keeps serving.
+    /// Gives the running Envoy another filter configuration. The error is Envoy's reason; the old
+    /// one then keeps serving.
     pub async fn swap_filter_config(&mut self, config: &str) -> Result<()> {
-        let wasm = built(&project_root(), "target/wasm32-wasip1/wasm/larder_filter.wasm", "make wasm")?;
-        swap::swap(&self.run_dir, &wasm, &self.admin, config, self.settings.stop_iteration).await
+        let wasm = built(
+            &project_root(),
+            "target/wasm32-wasip1/wasm/larder_filter.wasm",
+            "make wasm",
+        )?;
+        swap::swap(
+            &self.run_dir,
+            &wasm,
+            &self.admin,
+            config,
+            self.settings.stop_iteration,
+        )
+        .await
     }
 
     /// The first child that has ended, with its last words.
     pub fn ended_child(&mut self) -> Option<String> {
         let children = self.origins.iter_mut().map(|(process, _)| process);
         let children = children.chain(self.sidecar.iter_mut().map(|(process, _)| process));
-        let mut ended = children.chain(std::iter::once(&mut self.envoy)).filter_map(|process| {
-            (!process.is_running()).then(|| format!("{} ended:\n{}", process.name(), process.last_lines(10)))
-        });
+        let mut ended = children
+            .chain(std::iter::once(&mut self.envoy))
+            .filter_map(|process| {
+                (!process.is_running())
+                    .then(|| format!("{} ended:\n{}", process.name(), process.last_lines(10)))
+            });
         ended.next()
     }
 
@@ -241,7 +322,9 @@ async fn start_origins(
     run_dir: &Path,
     progress: &impl Fn(&str),
 ) -> Result<Vec<(Process, String)>> {
-    let Origins::Mock(count) = settings.origins else { return Ok(Vec::new()) };
+    let Origins::Mock(count) = settings.origins else {
+        return Ok(Vec::new());
+    };
     progress(&format!("starting {count} mock origins"));
     let mut origins = Vec::new();
     for index in 0..count {
@@ -271,8 +354,12 @@ async fn start_sidecar(
 
 fn check_port(settings: &Settings) -> Result<()> {
     let (bind, port) = (settings.bind, settings.port);
-    std::net::TcpListener::bind((bind, port)).map(drop).map_err(|error| {
-        let other = free_port().unwrap_or(3001);
-        StackError(format!("{bind} port {port} cannot be used ({error}); choose another: make run port={other}"))
-    })
+    std::net::TcpListener::bind((bind, port))
+        .map(drop)
+        .map_err(|error| {
+            let other = free_port().unwrap_or(3001);
+            StackError(format!(
+                "{bind} port {port} cannot be used ({error}); choose another: make run port={other}"
+            ))
+        })
 }

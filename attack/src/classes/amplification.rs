@@ -64,16 +64,31 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const PAGES: usize = 40;
 
 async fn one_byte(visit: Visit) -> Verdict {
-    let members = [("cache-control", "max-age=60"), ("body-size", "100000"), ("ranges", "1")];
+    let members = [
+        ("cache-control", "max-age=60"),
+        ("body-size", "100000"),
+        ("ranges", "1"),
+    ];
     let target = visit.page(&members);
-    let one = |n: usize| visit.send(Request::get(&format!("{target}&cb={n}")).field("range", visit.input));
+    let one = |n: usize| {
+        visit.send(Request::get(&format!("{target}&cb={n}")).field("range", visit.input))
+    };
     let answers = join_all((0..PAGES).map(one)).await;
-    ensure!(answers.iter().all(|answer| answer.is_whole(206)), "not every part came");
+    ensure!(
+        answers.iter().all(|answer| answer.is_whole(206)),
+        "not every part came"
+    );
     // What goes on in the background has two seconds to show itself.
     visit.time_passes(2000).await;
     let journal = visit.journal(&visit.path).await;
-    let wholes = journal.iter().filter(|request| journal_field(request, "range").is_none()).count();
-    ensure!(wholes <= PAGES / 2, "{PAGES} requests for one byte made {wholes} fetches of the whole");
+    let wholes = journal
+        .iter()
+        .filter(|request| journal_field(request, "range").is_none())
+        .count();
+    ensure!(
+        wholes <= PAGES / 2,
+        "{PAGES} requests for one byte made {wholes} fetches of the whole"
+    );
     Ok(())
 }
 
@@ -83,9 +98,15 @@ async fn many_ranges(visit: Visit) -> Verdict {
     visit.warm(&target).await?;
     for count in [3, 20, 300] {
         let ranges = vec![visit.input; count].join(",");
-        let answer = visit.send(Request::get(&target).field("range", &format!("bytes={ranges}"))).await;
+        let answer = visit
+            .send(Request::get(&target).field("range", &format!("bytes={ranges}")))
+            .await;
         let most = size + size / 4;
-        ensure!(answer.content.len() <= most, "{count} ranges got {} bytes", answer.content.len());
+        ensure!(
+            answer.content.len() <= most,
+            "{count} ranges got {} bytes",
+            answer.content.len()
+        );
     }
     Ok(())
 }
@@ -107,19 +128,33 @@ async fn grown(visit: Visit) -> Verdict {
     let paths: Vec<String> = (0..8).map(|n| format!("{}/{n}", visit.path)).collect();
     for path in &paths {
         let small = page(path, &[]);
-        visit.behave_at(path, &json!({ "headers": [["cache-control", control]], "times": 1 })).await?;
+        visit
+            .behave_at(
+                path,
+                &json!({ "headers": [["cache-control", control]], "times": 1 }),
+            )
+            .await?;
         let grown = json!({ "headers": [["cache-control", control]], "body_size": 24 << 20, "chunked": visit.input == "chunked" });
         visit.behave_at(path, &grown).await?;
         visit.get(&small).await;
     }
     visit.a_second_passes().await;
     let before = visit.target.envoy_megabytes().unwrap_or_default();
-    join_all(paths.iter().map(|path| visit.send(Request::get(&page(path, &[]))))).await;
+    join_all(
+        paths
+            .iter()
+            .map(|path| visit.send(Request::get(&page(path, &[])))),
+    )
+    .await;
     let mut most = before;
     for _ in 0..30 {
         visit.time_passes(100).await;
         most = most.max(visit.target.envoy_megabytes().unwrap_or_default());
     }
-    ensure!(most - before < 100, "eight refreshes took {} MB of memory", most - before);
+    ensure!(
+        most - before < 100,
+        "eight refreshes took {} MB of memory",
+        most - before
+    );
     Ok(())
 }

@@ -95,14 +95,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 async fn no_lifetime(visit: Visit) -> Verdict {
-    let control = if visit.input.starts_with("age:") { "max-age=60" } else { "" };
+    let control = if visit.input.starts_with("age:") {
+        "max-age=60"
+    } else {
+        ""
+    };
     let mut members = vec![("header", visit.input)];
     if !control.is_empty() {
         members.push(("cache-control", control));
     }
     let page = visit.page(&members);
     for _ in 0..3 {
-        ensure!(!visit.get(&page).await.is_hit(), "it was fresh by {}", visit.input);
+        ensure!(
+            !visit.get(&page).await.is_hit(),
+            "it was fresh by {}",
+            visit.input
+        );
     }
     Ok(())
 }
@@ -116,7 +124,11 @@ async fn origins_clock(visit: Visit) -> Verdict {
     visit.time_passes(2100).await;
     for _ in 0..2 {
         let answer = visit.get(&page).await;
-        ensure!(!answer.is_hit(), "after 2 s it is still fresh: {}", answer.field("cache-status"));
+        ensure!(
+            !answer.is_hit(),
+            "after 2 s it is still fresh: {}",
+            answer.field("cache-status")
+        );
         visit.time_passes(2100).await;
     }
     Ok(())
@@ -131,53 +143,98 @@ async fn slow_answer(visit: Visit) -> Verdict {
     // 2.1 s after it was asked for, it is 2.1 s old; since it came, less than 2 s have passed.
     visit.time_passes(2100_u64.saturating_sub(passed)).await;
     let since = asked.elapsed();
-    ensure!(since.as_millis() < 2000 + u128::from(delay), "the machine is too slow for this check: {since:?}");
+    ensure!(
+        since.as_millis() < 2000 + u128::from(delay),
+        "the machine is too slow for this check: {since:?}"
+    );
     let answer = visit.get(&page).await;
-    ensure!(!answer.is_hit(), "{since:?} after it was asked for, it is still fresh for 2 s");
+    ensure!(
+        !answer.is_hit(),
+        "{since:?} after it was asked for, it is still fresh for 2 s"
+    );
     Ok(())
 }
 
 async fn age_in_a_hit(visit: Visit) -> Verdict {
     let given: u64 = visit.input.parse().unwrap_or_default();
-    let page = visit.page(&[("cache-control", "max-age=120"), ("header", &format!("age: {given}"))]);
+    let page = visit.page(&[
+        ("cache-control", "max-age=120"),
+        ("header", &format!("age: {given}")),
+    ]);
     visit.warm(&page).await?;
     visit.a_second_passes().await;
     let hit = visit.get(&page).await;
-    let ages: Vec<u64> =
-        hit.fields.iter().filter(|(name, _)| name == "age").filter_map(|(_, value)| value.parse().ok()).collect();
+    let ages: Vec<u64> = hit
+        .fields
+        .iter()
+        .filter(|(name, _)| name == "age")
+        .filter_map(|(_, value)| value.parse().ok())
+        .collect();
     ensure!(hit.is_hit() && ages.len() == 1, "its ages are {ages:?}");
-    ensure!((given + 1..=given + 6).contains(&ages[0]), "its age is {} after {given} and a second", ages[0]);
+    ensure!(
+        (given + 1..=given + 6).contains(&ages[0]),
+        "its age is {} after {given} and a second",
+        ages[0]
+    );
     Ok(())
 }
 
 async fn from_the_future(visit: Visit) -> Verdict {
     let ahead: u128 = visit.input.parse().unwrap_or_default();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let key: String = visit.path.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
+    let key: String = visit
+        .path
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let cursor = visit.target.sidecar(Request::get("/v1/events")).await?;
     let cursor: serde_json::Value = serde_json::from_slice(&cursor.content).unwrap_or_default();
     let order = format!("{{\"keys\": [\"{key}\"], \"now_ms\": {}}}", now + ahead);
     let request = Request::new("POST", "/v1/invalidate").field("content-type", "application/json");
-    let answer = visit.target.sidecar(request.content(order.as_bytes())).await?;
+    let answer = visit
+        .target
+        .sidecar(request.content(order.as_bytes()))
+        .await?;
     visit.note(format!("· {order} was answered {}", answer.status));
     let after = cursor["cursor"].as_str().unwrap_or_default();
-    let events = visit.target.sidecar(Request::get(&format!("/v1/events?after={after}"))).await?;
+    let events = visit
+        .target
+        .sidecar(Request::get(&format!("/v1/events?after={after}")))
+        .await?;
     visit.note(events.shown());
     let events: serde_json::Value = serde_json::from_slice(&events.content).unwrap_or_default();
-    let dates = events["events"].as_array().into_iter().flatten().filter_map(|event| event["at_ms"].as_u64());
+    let dates = events["events"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|event| event["at_ms"].as_u64());
     let latest = u128::from(dates.max().unwrap_or_default());
-    ensure!(latest <= now + 10_000, "the fleet is told of an invalidation {} ms ahead", latest.saturating_sub(now));
+    ensure!(
+        latest <= now + 10_000,
+        "the fleet is told of an invalidation {} ms ahead",
+        latest.saturating_sub(now)
+    );
     Ok(())
 }
 
 async fn stale_for_ever(visit: Visit) -> Verdict {
-    visit.behave(&json!({ "headers": [["cache-control", visit.input], ["etag", "\"1\""]], "times": 1 })).await?;
+    visit
+        .behave(
+            &json!({ "headers": [["cache-control", visit.input], ["etag", "\"1\""]], "times": 1 }),
+        )
+        .await?;
     visit.behave(&json!({ "status": 503 })).await?;
     visit.get(&visit.path).await;
     visit.time_passes(3200).await;
     for _ in 0..3 {
         let answer = visit.get(&visit.path).await;
-        ensure!(!answer.is_hit() && answer.status == 503, "it is still served, {}", answer.field("cache-status"));
+        ensure!(
+            !answer.is_hit() && answer.status == 503,
+            "it is still served, {}",
+            answer.field("cache-status")
+        );
         visit.time_passes(100).await;
     }
     Ok(())

@@ -47,7 +47,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "Apache Traffic Server CVE-2024-35296",
         expectation: "An invalid Accept-Encoding does not make the cache miss what does not vary.",
         setting: Setting::Safe,
-        inputs: &["gzip;q=9", ",,,", "gzip;;;", "\"", "gzip;q=\u{7e}", ";q=1", "a b c", "gzip;q=0.0001"],
+        inputs: &[
+            "gzip;q=9",
+            ",,,",
+            "gzip;;;",
+            "\"",
+            "gzip;q=\u{7e}",
+            ";q=1",
+            "a b c",
+            "gzip;q=0.0001",
+        ],
         check: |visit| Box::pin(invalid(visit)),
     },
     Scenario {
@@ -93,7 +102,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9110 §12.5.5; envoyproxy/envoy#40469",
         expectation: "A Vary that is no list of names is answered, and shares nothing between those who differ.",
         setting: Setting::Rogue,
-        inputs: &["x-a,,,,", "\"x-a\"", "x-a x-b", "x-a;q=1", ":path, x-a", "x-a\t,\tx-b", "@"],
+        inputs: &[
+            "x-a,,,,",
+            "\"x-a\"",
+            "x-a x-b",
+            "x-a;q=1",
+            ":path, x-a",
+            "x-a\t,\tx-b",
+            "@",
+        ],
         check: |visit| Box::pin(unusable(visit)),
     },
 ];
@@ -101,25 +118,47 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 /// `accepted > coding > accepted by the next`.
 async fn not_accepted(visit: Visit) -> Verdict {
     let mut parts = visit.input.split(" > ");
-    let (accepted, coding, next) =
-        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (accepted, coding, next) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
     let header = format!("content-encoding: {coding}");
-    let page = visit.page(&[("cache-control", "max-age=60"), ("header", &header), ("vary", "accept-encoding")]);
+    let page = visit.page(&[
+        ("cache-control", "max-age=60"),
+        ("header", &header),
+        ("vary", "accept-encoding"),
+    ]);
     let first = Request::get(&page).field("accept-encoding", accepted);
-    visit.until(&first, "a hit", |answer| answer.is_hit()).await?;
-    let second = if next.is_empty() { Request::get(&page) } else { Request::get(&page).field("accept-encoding", next) };
+    visit
+        .until(&first, "a hit", |answer| answer.is_hit())
+        .await?;
+    let second = if next.is_empty() {
+        Request::get(&page)
+    } else {
+        Request::get(&page).field("accept-encoding", next)
+    };
     let answer = visit.send(second).await;
-    ensure!(!answer.is_hit(), "who accepts {next:?} got the {coding} that was made for {accepted:?}");
+    ensure!(
+        !answer.is_hit(),
+        "who accepts {next:?} got the {coding} that was made for {accepted:?}"
+    );
     Ok(())
 }
 
 async fn without_vary(visit: Visit) -> Verdict {
-    let page =
-        visit.page(&[("cache-control", "max-age=60"), ("header", &format!("content-encoding: {}", visit.input))]);
+    let page = visit.page(&[
+        ("cache-control", "max-age=60"),
+        ("header", &format!("content-encoding: {}", visit.input)),
+    ]);
     for _ in 0..2 {
-        visit.send(Request::get(&page).field("accept-encoding", visit.input)).await;
+        visit
+            .send(Request::get(&page).field("accept-encoding", visit.input))
+            .await;
     }
-    let plain = visit.send(Request::get(&page).field("accept-encoding", "identity")).await;
+    let plain = visit
+        .send(Request::get(&page).field("accept-encoding", "identity"))
+        .await;
     ensure!(!plain.is_hit(), "who accepts no coding got {}", visit.input);
     Ok(())
 }
@@ -127,8 +166,14 @@ async fn without_vary(visit: Visit) -> Verdict {
 async fn invalid(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
     visit.warm(&page).await?;
-    let answer = visit.send(Request::get(&page).field("accept-encoding", visit.input)).await;
-    ensure!(answer.is_hit() || answer.status == 400, "it was a miss: {}", answer.field("cache-status"));
+    let answer = visit
+        .send(Request::get(&page).field("accept-encoding", visit.input))
+        .await;
+    ensure!(
+        answer.is_hit() || answer.status == 400,
+        "it was a miss: {}",
+        answer.field("cache-status")
+    );
     Ok(())
 }
 
@@ -136,13 +181,21 @@ async fn same_meaning(visit: Visit) -> Verdict {
     let (one, other) = visit.pair();
     let page = visit.page(&[("cache-control", "max-age=60"), ("vary", "accept-encoding")]);
     let with = |accepted: &str| Request::get(&page).field("accept-encoding", accepted);
-    visit.until(&with(one), "a hit", |answer| answer.is_hit()).await?;
-    ensure!(visit.send(with(other)).await.is_hit(), "{other} is another variant than {one}");
+    visit
+        .until(&with(one), "a hit", |answer| answer.is_hit())
+        .await?;
+    ensure!(
+        visit.send(with(other)).await.is_hit(),
+        "{other} is another variant than {one}"
+    );
     Ok(())
 }
 
 async fn vary_star(visit: Visit) -> Verdict {
-    let page = visit.page(&[("cache-control", "public, max-age=60"), ("vary", visit.input)]);
+    let page = visit.page(&[
+        ("cache-control", "public, max-age=60"),
+        ("vary", visit.input),
+    ]);
     for _ in 0..3 {
         ensure!(!visit.get(&page).await.is_hit(), "it was reused");
     }
@@ -152,23 +205,41 @@ async fn vary_star(visit: Visit) -> Verdict {
 async fn selecting(visit: Visit) -> Verdict {
     let (one, other) = visit.pair();
     let page = visit.page(&[("cache-control", "max-age=60"), ("vary", "X-a")]);
-    visit.until(&Request::get(&page).line(one), "a hit", |answer| answer.is_hit()).await?;
+    visit
+        .until(&Request::get(&page).line(one), "a hit", |answer| {
+            answer.is_hit()
+        })
+        .await?;
     let answer = visit.send(Request::get(&page).line(other)).await;
-    ensure!(!answer.is_hit(), "who sent {other:?} got the answer to {one:?}");
+    ensure!(
+        !answer.is_hit(),
+        "who sent {other:?} got the answer to {one:?}"
+    );
     Ok(())
 }
 
 async fn unusable(visit: Visit) -> Verdict {
     let answer = |who: &str| {
-        let head = format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nvary: {}", visit.input);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nvary: {}",
+            visit.input
+        );
         format!("{head}\r\ncontent-length: {}\r\n\r\n{who}", who.len())
     };
     visit.rogue()?.says(&visit.path, answer("alice").as_bytes());
-    let alice = visit.send(Request::get(&visit.path).field("x-a", "alice")).await;
+    let alice = visit
+        .send(Request::get(&visit.path).field("x-a", "alice"))
+        .await;
     ensure!(alice.status != 0, "there was no answer");
     visit.rogue()?.says(&visit.path, answer("bob").as_bytes());
-    let bob = visit.send(Request::get(&visit.path).field("x-a", "bob")).await;
-    // What names nothing that a request could carry may be stored; what names x-a in any way may not be shared.
-    ensure!(!visit.input.contains("x-a") || !bob.mentions("alice"), "bob got alice's page");
+    let bob = visit
+        .send(Request::get(&visit.path).field("x-a", "bob"))
+        .await;
+    // What names nothing that a request could carry may be stored; what names x-a in any way may
+    // not be shared.
+    ensure!(
+        !visit.input.contains("x-a") || !bob.mentions("alice"),
+        "bob got alice's page"
+    );
     Ok(())
 }

@@ -42,18 +42,32 @@ async fn malformed(visit: Visit) -> Verdict {
     let (call, content) = visit.input.split_once(" >").unwrap_or_default();
     let (method, target) = call.split_once(' ').unwrap_or_default();
     let request = Request::new(method, target).field("content-type", "application/json");
-    let answer = visit.target.sidecar(request.content(content.trim().as_bytes())).await?;
-    ensure!((400..500).contains(&answer.status), "it was answered {}", answer.shown());
+    let answer = visit
+        .target
+        .sidecar(request.content(content.trim().as_bytes()))
+        .await?;
+    ensure!(
+        (400..500).contains(&answer.status),
+        "it was answered {}",
+        answer.shown()
+    );
     let page = visit.page(&[("cache-control", "max-age=60")]);
     visit.warm(&page).await.map(drop)
 }
 
-/// Everything that Redis holds is changed. The setting has no level 1, so the next look-up reads what is there now.
+/// Everything that Redis holds is changed. The setting has no level 1, so the next look-up reads
+/// what is there now.
 async fn changed_in_redis(visit: Visit) -> Verdict {
-    let redis = visit.target.redis.as_ref().ok_or("this scenario needs Redis")?;
+    let redis = visit
+        .target
+        .redis
+        .as_ref()
+        .ok_or("this scenario needs Redis")?;
     let page = visit.page(&[("cache-control", "max-age=60"), ("body-size", "400")]);
-    let other =
-        crate::visit::page(&format!("{}/other", visit.path), &[("cache-control", "max-age=60"), ("reflect", "host")]);
+    let other = crate::visit::page(
+        &format!("{}/other", visit.path),
+        &[("cache-control", "max-age=60"), ("reflect", "host")],
+    );
     let good = visit.warm(&page).await?;
     visit.warm(&other).await?;
     let written = larder_stack::eventually(std::time::Duration::from_secs(3), || async {
@@ -80,7 +94,11 @@ async fn changed_in_redis(visit: Visit) -> Verdict {
         );
     }
     let answer = visit.get(&other).await;
-    ensure!(answer.text().contains(&format!("\"target\":\"{other}\"")), "another page was served: {}", answer.shown());
+    ensure!(
+        answer.text().contains(&format!("\"target\":\"{other}\"")),
+        "another page was served: {}",
+        answer.shown()
+    );
     Ok(())
 }
 

@@ -67,7 +67,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9111 §3.5",
         expectation: "Who identifies himself does not get a page that was stored for those who do not, unless it is public.",
         setting: Setting::Safe,
-        inputs: &["authorization: Bearer alice", "x-jwt-sub: alice", "x-forwarded-user: alice", "x-api-key: alice"],
+        inputs: &[
+            "authorization: Bearer alice",
+            "x-jwt-sub: alice",
+            "x-forwarded-user: alice",
+            "x-api-key: alice",
+        ],
         check: |visit| Box::pin(stored_for_nobody(visit)),
     },
     Scenario {
@@ -148,15 +153,25 @@ async fn identity_field(visit: Visit) -> Verdict {
 
 /// Alice asks with a field, twice; then bob with his own, and somebody without.
 async fn others_do_not_get(visit: Visit, name: &str) -> Verdict {
-    let alice = if visit.input == name { "alice-in-person" } else { visit.input };
+    let alice = if visit.input == name {
+        "alice-in-person"
+    } else {
+        visit.input
+    };
     let page = visit.page(&[("cache-control", "max-age=60"), ("reflect", name)]);
     for _ in 0..2 {
         visit.send(Request::get(&page).field(name, alice)).await;
     }
     let shown = serde_json::Value::from(alice).to_string();
-    for other in [Request::get(&page).field(name, "Bearer bob"), Request::get(&page)] {
+    for other in [
+        Request::get(&page).field(name, "Bearer bob"),
+        Request::get(&page),
+    ] {
         let answer = visit.send(other).await;
-        ensure!(answer.status == 200 && !answer.text().contains(&shown), "another user got alice's page");
+        ensure!(
+            answer.status == 200 && !answer.text().contains(&shown),
+            "another user got alice's page"
+        );
     }
     Ok(())
 }
@@ -172,39 +187,73 @@ async fn stored_for_nobody(visit: Visit) -> Verdict {
 
 async fn set_cookie(visit: Visit) -> Verdict {
     let (status, control) = visit.pair();
-    let page = visit.page(&[("status", status), ("cache-control", control), ("header", "set-cookie: sid=alice")]);
+    let page = visit.page(&[
+        ("status", status),
+        ("cache-control", control),
+        ("header", "set-cookie: sid=alice"),
+    ]);
     for _ in 0..3 {
-        ensure!(!visit.get(&page).await.is_hit(), "a response that sets a cookie was stored");
+        ensure!(
+            !visit.get(&page).await.is_hit(),
+            "a response that sets a cookie was stored"
+        );
     }
     Ok(())
 }
 
 async fn set_cookie_in_304(visit: Visit) -> Verdict {
     let fields = json!([["cache-control", visit.input], ["etag", "\"1\""]]);
-    visit.behave(&json!({ "headers": fields, "times": 1 })).await?;
-    let with_cookie = json!([["cache-control", "max-age=60"], ["etag", "\"1\""], ["set-cookie", "sid=alice"]]);
-    visit.behave(&json!({ "headers": with_cookie, "conditional": true, "times": 1 })).await?;
-    visit.behave(&json!({ "headers": fields, "conditional": true })).await?;
+    visit
+        .behave(&json!({ "headers": fields, "times": 1 }))
+        .await?;
+    let with_cookie = json!([
+        ["cache-control", "max-age=60"],
+        ["etag", "\"1\""],
+        ["set-cookie", "sid=alice"]
+    ]);
+    visit
+        .behave(&json!({ "headers": with_cookie, "conditional": true, "times": 1 }))
+        .await?;
+    visit
+        .behave(&json!({ "headers": fields, "conditional": true }))
+        .await?;
     visit.get(&visit.path).await;
     visit.a_second_passes().await;
     visit.get(&visit.path).await;
     for _ in 0..3 {
-        ensure!(!visit.get(&visit.path).await.mentions("alice"), "another client got the cookie of the 304");
+        ensure!(
+            !visit.get(&visit.path).await.mentions("alice"),
+            "another client got the cookie of the 304"
+        );
     }
     Ok(())
 }
 
 async fn prohibition(visit: Visit) -> Verdict {
-    let plain = if visit.input.starts_with("cdn-") { "max-age=60" } else { "x" };
-    let page = visit.page(&[("header", visit.input), ("header", &format!("cache-control: {plain}"))]);
+    let plain = if visit.input.starts_with("cdn-") {
+        "max-age=60"
+    } else {
+        "x"
+    };
+    let page = visit.page(&[
+        ("header", visit.input),
+        ("header", &format!("cache-control: {plain}")),
+    ]);
     for _ in 0..3 {
-        ensure!(!visit.get(&page).await.is_hit(), "it was stored against {}", visit.input);
+        ensure!(
+            !visit.get(&page).await.is_hit(),
+            "it was stored against {}",
+            visit.input
+        );
     }
     Ok(())
 }
 
 async fn second_line(visit: Visit) -> Verdict {
-    let page = visit.page(&[("cache-control", "max-age=60"), ("cache-control", visit.input)]);
+    let page = visit.page(&[
+        ("cache-control", "max-age=60"),
+        ("cache-control", visit.input),
+    ]);
     for _ in 0..3 {
         let answer = visit.get(&page).await;
         // Two lifetimes contradict each other; the shorter is the safe one (RFC 9111 §4.2.1).
@@ -219,12 +268,20 @@ async fn error_page(visit: Visit) -> Verdict {
     let long = "x".repeat(70_000);
     let requests = [
         Request::get(&broken).field(visit.input, secret),
-        Request::get(&visit.page(&[])).field(visit.input, secret).field("cache-control", "only-if-cached"),
-        Request::get(&visit.page(&[])).field(visit.input, secret).field("x-long", &long),
+        Request::get(&visit.page(&[]))
+            .field(visit.input, secret)
+            .field("cache-control", "only-if-cached"),
+        Request::get(&visit.page(&[]))
+            .field(visit.input, secret)
+            .field("x-long", &long),
         Request::get(&format!("{}?cache-control=nonsense", visit.path)).field(visit.input, secret),
     ];
     for request in requests {
-        ensure!(!visit.send(request).await.mentions(secret), "an answer repeats the request's {}", visit.input);
+        ensure!(
+            !visit.send(request).await.mentions(secret),
+            "an answer repeats the request's {}",
+            visit.input
+        );
     }
     Ok(())
 }

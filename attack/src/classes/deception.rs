@@ -1,5 +1,5 @@
-//! Deception: a victim is sent to a URL that the cache takes for something public. Confusion: cache and origin read a path
-//! differently.
+//! Deception: a victim is sent to a URL that the cache takes for something public. Confusion: cache
+//! and origin read a path differently.
 
 use crate::scenario::{Class, Scenario, Verdict, ensure};
 use crate::setting::Setting;
@@ -98,15 +98,25 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9112 §3.2.2; Kettle, Cracking the Lens (2017)",
         expectation: "A target in absolute form counts for the host that it names, and for no other.",
         setting: Setting::Safe,
-        inputs: &["http://evil.example", "http://evil.example:80", "http://user@evil.example", "HTTP://EVIL.example"],
+        inputs: &[
+            "http://evil.example",
+            "http://evil.example:80",
+            "http://user@evil.example",
+            "HTTP://EVIL.example",
+        ],
         check: |visit| Box::pin(absolute(visit)),
     },
 ];
 
 async fn suffix(visit: Visit) -> Verdict {
-    let target = page(&format!("{}/account{}", visit.path, visit.input), &[("reflect", "cookie")]);
+    let target = page(
+        &format!("{}/account{}", visit.path, visit.input),
+        &[("reflect", "cookie")],
+    );
     for _ in 0..2 {
-        visit.send(Request::get(&target).field("cookie", "sid=alice")).await;
+        visit
+            .send(Request::get(&target).field("cookie", "sid=alice"))
+            .await;
     }
     let mallory = visit.get(&target).await;
     ensure!(!mallory.mentions("alice"), "mallory got alice's page");
@@ -118,19 +128,35 @@ async fn suffix(visit: Visit) -> Verdict {
 async fn private_page(visit: Visit) -> Verdict {
     let (response, request) = visit.input.split_once('>').unwrap_or_default();
     let response = response.trim();
-    let members = [("header", response), ("reflect", "cookie,authorization,x-api-key")];
-    let target = page(&visit.path, if response.is_empty() { &members[1..] } else { &members });
+    let members = [
+        ("header", response),
+        ("reflect", "cookie,authorization,x-api-key"),
+    ];
+    let target = page(
+        &visit.path,
+        if response.is_empty() {
+            &members[1..]
+        } else {
+            &members
+        },
+    );
     visit.send(Request::get(&target).line(request.trim())).await;
     let other = visit.get(&target).await;
     ensure!(!other.is_hit(), "another user got a stored page");
     let reflected = ["sid=alice", "Basic YWxpY2U6", "alice"].map(|value| format!(":\"{value}\""));
-    ensure!(!reflected.iter().any(|value| other.text().contains(value)), "another user got alice's page");
+    ensure!(
+        !reflected.iter().any(|value| other.text().contains(value)),
+        "another user got alice's page"
+    );
     Ok(())
 }
 
 async fn spelling(visit: Visit) -> Verdict {
     let query = "mock-cache-control=max-age%3D60";
-    let odd = format!("GET {}/{}?{query} HTTP/1.1\r\nhost: shop.test\r\n\r\n", visit.path, visit.input);
+    let odd = format!(
+        "GET {}/{}?{query} HTTP/1.1\r\nhost: shop.test\r\n\r\n",
+        visit.path, visit.input
+    );
     for _ in 0..2 {
         visit.raw(odd.as_bytes(), &["GET"], PATIENCE).await;
     }
@@ -138,14 +164,21 @@ async fn spelling(visit: Visit) -> Verdict {
         let target = format!("{}/{name}?{query}", visit.path);
         let plain = visit.get(&target).await;
         let own = format!("\"target\":\"{target}\"");
-        ensure!(plain.text().contains(&own), "{name} got what the origin said of another path: {}", plain.text());
+        ensure!(
+            plain.text().contains(&own),
+            "{name} got what the origin said of another path: {}",
+            plain.text()
+        );
     }
     Ok(())
 }
 
 async fn absolute(visit: Visit) -> Verdict {
     let target = visit.page(&[("cache-control", "max-age=60"), ("reflect", "host")]);
-    let odd = format!("GET {}{target} HTTP/1.1\r\nhost: shop.test\r\n\r\n", visit.input);
+    let odd = format!(
+        "GET {}{target} HTTP/1.1\r\nhost: shop.test\r\n\r\n",
+        visit.input
+    );
     for _ in 0..2 {
         visit.raw(odd.as_bytes(), &["GET"], PATIENCE).await;
     }

@@ -10,8 +10,8 @@ use crate::wire::Request;
 
 /// Errors that a request can bring about by itself.
 const OF_REQUESTS: &[&str] = &[
-    "400", "405", "408", "411", "412", "413", "414", "415", "416", "417", "421", "422", "423", "424", "425", "426",
-    "427", "428", "429", "430", "431",
+    "400", "405", "408", "411", "412", "413", "414", "415", "416", "417", "421", "422", "423",
+    "424", "425", "426", "427", "428", "429", "430", "431",
 ];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -22,8 +22,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         expectation: "An error that one request brought about is not kept, even with a lifetime.",
         setting: Setting::Safe,
         inputs: &[
-            "400", "401", "403", "405", "406", "408", "411", "412", "413", "414", "415", "416", "417", "421", "422",
-            "425", "429", "431", "500", "501", "502", "503", "504", "505",
+            "400", "401", "403", "405", "406", "408", "411", "412", "413", "414", "415", "416",
+            "417", "421", "422", "425", "429", "431", "500", "501", "502", "503", "504", "505",
         ],
         check: |visit| Box::pin(kept(visit)),
     },
@@ -93,7 +93,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "Nguyen et al. (2019), HTTP Method Override",
         expectation: "The answer to an overridden method answers nobody else, even if it says 200.",
         setting: Setting::Safe,
-        inputs: &["x-http-method-override", "x-http-method", "x-method-override"],
+        inputs: &[
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+        ],
         check: |visit| Box::pin(override_answer(visit)),
     },
     Scenario {
@@ -109,30 +113,49 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 async fn kept(visit: Visit) -> Verdict {
     let status: u16 = visit.input.parse().unwrap_or_default();
-    visit.behave(&json!({ "status": status, "headers": [["cache-control", "max-age=60"]], "times": 1 })).await?;
-    visit.behave(&json!({ "headers": [["cache-control", "max-age=60"]] })).await?;
+    visit
+        .behave(
+            &json!({ "status": status, "headers": [["cache-control", "max-age=60"]], "times": 1 }),
+        )
+        .await?;
+    visit
+        .behave(&json!({ "headers": [["cache-control", "max-age=60"]] }))
+        .await?;
     recovers(&visit, status).await
 }
 
 async fn kept_by_class(visit: Visit) -> Verdict {
     let status: u16 = visit.input.parse().unwrap_or_default();
-    visit.behave(&json!({ "status": status, "times": 1 })).await?;
+    visit
+        .behave(&json!({ "status": status, "times": 1 }))
+        .await?;
     recovers(&visit, status).await
 }
 
 /// The first client gets the error, the second what the origin says now.
 async fn recovers(visit: &Visit, status: u16) -> Verdict {
     let first = visit.get(&visit.path).await;
-    ensure!(first.status == status, "the first client got {} instead of the origin's {status}", first.status);
+    ensure!(
+        first.status == status,
+        "the first client got {} instead of the origin's {status}",
+        first.status
+    );
     let second = visit.get(&visit.path).await;
-    ensure!(second.is_whole(200), "the next client got {} ({})", second.status, second.field("cache-status"));
+    ensure!(
+        second.is_whole(200),
+        "the next client got {} ({})",
+        second.status,
+        second.field("cache-status")
+    );
     Ok(())
 }
 
 async fn oversized(visit: Visit) -> Verdict {
     let large = "x".repeat(visit.input.parse().unwrap_or_default());
     let page = visit.page(&[("cache-control", "max-age=60")]);
-    visit.send(Request::get(&page).field("x-oversized", &large)).await;
+    visit
+        .send(Request::get(&page).field("x-oversized", &large))
+        .await;
     let clean = visit.get(&page).await;
     ensure!(clean.is_whole(200), "a clean client got {}", clean.status);
     Ok(())
@@ -140,7 +163,10 @@ async fn oversized(visit: Visit) -> Verdict {
 
 async fn meta(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
-    let odd = format!("GET {page} HTTP/1.1\r\nhost: shop.test\r\n{}\r\n\r\n", visit.input);
+    let odd = format!(
+        "GET {page} HTTP/1.1\r\nhost: shop.test\r\n{}\r\n\r\n",
+        visit.input
+    );
     visit.raw(odd.as_bytes(), &["GET"], PATIENCE).await;
     let clean = visit.get(&page).await;
     ensure!(clean.is_whole(200), "a clean client got {}", clean.status);
@@ -150,17 +176,29 @@ async fn meta(visit: Visit) -> Verdict {
 async fn odd_field(visit: Visit) -> Verdict {
     let (line, status) = visit.pair();
     let status: u16 = status.parse().unwrap_or_default();
-    visit.behave(&json!({ "status": status, "headers": [["cache-control", "max-age=60"]], "times": 1 })).await?;
-    visit.behave(&json!({ "headers": [["cache-control", "max-age=60"]] })).await?;
+    visit
+        .behave(
+            &json!({ "status": status, "headers": [["cache-control", "max-age=60"]], "times": 1 }),
+        )
+        .await?;
+    visit
+        .behave(&json!({ "headers": [["cache-control", "max-age=60"]] }))
+        .await?;
     visit.send(Request::get(&visit.path).line(line)).await;
-    // Envoy may have refused it by itself; then the error is still to come, and goes to one client too.
+    // Envoy may have refused it by itself; then the error is still to come, and goes to one client
+    // too.
     if visit.fetches().await == 0 {
         visit.get(&visit.path).await;
     }
     for _ in 0..2 {
         let clean = visit.get(&visit.path).await;
         // The error of 404 kind is storable; that it is not stored for this request is the point.
-        ensure!(clean.is_whole(200), "a clean client got {} ({})", clean.status, clean.field("cache-status"));
+        ensure!(
+            clean.is_whole(200),
+            "a clean client got {} ({})",
+            clean.status,
+            clean.field("cache-status")
+        );
     }
     Ok(())
 }
@@ -168,10 +206,15 @@ async fn odd_field(visit: Visit) -> Verdict {
 async fn override_answer(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60"), ("reflect", visit.input)]);
     for _ in 0..2 {
-        visit.send(Request::get(&page).field(visit.input, "DELETE")).await;
+        visit
+            .send(Request::get(&page).field(visit.input, "DELETE"))
+            .await;
     }
     for _ in 0..2 {
-        ensure!(!visit.get(&page).await.mentions("DELETE"), "a clean client got the answer to the overridden method");
+        ensure!(
+            !visit.get(&page).await.mentions("DELETE"),
+            "a clean client got the answer to the overridden method"
+        );
     }
     Ok(())
 }
@@ -179,13 +222,19 @@ async fn override_answer(visit: Visit) -> Verdict {
 async fn good_copy(visit: Visit) -> Verdict {
     let status: u16 = visit.input.parse().unwrap_or_default();
     let lifetimes = "max-age=1, stale-while-revalidate=60, stale-if-error=60";
-    visit.behave(&json!({ "headers": [["cache-control", lifetimes]], "times": 1 })).await?;
+    visit
+        .behave(&json!({ "headers": [["cache-control", lifetimes]], "times": 1 }))
+        .await?;
     visit.behave(&json!({ "status": status })).await?;
     visit.get(&visit.path).await;
     visit.a_second_passes().await;
     for _ in 0..4 {
         let answer = visit.get(&visit.path).await;
-        ensure!(answer.is_whole(200), "a client got the {} though a stale copy may answer", answer.status);
+        ensure!(
+            answer.is_whole(200),
+            "a client got the {} though a stale copy may answer",
+            answer.status
+        );
         visit.time_passes(100).await;
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Header fields: what a client makes of them, what of a response is its own connection's, what tells too much.
+//! Header fields: what a client makes of them, what of a response is its own connection's, what
+//! tells too much.
 
 use crate::scenario::{Class, Scenario, Verdict, ensure};
 use crate::setting::Setting;
@@ -50,7 +51,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9111 §5.2.2.4, §5.2.2.7: field names in no-cache and private",
         expectation: "A field that private or no-cache names is not in another client's hit.",
         setting: Setting::Safe,
-        inputs: &["private=\"x-user\"", "no-cache=\"x-user\"", "private=\"X-User, x-b\"", "no-cache=\"x-b, X-USER\""],
+        inputs: &[
+            "private=\"x-user\"",
+            "no-cache=\"x-user\"",
+            "private=\"X-User, x-b\"",
+            "no-cache=\"x-b, X-USER\"",
+        ],
         check: |visit| Box::pin(named_fields(visit)),
     },
     Scenario {
@@ -104,26 +110,42 @@ async fn connection_names(visit: Visit) -> Verdict {
     }
     for _ in 0..2 {
         let clean = visit.get(&target).await;
-        ensure!(clean.is_whole(200) && !clean.text().contains("alice"), "a clean client got {}", clean.shown());
+        ensure!(
+            clean.is_whole(200) && !clean.text().contains("alice"),
+            "a clean client got {}",
+            clean.shown()
+        );
     }
     Ok(())
 }
 
 async fn of_the_connection(visit: Visit) -> Verdict {
     let (name, _) = visit.input.split_once(':').unwrap_or_default();
-    let head = format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nconnection: {name}\r\n{}\r\n", visit.input);
-    visit.rogue()?.says(&visit.path, format!("{head}content-length: 2\r\n\r\nok").as_bytes());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nconnection: {name}\r\n{}\r\n",
+        visit.input
+    );
+    visit.rogue()?.says(
+        &visit.path,
+        format!("{head}content-length: 2\r\n\r\nok").as_bytes(),
+    );
     let hit = visit.warm(&visit.path).await?;
     ensure!(!hit.has(name), "the hit has {name}");
     Ok(())
 }
 
 async fn named_fields(visit: Visit) -> Verdict {
-    let target = visit.page(&[("cache-control", &format!("{}, max-age=60", visit.input)), ("header", "x-user: alice")]);
+    let target = visit.page(&[
+        ("cache-control", &format!("{}, max-age=60", visit.input)),
+        ("header", "x-user: alice"),
+    ]);
     visit.get(&target).await;
     for _ in 0..3 {
         let answer = visit.get(&target).await;
-        ensure!(!(answer.is_hit() && answer.has("x-user")), "another client's hit has the field");
+        ensure!(
+            !(answer.is_hit() && answer.has("x-user")),
+            "another client's hit has the field"
+        );
     }
     Ok(())
 }
@@ -131,16 +153,33 @@ async fn named_fields(visit: Visit) -> Verdict {
 async fn time_of_fetch(visit: Visit) -> Verdict {
     let target = visit.page(&[("cache-control", "max-age=60"), ("delay-ms", "30")]);
     let hit = visit.warm(&target).await?;
-    ensure!(!hit.has(visit.input), "the hit has {}: {}", visit.input, hit.field(visit.input));
+    ensure!(
+        !hit.has(visit.input),
+        "the hit has {}: {}",
+        visit.input,
+        hit.field(visit.input)
+    );
     Ok(())
 }
 
 async fn told_nothing(visit: Visit) -> Verdict {
-    for (status, control) in [("200", "max-age=60"), ("200", "no-store"), ("500", "no-store"), ("404", "max-age=60")] {
-        let target = page(&format!("{}/{status}", visit.path), &[("status", status), ("cache-control", control)]);
+    for (status, control) in [
+        ("200", "max-age=60"),
+        ("200", "no-store"),
+        ("500", "no-store"),
+        ("404", "max-age=60"),
+    ] {
+        let target = page(
+            &format!("{}/{status}", visit.path),
+            &[("status", status), ("cache-control", control)],
+        );
         for _ in 0..3 {
             let answer = visit.get(&target).await;
-            ensure!(answer.status != 0 && !answer.has(visit.input), "an answer says {}", answer.field(visit.input));
+            ensure!(
+                answer.status != 0 && !answer.has(visit.input),
+                "an answer says {}",
+                answer.field(visit.input)
+            );
         }
     }
     Ok(())
@@ -156,7 +195,8 @@ async fn no_key(visit: Visit) -> Verdict {
     for request in requests {
         let answer = visit.send(request).await;
         let said = answer.field(visit.input);
-        let tells = said.contains("key=") || said.contains("shop.test") || said.contains("127.0.0.1");
+        let tells =
+            said.contains("key=") || said.contains("shop.test") || said.contains("127.0.0.1");
         let is_key = visit.input == "x-cache-key" && answer.has("x-cache-key");
         ensure!(!tells, "it says {said}");
         ensure!(!is_key, "it has a field for the key: {said}");

@@ -15,7 +15,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "varnishcache/varnish-cache#4236; RFC 9111 §4.1",
         expectation: "Made-up values of a selecting field do not push out the variant that everybody uses.",
         setting: Setting::Flood,
-        inputs: &["x-a", "accept-language", "accept-encoding", "x-forwarded-host"],
+        inputs: &[
+            "x-a",
+            "accept-language",
+            "accept-encoding",
+            "x-forwarded-host",
+        ],
         check: |visit| Box::pin(variants(visit)),
     },
     Scenario {
@@ -70,7 +75,10 @@ async fn variants(visit: Visit) -> Verdict {
         for _ in 0..4 {
             misses += usize::from(!visit.get(&page).await.is_hit());
         }
-        ensure!(misses == 0, "the variant of everybody was pushed out ({before} fetches before)");
+        ensure!(
+            misses == 0,
+            "the variant of everybody was pushed out ({before} fetches before)"
+        );
     }
     Ok(())
 }
@@ -79,12 +87,23 @@ async fn lifetimes(visit: Visit) -> Verdict {
     let page = format!("{}?cache-control=max-age=300", visit.path);
     visit.warm(&page).await?;
     let forged = |n: usize| {
-        let more = if visit.input == "max-age" { String::new() } else { ",stale-if-error=7".to_owned() };
-        Request::get(&format!("{}?cache-control=max-age={}{more}", visit.path, 1000 + n))
+        let more = if visit.input == "max-age" {
+            String::new()
+        } else {
+            ",stale-if-error=7".to_owned()
+        };
+        Request::get(&format!(
+            "{}?cache-control=max-age={}{more}",
+            visit.path,
+            1000 + n
+        ))
     };
     flood(&visit, (0..3000).map(forged)).await;
     for _ in 0..4 {
-        ensure!(visit.get(&page).await.is_hit(), "the lifetime that everybody asks for was pushed out");
+        ensure!(
+            visit.get(&page).await.is_hit(),
+            "the lifetime that everybody asks for was pushed out"
+        );
     }
     Ok(())
 }
@@ -92,7 +111,8 @@ async fn lifetimes(visit: Visit) -> Verdict {
 async fn queries(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=300")]);
     visit.warm(&page).await?;
-    let forged = |n: usize| Request::get(&format!("{page}&mock-body-size={}&buster={n}", visit.input));
+    let forged =
+        |n: usize| Request::get(&format!("{page}&mock-body-size={}&buster={n}", visit.input));
     flood(&visit, (0..FLOOD).map(forged)).await;
     for _ in 0..4 {
         ensure!(visit.get(&page).await.is_hit(), "the page was pushed out");
@@ -101,15 +121,23 @@ async fn queries(visit: Visit) -> Verdict {
 }
 
 async fn long_urls(visit: Visit) -> Verdict {
-    visit.behave(&json!({ "status": visit.input.parse::<u16>().unwrap_or_default() })).await?;
+    visit
+        .behave(&json!({ "status": visit.input.parse::<u16>().unwrap_or_default() }))
+        .await?;
     let filler = "x".repeat(40_000);
-    let post = |n: usize| Request::new("POST", &format!("{}?{n}{filler}", visit.path)).content(b"x");
+    let post =
+        |n: usize| Request::new("POST", &format!("{}?{n}{filler}", visit.path)).content(b"x");
     // The first ones give Envoy's own buffers their size.
     flood(&visit, (0..100).map(post)).await;
-    let Some(before) = visit.target.envoy_megabytes() else { return Ok(()) };
+    let Some(before) = visit.target.envoy_megabytes() else {
+        return Ok(());
+    };
     flood(&visit, (100..700).map(post)).await;
     let after = visit.target.envoy_megabytes().unwrap_or(before);
     let grown = after.saturating_sub(before);
-    ensure!(grown < 24, "600 POSTs with 40 kB of URL each left {grown} MB in Envoy");
+    ensure!(
+        grown < 24,
+        "600 POSTs with 40 kB of URL each left {grown} MB in Envoy"
+    );
     Ok(())
 }

@@ -10,7 +10,15 @@ use crate::target::PATIENCE;
 use crate::visit::Visit;
 use crate::wire::{Connection, Request};
 
-const SIZES: &[&str] = &["0", "10", "10000", "300000", "10000 chunked", "300000 chunked", "0 in place of an answer"];
+const SIZES: &[&str] = &[
+    "0",
+    "10",
+    "10000",
+    "300000",
+    "10000 chunked",
+    "300000 chunked",
+    "0 in place of an answer",
+];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -37,7 +45,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "envoyproxy/envoy#28826, #23047; proxy-wasm-cpp-host#423",
         expectation: "Misses, hits and validations are answered where the filter may not stop at the headers.",
         setting: Setting::NoStop,
-        inputs: &["max-age=60", "no-cache", "max-age=1", "no-store", "max-age=1, stale-while-revalidate=60"],
+        inputs: &[
+            "max-age=60",
+            "no-cache",
+            "max-age=1",
+            "no-store",
+            "max-age=1, stale-while-revalidate=60",
+        ],
         check: |visit| Box::pin(plain(visit)),
     },
     Scenario {
@@ -100,16 +114,33 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 async fn stale_if_error(visit: Visit) -> Verdict {
     let control = json!([["cache-control", "max-age=1, stale-if-error=60"]]);
-    visit.behave(&json!({ "headers": control, "times": 1 })).await?;
-    let size: usize = visit.input.split(' ').next().unwrap_or_default().parse().unwrap_or_default();
+    visit
+        .behave(&json!({ "headers": control, "times": 1 }))
+        .await?;
+    let size: usize = visit
+        .input
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .parse()
+        .unwrap_or_default();
     let reset = visit.input.contains("in place");
     let chunked = visit.input.contains("chunked");
-    visit.behave(&json!({ "status": 500, "body_size": size, "chunked": chunked, "reset": reset })).await?;
+    visit
+        .behave(&json!({ "status": 500, "body_size": size, "chunked": chunked, "reset": reset }))
+        .await?;
     visit.get(&visit.path).await;
     visit.a_second_passes().await;
     for _ in 0..2 {
-        let answer = visit.send_within(Request::get(&visit.path), Duration::from_secs(3)).await;
-        ensure!(answer.is_whole(200), "it was {} ({:?})", answer.status, answer.end);
+        let answer = visit
+            .send_within(Request::get(&visit.path), Duration::from_secs(3))
+            .await;
+        ensure!(
+            answer.is_whole(200),
+            "it was {} ({:?})",
+            answer.status,
+            answer.end
+        );
     }
     Ok(())
 }
@@ -125,8 +156,15 @@ async fn plain(visit: Visit) -> Verdict {
         if round == 3 {
             visit.a_second_passes().await;
         }
-        let answer = visit.send_within(Request::get(&page), Duration::from_secs(3)).await;
-        ensure!(answer.is_whole(200) && answer.content.len() == 20_000, "it was {} ({:?})", answer.status, answer.end);
+        let answer = visit
+            .send_within(Request::get(&page), Duration::from_secs(3))
+            .await;
+        ensure!(
+            answer.is_whole(200) && answer.content.len() == 20_000,
+            "it was {} ({:?})",
+            answer.status,
+            answer.end
+        );
     }
     Ok(())
 }
@@ -141,12 +179,21 @@ async fn without_an_end(visit: Visit) -> Verdict {
     ]);
     let leading = tokio::spawn({
         let (visit, page) = (visit.clone(), page.clone());
-        async move { visit.send_within(Request::get(&page), Duration::from_secs(6)).await }
+        async move {
+            visit
+                .send_within(Request::get(&page), Duration::from_secs(6))
+                .await
+        }
     });
     visit.sees(1).await?;
-    let follower = visit.send_within(Request::get(&page), Duration::from_secs(4)).await;
+    let follower = visit
+        .send_within(Request::get(&page), Duration::from_secs(4))
+        .await;
     leading.abort();
-    ensure!(follower.status == 200 && !follower.content.is_empty(), "who came next got nothing within 4 s");
+    ensure!(
+        follower.status == 200 && !follower.content.is_empty(),
+        "who came next got nothing within 4 s"
+    );
     Ok(())
 }
 
@@ -155,10 +202,19 @@ async fn on_a_hit(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
     visit.warm(&page).await?;
     let fields = fields.trim();
-    let fields = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
+    let fields = if fields.is_empty() {
+        String::new()
+    } else {
+        format!("{fields}\r\n")
+    };
     let bytes = format!("{method} {page} HTTP/1.1\r\nhost: shop.test\r\n{fields}\r\n");
-    let answers = visit.raw(bytes.as_bytes(), &[method], Duration::from_secs(4)).await;
-    ensure!(answers.iter().all(|answer| answer.status != 0), "there was no answer");
+    let answers = visit
+        .raw(bytes.as_bytes(), &[method], Duration::from_secs(4))
+        .await;
+    ensure!(
+        answers.iter().all(|answer| answer.status != 0),
+        "there was no answer"
+    );
     Ok(())
 }
 
@@ -173,7 +229,9 @@ async fn not_reading(visit: Visit) -> Verdict {
     }
     let answers = visit.herd(&Request::get(&page), 10).await;
     ensure!(
-        answers.iter().all(|answer| answer.is_whole(200) && answer.content.len() == 900_000),
+        answers
+            .iter()
+            .all(|answer| answer.is_whole(200) && answer.content.len() == 900_000),
         "others were not served"
     );
     Ok(())
@@ -184,11 +242,17 @@ async fn not_ending(visit: Visit) -> Verdict {
     let mut idle = Vec::new();
     for _ in 0..5 {
         let mut connection = Connection::open(visit.target.cache(), PATIENCE).await?;
-        let head = format!("{} {page} HTTP/1.1\r\nhost: shop.test\r\ncontent-length: 10\r\n\r\nx", visit.input);
+        let head = format!(
+            "{} {page} HTTP/1.1\r\nhost: shop.test\r\ncontent-length: 10\r\n\r\nx",
+            visit.input
+        );
         connection.write(head.as_bytes()).await;
         idle.push(connection);
     }
     let answers = visit.herd(&Request::get(&page), 10).await;
-    ensure!(answers.iter().all(|answer| answer.is_whole(200)), "others were not served");
+    ensure!(
+        answers.iter().all(|answer| answer.is_whole(200)),
+        "others were not served"
+    );
     visit.warm(&page).await.map(drop)
 }

@@ -16,7 +16,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9111 §4 (collapsed requests); envoyproxy/envoy#34595",
         expectation: "A hundred clients of a cold key make one fetch.",
         setting: Setting::Safe,
-        inputs: &["max-age=60", "s-maxage=60", "max-age=60, stale-while-revalidate=60"],
+        inputs: &[
+            "max-age=60",
+            "s-maxage=60",
+            "max-age=60, stale-while-revalidate=60",
+        ],
         check: |visit| Box::pin(cold(visit)),
     },
     Scenario {
@@ -41,7 +45,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "worldmonitor#270; Nguyen et al. (2019)",
         expectation: "An error that the first client's request brought about goes to that client; the next one leads.",
         setting: Setting::Safe,
-        inputs: &["400", "405", "408", "412", "413", "414", "416", "417", "421", "425", "429", "431"],
+        inputs: &[
+            "400", "405", "408", "412", "413", "414", "416", "417", "421", "425", "429", "431",
+        ],
         check: |visit| Box::pin(own_error(visit)),
     },
     Scenario {
@@ -106,7 +112,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "varnishcache/varnish-cache#2754, #2978 (hit-for-miss)",
         expectation: "One client's cookie or error does not switch collapsing off for the next seconds.",
         setting: Setting::Safe,
-        inputs: &["cookie: a=1 > 200", "x-a: 1 > 400", "x-a: 1 > 431", "authorization: Basic x > 401"],
+        inputs: &[
+            "cookie: a=1 > 200",
+            "x-a: 1 > 400",
+            "x-a: 1 > 431",
+            "authorization: Basic x > 401",
+        ],
         check: |visit| Box::pin(mark(visit)),
     },
 ];
@@ -122,7 +133,11 @@ fn kept(more: &Value) -> Value {
 }
 
 /// The first request goes out; the herd comes when the origin has it.
-async fn behind(visit: &Visit, leader: Request, count: usize) -> Result<(Answer, Vec<Answer>), String> {
+async fn behind(
+    visit: &Visit,
+    leader: Request,
+    count: usize,
+) -> Result<(Answer, Vec<Answer>), String> {
     let leading = tokio::spawn({
         let visit = visit.clone();
         async move { visit.send(leader).await }
@@ -135,18 +150,27 @@ async fn behind(visit: &Visit, leader: Request, count: usize) -> Result<(Answer,
 
 fn all_served(herd: &[Answer]) -> Verdict {
     let failed = herd.iter().filter(|answer| !answer.is_whole(200)).count();
-    ensure!(failed == 0, "{failed} of {} who waited were not served", herd.len());
+    ensure!(
+        failed == 0,
+        "{failed} of {} who waited were not served",
+        herd.len()
+    );
     Ok(())
 }
 
 async fn few_fetches(visit: &Visit, most: usize) -> Verdict {
     let fetches = visit.fetches().await;
-    ensure!(fetches <= most, "{fetches} fetches, {most} at most were right");
+    ensure!(
+        fetches <= most,
+        "{fetches} fetches, {most} at most were right"
+    );
     Ok(())
 }
 
 async fn cold(visit: Visit) -> Verdict {
-    visit.behave(&json!({ "headers": [["cache-control", visit.input]], "delay_ms": SLOW })).await?;
+    visit
+        .behave(&json!({ "headers": [["cache-control", visit.input]], "delay_ms": SLOW }))
+        .await?;
     all_served(&visit.herd(&Request::get(&visit.path), 100).await)?;
     few_fetches(&visit, 1).await
 }
@@ -160,10 +184,16 @@ async fn own_reason(visit: Visit) -> Verdict {
 
 async fn own_error(visit: Visit) -> Verdict {
     let status: u16 = visit.input.parse().unwrap_or_default();
-    visit.behave(&kept(&json!({ "status": status, "times": 1 }))).await?;
+    visit
+        .behave(&kept(&json!({ "status": status, "times": 1 })))
+        .await?;
     visit.behave(&kept(&json!({}))).await?;
     let (first, herd) = behind(&visit, Request::get(&visit.path), 30).await?;
-    ensure!(first.status == status, "the first client got {}", first.status);
+    ensure!(
+        first.status == status,
+        "the first client got {}",
+        first.status
+    );
     all_served(&herd)?;
     few_fetches(&visit, 4).await
 }
@@ -179,15 +209,29 @@ async fn private_error(visit: Visit) -> Verdict {
     });
     visit.behave(&error).await?;
     visit.behave(&kept(&json!({ "delay_ms": 50 }))).await?;
-    let (_, herd) = behind(&visit, Request::get(&visit.path).field("cookie", "sid=alice"), 12).await?;
-    let got = herd.iter().filter(|answer| answer.mentions("alice")).count();
-    ensure!(got == 0, "{got} of {} who waited got alice's error", herd.len());
+    let (_, herd) = behind(
+        &visit,
+        Request::get(&visit.path).field("cookie", "sid=alice"),
+        12,
+    )
+    .await?;
+    let got = herd
+        .iter()
+        .filter(|answer| answer.mentions("alice"))
+        .count();
+    ensure!(
+        got == 0,
+        "{got} of {} who waited got alice's error",
+        herd.len()
+    );
     all_served(&herd)
 }
 
 async fn one_failure(visit: Visit) -> Verdict {
     let failure = match visit.input.split_once(' ') {
-        Some((_, status)) => json!({ "status": status.parse::<u16>().unwrap_or_default(), "times": 1 }),
+        Some((_, status)) => {
+            json!({ "status": status.parse::<u16>().unwrap_or_default(), "times": 1 })
+        }
         None => json!({ visit.input: true, "body_size": 10_000, "times": 1 }),
     };
     visit.behave(&kept(&failure)).await?;
@@ -206,7 +250,11 @@ async fn hangs(visit: Visit) -> Verdict {
     visit.behave(&kept(&json!({ "delay_ms": 300 }))).await?;
     let leading = tokio::spawn({
         let visit = visit.clone();
-        async move { visit.send_within(Request::get(&visit.path), Duration::from_secs(9)).await }
+        async move {
+            visit
+                .send_within(Request::get(&visit.path), Duration::from_secs(9))
+                .await
+        }
     });
     visit.sees(1).await?;
     let began = Instant::now();
@@ -214,7 +262,10 @@ async fn hangs(visit: Visit) -> Verdict {
     let lasted = began.elapsed();
     leading.abort();
     all_served(&herd)?;
-    ensure!(lasted < Duration::from_secs(8), "the last was answered after {lasted:?}");
+    ensure!(
+        lasted < Duration::from_secs(8),
+        "the last was answered after {lasted:?}"
+    );
     few_fetches(&visit, 5).await
 }
 
@@ -222,7 +273,11 @@ async fn client_leaves(visit: Visit) -> Verdict {
     visit.behave(&kept(&json!({ "delay_ms": 1200 }))).await?;
     let leaving = tokio::spawn({
         let visit = visit.clone();
-        async move { visit.send_within(Request::get(&visit.path), Duration::from_millis(500)).await }
+        async move {
+            visit
+                .send_within(Request::get(&visit.path), Duration::from_millis(500))
+                .await
+        }
     });
     visit.sees(1).await?;
     let herd = visit.herd(&Request::get(&visit.path), 30).await;
@@ -233,7 +288,9 @@ async fn client_leaves(visit: Visit) -> Verdict {
 
 async fn failing_refresh(visit: Visit) -> Verdict {
     let control = "max-age=1, stale-while-revalidate=60";
-    visit.behave(&json!({ "headers": [["cache-control", control]], "times": 1 })).await?;
+    visit
+        .behave(&json!({ "headers": [["cache-control", control]], "times": 1 }))
+        .await?;
     let failure: Value = serde_json::from_str(visit.input).unwrap_or_default();
     visit.behave(&failure).await?;
     visit.get(&visit.path).await;
@@ -241,19 +298,30 @@ async fn failing_refresh(visit: Visit) -> Verdict {
     let before = visit.fetches().await;
     for _ in 0..30 {
         let answer = visit.get(&visit.path).await;
-        ensure!(answer.is_whole(200), "a stale answer was allowed, and {} came", answer.status);
+        ensure!(
+            answer.is_whole(200),
+            "a stale answer was allowed, and {} came",
+            answer.status
+        );
         visit.time_passes(20).await;
     }
     let tried = visit.fetches().await - before;
     // Envoy's own retry of a connection that closed may double each.
-    ensure!(tried <= 6, "30 hits within a second tried {tried} refreshes");
+    ensure!(
+        tried <= 6,
+        "30 hits within a second tried {tried} refreshes"
+    );
     Ok(())
 }
 
 async fn mark(visit: Visit) -> Verdict {
     let (line, status) = visit.pair();
     let status: u16 = status.parse().unwrap_or_default();
-    visit.behave(&kept(&json!({ "status": status, "delay_ms": 0, "times": 1 }))).await?;
+    visit
+        .behave(&kept(
+            &json!({ "status": status, "delay_ms": 0, "times": 1 }),
+        ))
+        .await?;
     visit.behave(&kept(&json!({ "delay_ms": SLOW }))).await?;
     visit.send(Request::get(&visit.path).line(line)).await;
     all_served(&visit.herd(&Request::get(&visit.path), 40).await)?;

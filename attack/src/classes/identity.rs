@@ -16,7 +16,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "Envoy documentation, jwt_authn: forward is false by default",
         expectation: "Behind jwt_authn, which removes the token, one user's page answers no other user.",
         setting: Setting::Identity,
-        inputs: &["jwt-claim > max-age=60", "jwt-payload > max-age=60", "jwt-metadata > max-age=60"],
+        inputs: &[
+            "jwt-claim > max-age=60",
+            "jwt-payload > max-age=60",
+            "jwt-metadata > max-age=60",
+        ],
         check: |visit| Box::pin(jwt(visit)),
     },
     Scenario {
@@ -32,29 +36,50 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 async fn jwt(visit: Visit) -> Verdict {
     let (provider, control) = visit.pair();
-    let own = visit.path.replace("/anything/", &format!("/anything/{provider}/"));
-    let target = page(&own, &[("cache-control", control), ("reflect", "x-jwt-sub,x-jwt-payload")]);
-    let as_user = |token: &str| Request::get(&target).field("authorization", &format!("Bearer {token}"));
+    let own = visit
+        .path
+        .replace("/anything/", &format!("/anything/{provider}/"));
+    let target = page(
+        &own,
+        &[
+            ("cache-control", control),
+            ("reflect", "x-jwt-sub,x-jwt-payload"),
+        ],
+    );
+    let as_user =
+        |token: &str| Request::get(&target).field("authorization", &format!("Bearer {token}"));
     let refused = visit.send(Request::get(&target)).await;
-    ensure!(refused.status == 401, "without a token there is {}: the filter is not in place", refused.status);
+    ensure!(
+        refused.status == 401,
+        "without a token there is {}: the filter is not in place",
+        refused.status
+    );
     let alice = visit.send(as_user(ALICE)).await;
     ensure!(alice.is_whole(200), "alice got {}", alice.shown());
     visit.send(as_user(ALICE)).await;
     for _ in 0..2 {
         let bob = visit.send(as_user(BOB)).await;
-        ensure!(bob.is_whole(200) && !bob.is_hit(), "bob got what was stored for alice");
+        ensure!(
+            bob.is_whole(200) && !bob.is_hit(),
+            "bob got what was stored for alice"
+        );
     }
     Ok(())
 }
 
 async fn authz(visit: Visit) -> Verdict {
-    let members =
-        [("cache-control", visit.input), ("reflect", "x-auth-request-user"), ("echo", "x-auth-request-user:x-session")];
+    let members = [
+        ("cache-control", visit.input),
+        ("reflect", "x-auth-request-user"),
+        ("echo", "x-auth-request-user:x-session"),
+    ];
     let target = visit.page(&members);
     let as_user = |name: &str| Request::get(&target).field("x-session", name);
     let alice = visit.send(as_user("alice")).await;
     ensure!(
-        alice.text().contains("\"request-x-auth-request-user\":\"alice\""),
+        alice
+            .text()
+            .contains("\"request-x-auth-request-user\":\"alice\""),
         "the filter is not in place: {}",
         alice.shown()
     );

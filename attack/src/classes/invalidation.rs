@@ -61,7 +61,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9110 §9.2.2: it may have happened",
         expectation: "An unsafe method whose answer is lost invalidates, for the change may have happened.",
         setting: Setting::Safe,
-        inputs: &["{\"reset\": true}", "{\"broken\": true, \"body_size\": 1000}"],
+        inputs: &[
+            "{\"reset\": true}",
+            "{\"broken\": true, \"body_size\": 1000}",
+        ],
         check: |visit| Box::pin(answer_lost(visit)),
     },
     Scenario {
@@ -70,7 +73,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9111 §4: only requests that were waiting may share",
         expectation: "A GET that is sent after a PUT was answered does not get content that was asked for before it.",
         setting: Setting::Safe,
-        inputs: &["PUT", "POST", "DELETE", "purge by url", "purge by tag", "purge by prefix"],
+        inputs: &[
+            "PUT",
+            "POST",
+            "DELETE",
+            "purge by url",
+            "purge by tag",
+            "purge by prefix",
+        ],
         check: |visit| Box::pin(get_after_put(visit)),
     },
     Scenario {
@@ -106,7 +116,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9111 §4.4",
         expectation: "What a 201 created, or Content-Location names on the same host, is not served from before.",
         setting: Setting::Safe,
-        inputs: &["201 > location", "201 > content-location", "200 > content-location"],
+        inputs: &[
+            "201 > location",
+            "201 > content-location",
+            "200 > content-location",
+        ],
         check: |visit| Box::pin(named(visit)),
     },
     Scenario {
@@ -131,18 +145,38 @@ async fn unsafe_method(visit: Visit) -> Verdict {
     visit.warm(&target).await?;
     let answered = json!({ "status": status.parse::<u16>().unwrap_or_default(), "times": 1 });
     visit.behave(&answered).await?;
-    let answer = visit.send(Request::new(method, &target).line(line.trim()).content(b"x")).await;
-    ensure!(answer.status.to_string() == status, "the method was answered {}", answer.status);
-    ensure!(!visit.get(&target).await.is_hit(), "the old page is still a hit");
+    let answer = visit
+        .send(
+            Request::new(method, &target)
+                .line(line.trim())
+                .content(b"x"),
+        )
+        .await;
+    ensure!(
+        answer.status.to_string() == status,
+        "the method was answered {}",
+        answer.status
+    );
+    ensure!(
+        !visit.get(&target).await.is_hit(),
+        "the old page is still a hit"
+    );
     Ok(())
 }
 
 async fn refused(visit: Visit) -> Verdict {
     let target = kept(&visit);
     visit.warm(&target).await?;
-    visit.behave(&json!({ "status": visit.input.parse::<u16>().unwrap_or_default(), "times": 1 })).await?;
-    visit.send(Request::new("POST", &target).content(b"x")).await;
-    ensure!(visit.get(&target).await.is_hit(), "a refused POST flushed the page");
+    visit
+        .behave(&json!({ "status": visit.input.parse::<u16>().unwrap_or_default(), "times": 1 }))
+        .await?;
+    visit
+        .send(Request::new("POST", &target).content(b"x"))
+        .await;
+    ensure!(
+        visit.get(&target).await.is_hit(),
+        "a refused POST flushed the page"
+    );
     Ok(())
 }
 
@@ -150,13 +184,18 @@ async fn client_leaves(visit: Visit) -> Verdict {
     let target = kept(&visit);
     visit.warm(&target).await?;
     let before = visit.fetches().await;
-    visit.behave(&json!({ "delay_ms": 700, "times": 1 })).await?;
+    visit
+        .behave(&json!({ "delay_ms": 700, "times": 1 }))
+        .await?;
     let request = Request::new(visit.input, &target).content(b"x");
     visit.send_within(request, Duration::from_millis(250)).await;
     visit.sees(before + 1).await?;
     // By then the origin has answered, or would have.
     visit.time_passes(900).await;
-    ensure!(!visit.get(&target).await.is_hit(), "the old page is still a hit");
+    ensure!(
+        !visit.get(&target).await.is_hit(),
+        "the old page is still a hit"
+    );
     Ok(())
 }
 
@@ -167,7 +206,10 @@ async fn answer_lost(visit: Visit) -> Verdict {
     lost["times"] = json!(1);
     visit.behave(&lost).await?;
     visit.send(Request::new("PUT", &target).content(b"x")).await;
-    ensure!(!visit.get(&target).await.is_hit(), "the old page is still a hit");
+    ensure!(
+        !visit.get(&target).await.is_hit(),
+        "the old page is still a hit"
+    );
     Ok(())
 }
 
@@ -175,25 +217,43 @@ async fn answer_lost(visit: Visit) -> Verdict {
 async fn change(visit: &Visit) -> Verdict {
     let host = "http://shop.test";
     match visit.input {
-        "purge by url" => visit.purge(&json!({ "url": format!("{host}{}", visit.path) })).await?,
-        "purge by tag" => visit.purge(&json!({ "tag": visit.path.replace('/', "-") })).await?,
-        "purge by prefix" => visit.purge(&json!({ "prefix": format!("{host}{}", visit.path) })).await?,
+        "purge by url" => {
+            visit
+                .purge(&json!({ "url": format!("{host}{}", visit.path) }))
+                .await?
+        }
+        "purge by tag" => {
+            visit
+                .purge(&json!({ "tag": visit.path.replace('/', "-") }))
+                .await?
+        }
+        "purge by prefix" => {
+            visit
+                .purge(&json!({ "prefix": format!("{host}{}", visit.path) }))
+                .await?
+        }
         "purge everything" => visit.purge(&json!({ "everything": true })).await?,
         method => {
-            let answer = visit.send(Request::new(method, &visit.path).content(b"x")).await;
-            ensure!(answer.status == 200, "the method was answered {}", answer.status);
+            let answer = visit
+                .send(Request::new(method, &visit.path).content(b"x"))
+                .await;
+            ensure!(
+                answer.status == 200,
+                "the method was answered {}",
+                answer.status
+            );
             return Ok(());
         }
     }
-    // An operator's order is told to Envoy by the sidecar; that takes milliseconds, and a client cannot know.
+    // An operator's order is told to Envoy by the sidecar; that takes milliseconds, and a client
+    // cannot know.
     visit.time_passes(150).await;
     Ok(())
 }
 
 fn version(version: &str, more: &serde_json::Value, visit: &Visit) -> serde_json::Value {
     let tag = visit.path.replace('/', "-");
-    let mut behaviour =
-        json!({ "headers": [["cache-control", "max-age=60"], ["cache-tag", tag], ["x-version", version]] });
+    let mut behaviour = json!({ "headers": [["cache-control", "max-age=60"], ["cache-tag", tag], ["x-version", version]] });
     for (name, value) in more.as_object().into_iter().flatten() {
         behaviour[name] = value.clone();
     }
@@ -201,7 +261,13 @@ fn version(version: &str, more: &serde_json::Value, visit: &Visit) -> serde_json
 }
 
 async fn get_after_put(visit: Visit) -> Verdict {
-    visit.behave(&version("old", &json!({ "delay_ms": 1200, "times": 1 }), &visit)).await?;
+    visit
+        .behave(&version(
+            "old",
+            &json!({ "delay_ms": 1200, "times": 1 }),
+            &visit,
+        ))
+        .await?;
     if !visit.input.starts_with("purge") {
         visit.behave(&json!({ "times": 1 })).await?;
     }
@@ -213,11 +279,23 @@ async fn get_after_put(visit: Visit) -> Verdict {
     visit.sees(1).await?;
     change(&visit).await?;
     let after = visit.herd(&Request::get(&visit.path), 8).await;
-    let old = |answers: &[Answer]| answers.iter().filter(|answer| answer.field("x-version") != "new").count();
-    ensure!(old(&after) == 0, "{} of 8 who asked after the change got what was asked for before it", old(&after));
+    let old = |answers: &[Answer]| {
+        answers
+            .iter()
+            .filter(|answer| answer.field("x-version") != "new")
+            .count()
+    };
+    ensure!(
+        old(&after) == 0,
+        "{} of 8 who asked after the change got what was asked for before it",
+        old(&after)
+    );
     let _ = leading.await;
     let later = visit.herd(&Request::get(&visit.path), 4).await;
-    ensure!(old(&later) == 0, "the old content came back when its fetch ended");
+    ensure!(
+        old(&later) == 0,
+        "the old content came back when its fetch ended"
+    );
     Ok(())
 }
 
@@ -237,28 +315,52 @@ async fn slow_content(visit: Visit) -> Verdict {
     let _ = leading.await;
     for _ in 0..4 {
         let answer = visit.get(&visit.path).await;
-        ensure!(answer.field("x-version") == "new", "content from before the change was stored after it");
+        ensure!(
+            answer.field("x-version") == "new",
+            "content from before the change was stored after it"
+        );
     }
     Ok(())
 }
 
 async fn flush_by_redirect(visit: Visit) -> Verdict {
-    let home = page(&format!("{}/home", visit.path), &[("cache-control", "max-age=60")]);
+    let home = page(
+        &format!("{}/home", visit.path),
+        &[("cache-control", "max-age=60")],
+    );
     visit.warm(&home).await?;
-    let login = visit.page(&[("status", visit.input), ("header", &format!("location: {home}"))]);
+    let login = visit.page(&[
+        ("status", visit.input),
+        ("header", &format!("location: {home}")),
+    ]);
     let answer = visit.send(Request::new("POST", &login).content(b"x")).await;
-    ensure!(answer.status.to_string() == visit.input, "the login was answered {}", answer.status);
-    ensure!(visit.get(&home).await.is_hit(), "a login flushed the page that it leads to");
+    ensure!(
+        answer.status.to_string() == visit.input,
+        "the login was answered {}",
+        answer.status
+    );
+    ensure!(
+        visit.get(&home).await.is_hit(),
+        "a login flushed the page that it leads to"
+    );
     Ok(())
 }
 
 async fn named(visit: Visit) -> Verdict {
     let (status, field) = visit.pair();
-    let item = page(&format!("{}/item", visit.path), &[("cache-control", "max-age=60")]);
+    let item = page(
+        &format!("{}/item", visit.path),
+        &[("cache-control", "max-age=60")],
+    );
     visit.warm(&item).await?;
     let create = visit.page(&[("status", status), ("header", &format!("{field}: {item}"))]);
-    visit.send(Request::new("POST", &create).content(b"x")).await;
-    ensure!(!visit.get(&item).await.is_hit(), "the old page is still a hit");
+    visit
+        .send(Request::new("POST", &create).content(b"x"))
+        .await;
+    ensure!(
+        !visit.get(&item).await.is_hit(),
+        "the old page is still a hit"
+    );
     Ok(())
 }
 
@@ -266,8 +368,20 @@ async fn another_host(visit: Visit) -> Verdict {
     let item = kept(&visit);
     visit.warm(&item).await?;
     let named = format!("{}: http://shop.test{item}", visit.input);
-    let create = page(&format!("{}/create", visit.path), &[("status", "201"), ("header", &named)]);
-    visit.send(Request::new("POST", &create).host("evil.example").content(b"x")).await;
-    ensure!(visit.get(&item).await.is_hit(), "evil.example flushed a page of shop.test");
+    let create = page(
+        &format!("{}/create", visit.path),
+        &[("status", "201"), ("header", &named)],
+    );
+    visit
+        .send(
+            Request::new("POST", &create)
+                .host("evil.example")
+                .content(b"x"),
+        )
+        .await;
+    ensure!(
+        visit.get(&item).await.is_hit(),
+        "evil.example flushed a page of shop.test"
+    );
     Ok(())
 }

@@ -84,13 +84,20 @@ fn filled(name: &str, size: usize) -> String {
     match name {
         "etag" => format!("\"{filler}\""),
         "cache-control" => format!("max-age=60, x={filler}"),
-        "vary" => (0..size / 8).map(|n| format!("x-{n:05}")).collect::<Vec<_>>().join(","),
+        "vary" => (0..size / 8)
+            .map(|n| format!("x-{n:05}"))
+            .collect::<Vec<_>>()
+            .join(","),
         "age" => "0".repeat(size),
-        "if-none-match" => (0..size / 8).map(|n| format!("\"{n:05}\"")).collect::<Vec<_>>().join(","),
+        "if-none-match" => (0..size / 8)
+            .map(|n| format!("\"{n:05}\""))
+            .collect::<Vec<_>>()
+            .join(","),
         "range" => format!("bytes={}", vec!["0-0"; size / 4].join(",")),
-        "accept-language" | "accept-encoding" => {
-            (0..size / 8).map(|n| format!("x{n:05}")).collect::<Vec<_>>().join(", ")
-        }
+        "accept-language" | "accept-encoding" => (0..size / 8)
+            .map(|n| format!("x{n:05}"))
+            .collect::<Vec<_>>()
+            .join(", "),
         _ => filler,
     }
 }
@@ -98,13 +105,25 @@ fn filled(name: &str, size: usize) -> String {
 async fn large_field(visit: Visit) -> Verdict {
     let (name, size) = visit.pair();
     let value = filled(name, size.parse().unwrap_or_default());
-    let control = if name == "cache-control" { String::new() } else { "cache-control: max-age=60\r\n".to_owned() };
-    let answer = format!("HTTP/1.1 200 OK\r\n{control}{name}: {value}\r\ncontent-length: 2\r\n\r\nok");
+    let control = if name == "cache-control" {
+        String::new()
+    } else {
+        "cache-control: max-age=60\r\n".to_owned()
+    };
+    let answer =
+        format!("HTTP/1.1 200 OK\r\n{control}{name}: {value}\r\ncontent-length: 2\r\n\r\nok");
     visit.rogue()?.says(&visit.path, answer.as_bytes());
     for _ in 0..4 {
         let answer = visit.get(&visit.path).await;
-        ensure!(answer.is_whole(200) && answer.content == b"ok", "it was answered {}", answer.shown());
-        ensure!(name == "age" || answer.field(name) == value, "its {name} is another");
+        ensure!(
+            answer.is_whole(200) && answer.content == b"ok",
+            "it was answered {}",
+            answer.shown()
+        );
+        ensure!(
+            name == "age" || answer.field(name) == value,
+            "its {name} is another"
+        );
     }
     Ok(())
 }
@@ -112,41 +131,74 @@ async fn large_field(visit: Visit) -> Verdict {
 async fn many_fields(visit: Visit) -> Verdict {
     let count: usize = visit.input.parse().unwrap_or_default();
     let lines: String = (0..count - 3).map(|n| format!("x-many: {n}\r\n")).collect();
-    let answer = format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\n{lines}content-length: 2\r\n\r\nok");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\n{lines}content-length: 2\r\n\r\nok"
+    );
     visit.rogue()?.says(&visit.path, answer.as_bytes());
     visit.get(&visit.path).await;
     let hit = visit.warm(&visit.path).await?;
-    let has = hit.fields.iter().filter(|(name, _)| name == "x-many").count();
+    let has = hit
+        .fields
+        .iter()
+        .filter(|(name, _)| name == "x-many")
+        .count();
     ensure!(has == count - 3, "the hit has {has} of {} lines", count - 3);
     Ok(())
 }
 
 async fn tags(visit: Visit) -> Verdict {
     let count: usize = visit.input.parse().unwrap_or_default();
-    let tag = |n: usize| format!("t{n}-{}", &visit.path[visit.path.len() - 4..].replace(['/', '-'], ""));
+    let tag = |n: usize| {
+        format!(
+            "t{n}-{}",
+            &visit.path[visit.path.len() - 4..].replace(['/', '-'], "")
+        )
+    };
     let all: Vec<String> = (0..count).map(tag).collect();
     let control = serde_json::json!({ "headers": [["cache-control", "max-age=60"], ["cache-tag", all.join(",")]] });
     visit.behave(&control).await?;
     visit.warm(&visit.path).await?;
-    visit.purge(&serde_json::json!({ "tag": tag(count - 1) })).await?;
+    visit
+        .purge(&serde_json::json!({ "tag": tag(count - 1) }))
+        .await?;
     let request = Request::get(&visit.path);
-    visit.until(&request, "a miss after the purge of its last tag", |answer| !answer.is_hit()).await.map(drop)
+    visit
+        .until(
+            &request,
+            "a miss after the purge of its last tag",
+            |answer| !answer.is_hit(),
+        )
+        .await
+        .map(drop)
 }
 
 async fn too_many_tags(visit: Visit) -> Verdict {
     let size: usize = visit.input.parse().unwrap_or_default();
-    let tags = (0..size / 8).map(|n| format!("t{n:06}")).collect::<Vec<_>>().join(",");
-    let answer =
-        format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncache-tag: {tags}\r\ncontent-length: 2\r\n\r\nok");
+    let tags = (0..size / 8)
+        .map(|n| format!("t{n:06}"))
+        .collect::<Vec<_>>()
+        .join(",");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncache-tag: {tags}\r\ncontent-length: 2\r\n\r\nok"
+    );
     visit.rogue()?.says(&visit.path, answer.as_bytes());
     // While the key is marked, the mark is the reason that is given.
-    for reasons in
-        [&["detail=tags"][..], &["detail=tags", "detail=uncacheable"], &["detail=tags", "detail=uncacheable"]]
-    {
+    for reasons in [
+        &["detail=tags"][..],
+        &["detail=tags", "detail=uncacheable"],
+        &["detail=tags", "detail=uncacheable"],
+    ] {
         let answer = visit.get(&visit.path).await;
-        ensure!(answer.is_whole(200) && !answer.is_hit(), "it was answered {}", answer.shown());
+        ensure!(
+            answer.is_whole(200) && !answer.is_hit(),
+            "it was answered {}",
+            answer.shown()
+        );
         let said = answer.field("cache-status");
-        ensure!(reasons.iter().any(|reason| said.contains(reason)), "no reason: {said}");
+        ensure!(
+            reasons.iter().any(|reason| said.contains(reason)),
+            "no reason: {said}"
+        );
     }
     Ok(())
 }
@@ -157,7 +209,10 @@ async fn large_request(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
     for _ in 0..2 {
         let answer = visit.send(Request::get(&page).field(name, &value)).await;
-        ensure!(answer.status != 0 && answer.end != End::Silent, "there was no answer");
+        ensure!(
+            answer.status != 0 && answer.end != End::Silent,
+            "there was no answer"
+        );
     }
     let clean = visit.warm(&page).await?;
     ensure!(clean.is_whole(200), "a clean client got {}", clean.status);
@@ -172,7 +227,10 @@ async fn long_url(visit: Visit) -> Verdict {
         let answer = visit.get(&target).await;
         ensure!(answer.status != 0, "there was no answer");
         let is_own = answer.text().contains(&format!("{end}\""));
-        ensure!(answer.status != 200 || is_own, "it got another URL's answer");
+        ensure!(
+            answer.status != 200 || is_own,
+            "it got another URL's answer"
+        );
     }
     Ok(())
 }

@@ -79,7 +79,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "Ratpack CVE-2021-29479; Kettle (2018)",
         expectation: "A redirect that an origin derives from a forged field is followed by its sender alone.",
         setting: Setting::Safe,
-        inputs: &["x-forwarded-host", "x-host", "x-original-host", "x-forwarded-scheme", "x-forwarded-prefix"],
+        inputs: &[
+            "x-forwarded-host",
+            "x-host",
+            "x-original-host",
+            "x-forwarded-scheme",
+            "x-forwarded-prefix",
+        ],
         check: |visit| Box::pin(redirect(visit)),
     },
     Scenario {
@@ -88,7 +94,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "Kettle, Web Cache Entanglement (2020), applied to collapsed requests (RFC 9111 §4)",
         expectation: "Who waits for another's fetch does not get what that one's forged field made of it.",
         setting: Setting::Safe,
-        inputs: &["x-forwarded-host", "forwarded", "x-original-url", "rsc", "x-nextjs-data"],
+        inputs: &[
+            "x-forwarded-host",
+            "forwarded",
+            "x-original-url",
+            "rsc",
+            "x-nextjs-data",
+        ],
         check: |visit| Box::pin(follower(visit)),
     },
     Scenario {
@@ -106,7 +118,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "Kettle (2018), cookie-based poisoning",
         expectation: "A page made with one client's cookie is not stored unless the origin calls it public.",
         setting: Setting::Safe,
-        inputs: &["lang=evil.example", "theme=x; lang=evil.example", "=evil.example", "a=\"evil.example\""],
+        inputs: &[
+            "lang=evil.example",
+            "theme=x; lang=evil.example",
+            "=evil.example",
+            "a=\"evil.example\"",
+        ],
         check: |visit| Box::pin(cookie(visit)),
     },
     Scenario {
@@ -146,7 +163,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// The attacker's page has to be the attacker's alone; the next clean client and the one after it get a clean one.
+/// The attacker's page has to be the attacker's alone; the next clean client and the one after it
+/// get a clean one.
 async fn reflected(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60"), ("reflect", visit.input)]);
     let forged = Request::get(&page).field(visit.input, EVIL);
@@ -164,21 +182,34 @@ async fn clean_twice(visit: &Visit, page: &str) -> Verdict {
 
 fn is_clean(answer: &Answer) -> Verdict {
     ensure!(answer.status != 0, "a clean client got no answer");
-    ensure!(!answer.mentions(EVIL), "a clean client got the forged {EVIL}");
+    ensure!(
+        !answer.mentions(EVIL),
+        "a clean client got the forged {EVIL}"
+    );
     Ok(())
 }
 
 async fn redirect(visit: Visit) -> Verdict {
     let echo = format!("location:{}", visit.input);
-    let page = visit.page(&[("status", "301"), ("cache-control", "max-age=60"), ("echo", &echo)]);
+    let page = visit.page(&[
+        ("status", "301"),
+        ("cache-control", "max-age=60"),
+        ("echo", &echo),
+    ]);
     for _ in 0..2 {
-        visit.send(Request::get(&page).field(visit.input, EVIL)).await;
+        visit
+            .send(Request::get(&page).field(visit.input, EVIL))
+            .await;
     }
     clean_twice(&visit, &page).await
 }
 
 async fn follower(visit: Visit) -> Verdict {
-    let page = visit.page(&[("cache-control", "max-age=60"), ("reflect", visit.input), ("delay-ms", "600")]);
+    let page = visit.page(&[
+        ("cache-control", "max-age=60"),
+        ("reflect", visit.input),
+        ("delay-ms", "600"),
+    ]);
     let leading = tokio::spawn({
         let (visit, forged) = (visit.clone(), Request::get(&page).field(visit.input, EVIL));
         async move { visit.send(forged).await }
@@ -194,13 +225,20 @@ async fn follower(visit: Visit) -> Verdict {
 async fn trusted(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60"), ("reflect", visit.input)]);
     let request = Request::get(&page).field(visit.input, "host=shop.test");
-    visit.until(&request, "a hit", |answer| answer.is_hit() && answer.mentions("host=shop.test")).await.map(drop)
+    visit
+        .until(&request, "a hit", |answer| {
+            answer.is_hit() && answer.mentions("host=shop.test")
+        })
+        .await
+        .map(drop)
 }
 
 async fn cookie(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60"), ("reflect", "cookie")]);
     for _ in 0..2 {
-        visit.send(Request::get(&page).field("cookie", visit.input)).await;
+        visit
+            .send(Request::get(&page).field("cookie", visit.input))
+            .await;
     }
     clean_twice(&visit, &page).await
 }
@@ -213,7 +251,11 @@ async fn cloaked(visit: Visit) -> Verdict {
         let target = format!("{}?{members}&{query}", visit.path);
         let answer = visit.get(&target).await;
         let own = format!("\"target\":\"{target}\"");
-        ensure!(answer.status == 400 || answer.text().contains(&own), "{query} got another's: {}", answer.text());
+        ensure!(
+            answer.status == 400 || answer.text().contains(&own),
+            "{query} got another's: {}",
+            answer.text()
+        );
     }
     Ok(())
 }
@@ -221,8 +263,13 @@ async fn cloaked(visit: Visit) -> Verdict {
 async fn fat_get(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
     let fat = format!("GET {page} HTTP/1.1\r\nhost: shop.test\r\n{}", visit.input);
-    visit.raw(fat.as_bytes(), &["GET"], crate::target::PATIENCE).await;
+    visit
+        .raw(fat.as_bytes(), &["GET"], crate::target::PATIENCE)
+        .await;
     let clean = visit.get(&page).await;
-    ensure!(clean.text().contains("\"body_bytes\":0"), "a clean client got the answer to the fat GET");
+    ensure!(
+        clean.text().contains("\"body_bytes\":0"),
+        "a clean client got the answer to the fat GET"
+    );
     Ok(())
 }

@@ -9,7 +9,8 @@ use crate::setting::{Setting, TOKEN};
 use crate::visit::Visit;
 use crate::wire::{Answer, Request};
 
-/// A purge takes milliseconds, and a tick of the filter (100 ms) more right after a swap of its configuration.
+/// A purge takes milliseconds, and a tick of the filter (100 ms) more right after a swap of its
+/// configuration.
 const AT_LAST: Duration = Duration::from_millis(400);
 
 const SCOPES: &[&str] = &["url", "tag", "prefix"];
@@ -140,7 +141,13 @@ fn tag(visit: &Visit) -> String {
 
 fn tagged(visit: &Visit, more: &[(&str, &str)]) -> String {
     let tag = format!("cache-tag: {}", tag(visit));
-    visit.page(&[&[("cache-control", "max-age=60"), ("header", tag.as_str())], more].concat())
+    visit.page(
+        &[
+            &[("cache-control", "max-age=60"), ("header", tag.as_str())],
+            more,
+        ]
+        .concat(),
+    )
 }
 
 fn order(visit: &Visit, target: &str, soft: bool) -> Value {
@@ -160,8 +167,15 @@ async fn without_token(visit: Visit) -> Verdict {
     visit.warm(&target).await?;
     let order = json!({ "url": format!("http://shop.test{target}") }).to_string();
     let request = Request::new("POST", "/v1/purge").line(&visit.input.replace("{t}", TOKEN));
-    let answer = visit.target.sidecar(request.content(order.as_bytes())).await?;
-    ensure!(matches!(answer.status, 401 | 403), "the order was answered {}", answer.status);
+    let answer = visit
+        .target
+        .sidecar(request.content(order.as_bytes()))
+        .await?;
+    ensure!(
+        matches!(answer.status, 401 | 403),
+        "the order was answered {}",
+        answer.status
+    );
     visit.time_passes(300).await;
     ensure!(visit.get(&target).await.is_hit(), "the page is gone");
     Ok(())
@@ -171,7 +185,8 @@ async fn purge_method(visit: Visit) -> Verdict {
     let target = tagged(&visit, &[]);
     visit.warm(&target).await?;
     let (method, line) = visit.pair();
-    // An origin that accepts such a method has changed something, and what it changed is invalid (RFC 9111 §4.4).
+    // An origin that accepts such a method has changed something, and what it changed is invalid
+    // (RFC 9111 §4.4).
     if method != "GET" {
         visit.behave(&json!({ "status": 405, "times": 1 })).await?;
     }
@@ -193,14 +208,26 @@ async fn inner_field(visit: Visit) -> Verdict {
     Ok(())
 }
 
-/// Each fetch has a number of its own, so that an old answer is known whatever the cache says of it.
+/// Each fetch has a number of its own, so that an old answer is known whatever the cache says of
+/// it.
 async fn purge(visit: Visit) -> Verdict {
-    let target = tagged(&visit, &[("vary", "x-a"), ("echo", "x-unique:x-request-id")]);
+    let target = tagged(
+        &visit,
+        &[("vary", "x-a"), ("echo", "x-unique:x-request-id")],
+    );
     let requests = ["", "x-a: 1", "x-a: 2"].map(|line| Request::get(&target).line(line));
     let mut old = Vec::new();
     for request in &requests {
-        visit.until(request, "a hit", |answer| answer.is_hit()).await?;
-        old.extend(visit.herd(request, 6).await.iter().map(|answer| answer.field("x-unique").to_owned()));
+        visit
+            .until(request, "a hit", |answer| answer.is_hit())
+            .await?;
+        old.extend(
+            visit
+                .herd(request, 6)
+                .await
+                .iter()
+                .map(|answer| answer.field("x-unique").to_owned()),
+        );
     }
     visit.purge(&order(&visit, &target, false)).await?;
     let gone = larder_stack::eventually(AT_LAST, || async {
@@ -209,11 +236,13 @@ async fn purge(visit: Visit) -> Verdict {
             // Several at once: two workers may each hold a copy.
             answers.extend(visit.herd(request, 6).await);
         }
-        let is_new =
-            |answer: &Answer| answer.status == 200 && !old.iter().any(|known| known == answer.field("x-unique"));
+        let is_new = |answer: &Answer| {
+            answer.status == 200 && !old.iter().any(|known| known == answer.field("x-unique"))
+        };
         answers.iter().all(is_new).then_some(())
     });
-    gone.await.ok_or_else(|| format!("{AT_LAST:?} after the purge old answers are still served"))
+    gone.await
+        .ok_or_else(|| format!("{AT_LAST:?} after the purge old answers are still served"))
 }
 
 /// Served as stale, or by a fetch that came after the purge; never as if nothing had been said.
@@ -225,7 +254,10 @@ async fn soft_purge(visit: Visit) -> Verdict {
     let before = visit.fetches().await;
     visit.herd(&Request::get(&target), 6).await;
     visit.time_passes(300).await;
-    ensure!(visit.fetches().await > before, "six clients were answered as if nothing had been purged");
+    ensure!(
+        visit.fetches().await > before,
+        "six clients were answered as if nothing had been purged"
+    );
     Ok(())
 }
 
@@ -240,6 +272,9 @@ async fn soft_purge_during(visit: Visit) -> Verdict {
     let _ = leading.await;
     visit.herd(&Request::get(&target), 6).await;
     visit.time_passes(300).await;
-    ensure!(visit.fetches().await > 1, "what was asked for before the purge is fresh");
+    ensure!(
+        visit.fetches().await > 1,
+        "what was asked for before the purge is fresh"
+    );
     Ok(())
 }

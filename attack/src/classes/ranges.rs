@@ -44,7 +44,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9110 §15.5.17",
         expectation: "A 416 says nothing of the object that a cache in front could store it by.",
         setting: Setting::Safe,
-        inputs: &["cache-control", "etag", "expires", "last-modified", "content-encoding", "x-kept"],
+        inputs: &[
+            "cache-control",
+            "etag",
+            "expires",
+            "last-modified",
+            "content-encoding",
+            "x-kept",
+        ],
         check: |visit| Box::pin(fields_of_416(visit)),
     },
     Scenario {
@@ -70,7 +77,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9110 §14.4; Varnish builtin VCL unsets Content-Range on other statuses",
         expectation: "A 200 with a Content-Range is not served as a stored page that has it.",
         setting: Setting::Safe,
-        inputs: &["bytes 0-1/5", "bytes */5", "bytes 0-999/1000", "lines 0-1/2"],
+        inputs: &[
+            "bytes 0-1/5",
+            "bytes */5",
+            "bytes 0-999/1000",
+            "lines 0-1/2",
+        ],
         check: |visit| Box::pin(with_content_range(visit)),
     },
     Scenario {
@@ -93,17 +105,30 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9110 §13.1.5",
         expectation: "A part of another version than If-Range names is never served.",
         setting: Setting::Safe,
-        inputs: &["\"other\"", "W/\"1\"", "Mon, 01 Jan 1990 00:00:00 GMT", "1", "\"1\", \"2\"", "*"],
+        inputs: &[
+            "\"other\"",
+            "W/\"1\"",
+            "Mon, 01 Jan 1990 00:00:00 GMT",
+            "1",
+            "\"1\", \"2\"",
+            "*",
+        ],
         check: |visit| Box::pin(if_range(visit)),
     },
 ];
 
 fn letters() -> Vec<u8> {
-    (0..WHOLE).map(|n| b'a' + u8::try_from(n % 26).unwrap_or(0)).collect()
+    (0..WHOLE)
+        .map(|n| b'a' + u8::try_from(n % 26).unwrap_or(0))
+        .collect()
 }
 
 async fn stored(visit: &Visit, more: &[(&str, &str)]) -> Result<String, String> {
-    let members = [("cache-control", "max-age=60"), ("header", "etag: \"1\""), ("body-size", "1000")];
+    let members = [
+        ("cache-control", "max-age=60"),
+        ("header", "etag: \"1\""),
+        ("body-size", "1000"),
+    ];
     let target = visit.page(&[&members[..], more].concat());
     visit.warm(&target).await?;
     Ok(target)
@@ -111,22 +136,40 @@ async fn stored(visit: &Visit, more: &[(&str, &str)]) -> Result<String, String> 
 
 /// Whether a single part is what its `Content-Range` says.
 fn is_true_part(answer: &Answer) -> bool {
-    let place = answer.field("content-range").strip_prefix("bytes ").and_then(|place| place.split_once('/'));
+    let place = answer
+        .field("content-range")
+        .strip_prefix("bytes ")
+        .and_then(|place| place.split_once('/'));
     let bounds = place.and_then(|(place, _)| place.split_once('-'));
-    let Some((Ok(first), Ok(last))) = bounds.map(|(first, last)| (first.parse::<usize>(), last.parse::<usize>()))
+    let Some((Ok(first), Ok(last))) =
+        bounds.map(|(first, last)| (first.parse::<usize>(), last.parse::<usize>()))
     else {
-        return answer.field("content-type").starts_with("multipart/byteranges");
+        return answer
+            .field("content-type")
+            .starts_with("multipart/byteranges");
     };
-    letters().get(first..=last).is_some_and(|part| part == answer.content)
+    letters()
+        .get(first..=last)
+        .is_some_and(|part| part == answer.content)
 }
 
 async fn odd(visit: Visit) -> Verdict {
     let target = stored(&visit, &[]).await?;
-    let answer = visit.send(Request::get(&target).field("range", visit.input)).await;
+    let answer = visit
+        .send(Request::get(&target).field("range", visit.input))
+        .await;
     match answer.status {
         200 => ensure!(answer.content == letters(), "the whole is another"),
-        206 => ensure!(is_true_part(&answer), "the part is not the page's: {}", answer.shown()),
-        416 => ensure!(answer.content.len() < WHOLE, "a refusal of {} bytes", answer.content.len()),
+        206 => ensure!(
+            is_true_part(&answer),
+            "the part is not the page's: {}",
+            answer.shown()
+        ),
+        416 => ensure!(
+            answer.content.len() < WHOLE,
+            "a refusal of {} bytes",
+            answer.content.len()
+        ),
         400 => {}
         status => ensure!(false, "it was answered {status}"),
     }
@@ -143,46 +186,86 @@ async fn fields_of_416(visit: Visit) -> Verdict {
     // Only what says how the object may be stored or is encoded; other fields may well be repeated.
     if visit.input == "x-kept" {
         let target = stored(&visit, &more).await?;
-        let answer = visit.send(Request::get(&target).field("range", "bytes=5000-")).await;
+        let answer = visit
+            .send(Request::get(&target).field("range", "bytes=5000-"))
+            .await;
         ensure!(answer.status == 416, "it was answered {}", answer.status);
-        ensure!(answer.field("content-range") == "bytes */1000", "it does not say how long the page is");
+        ensure!(
+            answer.field("content-range") == "bytes */1000",
+            "it does not say how long the page is"
+        );
         return Ok(());
     }
     let target = stored(&visit, &more).await?;
-    let answer = visit.send(Request::get(&target).field("range", "bytes=5000-")).await;
+    let answer = visit
+        .send(Request::get(&target).field("range", "bytes=5000-"))
+        .await;
     ensure!(answer.status == 416, "it was answered {}", answer.status);
     let forbids = answer.field(visit.input).contains("no-store");
-    ensure!(!answer.has(visit.input) || forbids, "it has {}: {}", visit.input, answer.field(visit.input));
+    ensure!(
+        !answer.has(visit.input) || forbids,
+        "it has {}: {}",
+        visit.input,
+        answer.field(visit.input)
+    );
     Ok(())
 }
 
 async fn digest(visit: Visit) -> Verdict {
-    let target = stored(&visit, &[("header", &format!("{}: of-the-whole", visit.input))]).await?;
+    let target = stored(
+        &visit,
+        &[("header", &format!("{}: of-the-whole", visit.input))],
+    )
+    .await?;
     let whole = visit.get(&target).await;
-    ensure!(whole.field(visit.input) == "of-the-whole", "the whole has lost its digest");
-    let part = visit.send(Request::get(&target).field("range", "bytes=0-9")).await;
+    ensure!(
+        whole.field(visit.input) == "of-the-whole",
+        "the whole has lost its digest"
+    );
+    let part = visit
+        .send(Request::get(&target).field("range", "bytes=0-9"))
+        .await;
     ensure!(part.status == 206, "it was answered {}", part.status);
-    ensure!(!part.has(visit.input), "the part has the whole's {}", visit.input);
+    ensure!(
+        !part.has(visit.input),
+        "the part has the whole's {}",
+        visit.input
+    );
     Ok(())
 }
 
 async fn with_content_range(visit: Visit) -> Verdict {
     let header = format!("content-range: {}", visit.input);
-    let target = visit.page(&[("cache-control", "max-age=60"), ("header", &header), ("body-size", "1000")]);
+    let target = visit.page(&[
+        ("cache-control", "max-age=60"),
+        ("header", &header),
+        ("body-size", "1000"),
+    ]);
     for _ in 0..3 {
         let answer = visit.get(&target).await;
-        ensure!(!(answer.is_hit() && answer.has("content-range")), "it was stored and served with its Content-Range");
+        ensure!(
+            !(answer.is_hit() && answer.has("content-range")),
+            "it was stored and served with its Content-Range"
+        );
     }
     Ok(())
 }
 
 async fn part_as_whole(visit: Visit) -> Verdict {
     let (status, header) = visit.pair();
-    let target =
-        visit.page(&[("status", status), ("cache-control", "max-age=60"), ("header", header), ("body-size", "1000")]);
+    let target = visit.page(&[
+        ("status", status),
+        ("cache-control", "max-age=60"),
+        ("header", header),
+        ("body-size", "1000"),
+    ]);
     for _ in 0..3 {
         let answer = visit.get(&target).await;
-        ensure!(!answer.is_hit(), "who asked for the page got a stored {status} as {}", answer.status);
+        ensure!(
+            !answer.is_hit(),
+            "who asked for the page got a stored {status} as {}",
+            answer.status
+        );
         ensure!(answer.status != 200, "the {status} became the page");
     }
     Ok(())
@@ -190,7 +273,17 @@ async fn part_as_whole(visit: Visit) -> Verdict {
 
 async fn if_range(visit: Visit) -> Verdict {
     let target = stored(&visit, &[]).await?;
-    let answer = visit.send(Request::get(&target).field("range", "bytes=0-9").field("if-range", visit.input)).await;
-    ensure!(answer.is_whole(200) && answer.content == letters(), "it was answered {}", answer.status);
+    let answer = visit
+        .send(
+            Request::get(&target)
+                .field("range", "bytes=0-9")
+                .field("if-range", visit.input),
+        )
+        .await;
+    ensure!(
+        answer.is_whole(200) && answer.content == letters(),
+        "it was answered {}",
+        answer.status
+    );
     Ok(())
 }

@@ -16,7 +16,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "Kettle (2018), applied to RFC 5861 §3",
         expectation: "A refresh that a forged field's sender sets off brings nothing forged to the others.",
         setting: Setting::Safe,
-        inputs: &["x-forwarded-host", "x-forwarded-scheme", "forwarded", "x-original-url", "rsc", "x-nextjs-data"],
+        inputs: &[
+            "x-forwarded-host",
+            "x-forwarded-scheme",
+            "forwarded",
+            "x-original-url",
+            "rsc",
+            "x-nextjs-data",
+        ],
         check: |visit| Box::pin(forged(visit)),
     },
     Scenario {
@@ -52,7 +59,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9111 §4.1",
         expectation: "A refresh never stores one variant's content as another's.",
         setting: Setting::Safe,
-        inputs: &["cookie: dark", "authorization: Bearer dark", "accept-language: dark", "x-theme: dark"],
+        inputs: &[
+            "cookie: dark",
+            "authorization: Bearer dark",
+            "accept-language: dark",
+            "x-theme: dark",
+        ],
         check: |visit| Box::pin(variant(visit)),
     },
     Scenario {
@@ -89,9 +101,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Asks as everybody until the refresh has come, and gives that answer.
-async fn refreshed(visit: &Visit, clean: &Request, before: usize) -> Result<crate::wire::Answer, String> {
+async fn refreshed(
+    visit: &Visit,
+    clean: &Request,
+    before: usize,
+) -> Result<crate::wire::Answer, String> {
     visit.sees(before + 1).await?;
-    visit.until(clean, "a fresh hit", |answer| answer.is_hit() && !answer.field("cache-status").contains("stale")).await
+    visit
+        .until(clean, "a fresh hit", |answer| {
+            answer.is_hit() && !answer.field("cache-status").contains("stale")
+        })
+        .await
 }
 
 async fn forged(visit: Visit) -> Verdict {
@@ -100,11 +120,16 @@ async fn forged(visit: Visit) -> Verdict {
     visit.warm(&page).await?;
     visit.a_second_passes().await;
     let before = visit.fetches().await;
-    visit.send(clean.clone().field(visit.input, "evil.example")).await;
+    visit
+        .send(clean.clone().field(visit.input, "evil.example"))
+        .await;
     visit.send(clean.clone()).await;
     visit.sees(before + 1).await?;
     for _ in 0..3 {
-        ensure!(!visit.send(clean.clone()).await.mentions("evil.example"), "a clean client got the forged value");
+        ensure!(
+            !visit.send(clean.clone()).await.mentions("evil.example"),
+            "a clean client got the forged value"
+        );
     }
     Ok(())
 }
@@ -121,7 +146,10 @@ async fn no_identity(visit: Visit) -> Verdict {
     }
     let (name, _) = visit.input.split_once(':').unwrap_or_default();
     for request in visit.sees(before + 1).await?.iter().skip(before) {
-        ensure!(journal_field(request, name).is_none(), "the refresh carried {name}");
+        ensure!(
+            journal_field(request, name).is_none(),
+            "the refresh carried {name}"
+        );
     }
     Ok(())
 }
@@ -129,58 +157,108 @@ async fn no_identity(visit: Visit) -> Verdict {
 async fn with_a_cookie(visit: Visit) -> Verdict {
     let (method, status) = visit.pair();
     let conditional = if status == "304" { "1" } else { "0" };
-    let page = visit.page(&[("cache-control", STALE), ("header", "etag: \"1\""), ("conditional", conditional)]);
+    let page = visit.page(&[
+        ("cache-control", STALE),
+        ("header", "etag: \"1\""),
+        ("conditional", conditional),
+    ]);
     let clean = Request::get(&page);
     visit.warm(&page).await?;
     visit.a_second_passes().await;
     let before = visit.fetches().await;
-    let stale = visit.send(Request::new(method, &page).field("cookie", "_ga=1")).await;
-    ensure!(stale.is_hit(), "the stale answer was not a hit for a client with a cookie");
+    let stale = visit
+        .send(Request::new(method, &page).field("cookie", "_ga=1"))
+        .await;
+    ensure!(
+        stale.is_hit(),
+        "the stale answer was not a hit for a client with a cookie"
+    );
     visit.sees(before + 1).await?;
     let next = visit.send(clean.clone()).await;
-    ensure!(next.is_hit(), "the entry is gone: {}", next.field("cache-status"));
+    ensure!(
+        next.is_hit(),
+        "the entry is gone: {}",
+        next.field("cache-status")
+    );
     refreshed(&visit, &clean, before).await.map(drop)
 }
 
 async fn variant(visit: Visit) -> Verdict {
     let (name, value) = visit.input.split_once(": ").unwrap_or_default();
-    let page = visit.page(&[("cache-control", &format!("public, {STALE}")), ("vary", name)]);
+    let page = visit.page(&[
+        ("cache-control", &format!("public, {STALE}")),
+        ("vary", name),
+    ]);
     let dark = Request::get(&page).field(name, value);
     visit.send(dark.clone()).await;
     visit.send(Request::get(&page)).await;
     visit.a_second_passes().await;
     for _ in 0..3 {
         let answer = visit.send(dark.clone()).await;
-        ensure!(answer.mentions(value), "who asks with {} got the page for nobody", visit.input);
+        ensure!(
+            answer.mentions(value),
+            "who asks with {} got the page for nobody",
+            visit.input
+        );
         visit.time_passes(100).await;
     }
-    ensure!(!visit.get(&page).await.mentions(value), "who asks without {name} got another's page");
+    ensure!(
+        !visit.get(&page).await.mentions(value),
+        "who asks without {name} got another's page"
+    );
     Ok(())
 }
 
 async fn behind_a_route(visit: Visit) -> Verdict {
     let name = visit.path.trim_start_matches("/anything/");
     let (outer, inner, reflected, expected) = match visit.input {
-        "prefix_rewrite" => ("/v2/", "/anything/v1/", "host", "\"target\":\"/anything/v1/"),
-        "host_rewrite" => ("/hosted/", "/anything/hosted/", "host", "\"request-host\":\"inner.test\""),
-        _ => ("/v2/", "/anything/v1/", "x-backend-key", "\"request-x-backend-key\":\"secret\""),
+        "prefix_rewrite" => (
+            "/v2/",
+            "/anything/v1/",
+            "host",
+            "\"target\":\"/anything/v1/",
+        ),
+        "host_rewrite" => (
+            "/hosted/",
+            "/anything/hosted/",
+            "host",
+            "\"request-host\":\"inner.test\"",
+        ),
+        _ => (
+            "/v2/",
+            "/anything/v1/",
+            "x-backend-key",
+            "\"request-x-backend-key\":\"secret\"",
+        ),
     };
-    let target = crate::visit::page(&format!("{outer}{name}"), &[("cache-control", STALE), ("reflect", reflected)]);
+    let target = crate::visit::page(
+        &format!("{outer}{name}"),
+        &[("cache-control", STALE), ("reflect", reflected)],
+    );
     let clean = Request::get(&target);
     visit.warm(&target).await?;
     visit.a_second_passes().await;
     for _ in 0..10 {
         let answer = visit.send(clean.clone()).await;
-        ensure!(answer.text().contains(expected), "another content came: {}", answer.text());
+        ensure!(
+            answer.text().contains(expected),
+            "another content came: {}",
+            answer.text()
+        );
         visit.time_passes(50).await;
     }
     let seen = visit.journal(&format!("{inner}{name}")).await.len();
-    ensure!(seen >= 2, "the stale entry was never refreshed by the way of its route");
+    ensure!(
+        seen >= 2,
+        "the stale entry was never refreshed by the way of its route"
+    );
     Ok(())
 }
 
 async fn gone(visit: Visit) -> Verdict {
-    visit.behave(&json!({ "headers": [["cache-control", STALE]], "times": 1 })).await?;
+    visit
+        .behave(&json!({ "headers": [["cache-control", STALE]], "times": 1 }))
+        .await?;
     let status: u16 = visit.input.parse().unwrap_or_default();
     visit.behave(&json!({ "status": status })).await?;
     let clean = Request::get(&visit.path);
@@ -188,7 +266,10 @@ async fn gone(visit: Visit) -> Verdict {
     visit.a_second_passes().await;
     visit.send(clean.clone()).await;
     let wanted = format!("the {status}");
-    visit.until(&clean, &wanted, |answer| answer.status == status).await.map(drop)
+    visit
+        .until(&clean, &wanted, |answer| answer.status == status)
+        .await
+        .map(drop)
 }
 
 async fn told_why(visit: Visit) -> Verdict {
@@ -197,7 +278,14 @@ async fn told_why(visit: Visit) -> Verdict {
     visit.a_second_passes().await;
     let answer = visit.get(&page).await;
     let said = answer.field("cache-status");
-    ensure!(!answer.is_hit(), "a stale answer was given against {}", visit.input);
-    ensure!(said.contains("fwd=stale") && said.contains("detail="), "no reason: {said}");
+    ensure!(
+        !answer.is_hit(),
+        "a stale answer was given against {}",
+        visit.input
+    );
+    ensure!(
+        said.contains("fwd=stale") && said.contains("detail="),
+        "no reason: {said}"
+    );
     Ok(())
 }

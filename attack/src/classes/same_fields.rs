@@ -40,7 +40,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9110 §9.3.2",
         expectation: "A HEAD that a hit answers has the fields of the GET.",
         setting: Setting::Routes,
-        inputs: &["body-size=0", "body-size=10", "body-size=20000", "status=404&mock-body-size=10"],
+        inputs: &[
+            "body-size=0",
+            "body-size=10",
+            "body-size=20000",
+            "status=404&mock-body-size=10",
+        ],
         check: |visit| Box::pin(head_as_get(visit)),
     },
     Scenario {
@@ -74,7 +79,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "Apache httpd bug 45023: mod_deflate changes the ETag; nginx gzip_static",
         expectation: "What an origin confirms for the tag that was sent is confirmed, though its 304 names the tag without the coding.",
         setting: Setting::Safe,
-        inputs: &["\"x--gzip\" > \"x\"", "\"x-gzip\" > \"x\"", "W/\"x\" > \"x\"", "\"x;gzip\" > \"x\""],
+        inputs: &[
+            "\"x--gzip\" > \"x\"",
+            "\"x-gzip\" > \"x\"",
+            "W/\"x\" > \"x\"",
+            "\"x;gzip\" > \"x\"",
+        ],
         check: |visit| Box::pin(tag_without_coding(visit)),
     },
 ];
@@ -90,7 +100,11 @@ fn compared(answer: &Answer) -> BTreeMap<String, Vec<String>> {
         "transfer-encoding",
     ];
     let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, value) in answer.fields.iter().filter(|(name, _)| !OF_THE_WAY.contains(&name.as_str())) {
+    for (name, value) in answer
+        .fields
+        .iter()
+        .filter(|(name, _)| !OF_THE_WAY.contains(&name.as_str()))
+    {
         fields.entry(name.clone()).or_default().push(value.clone());
     }
     fields
@@ -102,8 +116,16 @@ fn the_same(miss: &Answer, hit: &Answer, what: &str, but: &[&str]) -> Verdict {
         miss_fields.remove(*name);
         hit_fields.remove(*name);
     }
-    ensure!(miss.status == hit.status, "the {what} is {} instead of {}", hit.status, miss.status);
-    ensure!(miss_fields == hit_fields, "the {what} has {hit_fields:?} instead of {miss_fields:?}");
+    ensure!(
+        miss.status == hit.status,
+        "the {what} is {} instead of {}",
+        hit.status,
+        miss.status
+    );
+    ensure!(
+        miss_fields == hit_fields,
+        "the {what} has {hit_fields:?} instead of {miss_fields:?}"
+    );
     Ok(())
 }
 
@@ -113,19 +135,33 @@ fn routed(visit: &Visit, members: &str) -> String {
 }
 
 async fn hit_as_miss(visit: Visit) -> Verdict {
-    let target = format!("{}&mock-cache-control=max-age%3D60", routed(&visit, visit.input));
+    let target = format!(
+        "{}&mock-cache-control=max-age%3D60",
+        routed(&visit, visit.input)
+    );
     let miss = visit.get(&target).await;
-    ensure!(miss.field("x-route") == "added", "the route adds nothing: {}", miss.shown());
+    ensure!(
+        miss.field("x-route") == "added",
+        "the route adds nothing: {}",
+        miss.shown()
+    );
     for _ in 0..3 {
         let hit = visit.warm(&target).await?;
         the_same(&miss, &hit, "hit", &[])?;
-        ensure!(miss.content == hit.content, "the content is another: {}", hit.shown());
+        ensure!(
+            miss.content == hit.content,
+            "the content is another: {}",
+            hit.shown()
+        );
     }
     Ok(())
 }
 
 async fn head_as_get(visit: Visit) -> Verdict {
-    let target = format!("{}&mock-cache-control=max-age%3D60", routed(&visit, visit.input));
+    let target = format!(
+        "{}&mock-cache-control=max-age%3D60",
+        routed(&visit, visit.input)
+    );
     visit.warm(&target).await?;
     let get = visit.get(&target).await;
     let head = visit.send(Request::new("HEAD", &target)).await;
@@ -139,38 +175,69 @@ async fn refreshed_as_miss(visit: Visit) -> Verdict {
     let miss = visit.get(&target).await;
     visit.a_second_passes().await;
     visit.get(&target).await;
-    let is_fresh = |answer: &Answer| answer.is_hit() && !answer.field("cache-status").contains("stale");
-    let hit = visit.until(&Request::get(&target), "a refreshed hit", is_fresh).await?;
+    let is_fresh =
+        |answer: &Answer| answer.is_hit() && !answer.field("cache-status").contains("stale");
+    let hit = visit
+        .until(&Request::get(&target), "a refreshed hit", is_fresh)
+        .await?;
     the_same(&miss, &hit, "refreshed hit", &["date"])
 }
 
 async fn cors_of_304(visit: Visit) -> Verdict {
     let (value, header) = ("origin-x", format!("{}: origin-x", visit.input));
-    let target = page(&visit.path, &[("cache-control", "max-age=60"), ("header", "etag: \"1\""), ("header", &header)]);
+    let target = page(
+        &visit.path,
+        &[
+            ("cache-control", "max-age=60"),
+            ("header", "etag: \"1\""),
+            ("header", &header),
+        ],
+    );
     visit.warm(&target).await?;
-    let answer = visit.send(Request::get(&target).field("if-none-match", "\"1\"")).await;
-    ensure!(answer.status == 304 && answer.is_hit(), "it was answered {}", answer.status);
-    ensure!(answer.field(visit.input) == value, "the 304 has no {}", visit.input);
+    let answer = visit
+        .send(Request::get(&target).field("if-none-match", "\"1\""))
+        .await;
+    ensure!(
+        answer.status == 304 && answer.is_hit(),
+        "it was answered {}",
+        answer.status
+    );
+    ensure!(
+        answer.field(visit.input) == value,
+        "the 304 has no {}",
+        visit.input
+    );
     Ok(())
 }
 
 async fn tag_without_coding(visit: Visit) -> Verdict {
     let (sent, confirmed) = visit.pair();
     let fields = |tag: &str| serde_json::json!([["cache-control", "max-age=1"], ["etag", tag]]);
-    visit.behave(&serde_json::json!({ "headers": fields(sent), "body_size": 500, "times": 1 })).await?;
-    visit.behave(&serde_json::json!({ "status": 304, "headers": fields(confirmed), "body_size": 0 })).await?;
+    visit
+        .behave(&serde_json::json!({ "headers": fields(sent), "body_size": 500, "times": 1 }))
+        .await?;
+    visit
+        .behave(&serde_json::json!({ "status": 304, "headers": fields(confirmed), "body_size": 0 }))
+        .await?;
     let miss = visit.get(&visit.path).await;
     for _ in 0..3 {
         visit.a_second_passes().await;
         let before = visit.fetches().await;
         let answer = visit.get(&visit.path).await;
-        ensure!(answer.is_whole(200) && answer.content == miss.content, "it was answered {}", answer.shown());
+        ensure!(
+            answer.is_whole(200) && answer.content == miss.content,
+            "it was answered {}",
+            answer.shown()
+        );
         let journal = visit.journal(&visit.path).await;
         let validations = journal
             .iter()
             .skip(before)
             .filter(|request| crate::visit::journal_field(request, "if-none-match").is_some());
-        ensure!(validations.count() == journal.len() - before, "the page was fetched whole though it was confirmed");
+        ensure!(
+            validations.count() == journal.len() - before,
+            "the page was fetched whole though it was confirmed"
+        );
     }
     Ok(())
 }

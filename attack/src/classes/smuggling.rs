@@ -111,7 +111,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9111 §3.3; RFC 9112 §8; Pingora test test_cache_h2_premature_end; Varnish test c00062",
         expectation: "Content that broke off is never served as whole.",
         setting: Setting::Safe,
-        inputs: &["counted > 1000", "chunked > 1000", "counted > 300000", "chunked > 300000"],
+        inputs: &[
+            "counted > 1000",
+            "chunked > 1000",
+            "counted > 300000",
+            "chunked > 300000",
+        ],
         check: |visit| Box::pin(cut_off(visit)),
     },
 ];
@@ -123,34 +128,64 @@ fn smuggled(visit: &Visit) -> (String, String) {
 
 /// Nothing reached the origin that hid in something else, and the page is what it was.
 async fn nothing_hid(visit: &Visit, page: &str, path: &str) -> Verdict {
-    ensure!(visit.journal(path).await.is_empty(), "the smuggled request reached the origin");
+    ensure!(
+        visit.journal(path).await.is_empty(),
+        "the smuggled request reached the origin"
+    );
     for request in visit.journal(&visit.path).await {
-        ensure!(!request["headers"].to_string().contains("x-smuggled"), "a smuggled field reached the origin");
+        ensure!(
+            !request["headers"].to_string().contains("x-smuggled"),
+            "a smuggled field reached the origin"
+        );
     }
     let own = visit.get(page).await;
     let is_own = own.text().contains(&format!("\"target\":\"{page}\""));
-    ensure!(own.is_whole(200) && is_own, "a clean client got {}", own.shown());
+    ensure!(
+        own.is_whole(200) && is_own,
+        "a clean client got {}",
+        own.shown()
+    );
     Ok(())
 }
 
 async fn content_of_a_hit(visit: Visit) -> Verdict {
     let (method, form) = visit.pair();
-    let (page, other) = (visit.page(&[("cache-control", "max-age=60"), ("header", "etag: \"1\"")]), visit.page(&[]));
+    let (page, other) = (
+        visit.page(&[("cache-control", "max-age=60"), ("header", "etag: \"1\"")]),
+        visit.page(&[]),
+    );
     visit.warm(&page).await?;
     let (inner, path) = smuggled(&visit);
-    let condition = if form == "conditional" { "if-none-match: \"1\"\r\n" } else { "" };
+    let condition = if form == "conditional" {
+        "if-none-match: \"1\"\r\n"
+    } else {
+        ""
+    };
     let content = if form == "chunked" {
-        format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len())
+        format!(
+            "transfer-encoding: chunked\r\n\r\n{:x}\r\n{inner}\r\n0\r\n\r\n",
+            inner.len()
+        )
     } else {
         format!("content-length: {}\r\n\r\n{inner}", inner.len())
     };
     let first = format!("{method} {page} HTTP/1.1\r\nhost: shop.test\r\n{condition}{content}");
     let second = String::from_utf8_lossy(&Request::get(&other).bytes()).into_owned();
-    let answers = visit.raw((first + &second).as_bytes(), &[method, "GET"], Duration::from_secs(3)).await;
+    let answers = visit
+        .raw(
+            (first + &second).as_bytes(),
+            &[method, "GET"],
+            Duration::from_secs(3),
+        )
+        .await;
     // The connection may have been closed, which is safe as well.
     if let Some(second) = answers.get(1).filter(|answer| answer.status != 0) {
         let is_own = second.text().contains(&format!("\"target\":\"{other}\""));
-        ensure!(is_own, "the second answer belongs to another request: {}", second.shown());
+        ensure!(
+            is_own,
+            "the second answer belongs to another request: {}",
+            second.shown()
+        );
     }
     nothing_hid(&visit, &page, &path).await
 }
@@ -159,16 +194,24 @@ async fn framing(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
     visit.warm(&page).await?;
     let (inner, path) = smuggled(&visit);
-    // Hidden behind "0\r\n\r\n", the end of chunked content, and counted as content by the other reading.
+    // Hidden behind "0\r\n\r\n", the end of chunked content, and counted as content by the other
+    // reading.
     let hidden = format!("0\r\n\r\n{inner}");
     let fields = visit.input.replace("{n}", &hidden.len().to_string());
     for method in ["GET", "POST"] {
-        let bytes = format!("{method} {page} HTTP/1.1\r\nhost: shop.test\r\n{fields}\r\n\r\n{hidden}");
-        visit.raw(bytes.as_bytes(), &[method], Duration::from_secs(2)).await;
+        let bytes =
+            format!("{method} {page} HTTP/1.1\r\nhost: shop.test\r\n{fields}\r\n\r\n{hidden}");
+        visit
+            .raw(bytes.as_bytes(), &[method], Duration::from_secs(2))
+            .await;
     }
-    // By one reading the second request is a request of its own: then nothing is hidden, but the framing must be plain.
+    // By one reading the second request is a request of its own: then nothing is hidden, but the
+    // framing must be plain.
     let seen = visit.journal(&path).await.len();
-    ensure!(seen == 0, "the request behind ambiguous framing reached the origin {seen} times");
+    ensure!(
+        seen == 0,
+        "the request behind ambiguous framing reached the origin {seen} times"
+    );
     nothing_hid(&visit, &page, &path).await
 }
 
@@ -177,13 +220,26 @@ async fn old_version(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
     visit.warm(&page).await?;
     let (inner, path) = smuggled(&visit);
-    let ends = if fields.contains("chunked") { "0\r\n\r\n" } else { "" };
+    let ends = if fields.contains("chunked") {
+        "0\r\n\r\n"
+    } else {
+        ""
+    };
     // What follows the head must be seen once at most, and under its own name.
     let bytes = format!("GET {page} {version}\r\nhost: shop.test\r\n{fields}\r\n\r\n{ends}{inner}");
-    visit.raw(bytes.as_bytes(), &["GET", "GET"], Duration::from_secs(2)).await;
-    ensure!(visit.journal(&path).await.len() <= 1, "the following request reached the origin twice");
+    visit
+        .raw(bytes.as_bytes(), &["GET", "GET"], Duration::from_secs(2))
+        .await;
+    ensure!(
+        visit.journal(&path).await.len() <= 1,
+        "the following request reached the origin twice"
+    );
     let own = visit.get(&page).await;
-    ensure!(own.text().contains(&format!("\"target\":\"{page}\"")), "a clean client got {}", own.shown());
+    ensure!(
+        own.text().contains(&format!("\"target\":\"{page}\"")),
+        "a clean client got {}",
+        own.shown()
+    );
     Ok(())
 }
 
@@ -192,18 +248,26 @@ async fn pipelined(visit: Visit) -> Verdict {
     let mut bytes = Vec::new();
     let mut pages = Vec::new();
     for (index, method) in methods.iter().enumerate() {
-        let page = crate::visit::page(&format!("{}/{index}", visit.path), &[("cache-control", "max-age=60")]);
+        let page = crate::visit::page(
+            &format!("{}/{index}", visit.path),
+            &[("cache-control", "max-age=60")],
+        );
         visit.warm(&page).await?;
         bytes.extend(Request::new(method, &page).bytes());
         pages.push(page);
     }
     let answers = visit.raw(&bytes, &methods, Duration::from_secs(3)).await;
-    // Envoy closes a connection on which it has answered two pipelined requests itself; with a direct_response too.
+    // Envoy closes a connection on which it has answered two pipelined requests itself; with a
+    // direct_response too.
     let came = answers.iter().take_while(|answer| answer.status != 0);
     let mut count = 0;
     for ((answer, page), method) in came.zip(&pages).zip(&methods) {
         let is_own = *method == "HEAD" || answer.text().contains(&format!("\"target\":\"{page}\""));
-        ensure!(answer.is_whole(200) && is_own, "{page} got {}", answer.shown());
+        ensure!(
+            answer.is_whole(200) && is_own,
+            "{page} got {}",
+            answer.shown()
+        );
         count += 1;
     }
     ensure!(count >= 1, "not one was answered");
@@ -211,7 +275,12 @@ async fn pipelined(visit: Visit) -> Verdict {
 }
 
 fn http2_request(page: &str) -> Vec<(&str, &str)> {
-    vec![(":method", "GET"), (":scheme", "http"), (":authority", "shop.test"), (":path", page)]
+    vec![
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "shop.test"),
+        (":path", page),
+    ]
 }
 
 async fn http2_fields(visit: Visit) -> Verdict {
@@ -222,7 +291,12 @@ async fn http2_fields(visit: Visit) -> Verdict {
     let mut fields = http2_request(&page);
     fields.push((name, value));
     visit.frames(&[h2::headers(&fields, true)]).await?;
-    visit.frames(&[h2::headers(&fields, false), h2::last_data(format!("0\r\n\r\n{inner}").as_bytes())]).await?;
+    visit
+        .frames(&[
+            h2::headers(&fields, false),
+            h2::last_data(format!("0\r\n\r\n{inner}").as_bytes()),
+        ])
+        .await?;
     nothing_hid(&visit, &page, &path).await
 }
 
@@ -233,8 +307,13 @@ async fn http2_empty_data(visit: Visit) -> Verdict {
         fields.push(("content-length", "0"));
     }
     for _ in 0..4 {
-        let ended = visit.frames(&[h2::headers(&fields, false), h2::last_data(b"")]).await?;
-        ensure!(ended.is_ok && ended.is_whole, "it was not answered: {ended:?}");
+        let ended = visit
+            .frames(&[h2::headers(&fields, false), h2::last_data(b"")])
+            .await?;
+        ensure!(
+            ended.is_ok && ended.is_whole,
+            "it was not answered: {ended:?}"
+        );
         visit.time_passes(50).await;
     }
     let fetches = visit.fetches().await;
@@ -253,7 +332,11 @@ async fn cut_off(visit: Visit) -> Verdict {
     ]);
     for _ in 0..3 {
         let answer = visit.get(&page).await;
-        ensure!(!answer.is_whole(200), "half of the content was served as whole ({} bytes)", answer.content.len());
+        ensure!(
+            !answer.is_whole(200),
+            "half of the content was served as whole ({} bytes)",
+            answer.content.len()
+        );
         ensure!(!answer.is_hit(), "half of the content was stored");
     }
     Ok(())

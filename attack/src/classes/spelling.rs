@@ -1,4 +1,5 @@
-//! One resource under several spellings: what a purge or an unsafe method means, whoever spells it how.
+//! One resource under several spellings: what a purge or an unsafe method means, whoever spells it
+//! how.
 
 use serde_json::json;
 
@@ -42,7 +43,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "RFC 9111 §4.4, RFC 9110 §4.2.3",
         expectation: "A POST ends what is stored for every spelling of its URL's host.",
         setting: Setting::Safe,
-        inputs: &["SHOP.test", "shop.test:80", "shop.test > x-forwarded-proto: https"],
+        inputs: &[
+            "SHOP.test",
+            "shop.test:80",
+            "shop.test > x-forwarded-proto: https",
+        ],
         check: |visit| Box::pin(invalidated(visit)),
     },
     Scenario {
@@ -99,26 +104,48 @@ fn spelled(visit: &Visit, target: &str) -> Request {
 async fn purged(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
     let request = spelled(&visit, &page);
-    visit.until(&request, "a hit", |answer| answer.is_hit()).await?;
-    visit.purge(&json!({ "url": format!("http://shop.test{page}") })).await?;
-    let gone = visit.until(&request, "a miss", |answer| !answer.is_hit()).await;
-    gone.map(drop).map_err(|_| "what was purged is still served to who spells it so".to_owned())
+    visit
+        .until(&request, "a hit", |answer| answer.is_hit())
+        .await?;
+    visit
+        .purge(&json!({ "url": format!("http://shop.test{page}") }))
+        .await?;
+    let gone = visit
+        .until(&request, "a miss", |answer| !answer.is_hit())
+        .await;
+    gone.map(drop)
+        .map_err(|_| "what was purged is still served to who spells it so".to_owned())
 }
 
 async fn purge_spelled(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
     visit.warm(&page).await?;
-    visit.purge(&json!({ "url": format!("{}{page}", visit.input) })).await?;
-    let gone = visit.until(&Request::get(&page), "a miss", |answer| !answer.is_hit()).await;
-    gone.map(drop).map_err(|_| format!("a purge of {} left it", visit.input))
+    visit
+        .purge(&json!({ "url": format!("{}{page}", visit.input) }))
+        .await?;
+    let gone = visit
+        .until(&Request::get(&page), "a miss", |answer| !answer.is_hit())
+        .await;
+    gone.map(drop)
+        .map_err(|_| format!("a purge of {} left it", visit.input))
 }
 
 async fn invalidated(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60")]);
     visit.warm(&page).await?;
     let (host, line) = visit.pair();
-    visit.send(Request::new("POST", &page).host(host).line(line).content(b"x")).await;
-    ensure!(!visit.get(&page).await.is_hit(), "the old page is still a hit");
+    visit
+        .send(
+            Request::new("POST", &page)
+                .host(host)
+                .line(line)
+                .content(b"x"),
+        )
+        .await;
+    ensure!(
+        !visit.get(&page).await.is_hit(),
+        "the old page is still a hit"
+    );
     Ok(())
 }
 
@@ -137,10 +164,15 @@ async fn another_site(visit: Visit) -> Verdict {
         visit.send(other.clone()).await;
     }
     let own = visit.get(&page).await;
-    ensure!(own.text().contains("\"request-host\":\"shop.test\""), "a client of shop.test got {}", own.text());
+    ensure!(
+        own.text().contains("\"request-host\":\"shop.test\""),
+        "a client of shop.test got {}",
+        own.text()
+    );
     let own = visit.send(other).await;
     ensure!(
-        own.text().contains(&format!("\"request-host\":\"{}\"", visit.input)),
+        own.text()
+            .contains(&format!("\"request-host\":\"{}\"", visit.input)),
         "a client of {} got {}",
         visit.input,
         own.text()
@@ -150,12 +182,19 @@ async fn another_site(visit: Visit) -> Verdict {
 
 async fn boundary(visit: Visit) -> Verdict {
     let page = visit.page(&[("cache-control", "max-age=60"), ("reflect", "host")]);
-    for target in [page.as_str(), page.strip_prefix("/anything").unwrap_or_default()] {
+    for target in [
+        page.as_str(),
+        page.strip_prefix("/anything").unwrap_or_default(),
+    ] {
         for _ in 0..2 {
             visit.send(Request::get(target).host(visit.input)).await;
         }
     }
     let own = visit.get(&page).await;
-    ensure!(own.text().contains("\"request-host\":\"shop.test\""), "a client of shop.test got {}", own.text());
+    ensure!(
+        own.text().contains("\"request-host\":\"shop.test\""),
+        "a client of shop.test got {}",
+        own.text()
+    );
     Ok(())
 }

@@ -72,54 +72,86 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 async fn control_byte(visit: Visit) -> Verdict {
     let head = "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 2\r\n";
-    visit.rogue()?.says(&visit.path, format!("{head}{}\r\n\r\nok", visit.input).as_bytes());
+    visit.rogue()?.says(
+        &visit.path,
+        format!("{head}{}\r\n\r\nok", visit.input).as_bytes(),
+    );
     for _ in 0..3 {
         let answer = visit.get(&visit.path).await;
         ensure!(answer.status != 0, "there was no answer at all");
-        // A lone LF ends a line for lenient readers (RFC 9112 §2.2); then it is the origin's own field, and forbids storing.
+        // A lone LF ends a line for lenient readers (RFC 9112 §2.2); then it is the origin's own
+        // field, and forbids storing.
         let is_split = answer.has("set-cookie") && !visit.input.contains('\n');
         ensure!(!is_split, "the value became a field");
-        let raw = answer
-            .fields
-            .iter()
-            .any(|(name, value)| [name, value].iter().any(|text| text.contains(['\r', '\0', '\u{7f}'])));
-        ensure!(!(raw && answer.is_hit()), "the control byte was stored and sent on");
+        let raw = answer.fields.iter().any(|(name, value)| {
+            [name, value]
+                .iter()
+                .any(|text| text.contains(['\r', '\0', '\u{7f}']))
+        });
+        ensure!(
+            !(raw && answer.is_hit()),
+            "the control byte was stored and sent on"
+        );
     }
     Ok(())
 }
 
 async fn encoded(visit: Visit) -> Verdict {
-    let target = format!("{}/{}?mock-cache-control=max-age%3D60", visit.path, visit.input);
+    let target = format!(
+        "{}/{}?mock-cache-control=max-age%3D60",
+        visit.path, visit.input
+    );
     for _ in 0..3 {
-        ensure!(!visit.get(&target).await.has("set-cookie"), "the URL became a field");
+        ensure!(
+            !visit.get(&target).await.has("set-cookie"),
+            "the URL became a field"
+        );
     }
     Ok(())
 }
 
 async fn framing(visit: Visit) -> Verdict {
     let head = "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\n";
-    visit.rogue()?.says_exactly(&visit.path, format!("{head}{}", visit.input).as_bytes());
+    visit
+        .rogue()?
+        .says_exactly(&visit.path, format!("{head}{}", visit.input).as_bytes());
     let mut whole = false;
     for _ in 0..3 {
         let answer = visit.get(&visit.path).await;
         ensure!(!answer.mentions("surplus"), "the surplus was served");
         ensure!(answer.end != End::Silent, "the client was left waiting");
-        // What Envoy's codec lets pass as whole is whole for the cache; what the first client got in part is not.
-        ensure!(!answer.is_hit() || whole, "what nobody got whole was stored");
+        // What Envoy's codec lets pass as whole is whole for the cache; what the first client got
+        // in part is not.
+        ensure!(
+            !answer.is_hit() || whole,
+            "what nobody got whole was stored"
+        );
         whole |= answer.is_whole(200);
     }
     Ok(())
 }
 
 async fn second_answer(visit: Visit) -> Verdict {
-    let content = if visit.input == "200" { "content-length: 2\r\n\r\nok" } else { "\r\n" };
-    let first = format!("HTTP/1.1 {} X\r\ncache-control: max-age=60\r\n{content}", visit.input);
+    let content = if visit.input == "200" {
+        "content-length: 2\r\n\r\nok"
+    } else {
+        "\r\n"
+    };
+    let first = format!(
+        "HTTP/1.1 {} X\r\ncache-control: max-age=60\r\n{content}",
+        visit.input
+    );
     let second = "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 4\r\n\r\nevil";
-    visit.rogue()?.says_exactly(&visit.path, (first + second).as_bytes());
+    visit
+        .rogue()?
+        .says_exactly(&visit.path, (first + second).as_bytes());
     let other = format!("{}/other", visit.path);
     for _ in 0..3 {
         for target in [&visit.path, &other] {
-            ensure!(!visit.get(target).await.mentions("evil"), "{target} got the second answer");
+            ensure!(
+                !visit.get(target).await.mentions("evil"),
+                "{target} got the second answer"
+            );
         }
     }
     Ok(())

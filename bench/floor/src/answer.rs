@@ -4,7 +4,8 @@
 pub(crate) struct Answer {
     /// First a stand-in, then this in its place; else all at once.
     pub(crate) two_steps: bool,
-    /// Header fields as proxy-wasm's list of pairs; with `:status` and `content-length` where it replaces a whole head.
+    /// Header fields as proxy-wasm's list of pairs; with `:status` and `content-length` where it
+    /// replaces a whole head.
     pub(crate) head: Vec<u8>,
     /// Content.
     pub(crate) content: Vec<u8>,
@@ -29,11 +30,16 @@ impl Answer {
         for line in lines {
             fields.push(line.split_once(": ")?);
         }
-        Some(Self { two_steps, head: pairs(&fields), content: content.as_bytes().to_vec() })
+        Some(Self {
+            two_steps,
+            head: pairs(&fields),
+            content: content.as_bytes().to_vec(),
+        })
     }
 }
 
-/// Little-endian: the number of pairs; the lengths of each name and value; then name, NUL, value, NUL of each.
+/// Little-endian: the number of pairs; the lengths of each name and value; then name, NUL, value,
+/// NUL of each.
 fn pairs(fields: &[(&str, &str)]) -> Vec<u8> {
     let number = |size: usize| u32::try_from(size).unwrap_or(0).to_le_bytes();
     let mut list = number(fields.len()).to_vec();

@@ -1,5 +1,8 @@
 //! Proxy-wasm's ABI 0.2.1: the callbacks that Envoy calls, and the host's functions that they need.
-#![allow(unsafe_code, reason = "the host's ABI is C functions over pointers into this module's memory")]
+#![allow(
+    unsafe_code,
+    reason = "the host's ABI is C functions over pointers into this module's memory"
+)]
 
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -8,7 +11,13 @@ use crate::answer::Answer;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
-    fn proxy_get_buffer_bytes(buffer: u32, start: usize, length: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        length: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -37,8 +46,8 @@ fn taken(data: *mut u8, size: usize) -> Vec<u8> {
     if data.is_null() {
         return Vec::new();
     }
-    // SAFETY: the host allocated `data` with `proxy_on_memory_allocate` below, which makes a `Vec<u8>` of exactly `size`
-    // bytes and forgets it; nobody else holds it.
+    // SAFETY: the host allocated `data` with `proxy_on_memory_allocate` below, which makes a
+    // `Vec<u8>` of exactly `size` bytes and forgets it; nobody else holds it.
     unsafe { Vec::from_raw_parts(data, size, size) }
 }
 
@@ -62,7 +71,15 @@ extern "C" fn proxy_on_vm_start(_root: u32, _size: usize) -> u32 {
 extern "C" fn proxy_on_configure(_root: u32, _size: usize) -> u32 {
     let (mut data, mut size) = (null_mut(), 0);
     // SAFETY: plain call with pointers to locals that outlive it.
-    unsafe { proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, usize::MAX >> 1, &raw mut data, &raw mut size) };
+    unsafe {
+        proxy_get_buffer_bytes(
+            PLUGIN_CONFIGURATION,
+            0,
+            usize::MAX >> 1,
+            &raw mut data,
+            &raw mut size,
+        )
+    };
     let answer = Answer::read(&taken(data, size));
     u32::from(answer.is_some_and(|answer| ANSWER.set(answer).is_ok()))
 }
@@ -71,9 +88,14 @@ extern "C" fn proxy_on_configure(_root: u32, _size: usize) -> u32 {
 extern "C" fn proxy_on_request_headers(_id: u32, _num_headers: u32, _end_of_stream: u32) -> u32 {
     #[cfg(feature = "reads")]
     reads::what_a_cache_reads();
-    let Some(answer) = ANSWER.get() else { return PAUSE };
-    let (content, head): (&[u8], &[u8]) =
-        if answer.two_steps { (STAND_IN, &[]) } else { (&answer.content, &answer.head) };
+    let Some(answer) = ANSWER.get() else {
+        return PAUSE;
+    };
+    let (content, head): (&[u8], &[u8]) = if answer.two_steps {
+        (STAND_IN, &[])
+    } else {
+        (&answer.content, &answer.head)
+    };
     // SAFETY: the host copies all slices before it returns.
     unsafe {
         proxy_send_local_response(
@@ -100,14 +122,26 @@ mod second_step {
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
         fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
-        fn proxy_set_buffer_bytes(buffer: u32, start: usize, length: usize, data: *const u8, size: usize) -> u32;
+        fn proxy_set_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            length: usize,
+            data: *const u8,
+            size: usize,
+        ) -> u32;
     }
 
     #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_response_headers(_id: u32, _num_headers: u32, _end_of_stream: u32) -> u32 {
+    extern "C" fn proxy_on_response_headers(
+        _id: u32,
+        _num_headers: u32,
+        _end_of_stream: u32,
+    ) -> u32 {
         if let Some(answer) = ANSWER.get().filter(|answer| answer.two_steps) {
             // SAFETY: the host copies the slice before it returns.
-            unsafe { proxy_set_header_map_pairs(RESPONSE_MAP, answer.head.as_ptr(), answer.head.len()) };
+            unsafe {
+                proxy_set_header_map_pairs(RESPONSE_MAP, answer.head.as_ptr(), answer.head.len())
+            };
         }
         CONTINUE
     }
@@ -117,7 +151,15 @@ mod second_step {
         if let Some(answer) = ANSWER.get().filter(|answer| answer.two_steps) {
             let content = &answer.content;
             // SAFETY: the host copies the slice before it returns.
-            unsafe { proxy_set_buffer_bytes(RESPONSE_BODY, 0, usize::MAX >> 1, content.as_ptr(), content.len()) };
+            unsafe {
+                proxy_set_buffer_bytes(
+                    RESPONSE_BODY,
+                    0,
+                    usize::MAX >> 1,
+                    content.as_ptr(),
+                    content.len(),
+                )
+            };
         }
         CONTINUE
     }

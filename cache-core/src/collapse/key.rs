@@ -8,13 +8,14 @@ use crate::vary::SelectingFields;
 /// How many slots a key may use.
 pub const PLACES: usize = 4;
 
-/// What concurrent requests must agree in to become one fetch: the resource, and as far as known the variant.
+/// What concurrent requests must agree in to become one fetch: the resource, and as far as known
+/// the variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CollapseKey(pub [u8; 32]);
 
 impl CollapseKey {
-    /// `selecting` holds the values this request has for the fields that are known to select; none while nothing is
-    /// known of the resource.
+    /// `selecting` holds the values this request has for the fields that are known to select; none
+    /// while nothing is known of the resource.
     pub fn new(resource: &KeyDigest, selecting: &SelectingFields) -> Self {
         let mut bytes = resource.0.to_vec();
         for (name, token) in selecting.selectors() {
@@ -24,7 +25,8 @@ impl CollapseKey {
         Self(Sha256::digest(&bytes).into())
     }
 
-    /// The same for requests whose cookie alone may keep their answer from everybody else: they collapse among themselves.
+    /// The same for requests whose cookie alone may keep their answer from everybody else: they
+    /// collapse among themselves.
     #[must_use]
     pub fn with_cookie(self) -> Self {
         let mut bytes = self.0.to_vec();
@@ -32,14 +34,16 @@ impl CollapseKey {
         Self(Sha256::digest(&bytes).into())
     }
 
-    /// The slots this key may use among `slots`. `salt` is a secret of this Envoy's: without it nobody can choose keys
-    /// that keep another key from its slots.
+    /// The slots this key may use among `slots`. `salt` is a secret of this Envoy's: without it
+    /// nobody can choose keys that keep another key from its slots.
     pub fn places(&self, slots: u32, salt: u64) -> [u32; PLACES] {
         let (words, _) = self.0.as_chunks::<8>();
         let mut places = [0; PLACES];
         for (place, word) in places.iter_mut().zip(words) {
-            // Multiplying by a secret odd number and taking the uppermost bits is a keyed hash of what is random already.
-            let mixed = (u64::from_be_bytes(*word).wrapping_mul(salt | 1) >> 32) * u64::from(slots.max(1));
+            // Multiplying by a secret odd number and taking the uppermost bits is a keyed hash of
+            // what is random already.
+            let mixed =
+                (u64::from_be_bytes(*word).wrapping_mul(salt | 1) >> 32) * u64::from(slots.max(1));
             *place = u32::try_from(mixed >> 32).unwrap_or(0);
         }
         places

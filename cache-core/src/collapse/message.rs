@@ -1,7 +1,8 @@
 //! What worker VMs say to each other through their inboxes.
 //!
-//! What this decides: the messages and their bytes. A key travels as its digest. A message that cannot be read can only come
-//! from another version of the code: every waiter has a deadline of its own, but what it made untrue is not known.
+//! What this decides: the messages and their bytes. A key travels as its digest. A message that
+//! cannot be read can only come from another version of the code: every waiter has a deadline of
+//! its own, but what it made untrue is not known.
 
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
@@ -17,7 +18,8 @@ pub enum Message {
     Wake(CollapseKey, Wake),
     /// Forget what is stored under a key and was requested up to a time (RFC 9111 §4.4).
     Invalidate(KeyDigest, Timestamp),
-    /// A background refresh has a new response for this key; whoever holds the old one takes it from the handoff.
+    /// A background refresh has a new response for this key; whoever holds the old one takes it
+    /// from the handoff.
     Refreshed(KeyDigest, Handoff),
     /// Somewhere in the fleet this was purged.
     Purges(Vec<Purge>),
@@ -106,7 +108,10 @@ impl Message {
             [VERSION, b'W'] => {
                 let key = CollapseKey(reader.take()?);
                 let wake = match reader.take()? {
-                    [b'H'] => Wake::HandedOver(Handoff { index: reader.u32()?, sequence: reader.u64()? }),
+                    [b'H'] => Wake::HandedOver(Handoff {
+                        index: reader.u32()?,
+                        sequence: reader.u64()?,
+                    }),
                     [b'U'] => Wake::Uncacheable,
                     [b'A'] => Wake::Again,
                     [b'N'] => Wake::NotForOthers,
@@ -120,7 +125,10 @@ impl Message {
                 Some(Self::Invalidate(KeyDigest(reader.take()?), time))
             }
             [VERSION, b'R'] => {
-                let handoff = Handoff { index: reader.u32()?, sequence: reader.u64()? };
+                let handoff = Handoff {
+                    index: reader.u32()?,
+                    sequence: reader.u64()?,
+                };
                 Some(Self::Refreshed(KeyDigest(reader.take()?), handoff))
             }
             [VERSION, b'P'] => serde_json::from_slice(reader.0).ok().map(Self::Purges),
@@ -141,16 +149,36 @@ mod tests {
     fn every_message_survives_its_bytes() {
         let key = CollapseKey([7; 32]);
         for message in [
-            Message::Wake(key, Wake::HandedOver(Handoff { index: 1, sequence: 2 })),
+            Message::Wake(
+                key,
+                Wake::HandedOver(Handoff {
+                    index: 1,
+                    sequence: 2,
+                }),
+            ),
             Message::Wake(key, Wake::Uncacheable),
             Message::Wake(key, Wake::Again),
             Message::Wake(key, Wake::NotForOthers),
             Message::Wake(key, Wake::Failed(502)),
             Message::Invalidate(KeyDigest([7; 32]), Timestamp::from_millis(5)),
-            Message::Refreshed(KeyDigest([7; 32]), Handoff { index: 1, sequence: 2 }),
+            Message::Refreshed(
+                KeyDigest([7; 32]),
+                Handoff {
+                    index: 1,
+                    sequence: 2,
+                },
+            ),
             Message::Purges(vec![
-                Purge { scope: Scope::Tag("a".into()), soft: true, at_ms: Timestamp::from_millis(5) },
-                Purge { scope: Scope::Key(KeyDigest([7; 32])), soft: false, at_ms: Timestamp::from_millis(6) },
+                Purge {
+                    scope: Scope::Tag("a".into()),
+                    soft: true,
+                    at_ms: Timestamp::from_millis(5),
+                },
+                Purge {
+                    scope: Scope::Key(KeyDigest([7; 32])),
+                    soft: false,
+                    at_ms: Timestamp::from_millis(6),
+                },
             ]),
             Message::Forget(Timestamp::from_millis(5)),
             Message::Continue,

@@ -1,8 +1,9 @@
 //! How much background refreshes may fetch that no client has asked for whole.
 //!
-//! What this decides: how many fetches of a whole behind a part are under way at once and begin in a second, and how many
-//! bytes all background fetches of one VM may hold together. Envoy keeps the answer to such a fetch in memory until it is
-//! complete, and its size is known only then; what is stored so far is the best guess.
+//! What this decides: how many fetches of a whole behind a part are under way at once and begin in
+//! a second, and how many bytes all background fetches of one VM may hold together. Envoy keeps the
+//! answer to such a fetch in memory until it is complete, and its size is known only then; what is
+//! stored so far is the best guess.
 
 use larder_contract::http_time::Timestamp;
 
@@ -14,8 +15,8 @@ const MAX_WHOLES_A_SECOND: u32 = 4;
 pub const MAX_HELD: u64 = 64 << 20;
 /// What a fetch counts at least, in bytes.
 const LEAST: u64 = 64 << 10;
-/// What each counts at least for a while after one has come out larger than may be stored, in bytes: as much as Envoy
-/// gathers of an answer (`envoy.yaml`).
+/// What each counts at least for a while after one has come out larger than may be stored, in
+/// bytes: as much as Envoy gathers of an answer (`envoy.yaml`).
 const LEAST_AFTER_LARGE: u64 = 17 << 20;
 /// That while, in milliseconds.
 const LARGE_MEMORY_MS: u64 = 60_000;
@@ -40,16 +41,23 @@ impl Pace {
         allowed
     }
 
-    /// A background fetch has brought more than may be stored: where one thing has grown, others may have.
+    /// A background fetch has brought more than may be stored: where one thing has grown, others
+    /// may have.
     pub fn note_large(&mut self, now: Timestamp) {
         self.wary_until = now.plus_millis(LARGE_MEMORY_MS);
     }
 
-    /// What a background fetch counts while it is under way, in bytes: twice what is stored now, for it may have grown; of
-    /// something not stored, as much as may be stored.
+    /// What a background fetch counts while it is under way, in bytes: twice what is stored now,
+    /// for it may have grown; of something not stored, as much as may be stored.
     pub fn reserve(&self, stored: Option<usize>, max_object_bytes: u64, now: Timestamp) -> u64 {
-        let least = if now < self.wary_until { LEAST_AFTER_LARGE } else { LEAST };
-        stored.map_or(max_object_bytes, |length| (length as u64).saturating_mul(2)).max(least)
+        let least = if now < self.wary_until {
+            LEAST_AFTER_LARGE
+        } else {
+            LEAST
+        };
+        stored
+            .map_or(max_object_bytes, |length| (length as u64).saturating_mul(2))
+            .max(least)
     }
 }
 
@@ -81,8 +89,15 @@ mod tests {
         assert_eq!(pace.reserve(Some(1 << 20), 1 << 20, now), 2 << 20);
         assert_eq!(pace.reserve(None, 1 << 20, now), 1 << 20);
         pace.note_large(now);
-        assert_eq!(pace.reserve(Some(10), 1 << 20, now), 17 << 20, "three at once");
-        assert_eq!(pace.reserve(Some(10), 1 << 20, now.plus_millis(60_000)), LEAST);
+        assert_eq!(
+            pace.reserve(Some(10), 1 << 20, now),
+            17 << 20,
+            "three at once"
+        );
+        assert_eq!(
+            pace.reserve(Some(10), 1 << 20, now.plus_millis(60_000)),
+            LEAST
+        );
         assert!(has_room(0, u64::MAX));
         let mut held = 0;
         let mut begun = 0;

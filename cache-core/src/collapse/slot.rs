@@ -9,7 +9,8 @@
 //! Paused:      setbacks 1
 //! Asked:       -
 //! ```
-//! Numbers are big-endian. What cannot be read counts as [`Slot::Free`]: a slot outlives a change of code.
+//! Numbers are big-endian. What cannot be read counts as [`Slot::Free`]: a slot outlives a change
+//! of code.
 
 use larder_contract::http_time::Timestamp;
 
@@ -40,7 +41,8 @@ pub struct Pause {
 pub struct Identity {
     /// A random number the VM drew when it started.
     pub vm: u64,
-    /// Envoy's context id of the stream; for a background refresh a number with [`Identity::REFRESH`] set.
+    /// Envoy's context id of the stream; for a background refresh a number with
+    /// [`Identity::REFRESH`] set.
     pub stream: u32,
 }
 
@@ -151,12 +153,21 @@ impl Slot {
 
     /// The bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let Some((kind, key, until)) = self.front() else { return vec![VERSION, 0] };
+        let Some((kind, key, until)) = self.front() else {
+            return vec![VERSION, 0];
+        };
         let mut bytes = vec![VERSION, kind];
         bytes.extend_from_slice(&key.0);
         bytes.extend_from_slice(&until.as_millis().to_be_bytes());
         match self {
-            Self::Leading { leader, began, setbacks, pause, inboxes, .. } => {
+            Self::Leading {
+                leader,
+                began,
+                setbacks,
+                pause,
+                inboxes,
+                ..
+            } => {
                 bytes.extend_from_slice(&leader.vm.to_be_bytes());
                 bytes.extend_from_slice(&leader.stream.to_be_bytes());
                 bytes.extend_from_slice(&began.as_millis().to_be_bytes());
@@ -216,19 +227,52 @@ impl Reader<'_> {
         let until = Timestamp::from_millis(self.u64()?);
         match kind {
             LEADING => {
-                let leader = Identity { vm: self.u64()?, stream: self.u32()? };
+                let leader = Identity {
+                    vm: self.u64()?,
+                    stream: self.u32()?,
+                };
                 let began = Timestamp::from_millis(self.u64()?);
                 let setbacks = self.u8()?;
-                let pause = Pause { until: Timestamp::from_millis(self.u64()?), failures: self.u8()? };
-                let inboxes = std::iter::from_fn(|| self.u32()).take(MAX_INBOXES).collect();
-                Some(Slot::Leading { key, leader, began, until, setbacks, pause, inboxes })
+                let pause = Pause {
+                    until: Timestamp::from_millis(self.u64()?),
+                    failures: self.u8()?,
+                };
+                let inboxes = std::iter::from_fn(|| self.u32())
+                    .take(MAX_INBOXES)
+                    .collect();
+                Some(Slot::Leading {
+                    key,
+                    leader,
+                    began,
+                    until,
+                    setbacks,
+                    pause,
+                    inboxes,
+                })
             }
             PUBLISHED => {
-                let handoff = Handoff { index: self.u32()?, sequence: self.u64()? };
-                Some(Slot::Published { key, handoff, until })
+                let handoff = Handoff {
+                    index: self.u32()?,
+                    sequence: self.u64()?,
+                };
+                Some(Slot::Published {
+                    key,
+                    handoff,
+                    until,
+                })
             }
-            REFUSED => Some(Slot::Refused { key, until, setbacks: self.u8()? }),
-            PAUSED => Some(Slot::Paused { key, pause: Pause { until, failures: self.u8()? } }),
+            REFUSED => Some(Slot::Refused {
+                key,
+                until,
+                setbacks: self.u8()?,
+            }),
+            PAUSED => Some(Slot::Paused {
+                key,
+                pause: Pause {
+                    until,
+                    failures: self.u8()?,
+                },
+            }),
             ASKED => Some(Slot::Asked { key, until }),
             _ => Some(Slot::Uncacheable { key, until }),
         }

@@ -9,7 +9,8 @@ use crate::cache_status::{CacheStatus, Detail, Forward};
 use crate::policy::Handling;
 use crate::query_override::MalformedOverride;
 
-/// Fields that make an origin act as if the request had another method ("fat GET", `docs/security.md`).
+/// Fields that make an origin act as if the request had another method ("fat GET",
+/// `docs/security.md`).
 const METHOD_OVERRIDES: [&str; 6] = [
     "x-http-method",
     "x-http-method-override",
@@ -20,7 +21,11 @@ const METHOD_OVERRIDES: [&str; 6] = [
     "x_method_override",
 ];
 
-pub(super) fn on_request(presented: &mut Presented, malformed: Option<&MalformedOverride>, step: &mut Step) -> State {
+pub(super) fn on_request(
+    presented: &mut Presented,
+    malformed: Option<&MalformedOverride>,
+    step: &mut Step,
+) -> State {
     if presented.is_untouched {
         return pass_by(Forward::Bypass, None, presented, step);
     }
@@ -34,9 +39,22 @@ pub(super) fn on_request(presented: &mut Presented, malformed: Option<&Malformed
         purge(presented, step)
     } else if !presented.is_get() && !presented.is_head() {
         pass_by(Forward::Method, None, presented, step)
-    } else if presented.request.has_content || METHOD_OVERRIDES.iter().any(|name| fields.contains(name)) {
-        pass_by(Forward::Bypass, Some(Detail::UnsupportedRequest), presented, step)
-    } else if presented.policy.unkeyed_fields.lines(fields, Handling::Bypass).next().is_some() {
+    } else if presented.request.has_content
+        || METHOD_OVERRIDES.iter().any(|name| fields.contains(name))
+    {
+        pass_by(
+            Forward::Bypass,
+            Some(Detail::UnsupportedRequest),
+            presented,
+            step,
+        )
+    } else if presented
+        .policy
+        .unkeyed_fields
+        .lines(fields, Handling::Bypass)
+        .next()
+        .is_some()
+    {
         pass_by(Forward::Bypass, Some(Detail::UnkeyedField), presented, step)
     } else {
         presented.read_for_look_up();
@@ -46,6 +64,9 @@ pub(super) fn on_request(presented: &mut Presented, malformed: Option<&Malformed
 
 fn purge(presented: &Presented, step: &mut Step) -> State {
     step.cache(presented.invalidation());
-    step.commands(reply::purged(presented, CacheStatus::default().with_detail(Detail::Purged)));
+    step.commands(reply::purged(
+        presented,
+        CacheStatus::default().with_detail(Detail::Purged),
+    ));
     State::OVER
 }

@@ -13,8 +13,17 @@ use super::step::Step;
 use crate::cache_status::Detail;
 use crate::stored_response::StoredResponse;
 
-pub(super) fn on_store(asking: Asking, answer: StoreAnswer, presented: &Presented, step: &mut Step) -> State {
-    let Asking { mut search, mut lead, storable } = asking;
+pub(super) fn on_store(
+    asking: Asking,
+    answer: StoreAnswer,
+    presented: &Presented,
+    step: &mut Step,
+) -> State {
+    let Asking {
+        mut search,
+        mut lead,
+        storable,
+    } = asking;
     if !matches!(answer, StoreAnswer::Fault(_)) {
         search.known.trust();
     }
@@ -37,7 +46,9 @@ pub(super) fn on_store(asking: Asking, answer: StoreAnswer, presented: &Presente
         }
     };
     if let Some(hit) = found.and_then(|stored| take(stored, &mut search.known, presented, step)) {
-        return State::Over { answered_by: Some(hit.give(lead, presented, step)) };
+        return State::Over {
+            answered_by: Some(hit.give(lead, presented, step)),
+        };
     }
     if is_held {
         if !search.store_waits {
@@ -49,8 +60,14 @@ pub(super) fn on_store(asking: Asking, answer: StoreAnswer, presented: &Presente
     go_on_without(search, lead, storable, presented, step)
 }
 
-/// Keeps what the store has in level 1 if it is newer than what is known, and says whether it answers.
-fn take(stored: Arc<StoredResponse>, known: &mut Known, presented: &Presented, step: &mut Step) -> Option<Hit> {
+/// Keeps what the store has in level 1 if it is newer than what is known, and says whether it
+/// answers.
+fn take(
+    stored: Arc<StoredResponse>,
+    known: &mut Known,
+    presented: &Presented,
+    step: &mut Step,
+) -> Option<Hit> {
     if !known.is_usable(&stored, presented) {
         return None;
     }
@@ -64,13 +81,19 @@ fn take(stored: Arc<StoredResponse>, known: &mut Known, presented: &Presented, s
         return None;
     }
     let (key, fence) = (presented.key.clone(), None);
-    step.cache(CacheCommand::Keep { key, stored: stored.clone(), fence, local_only: true });
+    step.cache(CacheCommand::Keep {
+        key,
+        stored: stored.clone(),
+        fence,
+        local_only: true,
+    });
     known.judge(stored, presented, step.now)
 }
 
-/// Whether what the store has is newer than what is known; or as old, and tells of its route what was not seen yet when
-/// the other was handed over.
+/// Whether what the store has is newer than what is known; or as old, and tells of its route what
+/// was not seen yet when the other was handed over.
 fn is_news(known: &StoredResponse, stored: &StoredResponse) -> bool {
     let tells_more = known.route.seen().is_none() && stored.route.seen().is_some();
-    known.response_time < stored.response_time || (known.response_time == stored.response_time && tells_more)
+    known.response_time < stored.response_time
+        || (known.response_time == stored.response_time && tells_more)
 }

@@ -19,7 +19,8 @@ pub trait AtHand {
     fn count_use(&mut self, key: &PrimaryKey, stored: &Arc<StoredResponse>);
     /// Whether the host knows who asks by other means than a field (`Policy::identity_metadata`).
     fn knows_client(&mut self) -> bool;
-    /// Whether it is worth asking that before a hit is given: where no client was ever known so, a hit need not pay for it.
+    /// Whether it is worth asking that before a hit is given: where no client was ever known so, a
+    /// hit need not pay for it.
     fn may_know_client(&mut self) -> bool;
 }
 
@@ -28,7 +29,8 @@ pub trait AtHand {
 pub struct Held<'a> {
     /// All variants.
     pub variants: &'a [Arc<StoredResponse>],
-    /// Nothing is known of what the fleet has purged lately: what was requested until then is validated before it answers.
+    /// Nothing is known of what the fleet has purged lately: what was requested until then is
+    /// validated before it answers.
     pub distrusted: Option<Timestamp>,
     /// Up to when answers under the key are known not to be storable. Never together with variants.
     pub uncacheable_until: Option<Timestamp>,
@@ -37,7 +39,17 @@ pub struct Held<'a> {
 impl<'a> Held<'a> {
     /// The event that tells an exchange of it.
     pub(super) fn with(self, untrue: Times) -> Local<'a> {
-        let Self { variants, distrusted, uncacheable_until } = self;
-        Local { variants, distrusted, uncacheable_until, invalidated: untrue.hard, softened: untrue.soft }
+        let Self {
+            variants,
+            distrusted,
+            uncacheable_until,
+        } = self;
+        Local {
+            variants,
+            distrusted,
+            uncacheable_until,
+            invalidated: untrue.hard,
+            softened: untrue.soft,
+        }
     }
 }

@@ -1,8 +1,10 @@
-//! The short way of the most frequent exchange: a plain GET that a fresh stored response answers whole.
+//! The short way of the most frequent exchange: a plain GET that a fresh stored response answers
+//! whole.
 //!
-//! It decides nothing anew: it asks the rules that the long way asks, and gives up at whatever is special. What it says is
-//! what the long way would say; `tests/at_once.rs` holds it to that. It exists because a hit's cost inside a proxy is the
-//! amount of code it runs through, more than what that code does (`docs/benchmarks.md`).
+//! It decides nothing anew: it asks the rules that the long way asks, and gives up at whatever is
+//! special. What it says is what the long way would say; `tests/at_once.rs` holds it to that. It
+//! exists because a hit's cost inside a proxy is the amount of code it runs through, more than what
+//! that code does (`docs/benchmarks.md`).
 
 use std::sync::Arc;
 
@@ -60,7 +62,8 @@ fn is_plain(request: &Request, policy: &Policy) -> bool {
         && !(policy.query_override && request.path().contains(&b'?'))
 }
 
-/// The answer to a plain request, if something fresh gives it, and what to report. `None` leads to the long way.
+/// The answer to a plain request, if something fresh gives it, and what to report. `None` leads to
+/// the long way.
 pub(super) fn answer(
     request: &Request,
     setup: &Setup,
@@ -74,8 +77,15 @@ pub(super) fn answer(
     let key = key_of(&setup.namespace, request, None);
     let held = at_hand.look_up(&key);
     let is_chosen = held.variants.len() > 1;
-    let (stored, told) = (fresh(request, policy, held, now)?, cache_status::is_told(request, policy));
-    let status = CacheStatus { hit: true, ttl: Some(reuse::ttl(stored, now)), ..CacheStatus::default() };
+    let (stored, told) = (
+        fresh(request, policy, held, now)?,
+        cache_status::is_told(request, policy),
+    );
+    let status = CacheStatus {
+        hit: true,
+        ttl: Some(reuse::ttl(stored, now)),
+        ..CacheStatus::default()
+    };
     let reply = whole(stored, &status, told, Details::Hit, now);
     let stored = reply.stored.as_ref()?;
     let is_anybodys = stored.explicitly_public || policy.reuse_with_authorization;
@@ -89,9 +99,18 @@ pub(super) fn answer(
 }
 
 /// The variant that answers, if it does so as it is.
-fn fresh<'a>(request: &Request, policy: &Policy, held: Held<'a>, now: Timestamp) -> Option<&'a Arc<StoredResponse>> {
+fn fresh<'a>(
+    request: &Request,
+    policy: &Policy,
+    held: Held<'a>,
+    now: Timestamp,
+) -> Option<&'a Arc<StoredResponse>> {
     let stored = variants::select(held.variants, request)?;
-    let is_distrusted = held.distrusted.is_some_and(|time| reaches(time, stored.request_time));
-    let answers = !is_distrusted && stored.part.is_none() && reuse::decide(stored, None, policy, now) == Reuse::Fresh;
+    let is_distrusted = held
+        .distrusted
+        .is_some_and(|time| reaches(time, stored.request_time));
+    let answers = !is_distrusted
+        && stored.part.is_none()
+        && reuse::decide(stored, None, policy, now) == Reuse::Fresh;
     answers.then_some(stored)
 }

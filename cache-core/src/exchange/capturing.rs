@@ -1,4 +1,5 @@
-//! An answer that may be stored, on its way to the client: judged by its head, captured as its content passes.
+//! An answer that may be stored, on its way to the client: judged by its head, captured as its
+//! content passes.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use crate::stored_response::StoredResponse;
 use crate::storing::{self, Capture, CaptureFor, Captured, Fetched};
 use crate::{freshness, invalidation, partial, reuse};
 
-/// Content whose length was not declared and that has no end so long after its head keeps nobody waiting, in milliseconds.
+/// Content whose length was not declared and that has no end so long after its head keeps nobody
+/// waiting, in milliseconds.
 const UNFINISHED_AFTER_MS: u64 = 2_000;
 
 pub(super) fn begin(
@@ -30,19 +32,36 @@ pub(super) fn begin(
 ) -> State {
     let head = answer.head;
     let fetched = presented.fetched(head, answer.request_time, step.now);
-    let (response, purpose) = match storing::judge(&fetched, || presented.url(), &presented.policy) {
+    let (response, purpose) = match storing::judge(&fetched, || presented.url(), &presented.policy)
+    {
         Ok(response) => {
             let ttl = Some(reuse::ttl(&response, step.now));
-            let status = CacheStatus { stored: true, ttl, ..known.forwarded(head.status) };
+            let status = CacheStatus {
+                stored: true,
+                ttl,
+                ..known.forwarded(head.status)
+            };
             step.commands(reply::pass(presented, &head.fields, None, status));
             (response, CaptureFor::Store)
         }
         Err(why) => {
-            step.commands(reply::pass(presented, &head.fields, None, known.not_stored(head.status, why)));
+            step.commands(reply::pass(
+                presented,
+                &head.fields,
+                None,
+                known.not_stored(head.status, why),
+            ));
             match for_others(&fetched, why, lead.is_for_cookies(), presented) {
                 ForOthers::Error(error) if lead.is_leader() => (*error, CaptureFor::ShareError),
                 for_others => {
-                    end_unstored(&known, lead, (head.status, why), &for_others, presented, step);
+                    end_unstored(
+                        &known,
+                        lead,
+                        (head.status, why),
+                        &for_others,
+                        presented,
+                        step,
+                    );
                     return State::OVER;
                 }
             }
@@ -52,7 +71,16 @@ pub(super) fn begin(
         limit_the_wait_for_an_end(head, step);
     }
     let capture = capture(response, head, purpose, presented);
-    go_on(Capturing { capture, lead, held: known.candidate }, answer.end, presented, step)
+    go_on(
+        Capturing {
+            capture,
+            lead,
+            held: known.candidate,
+        },
+        answer.end,
+        presented,
+        step,
+    )
 }
 
 /// Those who wait for content that may have no end do so for a while only.
@@ -84,8 +112,8 @@ fn end_unstored(
     lead.finish(outcome, presented, step);
 }
 
-/// Captures the answer to a POST that says that it is what a GET of the same URL would get (RFC 9110 §9.3.3). `None` when it
-/// does not.
+/// Captures the answer to a POST that says that it is what a GET of the same URL would get (RFC
+/// 9110 §9.3.3). `None` when it does not.
 pub(super) fn begin_post(
     known: &Known,
     head: &ResponseHead,
@@ -94,23 +122,43 @@ pub(super) fn begin_post(
     step: &mut Step,
 ) -> Option<State> {
     let request = &presented.request;
-    let own_url = || invalidation::content_location(request, head).as_deref() == Some(request.path());
-    if !presented.policy.store_post || request.method() != b"POST" || head.status != 200 || !own_url() {
+    let own_url =
+        || invalidation::content_location(request, head).as_deref() == Some(request.path());
+    if !presented.policy.store_post
+        || request.method() != b"POST"
+        || head.status != 200
+        || !own_url()
+    {
         return None;
     }
     let mut as_get = request.clone();
     as_get.fields.set(b":method", b"GET");
-    let fetched = Fetched { request: &as_get, ..presented.fetched(head, presented.arrived, step.now) };
+    let fetched = Fetched {
+        request: &as_get,
+        ..presented.fetched(head, presented.arrived, step.now)
+    };
     let mut response = storing::judge(&fetched, || presented.url(), &presented.policy).ok()?;
     if !freshness::is_explicit(head, &presented.policy) {
         return None;
     }
     // It was made by the change that has just invalidated everything older.
     response.request_time = step.now.plus_millis(1);
-    let status = CacheStatus { stored: true, ..known.forwarded(head.status) };
+    let status = CacheStatus {
+        stored: true,
+        ..known.forwarded(head.status)
+    };
     step.commands(reply::pass(presented, &head.fields, None, status));
     let capture = capture(response, head, CaptureFor::Store, presented);
-    Some(go_on(Capturing { capture, lead: Leadership::none(), held: None }, end, presented, step))
+    Some(go_on(
+        Capturing {
+            capture,
+            lead: Leadership::none(),
+            held: None,
+        },
+        end,
+        presented,
+        step,
+    ))
 }
 
 /// Room for the content of `response`, as its head declares it.
@@ -120,19 +168,49 @@ pub(super) fn capture(
     purpose: CaptureFor,
     presented: &Presented,
 ) -> Box<Capture> {
-    Capture::new(response, storing::declared_length(&head.fields), presented.policy.max_object_bytes, purpose)
+    Capture::new(
+        response,
+        storing::declared_length(&head.fields),
+        presented.policy.max_object_bytes,
+        purpose,
+    )
 }
 
 /// Captures content from now on; all of it is there if no content follows.
-pub(super) fn go_on(capturing: Capturing, end: bool, presented: &Presented, step: &mut Step) -> State {
-    if end { on_body(capturing, &[], true, presented, step) } else { State::Capturing(capturing) }
+pub(super) fn go_on(
+    capturing: Capturing,
+    end: bool,
+    presented: &Presented,
+    step: &mut Step,
+) -> State {
+    if end {
+        on_body(capturing, &[], true, presented, step)
+    } else {
+        State::Capturing(capturing)
+    }
 }
 
 /// A piece of the content.
-pub(super) fn on_body(capturing: Capturing, chunk: &[u8], end: bool, presented: &Presented, step: &mut Step) -> State {
-    let Capturing { capture, lead, held } = capturing;
+pub(super) fn on_body(
+    capturing: Capturing,
+    chunk: &[u8],
+    end: bool,
+    presented: &Presented,
+    step: &mut Step,
+) -> State {
+    let Capturing {
+        capture,
+        lead,
+        held,
+    } = capturing;
     let outcome = match capture.push(chunk, end) {
-        Captured::More(capture) => return State::Capturing(Capturing { capture, lead, held }),
+        Captured::More(capture) => {
+            return State::Capturing(Capturing {
+                capture,
+                lead,
+                held,
+            });
+        }
         Captured::TooLarge(CaptureFor::ShareError) => Outcome::NotForOthers { counts: true },
         Captured::TooLarge(_) => Outcome::Uncacheable,
         Captured::Truncated => Outcome::Failed(502),
@@ -151,7 +229,12 @@ pub(super) fn on_body(capturing: Capturing, chunk: &[u8], end: bool, presented: 
 }
 
 /// A part has come whole: with what is held of the same representation it may be more.
-fn keep_part(part: StoredResponse, held: Option<&StoredResponse>, presented: &Presented, step: &mut Step) {
+fn keep_part(
+    part: StoredResponse,
+    held: Option<&StoredResponse>,
+    presented: &Presented,
+    step: &mut Step,
+) {
     if part.part.is_none() {
         return;
     }
@@ -159,15 +242,27 @@ fn keep_part(part: StoredResponse, held: Option<&StoredResponse>, presented: &Pr
         Some(held) if held.part.is_some() => partial::join(held, part),
         _ => part,
     };
-    step.cache(CacheCommand::keep(&presented.policy, presented.key.clone(), Arc::new(stored), None));
+    step.cache(CacheCommand::keep(
+        &presented.policy,
+        presented.key.clone(),
+        Arc::new(stored),
+        None,
+    ));
 }
 
 /// So long after the head.
-pub(super) fn on_time_passed(capturing: Capturing, presented: &Presented, step: &mut Step) -> State {
+pub(super) fn on_time_passed(
+    capturing: Capturing,
+    presented: &Presented,
+    step: &mut Step,
+) -> State {
     if !capturing.lead.is_leader() {
         return State::Capturing(capturing);
     }
     // The capture goes on: should there be an end, what came is stored all the same.
     capturing.lead.finish(Outcome::Unfinished, presented, step);
-    State::Capturing(Capturing { lead: Leadership::none(), ..capturing })
+    State::Capturing(Capturing {
+        lead: Leadership::none(),
+        ..capturing
+    })
 }

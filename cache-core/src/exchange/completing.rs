@@ -1,4 +1,5 @@
-//! The client gets a stored part first, and then the rest of it as the origin sends it (RFC 9111 §3.4).
+//! The client gets a stored part first, and then the rest of it as the origin sends it (RFC 9111
+//! §3.4).
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use crate::reuse;
 use crate::stored_response::StoredResponse;
 use crate::storing::{self, Capture, CaptureFor, Captured};
 
-/// The answer to a request for the rest of what is held: the client gets the whole, what is held first. Anything else
-/// is the origin's mistake: the client gets a `502`.
+/// The answer to a request for the rest of what is held: the client gets the whole, what is held
+/// first. Anything else is the origin's mistake: the client gets a `502`.
 pub(super) fn begin(
     held: Arc<StoredResponse>,
     known: &Known,
@@ -30,9 +31,17 @@ pub(super) fn begin(
     let head = answer.head;
     let rest = partial::rest_length(&held, head).filter(|_| !answer.end);
     let (Some(left), Some(claimed)) = (rest, ContentRange::of(&head.fields)) else {
-        let status = known.forwarded(head.status).with_detail(Detail::OriginBroken);
+        let status = known
+            .forwarded(head.status)
+            .with_detail(Detail::OriginBroken);
         let reason = "the origin sent a part that was not asked for";
-        step.commands(reply::made(presented, 502, reason, status, Details::UnusablePart));
+        step.commands(reply::made(
+            presented,
+            502,
+            reason,
+            status,
+            Details::UnusablePart,
+        ));
         step.cache(presented.invalidation());
         lead.finish(Outcome::Again, presented, step);
         return State::OVER;
@@ -40,20 +49,35 @@ pub(super) fn begin(
     let fetched = presented.fetched(head, answer.request_time, step.now);
     let part = storing::judge_part(&fetched, || presented.url(), &presented.policy);
     let status = match &part {
-        Ok(part) => CacheStatus { stored: true, ttl: Some(reuse::ttl(part, step.now)), ..known.forwarded(head.status) },
+        Ok(part) => CacheStatus {
+            stored: true,
+            ttl: Some(reuse::ttl(part, step.now)),
+            ..known.forwarded(head.status)
+        },
         Err(why) => known.not_stored(head.status, *why),
     };
     let mut change = reply::marked(presented, &head.fields, Some(200), &status);
     change.remove.push(b"content-range".to_vec());
-    change.set.append(b"content-length", (held.body.len() as u64 + left).to_string().as_bytes());
+    change.set.append(
+        b"content-length",
+        (held.body.len() as u64 + left).to_string().as_bytes(),
+    );
     change.before = Some(held.body.clone());
     step.commands([Command::PassResponse(change), Command::Report(status)]);
     let limit = presented.policy.max_object_bytes;
-    let capture = part.ok().map(|part| Capture::new(part, Some(left), limit, CaptureFor::StorePart(claimed)));
-    State::Completing(Completing { held, capture, left, lead })
+    let capture = part
+        .ok()
+        .map(|part| Capture::new(part, Some(left), limit, CaptureFor::StorePart(claimed)));
+    State::Completing(Completing {
+        held,
+        capture,
+        left,
+        lead,
+    })
 }
 
-/// More of the rest. The head that went ahead says how much there is: neither more nor less may follow.
+/// More of the rest. The head that went ahead says how much there is: neither more nor less may
+/// follow.
 pub(super) fn on_body(
     completing: Completing,
     chunk: &[u8],
@@ -61,8 +85,15 @@ pub(super) fn on_body(
     presented: &Presented,
     step: &mut Step,
 ) -> State {
-    let Completing { held, capture, left, lead } = completing;
-    let left = left.checked_sub(chunk.len() as u64).filter(|left| !end || *left == 0);
+    let Completing {
+        held,
+        capture,
+        left,
+        lead,
+    } = completing;
+    let left = left
+        .checked_sub(chunk.len() as u64)
+        .filter(|left| !end || *left == 0);
     let Some(left) = left else {
         step.command(Command::Abort);
         step.cache(presented.invalidation());
@@ -86,8 +117,17 @@ pub(super) fn on_body(
             State::OVER
         }
         captured => {
-            let capture = if let Some(Captured::More(capture)) = captured { Some(capture) } else { None };
-            State::Completing(Completing { held, capture, left, lead })
+            let capture = if let Some(Captured::More(capture)) = captured {
+                Some(capture)
+            } else {
+                None
+            };
+            State::Completing(Completing {
+                held,
+                capture,
+                left,
+                lead,
+            })
         }
     }
 }

@@ -1,6 +1,8 @@
-//! What the shell does for an exchange, or for a background refresh. The shell decides nothing in doing so.
+//! What the shell does for an exchange, or for a background refresh. The shell decides nothing in
+//! doing so.
 //!
-//! A [`Question`] comes back as an event; a [`Command`] does not. Both are matched exhaustively by whoever carries them out.
+//! A [`Question`] comes back as an event; a [`Command`] does not. Both are matched exhaustively by
+//! whoever carries them out.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,8 +25,8 @@ use crate::route::note::RefreshPath;
 use crate::stored_response::StoredResponse;
 use crate::vary::SelectingFields;
 
-/// What a step of an exchange, or of a background refresh, brings about: commands in the order in which they are to be
-/// carried out, and behind them at most one question.
+/// What a step of an exchange, or of a background refresh, brings about: commands in the order in
+/// which they are to be carried out, and behind them at most one question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effects<Q = Question, C = Command> {
     /// Two are as many as a hit has.
@@ -35,7 +37,10 @@ pub struct Effects<Q = Question, C = Command> {
 
 impl<Q, C> Default for Effects<Q, C> {
     fn default() -> Self {
-        Self { commands: SmallVec::new(), question: None }
+        Self {
+            commands: SmallVec::new(),
+            question: None,
+        }
     }
 }
 
@@ -53,12 +58,13 @@ pub enum Question {
 /// Something to carry out. Nothing comes back.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Answer the client, in place of the origin's response if its head is passing. The last word to this client.
+    /// Answer the client, in place of the origin's response if its head is passing. The last word
+    /// to this client.
     Reply(Reply),
     /// Let the response pass, changed so.
     PassResponse(ResponseChange),
-    /// Break off the response that is passing, this piece of it included: the head that went ahead promised something
-    /// else (RFC 9112 §8).
+    /// Break off the response that is passing, this piece of it included: the head that went ahead
+    /// promised something else (RFC 9112 §8).
     Abort,
     /// Remind the exchange at this time, as `Event::TimePassed`, if it is not over by then.
     RemindAt(Timestamp),
@@ -93,7 +99,8 @@ pub enum CacheCommand {
         /// Up to when nobody waits under this key, for an outcome that is not storable.
         uncacheable_until: Timestamp,
     },
-    /// Remember in level 1 that answers under this key are not storable, unless something stored is there.
+    /// Remember in level 1 that answers under this key are not storable, unless something stored is
+    /// there.
     MarkUncacheable {
         /// Which key.
         key: PrimaryKey,
@@ -111,15 +118,25 @@ pub enum CacheCommand {
     },
     /// Drop all that is stored under these keys, everywhere (RFC 9111 §4.4).
     Invalidate(Vec<KeyDigest>),
-    /// The same for what an unsafe request may have changed that nobody saw the answer to: the origin may still be at it, so
-    /// once more after [`super::SETTLED_AFTER_MS`].
+    /// The same for what an unsafe request may have changed that nobody saw the answer to: the
+    /// origin may still be at it, so once more after [`super::SETTLED_AFTER_MS`].
     InvalidateDoubtful(Vec<KeyDigest>),
 }
 
 impl CacheCommand {
     /// Keep what is new wherever `policy` wants it.
-    pub(crate) fn keep(policy: &Policy, key: PrimaryKey, stored: Arc<StoredResponse>, fence: Option<Fence>) -> Self {
-        Self::Keep { key, stored, fence, local_only: !policy.shared_store }
+    pub(crate) fn keep(
+        policy: &Policy,
+        key: PrimaryKey,
+        stored: Arc<StoredResponse>,
+        fence: Option<Fence>,
+    ) -> Self {
+        Self::Keep {
+            key,
+            stored,
+            fence,
+            local_only: !policy.shared_store,
+        }
     }
 }
 
@@ -164,8 +181,8 @@ pub struct ForwardedRequest {
     pub remove: Vec<Vec<u8>>,
     /// Fields to set.
     pub set: Fields,
-    /// What conditions among them ask about: if it still holds, the client gets its content. A host that cannot put
-    /// content in place of a `304` leaves the conditions out.
+    /// What conditions among them ask about: if it still holds, the client gets its content. A host
+    /// that cannot put content in place of a `304` leaves the conditions out.
     pub validates: Option<Arc<StoredResponse>>,
 }
 
@@ -200,9 +217,13 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The fields that are sent, in two parts: those that lie ready, and those made for this answer.
+    /// The fields that are sent, in two parts: those that lie ready, and those made for this
+    /// answer.
     pub fn parts(&self) -> [&Fields; 2] {
-        let ready = self.stored.as_ref().map_or(const { &Fields::NONE }, |stored| &stored.fields);
+        let ready = self
+            .stored
+            .as_ref()
+            .map_or(const { &Fields::NONE }, |stored| &stored.fields);
         [ready, &self.fields]
     }
 
@@ -223,7 +244,8 @@ pub struct RefreshOrder {
     pub url: String,
     /// The stale response; `None` where only a part of it was asked for so far.
     pub stored: Option<Arc<StoredResponse>>,
-    /// The fields that selected the stale response, or the part: the refresh carries these of the request.
+    /// The fields that selected the stale response, or the part: the refresh carries these of the
+    /// request.
     pub selecting: SelectingFields,
     /// The request that found it, its override among the fields.
     pub request: Request,

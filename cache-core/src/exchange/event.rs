@@ -13,8 +13,8 @@ use crate::stored_response::StoredResponse;
 /// Something happened: an answer to a question, or something from outside.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The first, where [`super::Exchange::open`] leads to the state `Local`: what level 1 holds under
-    /// [`super::Exchange::key`].
+    /// The first, where [`super::Exchange::open`] leads to the state `Local`: what level 1 holds
+    /// under [`super::Exchange::key`].
     Local(Local<'a>),
     /// Answers [`super::Question::Arrive`].
     Slot(SlotAnswer),
@@ -24,7 +24,8 @@ pub enum Event<'a> {
     Woken {
         /// How.
         outcome: Outcome,
-        /// When what it brought was made untrue, as far as is known here: by an invalidation or a purge.
+        /// When what it brought was made untrue, as far as is known here: by an invalidation or a
+        /// purge.
         untrue_since: Option<Timestamp>,
     },
     /// While waiting: the time is up.
@@ -52,8 +53,8 @@ pub enum Event<'a> {
         /// Whether the origin broke off; else the client left.
         origin_broke: bool,
     },
-    /// The origin has redirected, and the proxy follows: the client's answer is that to another request. Of this one's
-    /// nothing more is seen.
+    /// The origin has redirected, and the proxy follows: the client's answer is that to another
+    /// request. Of this one's nothing more is seen.
     Redirected,
 }
 
@@ -62,11 +63,14 @@ pub enum Event<'a> {
 pub struct Local<'a> {
     /// All variants.
     pub variants: &'a [Arc<StoredResponse>],
-    /// When the key was last invalidated, if that is remembered: what was requested until then counts no more.
+    /// When the key was last invalidated, if that is remembered: what was requested until then
+    /// counts no more.
     pub invalidated: Option<Timestamp>,
-    /// When the key was last purged softly, if that is remembered: what was requested until then is stale since.
+    /// When the key was last purged softly, if that is remembered: what was requested until then is
+    /// stale since.
     pub softened: Option<Timestamp>,
-    /// Nothing is known of what the fleet has purged lately: what was requested until then is validated before it answers.
+    /// Nothing is known of what the fleet has purged lately: what was requested until then is
+    /// validated before it answers.
     pub distrusted: Option<Timestamp>,
     /// Up to when answers under the key are known not to be storable. Never together with variants.
     pub uncacheable_until: Option<Timestamp>,
@@ -83,7 +87,8 @@ pub enum SlotAnswer {
     Wait(Identity),
     /// Another has just fetched.
     HandedOver(Outcome),
-    /// A background refresh is under way: what it refreshes may be served stale, if the store has it.
+    /// A background refresh is under way: what it refreshes may be served stale, if the store has
+    /// it.
     Refreshing,
     /// Answers under this key are not storable until then.
     Uncacheable(Timestamp),
@@ -142,7 +147,8 @@ pub enum ResponseSource {
     Lost,
     /// The proxy, because the origin did not answer in time.
     Timeout,
-    /// The proxy, for a reason that is none of the cache's business (a redirect of a route, a limit).
+    /// The proxy, for a reason that is none of the cache's business (a redirect of a route, a
+    /// limit).
     Proxy,
 }
 
@@ -165,7 +171,8 @@ pub enum Outcome {
     Unfinished,
     /// The answer is for the leader alone; the next one's may be for all.
     NotForOthers {
-        /// Whether it says anything about the next one's. It does not where the request itself was at fault.
+        /// Whether it says anything about the next one's. It does not where the request itself was
+        /// at fault.
         counts: bool,
     },
     /// A background refresh got nothing.
@@ -178,9 +185,10 @@ impl Outcome {
     /// What it brought.
     pub fn stored(&self) -> Option<&Arc<StoredResponse>> {
         match self {
-            Self::Fetched(stored) | Self::Found(stored) | Self::StaleOnError(stored) | Self::OriginError(stored) => {
-                Some(stored)
-            }
+            Self::Fetched(stored)
+            | Self::Found(stored)
+            | Self::StaleOnError(stored)
+            | Self::OriginError(stored) => Some(stored),
             _ => None,
         }
     }

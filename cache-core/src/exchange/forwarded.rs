@@ -1,4 +1,5 @@
-//! The origin has answered, or the proxy in its place: store, freshen, fall back to a stale copy, or let it pass.
+//! The origin has answered, or the proxy in its place: store, freshen, fall back to a stale copy,
+//! or let it pass.
 
 use std::sync::Arc;
 
@@ -27,7 +28,12 @@ pub(super) fn on_response(
     presented: &Presented,
     step: &mut Step,
 ) -> State {
-    let Forwarded { mut known, lead, asked_for, request_time } = forwarded;
+    let Forwarded {
+        mut known,
+        lead,
+        asked_for,
+        request_time,
+    } = forwarded;
     if let Some(failure) = failure_of(head, source)
         && let Some(stale) = fallback(&mut known, failure, presented, step.now)
     {
@@ -35,15 +41,25 @@ pub(super) fn on_response(
     }
     if source != ResponseSource::Origin {
         step.commands(pass_on(&known, head, source, presented));
-        lead.finish(sharing::outcome_of_no_answer(head.status, source), presented, step);
+        lead.finish(
+            sharing::outcome_of_no_answer(head.status, source),
+            presented,
+            step,
+        );
         return State::OVER;
     }
-    let answer = Answer { head, end, request_time };
+    let answer = Answer {
+        head,
+        end,
+        request_time,
+    };
     match (asked_for, head.status) {
         (AskedFor::Validation(stale), 304) => {
             validated::on_not_modified(&stale, &known, lead, &answer, presented, step)
         }
-        (AskedFor::Rest(held), 206 | 416) => completing::begin(held, &known, lead, &answer, presented, step),
+        (AskedFor::Rest(held), 206 | 416) => {
+            completing::begin(held, &known, lead, &answer, presented, step)
+        }
         (AskedFor::AsClient, status) => {
             // HEAD, ranges, credentials: nobody waits.
             lead.finish(Outcome::Again, presented, step);
@@ -59,20 +75,32 @@ pub(super) fn on_response(
     }
 }
 
-/// What the proxy itself says is a failure only if it says so: a refusal or a redirect of its own is an answer.
+/// What the proxy itself says is a failure only if it says so: a refusal or a redirect of its own
+/// is an answer.
 fn failure_of(head: &ResponseHead, source: ResponseSource) -> Option<Failure> {
     match source {
         ResponseSource::Origin => is_server_error(head.status).then_some(Failure::ErrorStatus),
         ResponseSource::Proxy => is_server_error(head.status).then_some(Failure::Disconnected),
-        ResponseSource::NoOrigin | ResponseSource::Lost | ResponseSource::Timeout => Some(Failure::Disconnected),
+        ResponseSource::NoOrigin | ResponseSource::Lost | ResponseSource::Timeout => {
+            Some(Failure::Disconnected)
+        }
     }
 }
 
 /// The stale copy that may be served in place of a failure (RFC 5861 §4, RFC 9111 §4.2.4).
-fn fallback(known: &mut Known, failure: Failure, presented: &Presented, now: Timestamp) -> Option<Arc<StoredResponse>> {
+fn fallback(
+    known: &mut Known,
+    failure: Failure,
+    presented: &Presented,
+    now: Timestamp,
+) -> Option<Arc<StoredResponse>> {
     let (policy, asked) = (&presented.policy, presented.asked.as_ref());
     let stale = known.candidate.clone()?;
-    if !partial::covers(&stale, preconditions::ranges(&presented.request, &stale), policy.max_ranges) {
+    if !partial::covers(
+        &stale,
+        preconditions::ranges(&presented.request, &stale),
+        policy.max_ranges,
+    ) {
         return None;
     }
     if reuse::may_serve_on_error(&stale, asked, policy, failure, now) {
@@ -95,8 +123,18 @@ fn serve_stale(
 ) -> State {
     lead.finish(Outcome::StaleOnError(stale.clone()), presented, step);
     let status = CacheStatus::forwarded(known.why).with_detail(Detail::StaleIfError);
-    let status = CacheStatus { forward_status: Some(origin_status), stale_on_error: true, ..status };
-    step.commands(reply::with(presented, stale, status, Details::StaleIfError, step.now));
+    let status = CacheStatus {
+        forward_status: Some(origin_status),
+        stale_on_error: true,
+        ..status
+    };
+    step.commands(reply::with(
+        presented,
+        stale,
+        status,
+        Details::StaleIfError,
+        step.now,
+    ));
     State::OVER
 }
 

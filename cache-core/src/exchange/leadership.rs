@@ -1,7 +1,8 @@
 //! What a request holds for others: its leader slot, and the store's lease.
 //!
-//! What this decides: how both end. A leadership is a value that its end consumes, so neither can be forgotten: those who
-//! wait are told, and the lease is given back unless an entry is written under it.
+//! What this decides: how both end. A leadership is a value that its end consumes, so neither can
+//! be forgotten: those who wait are told, and the lease is given back unless an entry is written
+//! under it.
 
 use std::sync::Arc;
 
@@ -20,22 +21,42 @@ use crate::vary::SelectingFields;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub(super) key: CollapseKey,
-    /// Whether only those with a cookie go there: its cookie alone may keep a request's answer from the others.
+    /// Whether only those with a cookie go there: its cookie alone may keep a request's answer from
+    /// the others.
     pub(super) is_for_cookies: bool,
 }
 
 impl Slot {
     /// The slot of a request, as far as its selecting fields are known.
-    pub(super) fn of(presented: &Presented, known: Option<&SelectingFields>, is_for_cookies: bool) -> Self {
+    pub(super) fn of(
+        presented: &Presented,
+        known: Option<&SelectingFields>,
+        is_for_cookies: bool,
+    ) -> Self {
         let shared = presented.collapse_key(known);
-        Self { key: if is_for_cookies { shared.with_cookie() } else { shared }, is_for_cookies }
+        Self {
+            key: if is_for_cookies {
+                shared.with_cookie()
+            } else {
+                shared
+            },
+            is_for_cookies,
+        }
     }
 
-    /// For level 1 only where it can say all that the slot would: what the client chose has a slot of its own, as has a
-    /// cookie.
-    pub(super) fn mark_uncacheable(&self, until: Timestamp, presented: &Presented, step: &mut Step) {
+    /// For level 1 only where it can say all that the slot would: what the client chose has a slot
+    /// of its own, as has a cookie.
+    pub(super) fn mark_uncacheable(
+        &self,
+        until: Timestamp,
+        presented: &Presented,
+        step: &mut Step,
+    ) {
         if !presented.is_a_choice_of_the_client() && !self.is_for_cookies {
-            step.cache(CacheCommand::MarkUncacheable { key: presented.key.clone(), until });
+            step.cache(CacheCommand::MarkUncacheable {
+                key: presented.key.clone(),
+                until,
+            });
         }
     }
 }
@@ -56,12 +77,18 @@ impl Leadership {
 
     /// The leader of a slot.
     pub(super) fn of(slot: Slot) -> Self {
-        Self { slot: Some(slot), fence: None }
+        Self {
+            slot: Some(slot),
+            fence: None,
+        }
     }
 
     /// With the store's lease.
     pub(super) fn with_lease(self, fence: Fence) -> Self {
-        Self { fence: Some(fence), ..self }
+        Self {
+            fence: Some(fence),
+            ..self
+        }
     }
 
     /// Whether others wait for it.
@@ -76,7 +103,9 @@ impl Leadership {
 
     /// The slot's key, if it is everybody's.
     pub(super) fn shared_slot(&self) -> Option<CollapseKey> {
-        self.slot.filter(|slot| !slot.is_for_cookies).map(|slot| slot.key)
+        self.slot
+            .filter(|slot| !slot.is_for_cookies)
+            .map(|slot| slot.key)
     }
 
     /// Hands the lease on; whoever has it now ends it.
@@ -85,9 +114,19 @@ impl Leadership {
     }
 
     /// Keeps what was fetched. The fence goes with the entry: the write ends the lease.
-    pub(super) fn keep(mut self, stored: Arc<StoredResponse>, presented: &Presented, step: &mut Step) {
+    pub(super) fn keep(
+        mut self,
+        stored: Arc<StoredResponse>,
+        presented: &Presented,
+        step: &mut Step,
+    ) {
         let fence = self.take_lease();
-        step.cache(CacheCommand::keep(&presented.policy, presented.key.clone(), stored.clone(), fence));
+        step.cache(CacheCommand::keep(
+            &presented.policy,
+            presented.key.clone(),
+            stored.clone(),
+            fence,
+        ));
         self.finish(Outcome::Fetched(stored), presented, step);
     }
 
@@ -97,15 +136,27 @@ impl Leadership {
         let uncacheable = matches!(outcome, Outcome::Uncacheable);
         if let Some(fence) = self.fence {
             let speaks_for_all = uncacheable && !presented.is_a_choice_of_the_client();
-            let uncacheable_ms = if speaks_for_all { presented.policy.uncacheable_for.as_millis() } else { 0 };
-            step.cache(CacheCommand::ReleaseLease { key: presented.key.digest(), fence, uncacheable_ms });
+            let uncacheable_ms = if speaks_for_all {
+                presented.policy.uncacheable_for.as_millis()
+            } else {
+                0
+            };
+            step.cache(CacheCommand::ReleaseLease {
+                key: presented.key.digest(),
+                fence,
+                uncacheable_ms,
+            });
         }
         if let Some(slot) = self.slot {
             let uncacheable_until = step.now.plus(presented.policy.uncacheable_for);
             if uncacheable {
                 slot.mark_uncacheable(uncacheable_until, presented, step);
             }
-            step.cache(CacheCommand::Publish { key: slot.key, outcome, uncacheable_until });
+            step.cache(CacheCommand::Publish {
+                key: slot.key,
+                outcome,
+                uncacheable_until,
+            });
         }
     }
 }

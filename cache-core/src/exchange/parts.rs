@@ -19,22 +19,45 @@ use crate::stored_response::StoredResponse;
 use crate::storing::{self, CaptureFor};
 
 /// A `206` for a client's own range.
-pub(super) fn on_part(known: Known, answer: &Answer<'_>, presented: &Presented, step: &mut Step) -> State {
+pub(super) fn on_part(
+    known: Known,
+    answer: &Answer<'_>,
+    presented: &Presented,
+    step: &mut Step,
+) -> State {
     let (head, policy) = (answer.head, &presented.policy);
     let claimed = ContentRange::of(&head.fields).filter(|_| presented.is_get());
     let fetched = presented.fetched(head, answer.request_time, step.now);
     let part = claimed.zip(storing::judge_part(&fetched, || presented.url(), policy).ok());
-    let holds_whole = known.candidate.as_ref().is_some_and(|stored| stored.part.is_none());
+    let holds_whole = known
+        .candidate
+        .as_ref()
+        .is_some_and(|stored| stored.part.is_none());
     if let Some((claimed, part)) = part {
-        let fits = claimed.complete.is_some_and(|complete| complete <= policy.max_object_bytes);
+        let fits = claimed
+            .complete
+            .is_some_and(|complete| complete <= policy.max_object_bytes);
         match policy.range_on_miss {
             RangeOnMiss::Whole if fits => fetch_whole(part, &known, presented, step),
             RangeOnMiss::Part if !holds_whole => {
-                let status = CacheStatus { stored: true, ..known.forwarded(head.status) };
+                let status = CacheStatus {
+                    stored: true,
+                    ..known.forwarded(head.status)
+                };
                 step.commands(reply::pass(presented, &head.fields, None, status));
-                let capture = capturing::capture(part, head, CaptureFor::StorePart(claimed), presented);
+                let capture =
+                    capturing::capture(part, head, CaptureFor::StorePart(claimed), presented);
                 let (lead, held) = (Leadership::none(), known.candidate);
-                return capturing::go_on(Capturing { capture, lead, held }, answer.end, presented, step);
+                return capturing::go_on(
+                    Capturing {
+                        capture,
+                        lead,
+                        held,
+                    },
+                    answer.end,
+                    presented,
+                    step,
+                );
             }
             _ => {}
         }
@@ -53,5 +76,7 @@ fn fetch_whole(part: StoredResponse, known: &Known, presented: &Presented, step:
         return; // nothing is known yet of what the route makes of the request and its answer
     }
     let collapse = presented.collapse_key(known.selecting());
-    step.command(Command::Refresh(presented.refresh_order(url, selecting, collapse)));
+    step.command(Command::Refresh(
+        presented.refresh_order(url, selecting, collapse),
+    ));
 }

@@ -39,7 +39,8 @@ pub(super) fn on_response(
     State::OVER
 }
 
-/// Forwards a response that is not stored, and says so; a missing origin is a `502` (`docs/design.md`).
+/// Forwards a response that is not stored, and says so; a missing origin is a `502`
+/// (`docs/design.md`).
 pub(super) fn pass_on(
     known: &Known,
     head: &ResponseHead,
@@ -64,8 +65,8 @@ pub(super) fn pass_on(
     reply::pass(presented, &head.fields, code, status)
 }
 
-/// RFC 9111 §4.4: what an unsafe method changed is not served from before. An answer that was lost says nothing, so
-/// what it may have said counts.
+/// RFC 9111 §4.4: what an unsafe method changed is not served from before. An answer that was lost
+/// says nothing, so what it may have said counts.
 fn invalidate(head: &ResponseHead, source: ResponseSource, presented: &Presented, step: &mut Step) {
     match source {
         ResponseSource::Origin => {
@@ -82,7 +83,10 @@ fn invalidate(head: &ResponseHead, source: ResponseSource, presented: &Presented
 
 /// What was asked for may have happened, or may yet.
 pub(super) fn doubt(presented: &Presented, step: &mut Step) {
-    let keys = keys_of(invalidation::doubtful_target(&presented.request).as_slice(), presented);
+    let keys = keys_of(
+        invalidation::doubtful_target(&presented.request).as_slice(),
+        presented,
+    );
     if !keys.is_empty() {
         step.cache(CacheCommand::InvalidateDoubtful(keys));
     }
@@ -90,8 +94,17 @@ pub(super) fn doubt(presented: &Presented, step: &mut Step) {
 
 fn keys_of(targets: &[Target], presented: &Presented) -> Vec<KeyDigest> {
     let digest = |target: &Target| {
-        let key = PrimaryKey::new(&presented.namespace, &target.scheme, &target.authority, &target.path);
-        if key == presented.key { presented.key.digest() } else { key.digest() }
+        let key = PrimaryKey::new(
+            &presented.namespace,
+            &target.scheme,
+            &target.authority,
+            &target.path,
+        );
+        if key == presented.key {
+            presented.key.digest()
+        } else {
+            key.digest()
+        }
     };
     let mut digests: Vec<KeyDigest> = targets.iter().map(digest).collect();
     if !digests.is_empty() && !digests.contains(&presented.key.digest()) {

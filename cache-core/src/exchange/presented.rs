@@ -48,7 +48,8 @@ pub(super) struct Presented {
     pub(super) overriding: Option<QueryOverride>,
     pub(super) asked: Option<RequestDirectives>,
     pub(super) arrived: Timestamp,
-    /// A rule, an upgrade or gRPC: nothing is changed in passing, but an unsafe method invalidates all the same.
+    /// A rule, an upgrade or gRPC: nothing is changed in passing, but an unsafe method invalidates
+    /// all the same.
     pub(super) is_untouched: bool,
     /// Whether the client is told how its answer came about.
     pub(super) told: bool,
@@ -56,8 +57,16 @@ pub(super) struct Presented {
 
 impl Presented {
     /// Reads the request. The second is what is wrong with its override.
-    pub(super) fn of(request: Request, setup: Setup, now: Timestamp) -> (Self, Option<MalformedOverride>) {
-        let Setup { policy, namespace, refreshes } = setup;
+    pub(super) fn of(
+        request: Request,
+        setup: Setup,
+        now: Timestamp,
+    ) -> (Self, Option<MalformedOverride>) {
+        let Setup {
+            policy,
+            namespace,
+            refreshes,
+        } = setup;
         let told = cache_status::is_told(&request, &policy);
         let is_untouched = !policy.cache || is_tunnel(&request);
         let key = key_of(&namespace, &request, None);
@@ -93,7 +102,10 @@ impl Presented {
         }
         if let Some(taken) = query_override::take(self.request.path())? {
             // As a pseudo-field it selects a variant like any other field (see `key`).
-            self.request.fields.append(OVERRIDE_FIELD.as_bytes(), taken.directives.canonical().as_bytes());
+            self.request.fields.append(
+                OVERRIDE_FIELD.as_bytes(),
+                taken.directives.canonical().as_bytes(),
+            );
             self.overriding = Some(taken.directives);
             self.key = key_of(&self.namespace, &self.request, Some(&taken.path));
             self.path = Some(taken.path);
@@ -101,8 +113,8 @@ impl Presented {
         Ok(())
     }
 
-    /// Makes of the request what the origin will get: the host, scheme and path that the key names, and no field that is
-    /// stripped. So it is judged as it is sent.
+    /// Makes of the request what the origin will get: the host, scheme and path that the key names,
+    /// and no field that is stripped. So it is judged as it is sent.
     fn adjust_request(&mut self) {
         if let Cow::Owned(path) = canonical_path(self.origin_path()) {
             self.path = Some(path);
@@ -115,7 +127,10 @@ impl Presented {
         for (name, value) in self.adjusted.set.iter() {
             self.request.fields.set(name, value);
         }
-        let stripped = self.policy.unkeyed_fields.lines(&self.request.fields, Handling::Strip);
+        let stripped = self
+            .policy
+            .unkeyed_fields
+            .lines(&self.request.fields, Handling::Strip);
         self.adjusted.remove = stripped.map(|(name, _)| name.to_vec()).collect();
         for name in &self.adjusted.remove {
             self.request.fields.remove(name);
@@ -126,7 +141,8 @@ impl Presented {
     /// Reads what only a look-up needs.
     pub(super) fn read_for_look_up(&mut self) {
         let honoured = &self.policy.request_directives;
-        self.asked = (!honoured.is_empty()).then(|| RequestDirectives::of(&self.request.fields, honoured));
+        self.asked =
+            (!honoured.is_empty()).then(|| RequestDirectives::of(&self.request.fields, honoured));
         if self.policy.normalise_accept_language {
             vary::language::add_pseudo_fields(&mut self.request.fields);
         }
@@ -134,7 +150,10 @@ impl Presented {
 
     /// What the origin gets instead of what the client sent, before anything else is changed.
     pub(super) fn change(&self) -> ForwardedRequest {
-        ForwardedRequest { path: self.path.clone(), ..self.adjusted.clone() }
+        ForwardedRequest {
+            path: self.path.clone(),
+            ..self.adjusted.clone()
+        }
     }
 
     /// Whether the client named host, scheme and path as the key does.
@@ -147,7 +166,8 @@ impl Presented {
         CacheCommand::Invalidate(vec![self.key.digest()])
     }
 
-    /// The order to fetch in the background what `selecting` selects, with nothing stored and no lease.
+    /// The order to fetch in the background what `selecting` selects, with nothing stored and no
+    /// lease.
     pub(super) fn refresh_order(
         &self,
         url: String,
@@ -175,7 +195,12 @@ impl Presented {
     /// The URL that is fetched, for people and for purges by prefix.
     pub(super) fn url(&self) -> String {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        format!("{}://{}{}", text(self.request.scheme()), text(self.request.authority()), text(self.origin_path()))
+        format!(
+            "{}://{}{}",
+            text(self.request.scheme()),
+            text(self.request.authority()),
+            text(self.origin_path())
+        )
     }
 
     pub(super) fn is_head(&self) -> bool {
@@ -192,30 +217,34 @@ impl Presented {
 
     /// RFC 9111 §5.2.1.7.
     pub(super) fn asks_only_if_cached(&self) -> bool {
-        self.asked.as_ref().is_some_and(|asked| asked.only_if_cached)
+        self.asked
+            .as_ref()
+            .is_some_and(|asked| asked.only_if_cached)
     }
 
-    /// A request with credentials shares nobody's fetch: whether its answer is for others is known only afterwards.
+    /// A request with credentials shares nobody's fetch: whether its answer is for others is known
+    /// only afterwards.
     pub(super) fn is_credentialed(&self) -> bool {
         self.request.is_credentialed(&self.policy)
     }
 
-    /// Whether the client chose this variant by itself, by an override or by fields that no `Vary` names. What is found
-    /// out for it says nothing of the others.
+    /// Whether the client chose this variant by itself, by an override or by fields that no `Vary`
+    /// names. What is found out for it says nothing of the others.
     pub(super) fn is_a_choice_of_the_client(&self) -> bool {
         self.overriding.is_some() || self.request.fields.contains(UNKEYED_FIELD)
     }
 
-    /// Whether an answer that is not stored, for this reason, speaks of what is stored for everybody: what one client's
-    /// cookie or credentials brought about never takes that away.
+    /// Whether an answer that is not stored, for this reason, speaks of what is stored for
+    /// everybody: what one client's cookie or credentials brought about never takes that away.
     pub(super) fn is_said_to_all(&self, why: NotStorable) -> bool {
         why.is_said_by_the_response() && !self.request.is_one_clients(&self.policy)
     }
 
     /// Requests collapse by resource, override, and the selecting fields known so far.
     pub(super) fn collapse_key(&self, known: Option<&SelectingFields>) -> CollapseKey {
-        let mut names: Vec<Vec<u8>> =
-            known.map(|known| known.names().map(<[u8]>::to_vec).collect()).unwrap_or_default();
+        let mut names: Vec<Vec<u8>> = known
+            .map(|known| known.names().map(<[u8]>::to_vec).collect())
+            .unwrap_or_default();
         for always in ALWAYS_SELECTING.map(str::as_bytes) {
             if !names.iter().any(|name| name == always) {
                 names.push(always.to_vec());
@@ -233,18 +262,35 @@ impl Presented {
         response_time: Timestamp,
     ) -> Fetched<'a> {
         let (request, overriding) = (&self.request, self.overriding.as_ref());
-        Fetched { request, overriding, response, request_time, response_time }
+        Fetched {
+            request,
+            overriding,
+            response,
+            request_time,
+            response_time,
+        }
     }
 }
 
-/// The key of what a request asks for; `path` is its path and query for the origin, where that differs. The only place
-/// that makes a key of a request: what the short way looks up is what the long way keeps.
+/// The key of what a request asks for; `path` is its path and query for the origin, where that
+/// differs. The only place that makes a key of a request: what the short way looks up is what the
+/// long way keeps.
 pub(super) fn key_of(namespace: &[u8], request: &Request, path: Option<&[u8]>) -> PrimaryKey {
-    PrimaryKey::new(namespace, request.scheme(), request.authority(), path.unwrap_or_else(|| request.path()))
+    PrimaryKey::new(
+        namespace,
+        request.scheme(),
+        request.authority(),
+        path.unwrap_or_else(|| request.path()),
+    )
 }
 
 /// Requests whose answer is a tunnel or a stream of its own protocol: never touched.
 fn is_tunnel(request: &Request) -> bool {
-    let grpc = || request.fields.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
+    let grpc = || {
+        request
+            .fields
+            .get("content-type")
+            .is_some_and(|value| value.starts_with(b"application/grpc"))
+    };
     request.method() == b"CONNECT" || request.fields.contains("upgrade") || grpc()
 }

@@ -36,26 +36,40 @@ pub(super) fn arrive_again(mut search: Search, presented: &Presented, step: &mut
     }
 }
 
-/// The same once more, as what was fetched is another variant: now that the selecting fields are known, this one gets its
-/// own leader.
+/// The same once more, as what was fetched is another variant: now that the selecting fields are
+/// known, this one gets its own leader.
 pub(super) fn arrive_for_variant(
     mut search: Search,
     other: &StoredResponse,
     presented: &Presented,
     step: &mut Step,
 ) -> State {
-    search.slot = Slot::of(presented, Some(&other.selecting), search.slot.is_for_cookies);
+    search.slot = Slot::of(
+        presented,
+        Some(&other.selecting),
+        search.slot.is_for_cookies,
+    );
     arrive_again(search, presented, step)
 }
 
-fn go_to_slot(search: Search, accept_handed_over: bool, given_up: Option<Identity>, step: &mut Step) -> State {
+fn go_to_slot(
+    search: Search,
+    accept_handed_over: bool,
+    given_up: Option<Identity>,
+    step: &mut Step,
+) -> State {
     let (key, wait_for_refresh) = (search.slot.key, search.behind_refresh);
-    step.ask(Question::Arrive(Arrive { key, accept_handed_over, wait_for_refresh, given_up }));
+    step.ask(Question::Arrive(Arrive {
+        key,
+        accept_handed_over,
+        wait_for_refresh,
+        given_up,
+    }));
     State::Arriving(search)
 }
 
-/// Asks the store, if responses are shared. `storable` says whether the whole answer is wanted for the cache, should the
-/// origin be asked.
+/// Asks the store, if responses are shared. `storable` says whether the whole answer is wanted for
+/// the cache, should the origin be asked.
 pub(super) fn ask_store(
     search: Search,
     lead: Leadership,
@@ -70,9 +84,18 @@ pub(super) fn ask_store(
         return go_on_without(search, lead, storable, presented, step);
     }
     let selectors = vary::presented_selectors(&presented.request);
-    let question = StoreQuestion { key: presented.key.digest(), presented: selectors, lease, wait: search.store_waits };
+    let question = StoreQuestion {
+        key: presented.key.digest(),
+        presented: selectors,
+        lease,
+        wait: search.store_waits,
+    };
     step.ask(Question::AskStore(question));
-    State::Asking(Asking { search, lead, storable })
+    State::Asking(Asking {
+        search,
+        lead,
+        storable,
+    })
 }
 
 /// Nothing stored answers: to the origin, or behind a refresh after all.

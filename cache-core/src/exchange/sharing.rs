@@ -1,7 +1,8 @@
-//! What an answer that is not stored means for those who wait for it, and for the next one under the key.
+//! What an answer that is not stored means for those who wait for it, and for the next one under
+//! the key.
 //!
-//! What this decides: whose doing it is that an answer is not for others. Only a response's own words speak about the key;
-//! what one request brought upon itself says nothing to anybody else.
+//! What this decides: whose doing it is that an answer is not for others. Only a response's own
+//! words speak about the key; what one request brought upon itself says nothing to anybody else.
 
 use super::event::{Outcome, ResponseSource};
 use super::presented::Presented;
@@ -35,10 +36,17 @@ pub(super) fn for_others(
     if speaks_of_its_request(status) {
         ForOthers::Nothing
     } else if why.lies_in_the_request() {
-        if is_for_cookies && status < 400 { ForOthers::NeverItsLike } else { ForOthers::Nothing }
+        if is_for_cookies && status < 400 {
+            ForOthers::NeverItsLike
+        } else {
+            ForOthers::Nothing
+        }
     } else if (500..600).contains(&status) {
-        let error = storing::error_response(fetched, &presented.policy).filter(|_| !presented.is_credentialed());
-        error.map_or(ForOthers::NotThis, |error| ForOthers::Error(Box::new(error)))
+        let error = storing::error_response(fetched, &presented.policy)
+            .filter(|_| !presented.is_credentialed());
+        error.map_or(ForOthers::NotThis, |error| {
+            ForOthers::Error(Box::new(error))
+        })
     } else if matches!(status, 401 | 403 | 406 | 407) {
         ForOthers::NotThis
     } else {
@@ -57,8 +65,8 @@ pub(super) fn outcome_of_no_answer(status: u16, source: ResponseSource) -> Outco
         ResponseSource::NoOrigin | ResponseSource::Lost => Outcome::Failed(502),
         ResponseSource::Timeout => Outcome::Failed(status),
         // The proxy's own answer to this request: a redirect of a route, a limit.
-        ResponseSource::Origin | ResponseSource::Proxy => {
-            Outcome::NotForOthers { counts: !speaks_of_its_request(status) }
-        }
+        ResponseSource::Origin | ResponseSource::Proxy => Outcome::NotForOthers {
+            counts: !speaks_of_its_request(status),
+        },
     }
 }

@@ -1,6 +1,7 @@
 //! The states of an exchange. Each owns what is known and held in it, and nothing else.
 //!
-//! What happens in a state is in the module of its name; a transition is the state that such a function returns.
+//! What happens in a state is in the module of its name; a transition is the state that such a
+//! function returns.
 
 use std::sync::Arc;
 
@@ -161,9 +162,11 @@ impl State {
             | Self::Forwarded(Forwarded { lead, .. })
             | Self::Capturing(Capturing { lead, .. })
             | Self::Completing(Completing { lead, .. }) => lead,
-            Self::Local | Self::Arriving(_) | Self::Waiting(_) | Self::Passing(_) | Self::Over { .. } => {
-                Leadership::none()
-            }
+            Self::Local
+            | Self::Arriving(_)
+            | Self::Waiting(_)
+            | Self::Passing(_)
+            | Self::Over { .. } => Leadership::none(),
         }
     }
 }

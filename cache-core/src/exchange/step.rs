@@ -14,7 +14,10 @@ pub(super) struct Step {
 impl Step {
     /// A step in which nothing has been done yet.
     pub(super) fn at(now: Timestamp) -> Self {
-        Self { now, effects: Effects::default() }
+        Self {
+            now,
+            effects: Effects::default(),
+        }
     }
 
     /// Something for this client.

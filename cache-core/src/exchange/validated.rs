@@ -27,7 +27,10 @@ pub(super) fn on_not_modified(
     presented: &Presented,
     step: &mut Step,
 ) -> State {
-    let status = CacheStatus { forward_status: Some(304), ..CacheStatus::forwarded(known.why) };
+    let status = CacheStatus {
+        forward_status: Some(304),
+        ..CacheStatus::forwarded(known.why)
+    };
     let Ok(fresh) = validation::freshen(stale, answer.head, answer.request_time, step.now) else {
         on_unexpected_not_modified(stale, status, lead, presented, step);
         return State::OVER;
@@ -35,8 +38,18 @@ pub(super) fn on_not_modified(
     match renewed(&fresh, presented) {
         Ok(fresh) => {
             let fresh = Arc::new(fresh);
-            let status = CacheStatus { stored: true, detail: known.detail, ..status };
-            step.commands(reply::with(presented, &fresh, status, Details::Validated, step.now));
+            let status = CacheStatus {
+                stored: true,
+                detail: known.detail,
+                ..status
+            };
+            step.commands(reply::with(
+                presented,
+                &fresh,
+                status,
+                Details::Validated,
+                step.now,
+            ));
             if is_worth_keeping(stale, &fresh, presented, step.now) {
                 lead.keep(fresh, presented, step);
             } else {
@@ -45,7 +58,13 @@ pub(super) fn on_not_modified(
         }
         Err(why) => {
             let status = status.with_detail(Detail::NotStored(why));
-            step.commands(reply::with(presented, &Arc::new(fresh), status, Details::Validated, step.now));
+            step.commands(reply::with(
+                presented,
+                &Arc::new(fresh),
+                status,
+                Details::Validated,
+                step.now,
+            ));
             lead.finish(end_unstored(why, presented, step), presented, step);
         }
     }
@@ -64,9 +83,14 @@ fn end_unstored(why: NotStorable, presented: &Presented, step: &mut Step) -> Out
     Outcome::Uncacheable
 }
 
-/// What is validated before every use (RFC 9111 §5.2.2.4) gains nothing by newer times alone: its content is not
-/// written again for each request, only before the store would forget it.
-fn is_worth_keeping(held: &StoredResponse, fresh: &StoredResponse, presented: &Presented, now: Timestamp) -> bool {
+/// What is validated before every use (RFC 9111 §5.2.2.4) gains nothing by newer times alone: its
+/// content is not written again for each request, only before the store would forget it.
+fn is_worth_keeping(
+    held: &StoredResponse,
+    fresh: &StoredResponse,
+    presented: &Presented,
+    now: Timestamp,
+) -> bool {
     let same_but_for_times = held.terms == fresh.terms
         && held.selecting == fresh.selecting
         && held.tags == fresh.tags
@@ -77,11 +101,17 @@ fn is_worth_keeping(held: &StoredResponse, fresh: &StoredResponse, presented: &P
 }
 
 fn renewed(fresh: &StoredResponse, presented: &Presented) -> Result<StoredResponse, NotStorable> {
-    storing::renewed(fresh, &presented.request, presented.overriding.as_ref(), &presented.policy)
+    storing::renewed(
+        fresh,
+        &presented.request,
+        presented.overriding.as_ref(),
+        &presented.policy,
+    )
 }
 
-/// A `304` whose validator is another's: it confirms what was asked about, but must not update anything (RFC 9111
-/// §4.3.4). This request gets the stored response; the next one fetches it again.
+/// A `304` whose validator is another's: it confirms what was asked about, but must not update
+/// anything (RFC 9111 §4.3.4). This request gets the stored response; the next one fetches it
+/// again.
 fn on_unexpected_not_modified(
     stale: &Arc<StoredResponse>,
     status: CacheStatus,
@@ -90,7 +120,13 @@ fn on_unexpected_not_modified(
     step: &mut Step,
 ) {
     let status = status.with_detail(Detail::UnexpectedNotModified);
-    step.commands(reply::with(presented, stale, status, Details::UnexpectedNotModified, step.now));
+    step.commands(reply::with(
+        presented,
+        stale,
+        status,
+        Details::UnexpectedNotModified,
+        step.now,
+    ));
     if !presented.request.is_one_clients(&presented.policy) {
         step.cache(presented.invalidation());
     }
@@ -98,19 +134,36 @@ fn on_unexpected_not_modified(
 }
 
 /// RFC 9111 §4.3.5: the answer to a HEAD says whether what is stored still holds.
-pub(super) fn freshen_by_head(known: &Known, answer: &Answer<'_>, presented: &Presented, step: &mut Step) {
-    let Some(stale) = known.candidate.as_ref().filter(|stored| stored.part.is_none()) else { return };
+pub(super) fn freshen_by_head(
+    known: &Known,
+    answer: &Answer<'_>,
+    presented: &Presented,
+    step: &mut Step,
+) {
+    let Some(stale) = known
+        .candidate
+        .as_ref()
+        .filter(|stored| stored.part.is_none())
+    else {
+        return;
+    };
     if presented.request.is_one_clients(&presented.policy) {
         // What this client would get may be another thing than what is stored for everybody.
         return;
     }
-    let Ok(fresh) = validation::freshen_by_head(stale, answer.head, answer.request_time, step.now) else {
+    let Ok(fresh) = validation::freshen_by_head(stale, answer.head, answer.request_time, step.now)
+    else {
         step.cache(presented.invalidation());
         return;
     };
     match renewed(&fresh, presented) {
         Ok(fresh) => {
-            step.cache(CacheCommand::keep(&presented.policy, presented.key.clone(), Arc::new(fresh), None));
+            step.cache(CacheCommand::keep(
+                &presented.policy,
+                presented.key.clone(),
+                Arc::new(fresh),
+                None,
+            ));
         }
         Err(why) if presented.is_said_to_all(why) => step.cache(presented.invalidation()),
         Err(_) => {}

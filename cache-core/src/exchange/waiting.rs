@@ -1,4 +1,5 @@
-//! A request that waited for another's fetch learns how that ended (RFC 9111 §4, collapsed requests).
+//! A request that waited for another's fetch learns how that ended (RFC 9111 §4, collapsed
+//! requests).
 
 use std::sync::Arc;
 
@@ -32,8 +33,11 @@ pub(super) fn on_woken(
     step: &mut Step,
 ) -> State {
     let Waiting { mut search, .. } = waiting;
-    // Only the last change may be remembered by now; what was known of when this request came counts as well.
-    if outcome.stored().is_some_and(|stored| search.known.is_invalidated(stored))
+    // Only the last change may be remembered by now; what was known of when this request came
+    // counts as well.
+    if outcome
+        .stored()
+        .is_some_and(|stored| search.known.is_invalidated(stored))
         || untrue_since.is_some_and(|time| time <= presented.arrived)
     {
         // Who came after a change must not get what was fetched before it.
@@ -42,14 +46,21 @@ pub(super) fn on_woken(
     match outcome {
         Outcome::Fetched(stored) => share(search, &stored, presented, step),
         Outcome::Found(stored) => {
-            let usable = search.known.is_usable(&stored, presented).then(|| stored.clone());
+            let usable = search
+                .known
+                .is_usable(&stored, presented)
+                .then(|| stored.clone());
             match usable.and_then(|stored| search.known.judge(stored, presented, step.now)) {
-                Some(hit) => State::Over { answered_by: Some(hit.give(Leadership::none(), presented, step)) },
+                Some(hit) => State::Over {
+                    answered_by: Some(hit.give(Leadership::none(), presented, step)),
+                },
                 None => arrive_for_variant(search, &stored, presented, step),
             }
         }
         Outcome::StaleOnError(stored) => share_stale(search, &stored, presented, step),
-        Outcome::OriginError(_) | Outcome::Failed(_) => share_failure(search, &outcome, presented, step),
+        Outcome::OriginError(_) | Outcome::Failed(_) => {
+            share_failure(search, &outcome, presented, step)
+        }
         Outcome::NotForOthers { .. } => {
             search.rounds.refused += 1;
             if search.rounds.refused >= MAX_REFUSED_ROUNDS {
@@ -58,63 +69,116 @@ pub(super) fn on_woken(
                 arrive_again(search, presented, step)
             }
         }
-        Outcome::Uncacheable | Outcome::Unfinished => forward_uncacheable(search.known, presented, step),
+        Outcome::Uncacheable | Outcome::Unfinished => {
+            forward_uncacheable(search.known, presented, step)
+        }
         Outcome::NotRefreshed => arrive_again(search, presented, step),
-        // Does not count: clients that leave one by one must not send all the others to the origin at once. It ends all
-        // the same, for each of these rounds uses up one leader.
+        // Does not count: clients that leave one by one must not send all the others to the origin
+        // at once. It ends all the same, for each of these rounds uses up one leader.
         Outcome::Again => arrive(search, true, step),
     }
 }
 
-/// The first one whose wait ends takes the leader's place; the others find that one there and wait on.
+/// The first one whose wait ends takes the leader's place; the others find that one there and wait
+/// on.
 pub(super) fn on_wait_ended(waiting: Waiting, step: &mut Step) -> State {
     arrive_after(waiting.leader, waiting.search, step)
 }
 
-/// A failure may have been the leader's own. So the next one tries, and only what fails twice is everybody's.
-fn share_failure(mut search: Search, outcome: &Outcome, presented: &Presented, step: &mut Step) -> State {
+/// A failure may have been the leader's own. So the next one tries, and only what fails twice is
+/// everybody's.
+fn share_failure(
+    mut search: Search,
+    outcome: &Outcome,
+    presented: &Presented,
+    step: &mut Step,
+) -> State {
     search.rounds.failed += 1;
     if search.rounds.failed < MAX_FAILED_ROUNDS {
         return arrive_again(search, presented, step);
     }
     match outcome {
         Outcome::OriginError(error) if error.selecting.matches(&presented.request) => {
-            let status = collapsed(&search.known, Some(error.status)).with_detail(Detail::LeaderFailed);
-            step.commands(reply::with(presented, error, status, Details::LeaderFailed, step.now));
+            let status =
+                collapsed(&search.known, Some(error.status)).with_detail(Detail::LeaderFailed);
+            step.commands(reply::with(
+                presented,
+                error,
+                status,
+                Details::LeaderFailed,
+                step.now,
+            ));
             State::OVER
         }
         Outcome::Failed(code) => {
             let status = collapsed(&search.known, None).with_detail(Detail::LeaderFailed);
             let reason = "the origin gave no complete answer";
-            step.commands(reply::made(presented, *code, reason, status, Details::LeaderFailed));
+            step.commands(reply::made(
+                presented,
+                *code,
+                reason,
+                status,
+                Details::LeaderFailed,
+            ));
             State::OVER
         }
         _ => arrive_again(search, presented, step),
     }
 }
 
-/// The answer was made after this request came, so it answers it whatever its freshness; another variant does not.
-fn share(search: Search, stored: &Arc<StoredResponse>, presented: &Presented, step: &mut Step) -> State {
+/// The answer was made after this request came, so it answers it whatever its freshness; another
+/// variant does not.
+fn share(
+    search: Search,
+    stored: &Arc<StoredResponse>,
+    presented: &Presented,
+    step: &mut Step,
+) -> State {
     if stored.response_time < presented.arrived || !stored.selecting.matches(&presented.request) {
         return arrive_for_variant(search, stored, presented, step);
     }
     let status = collapsed(&search.known, Some(stored.status));
-    step.commands(reply::with(presented, stored, status, Details::Collapsed, step.now));
+    step.commands(reply::with(
+        presented,
+        stored,
+        status,
+        Details::Collapsed,
+        step.now,
+    ));
     State::OVER
 }
 
-fn share_stale(search: Search, stored: &Arc<StoredResponse>, presented: &Presented, step: &mut Step) -> State {
+fn share_stale(
+    search: Search,
+    stored: &Arc<StoredResponse>,
+    presented: &Presented,
+    step: &mut Step,
+) -> State {
     let (asked, failure) = (presented.asked.as_ref(), Failure::Disconnected);
     let may_serve = reuse::may_serve_on_error(stored, asked, &presented.policy, failure, step.now);
     if !search.known.is_usable(stored, presented) || !may_serve {
         return share_failure(search, &Outcome::Failed(502), presented, step);
     }
-    let status = CacheStatus { collapsed: true, stale_on_error: true, ..CacheStatus::forwarded(Forward::Stale) };
+    let status = CacheStatus {
+        collapsed: true,
+        stale_on_error: true,
+        ..CacheStatus::forwarded(Forward::Stale)
+    };
     let status = status.with_detail(Detail::StaleIfError);
-    step.commands(reply::with(presented, stored, status, Details::StaleIfError, step.now));
+    step.commands(reply::with(
+        presented,
+        stored,
+        status,
+        Details::StaleIfError,
+        step.now,
+    ));
     State::OVER
 }
 
 fn collapsed(known: &Known, origin_status: Option<u16>) -> CacheStatus {
-    CacheStatus { collapsed: true, forward_status: origin_status, ..CacheStatus::forwarded(known.why) }
+    CacheStatus {
+        collapsed: true,
+        forward_status: origin_status,
+        ..CacheStatus::forwarded(known.why)
+    }
 }

@@ -1,7 +1,7 @@
 //! Whether a name may be there, without reading names.
 
-/// Two small hashes of a name in lower case, worked out once for each line, so that most questions for names that are not
-/// there read none. `_` counts as `-` in them.
+/// Two small hashes of a name in lower case, worked out once for each line, so that most questions
+/// for names that are not there read none. `_` counts as `-` in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NameMarks {
     /// Of the whole name: below [`Self::RANGE`].
@@ -27,13 +27,20 @@ impl NameMarks {
             [] => 0,
         };
         let whole = (folded(first) * 31) ^ (folded(last) * 7);
-        let whole = whole.wrapping_add(folded(middle) * 67).wrapping_add((name.len() as u32).wrapping_mul(11));
+        let whole = whole
+            .wrapping_add(folded(middle) * 67)
+            .wrapping_add((name.len() as u32).wrapping_mul(11));
         let begin = match name {
-            [a, b, c, ..] => (folded(*a) * 5).wrapping_add(folded(*b) * 37).wrapping_add(folded(*c) * 101),
+            [a, b, c, ..] => (folded(*a) * 5)
+                .wrapping_add(folded(*b) * 37)
+                .wrapping_add(folded(*c) * 101),
             _ => 0,
         };
         let range = Self::RANGE as u32;
-        Self { whole: (whole % range) as u16, begin: (begin % range) as u16 }
+        Self {
+            whole: (whole % range) as u16,
+            begin: (begin % range) as u16,
+        }
     }
 
     /// Where a name leaves its mark in `Fields::names`.
@@ -43,7 +50,11 @@ impl NameMarks {
 }
 
 const fn folded(byte: u8) -> u32 {
-    if byte == b'_' { b'-' as u32 } else { byte as u32 }
+    if byte == b'_' {
+        b'-' as u32
+    } else {
+        byte as u32
+    }
 }
 
 /// Names, in lower case, that are asked for together; see [`super::Fields::contains_any`].

@@ -2,16 +2,33 @@ use super::*;
 use proptest::prelude::*;
 
 fn members(value: &str) -> Vec<&str> {
-    list_members(value.as_bytes()).map(|member| std::str::from_utf8(member).unwrap()).collect()
+    list_members(value.as_bytes())
+        .map(|member| std::str::from_utf8(member).unwrap())
+        .collect()
 }
 
 #[test]
 fn the_same_lines_are_told_whatever_the_order_of_names() {
     let fields = |pairs: &[(&str, &str)]| Fields::from_pairs(pairs.iter().copied());
     let one = fields(&[("a", "1"), ("b", "2"), ("a", "3"), ("date", "x")]);
-    assert!(one.same_but_for("date", &fields(&[("b", "2"), ("date", "y"), ("date", "z"), ("a", "1"), ("a", "3")])));
-    assert!(!one.same_but_for("date", &fields(&[("b", "2"), ("a", "3"), ("a", "1")])), "an order within a name");
-    assert!(!one.same_but_for("date", &fields(&[("a", "1"), ("a", "3"), ("b", "2"), ("c", "4")])));
+    assert!(one.same_but_for(
+        "date",
+        &fields(&[
+            ("b", "2"),
+            ("date", "y"),
+            ("date", "z"),
+            ("a", "1"),
+            ("a", "3")
+        ])
+    ));
+    assert!(
+        !one.same_but_for("date", &fields(&[("b", "2"), ("a", "3"), ("a", "1")])),
+        "an order within a name"
+    );
+    assert!(!one.same_but_for(
+        "date",
+        &fields(&[("a", "1"), ("a", "3"), ("b", "2"), ("c", "4")])
+    ));
     assert!(!one.same_but_for("date", &fields(&[("a", "1"), ("a", "3"), ("c", "2")])));
 }
 
@@ -20,7 +37,10 @@ fn a_list_is_split_at_commas_outside_quoted_strings() {
     for (value, expected) in [
         ("a, b ,c", vec!["a", "b", "c"]),
         (", ,a,,", vec!["a"]),
-        (r#"ext="x, no-store, y", max-age=60"#, vec![r#"ext="x, no-store, y""#, "max-age=60"]),
+        (
+            r#"ext="x, no-store, y", max-age=60"#,
+            vec![r#"ext="x, no-store, y""#, "max-age=60"],
+        ),
         (r#"a="\",b", c"#, vec![r#"a="\",b""#, "c"]),
         (r#"a="unclosed, b"#, vec![r#"a="unclosed, b"#]),
         ("", vec![]),
@@ -31,7 +51,10 @@ fn a_list_is_split_at_commas_outside_quoted_strings() {
 
 #[test]
 fn joined_lines_get_their_space_back() {
-    assert_eq!(respaced(b"max-age=1,s-maxage=2, x").unwrap(), b"max-age=1, s-maxage=2, x");
+    assert_eq!(
+        respaced(b"max-age=1,s-maxage=2, x").unwrap(),
+        b"max-age=1, s-maxage=2, x"
+    );
     for fine in ["", "max-age=1", "a, b", "a,\tb", "private=\"a,b\""] {
         assert_eq!(respaced(fine.as_bytes()), None, "{fine}");
     }
@@ -55,12 +78,21 @@ fn setting_a_field_replaces_all_its_lines() {
 #[test]
 fn a_line_break_or_a_nul_in_a_value_is_not_safe_to_emit() {
     for bad in ["a\r\nset-cookie: x", "a\nb", "a\rb", "a\0b"] {
-        assert!(!are_safe_to_emit(&Fields::from_pairs([("x", bad)])), "{bad:?}");
+        assert!(
+            !are_safe_to_emit(&Fields::from_pairs([("x", bad)])),
+            "{bad:?}"
+        );
     }
     for bad in ["", "a b", "a:b", ":status", "a\r"] {
-        assert!(!are_safe_to_emit(&Fields::from_pairs([(bad, "v")])), "{bad:?}");
+        assert!(
+            !are_safe_to_emit(&Fields::from_pairs([(bad, "v")])),
+            "{bad:?}"
+        );
     }
-    assert!(are_safe_to_emit(&Fields::from_pairs([("x", &b"caf\xe9 \t"[..])])));
+    assert!(are_safe_to_emit(&Fields::from_pairs([(
+        "x",
+        &b"caf\xe9 \t"[..]
+    )])));
 }
 
 proptest! {

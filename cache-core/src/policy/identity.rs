@@ -1,4 +1,5 @@
-//! Fields and metadata by which filters, gateways and clients say who asks. `docs/configuration.md` says who writes each.
+//! Fields and metadata by which filters, gateways and clients say who asks. `docs/configuration.md`
+//! says who writes each.
 
 /// Fields that count as credentials by default.
 pub const IDENTITY_FIELDS: [&str; 100] = [
@@ -108,4 +109,7 @@ pub const IDENTITY_FIELDS: [&str; 100] = [
 ];
 
 /// Namespaces of Envoy's dynamic metadata that count as credentials by default.
-pub const IDENTITY_METADATA: [&str; 2] = ["envoy.filters.http.jwt_authn", "envoy.filters.http.ext_authz"];
+pub const IDENTITY_METADATA: [&str; 2] = [
+    "envoy.filters.http.jwt_authn",
+    "envoy.filters.http.ext_authz",
+];

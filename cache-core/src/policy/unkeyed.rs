@@ -1,15 +1,18 @@
-//! Fields that origins look at although nobody names them in `Vary`: what forwarding proxies write and frameworks read.
+//! Fields that origins look at although nobody names them in `Vary`: what forwarding proxies write
+//! and frameworks read.
 //!
-//! What this decides: what becomes of each. A forged one that the origin reflects would otherwise stand in what everybody
-//! gets ("web cache poisoning"). What it leaves out: how they select; that is `vary::unkeyed`.
+//! What this decides: what becomes of each. A forged one that the origin reflects would otherwise
+//! stand in what everybody gets ("web cache poisoning"). What it leaves out: how they select; that
+//! is `vary::unkeyed`.
 
 use crate::field_names::{FieldNames, FieldPattern};
 use crate::fields::Fields;
 
 /// Fields that select by default.
 ///
-/// Not among them are those that differ with every client or request (`x-forwarded-for`, `x-real-ip`, `x-request-id`,
-/// trace fields): each response would have one reader. `x-forwarded-proto` is the scheme, which is part of the key.
+/// Not among them are those that differ with every client or request (`x-forwarded-for`,
+/// `x-real-ip`, `x-request-id`, trace fields): each response would have one reader.
+/// `x-forwarded-proto` is the scheme, which is part of the key.
 pub const UNKEYED_FIELDS: [&str; 109] = [
     // The host, port, scheme or path that the client asked for, as a proxy in front tells it.
     "base-url",
@@ -138,7 +141,8 @@ pub enum Handling {
     Ignore,
 }
 
-/// What becomes of which field. Of several patterns that match, the most exact counts; of equal ones the last.
+/// What becomes of which field. Of several patterns that match, the most exact counts; of equal
+/// ones the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnkeyedFields {
     rules: Vec<(FieldPattern, Handling)>,
@@ -152,15 +156,27 @@ impl UnkeyedFields {
     /// The given patterns with what becomes of each.
     pub fn new(rules: impl IntoIterator<Item = (FieldPattern, Handling)>) -> Self {
         let rules: Vec<_> = rules.into_iter().collect();
-        let watched = rules.iter().filter(|(_, handling)| *handling != Handling::Ignore);
+        let watched = rules
+            .iter()
+            .filter(|(_, handling)| *handling != Handling::Ignore);
         let watched = FieldNames::new(watched.map(|(pattern, _)| pattern.clone()));
-        let may_change = rules.iter().any(|(_, handling)| matches!(handling, Handling::Strip | Handling::Bypass));
-        Self { rules, watched, may_change }
+        let may_change = rules
+            .iter()
+            .any(|(_, handling)| matches!(handling, Handling::Strip | Handling::Bypass));
+        Self {
+            rules,
+            watched,
+            may_change,
+        }
     }
 
     /// The given patterns, all of which select.
     pub fn selecting(patterns: &[&str]) -> Self {
-        Self::new(patterns.iter().filter_map(|text| Some((FieldPattern::parse(text)?, Handling::Select))))
+        Self::new(
+            patterns
+                .iter()
+                .filter_map(|text| Some((FieldPattern::parse(text)?, Handling::Select))),
+        )
     }
 
     /// The same with some patterns handled otherwise.
@@ -174,18 +190,30 @@ impl UnkeyedFields {
         if !self.watched.contains(name) {
             return Handling::Ignore;
         }
-        let matching = self.rules.iter().filter(|(pattern, _)| pattern.matches(name));
-        matching.max_by_key(|(pattern, _)| pattern.rank()).map_or(Handling::Ignore, |(_, handling)| *handling)
+        let matching = self
+            .rules
+            .iter()
+            .filter(|(pattern, _)| pattern.matches(name));
+        matching
+            .max_by_key(|(pattern, _)| pattern.rank())
+            .map_or(Handling::Ignore, |(_, handling)| *handling)
     }
 
     /// The lines of `fields` that are handled so.
-    pub fn lines<'a>(&'a self, fields: &'a Fields, handling: Handling) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.watched.lines(fields).filter(move |(name, _)| self.handling(name) == handling)
+    pub fn lines<'a>(
+        &'a self,
+        fields: &'a Fields,
+        handling: Handling,
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.watched
+            .lines(fields)
+            .filter(move |(name, _)| self.handling(name) == handling)
     }
 
     /// Whether `fields` has any that is stripped or makes its request pass.
     pub fn change(&self, fields: &Fields) -> bool {
-        let changes = |name: &[u8]| matches!(self.handling(name), Handling::Strip | Handling::Bypass);
+        let changes =
+            |name: &[u8]| matches!(self.handling(name), Handling::Strip | Handling::Bypass);
         self.may_change && self.watched.lines(fields).any(|(name, _)| changes(name))
     }
 }
@@ -198,7 +226,10 @@ mod tests {
     fn the_most_exact_pattern_counts_and_of_equal_ones_the_last() {
         let pattern = |text| FieldPattern::parse(text).unwrap();
         let fields = UnkeyedFields::selecting(&["hx-*", "x-host"]);
-        let fields = fields.with([(pattern("hx-request"), Handling::Ignore), (pattern("x-host"), Handling::Strip)]);
+        let fields = fields.with([
+            (pattern("hx-request"), Handling::Ignore),
+            (pattern("x-host"), Handling::Strip),
+        ]);
         for (name, handling) in [
             ("hx-target", Handling::Select),
             ("hx-request", Handling::Ignore),

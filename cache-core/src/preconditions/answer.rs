@@ -27,26 +27,27 @@ pub struct Piece {
     pub body: Arc<[u8]>,
 }
 
-/// The fields a `304` from a stored response carries: those of the `200`, less what describes content that does not come
-/// (RFC 9110 §15.4.5). A browser takes over what a `304` says of access and security, and needs it to hand the response out
-/// (CORS).
+/// The fields a `304` from a stored response carries: those of the `200`, less what describes
+/// content that does not come (RFC 9110 §15.4.5). A browser takes over what a `304` says of access
+/// and security, and needs it to hand the response out (CORS).
 pub fn not_modified_fields(stored: &StoredResponse) -> Fields {
     let mut fields = stored.fields.clone();
     fields.retain(|name, _| !describes_representation(name) && !describes_whole_content(name));
     fields
 }
 
-/// The fields of a `206` from a stored response: those of the `200`, less what is true of its whole content alone; a client
-/// would check the part against it (RFC 9110 §15.3.7, RFC 9530 §2). `Repr-Digest` is about the whole by definition, and stays.
+/// The fields of a `206` from a stored response: those of the `200`, less what is true of its whole
+/// content alone; a client would check the part against it (RFC 9110 §15.3.7, RFC 9530 §2).
+/// `Repr-Digest` is about the whole by definition, and stays.
 pub(super) fn partial_fields(stored: &StoredResponse) -> Fields {
     let mut fields = stored.fields.clone();
     fields.retain(|name, _| !describes_whole_content(name));
     fields
 }
 
-/// The fields of a `416` for a representation of `length` bytes: who may see it, and how long the representation is. What
-/// the stored response says of its own caching and validation is not true of an error, and a cache in front must not keep
-/// that for others (RFC 9110 §15.5.17).
+/// The fields of a `416` for a representation of `length` bytes: who may see it, and how long the
+/// representation is. What the stored response says of its own caching and validation is not true
+/// of an error, and a cache in front must not keep that for others (RFC 9110 §15.5.17).
 pub(super) fn not_satisfiable_fields(stored: &StoredResponse, length: u64) -> Fields {
     const CARRIED: [&str; 7] = [
         "accept-ranges",
@@ -82,8 +83,8 @@ fn describes_representation(name: &[u8]) -> bool {
     )
 }
 
-/// Whether a field (its name in lower case) gives a digest or a length of the whole content: the standard ones, and those of
-/// the object stores.
+/// Whether a field (its name in lower case) gives a digest or a length of the whole content: the
+/// standard ones, and those of the object stores.
 pub fn describes_whole_content(name: &[u8]) -> bool {
     const NAMES: [&str; 15] = [
         "content-crc32",

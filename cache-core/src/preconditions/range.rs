@@ -1,8 +1,9 @@
 //! Byte ranges of a stored response (RFC 9110 §14, §15.3.7).
 //!
-//! What this decides: one range becomes a `206`, several a `206` of several parts, up to the policy's number; more than
-//! that, or a form that is not understood, gets the whole response, which RFC 9110 §14.2 always allows.
-//! What it leaves out: whether a stored part holds what is asked for (`partial`).
+//! What this decides: one range becomes a `206`, several a `206` of several parts, up to the
+//! policy's number; more than that, or a form that is not understood, gets the whole response,
+//! which RFC 9110 §14.2 always allows. What it leaves out: whether a stored part holds what is
+//! asked for (`partial`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,7 +29,12 @@ pub enum Asked {
 /// Reads a `Range` value for a representation of `length` bytes.
 pub fn parse(value: &[u8], length: u64, max_ranges: u64) -> Asked {
     let value = trim(value);
-    let Some(unit) = value.get(..6).filter(|unit| unit.eq_ignore_ascii_case(b"bytes=")) else { return Asked::Whole };
+    let Some(unit) = value
+        .get(..6)
+        .filter(|unit| unit.eq_ignore_ascii_case(b"bytes="))
+    else {
+        return Asked::Whole;
+    };
     let (mut ranges, mut count): (Vec<Range<u64>>, u64) = (Vec::new(), 0);
     for member in list_members(value.get(unit.len()..).unwrap_or_default()) {
         count += 1;
@@ -56,7 +62,9 @@ enum One {
 
 /// `0-4`, `5-` or `-5` (RFC 9110 §14.1.2).
 fn one(member: &[u8], length: u64) -> One {
-    let Some(dash) = member.iter().position(|&byte| byte == b'-') else { return One::Malformed };
+    let Some(dash) = member.iter().position(|&byte| byte == b'-') else {
+        return One::Malformed;
+    };
     let (first, last) = member.split_at(dash);
     let last = last.get(1..).unwrap_or_default();
     match (number(first), number(last)) {
@@ -82,9 +90,13 @@ fn one(member: &[u8], length: u64) -> One {
     }
 }
 
-/// Overlapping ranges would let a small request fetch the same bytes many times over (RFC 9110 §17.15).
+/// Overlapping ranges would let a small request fetch the same bytes many times over (RFC 9110
+/// §17.15).
 fn add(ranges: &mut Vec<Range<u64>>, mut range: Range<u64>) {
-    while let Some(at) = ranges.iter().position(|known| known.start <= range.end && range.start <= known.end) {
+    while let Some(at) = ranges
+        .iter()
+        .position(|known| known.start <= range.end && range.start <= known.end)
+    {
         let known = ranges.remove(at);
         range = known.start.min(range.start)..known.end.max(range.end);
     }
@@ -96,12 +108,17 @@ fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(digits.iter().fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
+    Some(digits.iter().fold(0u64, |sum, digit| {
+        sum.saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    }))
 }
 
 /// Answers a `Range` from a stored `200`, or from a part that holds what is asked for.
 pub(super) fn evaluate(value: &[u8], stored: &StoredResponse, max_ranges: u64) -> Answer {
-    let length = stored.part.map_or(stored.body.len() as u64, |part| part.complete);
+    let length = stored
+        .part
+        .map_or(stored.body.len() as u64, |part| part.complete);
     match parse(value, length, max_ranges) {
         Asked::Whole => Answer::Full,
         Asked::Unsatisfiable => Answer::RangeNotSatisfiable(not_satisfiable_fields(stored, length)),
@@ -109,7 +126,10 @@ pub(super) fn evaluate(value: &[u8], stored: &StoredResponse, max_ranges: u64) -
             [range] => {
                 let mut fields = partial_fields(stored);
                 fields.set(b"content-range", content_range(range, length).as_bytes());
-                Answer::Partial(Piece { fields, body: Arc::from(bytes(stored, range)) })
+                Answer::Partial(Piece {
+                    fields,
+                    body: Arc::from(bytes(stored, range)),
+                })
             }
             ranges => multipart(stored, ranges, length),
         },
@@ -117,17 +137,24 @@ pub(super) fn evaluate(value: &[u8], stored: &StoredResponse, max_ranges: u64) -
 }
 
 fn content_range(range: &Range<u64>, length: u64) -> String {
-    format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1))
+    format!(
+        "bytes {}-{}/{length}",
+        range.start,
+        range.end.saturating_sub(1)
+    )
 }
 
 fn bytes<'a>(stored: &'a StoredResponse, range: &Range<u64>) -> &'a [u8] {
     let first = stored.part.map_or(0, |part| part.first);
     let at = |offset: u64| usize::try_from(offset.saturating_sub(first)).unwrap_or(usize::MAX);
-    stored.body.get(at(range.start)..at(range.end)).unwrap_or_default()
+    stored
+        .body
+        .get(at(range.start)..at(range.end))
+        .unwrap_or_default()
 }
 
-/// `multipart/byteranges` (RFC 9110 §14.6). The boundary is a digest, so it occurs in no content but on purpose, and
-/// whoever could place it there could as well have sent that content.
+/// `multipart/byteranges` (RFC 9110 §14.6). The boundary is a digest, so it occurs in no content
+/// but on purpose, and whoever could place it there could as well have sent that content.
 fn multipart(stored: &StoredResponse, ranges: &[Range<u64>], length: u64) -> Answer {
     let mut boundary = hex::encode(Sha256::digest(&stored.body));
     boundary.truncate(32);
@@ -140,7 +167,9 @@ fn multipart(stored: &StoredResponse, ranges: &[Range<u64>], length: u64) -> Ans
             body.extend_from_slice(content_type);
             body.extend_from_slice(b"\r\n");
         }
-        body.extend_from_slice(format!("Content-Range: {}\r\n\r\n", content_range(range, length)).as_bytes());
+        body.extend_from_slice(
+            format!("Content-Range: {}\r\n\r\n", content_range(range, length)).as_bytes(),
+        );
         body.extend_from_slice(bytes(stored, range));
         body.extend_from_slice(b"\r\n");
     }
@@ -148,8 +177,14 @@ fn multipart(stored: &StoredResponse, ranges: &[Range<u64>], length: u64) -> Ans
     let mut fields = partial_fields(stored);
     // RFC 9110 §15.3.7.2: the ranges stand in the parts alone.
     fields.remove(b"content-range");
-    fields.set(b"content-type", format!("multipart/byteranges; boundary={boundary}").as_bytes());
-    Answer::Partial(Piece { fields, body: Arc::from(body) })
+    fields.set(
+        b"content-type",
+        format!("multipart/byteranges; boundary={boundary}").as_bytes(),
+    );
+    Answer::Partial(Piece {
+        fields,
+        body: Arc::from(body),
+    })
 }
 
 #[cfg(test)]
@@ -195,7 +230,10 @@ mod tests {
 
     #[test]
     fn more_ranges_than_the_policy_allows_get_the_whole() {
-        assert_eq!(parse(b"bytes=0-0,2-2,4-4", 10, 3), ranges(&[(0, 1), (2, 3), (4, 5)]));
+        assert_eq!(
+            parse(b"bytes=0-0,2-2,4-4", 10, 3),
+            ranges(&[(0, 1), (2, 3), (4, 5)])
+        );
         assert_eq!(parse(b"bytes=0-0,2-2,4-4", 10, 2), Asked::Whole);
         assert_eq!(parse(b"bytes=0-0", 10, 0), Asked::Whole);
         let many = format!("bytes={}", vec!["0-0"; 5000].join(","));
@@ -205,9 +243,14 @@ mod tests {
     #[test]
     fn several_ranges_come_as_parts_each_with_its_place() {
         let stored = StoredResponse::example();
-        let Answer::Partial(piece) = evaluate(b"bytes=0-0,3-4", &stored, 8) else { panic!("not partial") };
-        let content_type = String::from_utf8(piece.fields.get("content-type").unwrap().to_vec()).unwrap();
-        let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let Answer::Partial(piece) = evaluate(b"bytes=0-0,3-4", &stored, 8) else {
+            panic!("not partial")
+        };
+        let content_type =
+            String::from_utf8(piece.fields.get("content-type").unwrap().to_vec()).unwrap();
+        let boundary = content_type
+            .strip_prefix("multipart/byteranges; boundary=")
+            .unwrap();
         let expected = format!(
             "--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-0/5\r\n\r\nh\r\n\
              --{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 3-4/5\r\n\r\nlo\r\n--{boundary}--\r\n"

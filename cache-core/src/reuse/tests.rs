@@ -3,7 +3,10 @@ use crate::stored_response::ReuseTerms;
 use proptest::prelude::*;
 
 fn stored(terms: ReuseTerms) -> StoredResponse {
-    StoredResponse { terms, ..StoredResponse::example() }
+    StoredResponse {
+        terms,
+        ..StoredResponse::example()
+    }
 }
 
 fn terms(lifetime: u64, swr: u64, sie: u64) -> ReuseTerms {
@@ -28,15 +31,24 @@ fn a_response_is_fresh_until_its_lifetime_is_reached() {
     let stored = stored(terms(5, 0, 0));
     assert_eq!(decide_plainly(&stored, 0), Reuse::Fresh);
     assert_eq!(decide_plainly(&stored, 4_999), Reuse::Fresh);
-    assert_eq!(decide_plainly(&stored, 5_000), Reuse::Validate(MustValidate::Stale));
+    assert_eq!(
+        decide_plainly(&stored, 5_000),
+        Reuse::Validate(MustValidate::Stale)
+    );
 }
 
 #[test]
 fn a_slow_origin_takes_its_delay_from_the_lifetime() {
     let slow = stored(terms(2, 0, 0));
-    let slow = StoredResponse { response_time: slow.request_time.plus_millis(900), ..slow };
+    let slow = StoredResponse {
+        response_time: slow.request_time.plus_millis(900),
+        ..slow
+    };
     assert_eq!(decide_plainly(&slow, 1_099), Reuse::Fresh);
-    assert_eq!(decide_plainly(&slow, 1_100), Reuse::Validate(MustValidate::Stale));
+    assert_eq!(
+        decide_plainly(&slow, 1_100),
+        Reuse::Validate(MustValidate::Stale)
+    );
     assert_eq!(fresh_until(&slow), slow.request_time.plus_millis(2_000));
 }
 
@@ -48,36 +60,69 @@ fn a_response_from_the_future_is_not_young() {
     assert_eq!(decide(1_000), Reuse::Fresh, "clocks differ by so much");
     assert_eq!(decide(1_001), Reuse::StaleWhileRevalidate);
     assert_eq!(decide(3_600_000), Reuse::Validate(MustValidate::Stale));
-    let on_error = may_serve_on_error(&ahead, None, &Policy::default(), Failure::ErrorStatus, before(3_600_000));
+    let on_error = may_serve_on_error(
+        &ahead,
+        None,
+        &Policy::default(),
+        Failure::ErrorStatus,
+        before(3_600_000),
+    );
     assert!(!on_error);
 }
 
 #[test]
 fn what_forbids_a_stale_use_that_the_response_offers_is_told_apart() {
-    let forbidding = |swr, sie| stored(ReuseTerms { must_revalidate: true, ..terms(5, swr, sie) });
-    let forbidden =
-        |stored: &StoredResponse, millis| is_stale_use_forbidden(stored, &Policy::default(), after(stored, millis));
+    let forbidding = |swr, sie| {
+        stored(ReuseTerms {
+            must_revalidate: true,
+            ..terms(5, swr, sie)
+        })
+    };
+    let forbidden = |stored: &StoredResponse, millis| {
+        is_stale_use_forbidden(stored, &Policy::default(), after(stored, millis))
+    };
     assert!(forbidden(&forbidding(15, 0), 5_000));
     assert!(!forbidden(&forbidding(15, 0), 4_999), "it is fresh");
     assert!(!forbidden(&forbidding(15, 0), 20_000), "its window is over");
     assert!(!forbidden(&forbidding(0, 15), 5_000), "it offers none");
     let on_error = |stored: &StoredResponse| {
-        let (policy, at) = (Policy { grace: DeltaSeconds::new(60), ..Policy::default() }, after(stored, 6_000));
+        let (policy, at) = (
+            Policy {
+                grace: DeltaSeconds::new(60),
+                ..Policy::default()
+            },
+            after(stored, 6_000),
+        );
         is_stale_on_error_forbidden(stored, None, &policy, Failure::Disconnected, at)
     };
     assert!(on_error(&forbidding(0, 15)));
-    assert!(!on_error(&forbidding(0, 0)), "the operator's grace is not the origin's word");
+    assert!(
+        !on_error(&forbidding(0, 0)),
+        "the operator's grace is not the origin's word"
+    );
     assert!(!on_error(&stored(terms(5, 0, 15))));
 }
 
 #[test]
 fn a_soft_purge_ends_freshness_and_lengthens_nothing() {
-    let purged = StoredResponse { stale_from: Some(after(&stored(terms(5, 15, 0)), 2_000)), ..stored(terms(5, 15, 0)) };
+    let purged = StoredResponse {
+        stale_from: Some(after(&stored(terms(5, 15, 0)), 2_000)),
+        ..stored(terms(5, 15, 0))
+    };
     assert_eq!(decide_plainly(&purged, 1_999), Reuse::Fresh);
     assert_eq!(decide_plainly(&purged, 2_000), Reuse::StaleWhileRevalidate);
-    assert_eq!(decide_plainly(&purged, 17_000), Reuse::Validate(MustValidate::Stale));
-    let late = StoredResponse { stale_from: Some(after(&purged, 60_000)), ..stored(terms(5, 0, 0)) };
-    assert_eq!(decide_plainly(&late, 5_000), Reuse::Validate(MustValidate::Stale));
+    assert_eq!(
+        decide_plainly(&purged, 17_000),
+        Reuse::Validate(MustValidate::Stale)
+    );
+    let late = StoredResponse {
+        stale_from: Some(after(&purged, 60_000)),
+        ..stored(terms(5, 0, 0))
+    };
+    assert_eq!(
+        decide_plainly(&late, 5_000),
+        Reuse::Validate(MustValidate::Stale)
+    );
 }
 
 #[test]
@@ -85,22 +130,48 @@ fn stale_while_revalidate_opens_behind_the_lifetime_and_closes_after_its_window(
     let stored = stored(terms(5, 15, 0));
     assert_eq!(decide_plainly(&stored, 5_000), Reuse::StaleWhileRevalidate);
     assert_eq!(decide_plainly(&stored, 19_999), Reuse::StaleWhileRevalidate);
-    assert_eq!(decide_plainly(&stored, 20_000), Reuse::Validate(MustValidate::Stale));
+    assert_eq!(
+        decide_plainly(&stored, 20_000),
+        Reuse::Validate(MustValidate::Stale)
+    );
 }
 
 #[test]
 fn must_revalidate_forbids_every_stale_use() {
-    let stored = stored(ReuseTerms { must_revalidate: true, ..terms(5, 15, 15) });
-    assert_eq!(decide_plainly(&stored, 5_000), Reuse::Validate(MustValidate::Stale));
-    assert!(!may_serve_on_error(&stored, None, &Policy::default(), Failure::ErrorStatus, after(&stored, 5_000)));
-    let any_stale = RequestDirectives { max_stale: Some(None), ..RequestDirectives::default() };
-    let decision = decide(&stored, Some(&any_stale), &Policy::default(), after(&stored, 6_000));
+    let stored = stored(ReuseTerms {
+        must_revalidate: true,
+        ..terms(5, 15, 15)
+    });
+    assert_eq!(
+        decide_plainly(&stored, 5_000),
+        Reuse::Validate(MustValidate::Stale)
+    );
+    assert!(!may_serve_on_error(
+        &stored,
+        None,
+        &Policy::default(),
+        Failure::ErrorStatus,
+        after(&stored, 5_000)
+    ));
+    let any_stale = RequestDirectives {
+        max_stale: Some(None),
+        ..RequestDirectives::default()
+    };
+    let decision = decide(
+        &stored,
+        Some(&any_stale),
+        &Policy::default(),
+        after(&stored, 6_000),
+    );
     assert_eq!(decision, Reuse::Validate(MustValidate::Stale));
 }
 
 #[test]
 fn the_operators_grace_counts_only_while_no_origin_answers_and_nothing_forbids_it() {
-    let policy = Policy { grace: DeltaSeconds::new(20), ..Policy::default() };
+    let policy = Policy {
+        grace: DeltaSeconds::new(20),
+        ..Policy::default()
+    };
     let plain = stored(terms(5, 0, 0));
     let at = |stored: &StoredResponse, failure, secs: u64| {
         may_serve_on_error(stored, None, &policy, failure, after(stored, secs * 1000))
@@ -108,9 +179,16 @@ fn the_operators_grace_counts_only_while_no_origin_answers_and_nothing_forbids_i
     assert!(at(&plain, Failure::Disconnected, 24));
     assert!(!at(&plain, Failure::Disconnected, 25));
     assert!(!at(&plain, Failure::ErrorStatus, 6));
-    for forbidding in
-        [ReuseTerms { must_revalidate: true, ..terms(5, 0, 0) }, ReuseTerms { no_cache: true, ..terms(5, 0, 0) }]
-    {
+    for forbidding in [
+        ReuseTerms {
+            must_revalidate: true,
+            ..terms(5, 0, 0)
+        },
+        ReuseTerms {
+            no_cache: true,
+            ..terms(5, 0, 0)
+        },
+    ] {
         assert!(!at(&stored(forbidding), Failure::Disconnected, 6));
     }
 }
@@ -120,7 +198,13 @@ fn stale_if_error_serves_only_within_its_window() {
     let stored = stored(terms(5, 0, 10));
     for (millis, allowed) in [(0, true), (5_000, true), (14_999, true), (15_000, false)] {
         assert_eq!(
-            may_serve_on_error(&stored, None, &Policy::default(), Failure::ErrorStatus, after(&stored, millis)),
+            may_serve_on_error(
+                &stored,
+                None,
+                &Policy::default(),
+                Failure::ErrorStatus,
+                after(&stored, millis)
+            ),
             allowed,
             "{millis}"
         );
@@ -130,10 +214,22 @@ fn stale_if_error_serves_only_within_its_window() {
 #[test]
 fn the_operators_cap_ends_every_stale_window() {
     let stored = stored(terms(5, 1_000, 1_000));
-    let policy = Policy { max_stale: DeltaSeconds::new(10), ..Policy::default() };
+    let policy = Policy {
+        max_stale: DeltaSeconds::new(10),
+        ..Policy::default()
+    };
     let at = after(&stored, 15_000);
-    assert_eq!(decide(&stored, None, &policy, at), Reuse::Validate(MustValidate::Stale));
-    assert!(!may_serve_on_error(&stored, None, &policy, Failure::ErrorStatus, at));
+    assert_eq!(
+        decide(&stored, None, &policy, at),
+        Reuse::Validate(MustValidate::Stale)
+    );
+    assert!(!may_serve_on_error(
+        &stored,
+        None,
+        &policy,
+        Failure::ErrorStatus,
+        at
+    ));
 }
 
 #[test]
@@ -143,21 +239,65 @@ fn a_requests_own_bounds_send_it_to_the_origin() {
     let at = after(&stored, 30_000);
     let secs = |n| Some(DeltaSeconds::new(n));
     for (asked, reuse) in [
-        (RequestDirectives { max_age: secs(30), ..Default::default() }, Reuse::Fresh),
-        (RequestDirectives { max_age: secs(29), ..Default::default() }, Reuse::Validate(MustValidate::Request)),
-        (RequestDirectives { min_fresh: secs(30), ..Default::default() }, Reuse::Fresh),
-        (RequestDirectives { min_fresh: secs(31), ..Default::default() }, Reuse::Validate(MustValidate::Request)),
-        (RequestDirectives { no_cache: true, ..Default::default() }, Reuse::Validate(MustValidate::Request)),
+        (
+            RequestDirectives {
+                max_age: secs(30),
+                ..Default::default()
+            },
+            Reuse::Fresh,
+        ),
+        (
+            RequestDirectives {
+                max_age: secs(29),
+                ..Default::default()
+            },
+            Reuse::Validate(MustValidate::Request),
+        ),
+        (
+            RequestDirectives {
+                min_fresh: secs(30),
+                ..Default::default()
+            },
+            Reuse::Fresh,
+        ),
+        (
+            RequestDirectives {
+                min_fresh: secs(31),
+                ..Default::default()
+            },
+            Reuse::Validate(MustValidate::Request),
+        ),
+        (
+            RequestDirectives {
+                no_cache: true,
+                ..Default::default()
+            },
+            Reuse::Validate(MustValidate::Request),
+        ),
     ] {
-        assert_eq!(decide(&stored, Some(&asked), &policy, at), reuse, "{asked:?}");
+        assert_eq!(
+            decide(&stored, Some(&asked), &policy, at),
+            reuse,
+            "{asked:?}"
+        );
     }
 }
 
 #[test]
 fn max_stale_accepts_a_response_that_is_stale_by_no_more_than_it_says() {
     let stored = stored(terms(5, 0, 0));
-    let asked = RequestDirectives { max_stale: Some(Some(DeltaSeconds::new(3))), ..RequestDirectives::default() };
-    let at = |millis| decide(&stored, Some(&asked), &Policy::default(), after(&stored, millis));
+    let asked = RequestDirectives {
+        max_stale: Some(Some(DeltaSeconds::new(3))),
+        ..RequestDirectives::default()
+    };
+    let at = |millis| {
+        decide(
+            &stored,
+            Some(&asked),
+            &Policy::default(),
+            after(&stored, millis),
+        )
+    };
     assert_eq!(at(7_000), Reuse::MaxStale);
     assert_eq!(at(9_000), Reuse::Validate(MustValidate::Stale));
 }

@@ -15,8 +15,9 @@ pub enum RefreshPath {
     Straight,
 }
 
-/// What is known of the route by which a stored response came. It is learnt after the response has been stored, so it is
-/// the one thing about a stored response that may change, and no part of what makes two of them equal.
+/// What is known of the route by which a stored response came. It is learnt after the response has
+/// been stored, so it is the one thing about a stored response that may change, and no part of what
+/// makes two of them equal.
 #[derive(Debug, Default)]
 pub struct RouteNote(AtomicU64);
 
@@ -25,13 +26,19 @@ impl RouteNote {
     pub fn seen(&self) -> Option<RouteSeen> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,
-            bits => Some(RouteSeen { at_ms: Timestamp::from_millis(bits >> 1), changes: bits & 1 == 1 }),
+            bits => Some(RouteSeen {
+                at_ms: Timestamp::from_millis(bits >> 1),
+                changes: bits & 1 == 1,
+            }),
         }
     }
 
     /// Notes down what was seen.
     pub fn note(&self, seen: RouteSeen) {
-        self.0.store(seen.at_ms.as_millis() << 1 | u64::from(seen.changes), Ordering::Relaxed);
+        self.0.store(
+            seen.at_ms.as_millis() << 1 | u64::from(seen.changes),
+            Ordering::Relaxed,
+        );
     }
 }
 

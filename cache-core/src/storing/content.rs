@@ -1,8 +1,10 @@
-//! Content that comes in piece by piece, brought together with as few copies as its declared length allows.
+//! Content that comes in piece by piece, brought together with as few copies as its declared length
+//! allows.
 
 use std::sync::Arc;
 
-/// Room is made beforehand for up to so many declared bytes: more has to be sent before it takes memory.
+/// Room is made beforehand for up to so many declared bytes: more has to be sent before it takes
+/// memory.
 const MAX_ROOM: u64 = 256 << 10;
 
 /// All pieces so far.
@@ -17,8 +19,14 @@ pub(super) enum Content {
 impl Content {
     /// Nothing yet, of so many bytes if that is known.
     pub(super) fn new(declared: Option<u64>) -> Self {
-        match declared.filter(|length| *length <= MAX_ROOM).and_then(|length| usize::try_from(length).ok()) {
-            Some(length) => Self::Declared { room: std::iter::repeat_n(0, length).collect(), filled: 0 },
+        match declared
+            .filter(|length| *length <= MAX_ROOM)
+            .and_then(|length| usize::try_from(length).ok())
+        {
+            Some(length) => Self::Declared {
+                room: std::iter::repeat_n(0, length).collect(),
+                filled: 0,
+            },
             None => Self::Growing(Vec::new()),
         }
     }
@@ -83,7 +91,12 @@ mod tests {
 
     #[test]
     fn no_room_is_made_for_more_than_is_likely_to_come() {
-        assert!(matches!(Content::new(Some(u64::MAX)), Content::Growing(bytes) if bytes.capacity() == 0));
-        assert!(matches!(Content::new(Some(MAX_ROOM)), Content::Declared { .. }));
+        assert!(
+            matches!(Content::new(Some(u64::MAX)), Content::Growing(bytes) if bytes.capacity() == 0)
+        );
+        assert!(matches!(
+            Content::new(Some(MAX_ROOM)),
+            Content::Declared { .. }
+        ));
     }
 }

@@ -10,7 +10,10 @@ use super::*;
 use crate::stored_response::ReuseTerms;
 use crate::vary::SelectingFields;
 
-const BOUNDS: Bounds = Bounds { number: 4, bytes: 8_000 };
+const BOUNDS: Bounds = Bounds {
+    number: 4,
+    bytes: 8_000,
+};
 const KEY: KeyDigest = KeyDigest([7; 32]);
 
 fn at(millis: u64) -> Timestamp {
@@ -26,7 +29,8 @@ fn asking(variant: u8) -> Request {
     Request::new("GET", "a", "/").with("v", &variant.to_string())
 }
 
-/// One response: the variant it is, when it was requested, its size, and whether it carries the tag.
+/// One response: the variant it is, when it was requested, its size, and whether it carries the
+/// tag.
 #[derive(Clone, Copy, Debug)]
 struct Given {
     variant: u8,
@@ -38,14 +42,25 @@ struct Given {
 impl Given {
     fn response(self) -> Arc<StoredResponse> {
         // Variant 0 has no selecting field: it matches beside every other.
-        let names: &[Vec<u8>] = if self.variant == 0 { &[] } else { &[b"v".to_vec()] };
+        let names: &[Vec<u8>] = if self.variant == 0 {
+            &[]
+        } else {
+            &[b"v".to_vec()]
+        };
         Arc::new(StoredResponse {
             body: vec![0; self.bytes].into(),
             request_time: at(self.requested),
             response_time: at(self.requested),
-            terms: ReuseTerms { lifetime: DeltaSeconds::new(60), ..ReuseTerms::default() },
+            terms: ReuseTerms {
+                lifetime: DeltaSeconds::new(60),
+                ..ReuseTerms::default()
+            },
             selecting: SelectingFields::of(names, &asking(self.variant)).unwrap(),
-            tags: if self.tagged { vec!["tag".to_owned()] } else { Vec::new() },
+            tags: if self.tagged {
+                vec!["tag".to_owned()]
+            } else {
+                Vec::new()
+            },
             ..StoredResponse::example()
         })
     }
@@ -54,12 +69,14 @@ impl Given {
 fn given() -> impl Strategy<Value = Given> {
     // Some come from the future.
     let requested = prop_oneof![9 => 1..100u64, 1 => 5_000..6_000u64];
-    (0..7u8, requested, 0..3_000usize, any::<bool>()).prop_map(|(variant, requested, bytes, tagged)| Given {
-        variant,
-        requested,
-        bytes,
-        tagged,
-    })
+    (0..7u8, requested, 0..3_000usize, any::<bool>()).prop_map(
+        |(variant, requested, bytes, tagged)| Given {
+            variant,
+            requested,
+            bytes,
+            tagged,
+        },
+    )
 }
 
 fn several() -> impl Strategy<Value = Vec<Given>> {
@@ -77,7 +94,15 @@ fn nothing_purged() -> Marks {
 
 fn put(variants: &mut Variants, given: Given) -> Put {
     let marks = nothing_purged();
-    variants.put(given.response(), &Untrue { key: Times::default(), purges: &marks }, BOUNDS, now())
+    variants.put(
+        given.response(),
+        &Untrue {
+            key: Times::default(),
+            purges: &marks,
+        },
+        BOUNDS,
+        now(),
+    )
 }
 
 fn all_of(given: &[Given]) -> Variants {
@@ -89,7 +114,11 @@ fn all_of(given: &[Given]) -> Variants {
 }
 
 fn of_key(soft: bool, time: u64) -> Purge {
-    Purge { scope: Scope::Key(KEY), soft, at_ms: at(time) }
+    Purge {
+        scope: Scope::Key(KEY),
+        soft,
+        at_ms: at(time),
+    }
 }
 
 fn purged(mut variants: Variants, purges: impl IntoIterator<Item = (bool, u64)>) -> Variants {
@@ -101,8 +130,13 @@ fn purged(mut variants: Variants, purges: impl IntoIterator<Item = (bool, u64)>)
 
 /// What is kept, but for its order.
 fn seen(variants: &Variants) -> Vec<(String, Timestamp, Option<Timestamp>)> {
-    let one =
-        |held: Variant| (format!("{:?}", held.stored.selecting), held.stored.response_time, held.stored.stale_from);
+    let one = |held: Variant| {
+        (
+            format!("{:?}", held.stored.selecting),
+            held.stored.response_time,
+            held.stored.stale_from,
+        )
+    };
     let mut seen: Vec<_> = variants.all().map(one).collect();
     seen.sort();
     seen
@@ -112,7 +146,10 @@ fn seen(variants: &Variants) -> Vec<(String, Timestamp, Option<Timestamp>)> {
 fn of_several_matches_the_one_received_last_counts() {
     let at = |millis| {
         let response_time = Timestamp::from_millis(millis);
-        Arc::new(StoredResponse { response_time, ..StoredResponse::example() })
+        Arc::new(StoredResponse {
+            response_time,
+            ..StoredResponse::example()
+        })
     };
     let variants = [at(1), at(3), at(2)];
     assert_eq!(select(&variants, &asking(1)), Some(&variants[1]));
@@ -121,7 +158,12 @@ fn of_several_matches_the_one_received_last_counts() {
 #[test]
 fn uses_are_counted_where_they_are_seen_and_survive_a_renewal() {
     let mut variants = Variants::default();
-    let one = Given { variant: 1, requested: 1, bytes: 0, tagged: false };
+    let one = Given {
+        variant: 1,
+        requested: 1,
+        bytes: 0,
+        tagged: false,
+    };
     put(&mut variants, one);
     variants.count_look_up();
     put(&mut variants, Given { variant: 2, ..one });
@@ -129,17 +171,44 @@ fn uses_are_counted_where_they_are_seen_and_survive_a_renewal() {
     let first = variants.stored()[0].clone();
     variants.count_use(&first);
     variants.count_use(&one.response());
-    put(&mut variants, Given { requested: 2, ..one });
-    let uses = |variant: u8| variants.all().find(|held| held.stored.selecting.matches(&asking(variant))).unwrap().uses;
-    assert_eq!((uses(1), uses(2)), (2, 0), "the sole one at its look-up, then what is said to have answered");
+    put(
+        &mut variants,
+        Given {
+            requested: 2,
+            ..one
+        },
+    );
+    let uses = |variant: u8| {
+        variants
+            .all()
+            .find(|held| held.stored.selecting.matches(&asking(variant)))
+            .unwrap()
+            .uses
+    };
+    assert_eq!(
+        (uses(1), uses(2)),
+        (2, 0),
+        "the sole one at its look-up, then what is said to have answered"
+    );
 }
 
 #[test]
 fn what_is_already_stale_for_as_long_is_left_as_it_is() {
-    let variants = purged(all_of(&[Given { variant: 1, requested: 1, bytes: 0, tagged: false }]), [(true, 10)]);
+    let variants = purged(
+        all_of(&[Given {
+            variant: 1,
+            requested: 1,
+            bytes: 0,
+            tagged: false,
+        }]),
+        [(true, 10)],
+    );
     let mut again = variants.clone();
     assert!(!again.purge(&of_key(true, 20)));
-    assert!(Rc::ptr_eq(variants.stored(), again.stored()), "nothing is copied");
+    assert!(
+        Rc::ptr_eq(variants.stored(), again.stored()),
+        "nothing is copied"
+    );
 }
 
 proptest! {

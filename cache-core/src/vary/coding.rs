@@ -1,9 +1,10 @@
 //! `Accept-Encoding` by what it says (RFC 9110 §12.5.3).
 //!
-//! What this decides: two values are one where they accept the same codings with the same weights, however they are
-//! written: letters, white space, order, repeats, `x-gzip` for `gzip`, `q=1`, zeros at a weight's end. A coding that this
-//! cache has never heard of counts like any other (`dcb` is readable only for who named it), and so does a member that
-//! cannot be read. An empty value accepts no coding, which is not what an absent field says.
+//! What this decides: two values are one where they accept the same codings with the same weights,
+//! however they are written: letters, white space, order, repeats, `x-gzip` for `gzip`, `q=1`,
+//! zeros at a weight's end. A coding that this cache has never heard of counts like any other
+//! (`dcb` is readable only for who named it), and so does a member that cannot be read. An empty
+//! value accepts no coding, which is not what an absent field says.
 
 use larder_contract::ows::trim;
 
@@ -14,7 +15,8 @@ pub(super) fn normalised<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut members: Vec<Member> = lines.flat_map(list_members).map(Member::read).collect();
     members.sort();
     members.dedup();
-    // What is not named is not acceptable either (§12.5.3), but for `identity`, and unless `*` speaks for it.
+    // What is not named is not acceptable either (§12.5.3), but for `identity`, and unless `*`
+    // speaks for it.
     let names_all = members.iter().any(|member| member.coding == b"*");
     members.retain(|member| member.weight != b"0" || names_all || member.coding == b"identity");
     let mut value = Vec::new();
@@ -31,7 +33,8 @@ pub(super) fn normalised<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     value
 }
 
-/// One coding. What cannot be read as one with a weight is a coding of that name, so that it equals only itself.
+/// One coding. What cannot be read as one with a weight is a coding of that name, so that it equals
+/// only itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Member {
     coding: Vec<u8>,
@@ -49,18 +52,27 @@ impl Member {
             (Some(parameter), None) => parameter.strip_prefix(b"q=").and_then(shortest),
             _ => None,
         };
-        let Some(weight) = weight else { return Self { coding: text.clone(), weight: Vec::new() } };
+        let Some(weight) = weight else {
+            return Self {
+                coding: text.clone(),
+                weight: Vec::new(),
+            };
+        };
         // RFC 9110 §8.4.1.1, §8.4.1.3.
         let coding: &[u8] = match coding {
             b"x-gzip" => b"gzip",
             b"x-compress" => b"compress",
             coding => coding,
         };
-        Self { coding: coding.to_vec(), weight }
+        Self {
+            coding: coding.to_vec(),
+            weight,
+        }
     }
 }
 
-/// A weight (RFC 9110 §12.4.2) without needless zeros: empty for 1, `0`, or `0.` with up to three digits.
+/// A weight (RFC 9110 §12.4.2) without needless zeros: empty for 1, `0`, or `0.` with up to three
+/// digits.
 fn shortest(weight: &[u8]) -> Option<Vec<u8>> {
     let (whole, fraction) = match weight.split_first()? {
         (whole @ (b'0' | b'1'), []) => (*whole, &[][..]),
@@ -70,7 +82,10 @@ fn shortest(weight: &[u8]) -> Option<Vec<u8>> {
     if fraction.len() > 3 || !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let significant = fraction.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
+    let significant = fraction
+        .iter()
+        .rposition(|&digit| digit != b'0')
+        .map_or(0, |last| last + 1);
     match (whole, fraction.get(..significant)?) {
         (b'1', []) => Some(Vec::new()),
         (b'1', _) => None,

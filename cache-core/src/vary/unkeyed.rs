@@ -1,8 +1,8 @@
 //! The fields of a request that select although no `Vary` names them, as one pseudo-field.
 //!
-//! What this decides: a response belongs to the requests with the same such fields and values, byte for byte, for nobody
-//! knows what an origin makes of them. Requests without any share one variant. What it leaves out: which fields these
-//! are (`policy::unkeyed`).
+//! What this decides: a response belongs to the requests with the same such fields and values, byte
+//! for byte, for nobody knows what an origin makes of them. Requests without any share one variant.
+//! What it leaves out: which fields these are (`policy::unkeyed`).
 
 use larder_contract::key::UNKEYED_FIELD;
 
@@ -15,7 +15,8 @@ pub fn add_pseudo_field(request: &mut Fields, unkeyed: &UnkeyedFields) {
     if lines.is_empty() || request.contains(UNKEYED_FIELD) {
         return;
     }
-    // By name: the order of lines of different names means nothing, that of one name's does (RFC 9110 §5.3).
+    // By name: the order of lines of different names means nothing, that of one name's does (RFC
+    // 9110 §5.3).
     lines.sort_by_key(|(name, _)| *name);
     let mut value = Vec::new();
     for part in lines.into_iter().flat_map(|(name, value)| [name, value]) {
@@ -37,12 +38,21 @@ mod tests {
             add_pseudo_field(&mut fields, &Policy::default().unkeyed_fields);
         }
         assert!(fields.all(UNKEYED_FIELD).count() <= 1);
-        fields.get(UNKEYED_FIELD).map(|value| String::from_utf8(value.to_vec()).unwrap())
+        fields
+            .get(UNKEYED_FIELD)
+            .map(|value| String::from_utf8(value.to_vec()).unwrap())
     }
 
     #[test]
     fn a_request_without_any_gets_none() {
-        assert_eq!(value(&[("accept", "*/*"), ("x-forwarded-for", "1.2.3.4"), ("x-request-id", "7")]), None);
+        assert_eq!(
+            value(&[
+                ("accept", "*/*"),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("x-request-id", "7")
+            ]),
+            None
+        );
     }
 
     #[test]
@@ -50,7 +60,10 @@ mod tests {
         let two = value(&[("x-host", "a"), ("forwarded", "host=b")]);
         assert_eq!(two.as_deref(), Some("9:forwarded6:host=b6:x-host1:a"));
         assert_eq!(two, value(&[("forwarded", "host=b"), ("x-host", "a")]));
-        assert_ne!(value(&[("x-host", "a"), ("x-host", "b")]), value(&[("x-host", "b"), ("x-host", "a")]));
+        assert_ne!(
+            value(&[("x-host", "a"), ("x-host", "b")]),
+            value(&[("x-host", "b"), ("x-host", "a")])
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Many requests at once over a virtual clock: Envoys with worker VMs, a level 1 for each VM, leader slots and handed-over
-//! answers for each Envoy, one store for all, and an origin that takes its time.
+//! Many requests at once over a virtual clock: Envoys with worker VMs, a level 1 for each VM,
+//! leader slots and handed-over answers for each Envoy, one store for all, and an origin that takes
+//! its time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::sync::Arc;
 use larder_cache_core::cache_status::CacheStatus;
 use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Handoff, Identity, Terms};
 use larder_cache_core::exchange::{
-    Arrive, Effects, Event, Exchange, ForwardedRequest, Interest, Local, Outcome, RefreshOrder, Reply, ResponseChange,
-    ResponseSource, SETTLED_AFTER_MS, SlotAnswer, StoreQuestion,
+    Arrive, Effects, Event, Exchange, ForwardedRequest, Interest, Local, Outcome, RefreshOrder,
+    Reply, ResponseChange, ResponseSource, SETTLED_AFTER_MS, SlotAnswer, StoreQuestion,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::{Request, ResponseHead};
@@ -30,7 +31,8 @@ const WAIT_MS: u64 = 10_000;
 const HANDOFF_MS: u64 = 2_000;
 const BEGAN: u64 = 1_000_000;
 
-/// What the origin does with a request: after so many milliseconds this head, and after as many again the content's end.
+/// What the origin does with a request: after so many milliseconds this head, and after as many
+/// again the content's end.
 #[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) after_ms: u64,
@@ -42,7 +44,12 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn new(status: u16, fields: &[(&'static str, &'static str)]) -> Self {
-        Self { after_ms: 1_000, status, fields: fields.to_vec(), end_after_ms: Some(0) }
+        Self {
+            after_ms: 1_000,
+            status,
+            fields: fields.to_vec(),
+            end_after_ms: Some(0),
+        }
     }
 }
 
@@ -116,13 +123,25 @@ impl Fleet {
     }
 
     /// Envoys with so many workers each. The workers are counted through.
-    pub(crate) fn of(workers: &[usize], policy: Policy, origin: impl FnMut() -> Answer + 'static) -> Self {
-        let vms = workers.iter().enumerate().flat_map(|(envoy, count)| vec![envoy; *count]);
+    pub(crate) fn of(
+        workers: &[usize],
+        policy: Policy,
+        origin: impl FnMut() -> Answer + 'static,
+    ) -> Self {
+        let vms = workers
+            .iter()
+            .enumerate()
+            .flat_map(|(envoy, count)| vec![envoy; *count]);
         Self {
             policy: Arc::new(policy),
             now: Timestamp::from_millis(BEGAN),
             envoys: workers.iter().map(|_| Envoy::default()).collect(),
-            vms: vms.map(|envoy| Vm { envoy, ..Vm::default() }).collect(),
+            vms: vms
+                .map(|envoy| Vm {
+                    envoy,
+                    ..Vm::default()
+                })
+                .collect(),
             store: Store::default(),
             actors: Vec::new(),
             due: Vec::new(),
@@ -143,8 +162,11 @@ impl Fleet {
     pub(crate) fn send_to(&mut self, vm: usize, count: usize, fields: &[(&str, &str)]) {
         for _ in 0..count {
             let request = Request::new("GET", "a.example", "/");
-            let request = fields.iter().fold(request, |request, (name, value)| request.with(name, value));
-            let (exchange, effects) = Exchange::open(request, setup(&self.policy, RefreshPath::Routed), self.now);
+            let request = fields
+                .iter()
+                .fold(request, |request, (name, value)| request.with(name, value));
+            let (exchange, effects) =
+                Exchange::open(request, setup(&self.policy, RefreshPath::Routed), self.now);
             let state = exchange.state_name();
             let id = self.join(vm, Run::Exchange(Box::new(exchange)), false);
             interpreter::begin(self, id, state, effects);
@@ -152,24 +174,38 @@ impl Fleet {
     }
 
     fn join(&mut self, vm: usize, run: Run, is_refresh: bool) -> usize {
-        self.actors.push(Actor { vm, run: Some(run), is_refresh, got: None, waits: None, held: None });
+        self.actors.push(Actor {
+            vm,
+            run: Some(run),
+            is_refresh,
+            got: None,
+            waits: None,
+            held: None,
+        });
         self.actors.len() - 1
     }
 
     /// Statuses of the answers so far, in the order of the requests; 0 for one that passed.
     pub(crate) fn answered(&self) -> Vec<u16> {
-        self.actors.iter().filter_map(|actor| Some(actor.got.as_ref()?.status)).collect()
+        self.actors
+            .iter()
+            .filter_map(|actor| Some(actor.got.as_ref()?.status))
+            .collect()
     }
 
     /// The answers so far.
     pub(crate) fn got(&self) -> Vec<&Got> {
-        self.actors.iter().filter_map(|actor| actor.got.as_ref()).collect()
+        self.actors
+            .iter()
+            .filter_map(|actor| actor.got.as_ref())
+            .collect()
     }
 
     /// Something changed what is stored.
     pub(crate) fn invalidate(&mut self) {
         let request = Request::new("GET", "a.example", "/");
-        let (exchange, _) = Exchange::open(request, setup(&self.policy, RefreshPath::Routed), self.now);
+        let (exchange, _) =
+            Exchange::open(request, setup(&self.policy, RefreshPath::Routed), self.now);
         self.drop_everywhere(&[exchange.key().digest()]);
     }
 
@@ -188,13 +224,28 @@ impl Fleet {
         let end = self.now.plus_millis(millis);
         loop {
             let event = self.due.iter().map(|(at, _)| *at).min();
-            let deadline = self.actors.iter().filter_map(|actor| Some(actor.waits?.1)).min();
-            let Some(next) = event.into_iter().chain(deadline).min().filter(|next| *next <= end) else { break };
+            let deadline = self
+                .actors
+                .iter()
+                .filter_map(|actor| Some(actor.waits?.1))
+                .min();
+            let Some(next) = event
+                .into_iter()
+                .chain(deadline)
+                .min()
+                .filter(|next| *next <= end)
+            else {
+                break;
+            };
             self.now = next;
             if let Some(index) = self.due.iter().position(|(at, _)| *at == next) {
                 let (_, due) = self.due.remove(index);
                 self.happen(due);
-            } else if let Some(id) = self.actors.iter().position(|actor| actor.waits.is_some_and(|w| w.1 == next)) {
+            } else if let Some(id) = self
+                .actors
+                .iter()
+                .position(|actor| actor.waits.is_some_and(|w| w.1 == next))
+            {
                 self.actors[id].waits = None;
                 self.drive(id, Event::WaitEnded);
             }
@@ -214,7 +265,13 @@ impl Fleet {
             Due::Head(id, answer) => self.on_head(id, &answer),
             Due::End(id) => {
                 if self.with_exchange(id, |exchange| exchange.interest()) != Interest::None {
-                    self.drive(id, Event::Body { chunk: b"x", end: true });
+                    self.drive(
+                        id,
+                        Event::Body {
+                            chunk: b"x",
+                            end: true,
+                        },
+                    );
                 }
             }
             Due::Reminder(id) => self.drive(id, Event::TimePassed),
@@ -229,7 +286,14 @@ impl Fleet {
             self.drive_refresh(id, refresh::Event::Response(&head, b"x"));
             return;
         }
-        self.drive(id, Event::Response { head, source: ResponseSource::Origin, end: false });
+        self.drive(
+            id,
+            Event::Response {
+                head,
+                source: ResponseSource::Origin,
+                end: false,
+            },
+        );
         if let Some(after) = answer.end_after_ms {
             self.due.push((self.now.plus_millis(after), Due::End(id)));
         }
@@ -249,14 +313,23 @@ impl Fleet {
     }
 
     fn drive_refresh(&mut self, id: usize, event: refresh::Event<'_>) {
-        let Some(Run::Refresh(refresh)) = self.actors[id].run.as_mut() else { panic!("{id} is no refresh") };
+        let Some(Run::Refresh(refresh)) = self.actors[id].run.as_mut() else {
+            panic!("{id} is no refresh")
+        };
         let step = refresh.handle(event, self.now);
         interpreter::carry_out_refresh(self, id, step);
     }
 
     fn identity(&self, id: usize) -> Identity {
-        let mark = if self.actors[id].is_refresh { Identity::REFRESH } else { 0 };
-        Identity { vm: self.actors[id].vm as u64 + 1, stream: (u32::try_from(id).unwrap() + 1) | mark }
+        let mark = if self.actors[id].is_refresh {
+            Identity::REFRESH
+        } else {
+            0
+        };
+        Identity {
+            vm: self.actors[id].vm as u64 + 1,
+            stream: (u32::try_from(id).unwrap() + 1) | mark,
+        }
     }
 
     fn envoy_of(&self, id: usize) -> usize {
@@ -270,7 +343,9 @@ impl Fleet {
                 self.due.push((lapses.min(until), Due::AskAgain(id)));
                 self.actors[id].held = Some((question, until));
             }
-            None if self.actors[id].is_refresh => self.drive_refresh(id, refresh::Event::Store(answer)),
+            None if self.actors[id].is_refresh => {
+                self.drive_refresh(id, refresh::Event::Store(answer))
+            }
             None => self.drive(id, Event::Store(answer)),
         }
     }
@@ -283,8 +358,15 @@ impl Fleet {
 
     /// Something was written or given back: those whose look-up is held back ask again.
     fn wake_held(&mut self, key: KeyDigest) {
-        let is_held = |actor: &Actor| actor.held.as_ref().is_some_and(|(question, _)| question.key == key);
-        let held: Vec<usize> = (0..self.actors.len()).filter(|id| is_held(&self.actors[*id])).collect();
+        let is_held = |actor: &Actor| {
+            actor
+                .held
+                .as_ref()
+                .is_some_and(|(question, _)| question.key == key)
+        };
+        let held: Vec<usize> = (0..self.actors.len())
+            .filter(|id| is_held(&self.actors[*id]))
+            .collect();
         held.into_iter().for_each(|id| self.ask_again(id));
     }
 
@@ -292,7 +374,8 @@ impl Fleet {
         self.fetches.push(self.now.as_millis() - BEGAN);
         self.sent.push(fields);
         let answer = (self.origin)();
-        self.due.push((self.now.plus_millis(answer.after_ms), Due::Head(id, answer)));
+        self.due
+            .push((self.now.plus_millis(answer.after_ms), Due::Head(id, answer)));
     }
 
     /// How a slot remembers the end of a fetch. A worker that is alone hands nothing over.
@@ -302,7 +385,10 @@ impl Fleet {
         let handoffs = &mut self.envoys[envoy].handoffs;
         let mut hand_over = || {
             handoffs.push(outcome.clone());
-            Handoff { index: u32::try_from(handoffs.len()).unwrap() - 1, sequence: 0 }
+            Handoff {
+                index: u32::try_from(handoffs.len()).unwrap() - 1,
+                sequence: 0,
+            }
         };
         match outcome {
             Outcome::Uncacheable | Outcome::Unfinished => Finish::Uncacheable(until),
@@ -319,11 +405,23 @@ impl Fleet {
 impl Shared for Fleet {
     type By = usize;
 
-    fn keep(&mut self, by: usize, key: PrimaryKey, stored: Arc<StoredResponse>, fence: Option<Fence>, local: bool) {
+    fn keep(
+        &mut self,
+        by: usize,
+        key: PrimaryKey,
+        stored: Arc<StoredResponse>,
+        fence: Option<Fence>,
+        local: bool,
+    ) {
         let (now, digest) = (self.now, key.digest());
         let vm = &mut self.vms[self.actors[by].vm];
-        if vm.invalidated.get(&digest).is_none_or(|time| stored.request_time > *time) {
-            vm.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
+        if vm
+            .invalidated
+            .get(&digest)
+            .is_none_or(|time| stored.request_time > *time)
+        {
+            vm.level1
+                .retain(|(held, old)| *held != key || old.selecting != stored.selecting);
             vm.uncacheable.remove(&key);
             vm.level1.push((key, stored.clone()));
         }
@@ -333,7 +431,13 @@ impl Shared for Fleet {
         }
     }
 
-    fn publish(&mut self, by: usize, key: CollapseKey, outcome: Outcome, uncacheable_until: Timestamp) {
+    fn publish(
+        &mut self,
+        by: usize,
+        key: CollapseKey,
+        outcome: Outcome,
+        uncacheable_until: Timestamp,
+    ) {
         let (envoy, me, now) = (self.envoy_of(by), self.identity(by), self.now);
         let result = self.finish(envoy, &outcome, uncacheable_until);
         let slots = &mut self.envoys[envoy].slots;
@@ -342,17 +446,29 @@ impl Shared for Fleet {
             None if !matches!(outcome, Outcome::Fetched(_)) => return,
             None => {}
         }
-        let waits = |id: &usize| self.envoy_of(*id) == envoy && self.actors[*id].waits.is_some_and(|w| w.0 == key);
+        let waits = |id: &usize| {
+            self.envoy_of(*id) == envoy && self.actors[*id].waits.is_some_and(|w| w.0 == key)
+        };
         let woken: Vec<usize> = (0..self.actors.len()).filter(waits).collect();
         for id in &woken {
             self.actors[*id].waits = None;
         }
         for id in woken {
             let digest = self.with_exchange(id, |exchange| exchange.key().digest());
-            let invalidated = self.vms[self.actors[id].vm].invalidated.get(&digest).copied();
+            let invalidated = self.vms[self.actors[id].vm]
+                .invalidated
+                .get(&digest)
+                .copied();
             let requested = outcome.stored().map(|stored| stored.request_time);
-            let untrue_since = invalidated.filter(|time| requested.is_some_and(|requested| requested <= *time));
-            self.drive(id, Event::Woken { outcome: outcome.clone(), untrue_since });
+            let untrue_since =
+                invalidated.filter(|time| requested.is_some_and(|requested| requested <= *time));
+            self.drive(
+                id,
+                Event::Woken {
+                    outcome: outcome.clone(),
+                    untrue_since,
+                },
+            );
         }
     }
 
@@ -369,7 +485,8 @@ impl Shared for Fleet {
         self.invalidations += 1;
         self.drop_everywhere(&keys);
         for after in SETTLED_AFTER_MS.into_iter().filter(|_| is_doubtful) {
-            self.due.push((self.now.plus_millis(after), Due::Settle(keys.clone())));
+            self.due
+                .push((self.now.plus_millis(after), Due::Settle(keys.clone())));
         }
     }
 }
@@ -378,7 +495,11 @@ impl World for Fleet {
     fn reply(&mut self, by: usize, reply: Reply) {
         let said = reply.fields.get("cache-status").unwrap_or_default();
         let body = std::str::from_utf8(reply.content()).unwrap();
-        self.actors[by].got = Some(Got::new(reply.status, body, std::str::from_utf8(said).unwrap()));
+        self.actors[by].got = Some(Got::new(
+            reply.status,
+            body,
+            std::str::from_utf8(said).unwrap(),
+        ));
     }
 
     fn pass(&mut self, by: usize, change: ResponseChange) {
@@ -402,7 +523,14 @@ impl World for Fleet {
         let me = self.identity(id);
         let slots = &mut self.envoys[envoy].slots;
         let terms = Terms::until(now.plus_millis(LEASE_MS));
-        match collapse::arrive(slots.get(&collapse.0).map(Vec::as_slice), &collapse, me, 1, now, terms) {
+        match collapse::arrive(
+            slots.get(&collapse.0).map(Vec::as_slice),
+            &collapse,
+            me,
+            1,
+            now,
+            terms,
+        ) {
             Arrival::Lead(bytes) => {
                 slots.insert(collapse.0, bytes);
                 interpreter::carry_out_refresh(self, id, step);
@@ -422,25 +550,52 @@ impl World for Fleet {
     fn look_up_local(&mut self, by: usize) {
         let vm = self.actors[by].vm;
         let now = self.now;
-        let Some(Run::Exchange(mut exchange)) = self.actors[by].run.take() else { panic!("{by} is no request") };
-        let held = self.vms[vm].level1.iter().filter(|(key, _)| key == exchange.key());
+        let Some(Run::Exchange(mut exchange)) = self.actors[by].run.take() else {
+            panic!("{by} is no request")
+        };
+        let held = self.vms[vm]
+            .level1
+            .iter()
+            .filter(|(key, _)| key == exchange.key());
         let variants: Vec<_> = held.map(|(_, stored)| stored.clone()).collect();
-        let invalidated = self.vms[vm].invalidated.get(&exchange.key().digest()).copied();
+        let invalidated = self.vms[vm]
+            .invalidated
+            .get(&exchange.key().digest())
+            .copied();
         let marked = self.vms[vm].uncacheable.get(exchange.key()).copied();
         let uncacheable_until = marked.filter(|_| variants.is_empty());
-        let local = Local { variants: &variants, invalidated, uncacheable_until, ..Local::default() };
+        let local = Local {
+            variants: &variants,
+            invalidated,
+            uncacheable_until,
+            ..Local::default()
+        };
         let effects = exchange.handle(Event::Local(local), now);
         self.actors[by].run = Some(Run::Exchange(exchange));
         interpreter::carry_out(self, by, effects);
     }
 
     fn arrive(&mut self, by: usize, arrive: Arrive) {
-        let Arrive { key, accept_handed_over, wait_for_refresh, given_up } = arrive;
+        let Arrive {
+            key,
+            accept_handed_over,
+            wait_for_refresh,
+            given_up,
+        } = arrive;
         let (envoy, me, now) = (self.envoy_of(by), self.identity(by), self.now);
         let digest = self.with_exchange(by, |exchange| exchange.key().digest());
-        let invalidated = self.vms[self.actors[by].vm].invalidated.get(&digest).copied();
+        let invalidated = self.vms[self.actors[by].vm]
+            .invalidated
+            .get(&digest)
+            .copied();
         let terms = Terms::until(now.plus_millis(LEASE_MS));
-        let terms = Terms { accept_handed_over, wait_for_refresh, given_up, invalidated, ..terms };
+        let terms = Terms {
+            accept_handed_over,
+            wait_for_refresh,
+            given_up,
+            invalidated,
+            ..terms
+        };
         let inbox = u32::try_from(self.actors[by].vm).unwrap() + 1;
         let Envoy { slots, handoffs } = &mut self.envoys[envoy];
         let held = slots.get(&key.0).map(Vec::as_slice);
@@ -451,7 +606,10 @@ impl World for Fleet {
                 self.actors[by].waits = Some((key, now.plus_millis(WAIT_MS)));
                 (bytes, SlotAnswer::Wait(leader))
             }
-            Arrival::HandedOver(handoff) => (None, SlotAnswer::HandedOver(handoffs[handoff.index as usize].clone())),
+            Arrival::HandedOver(handoff) => (
+                None,
+                SlotAnswer::HandedOver(handoffs[handoff.index as usize].clone()),
+            ),
             Arrival::Refreshing => (None, SlotAnswer::Refreshing),
             Arrival::Uncacheable(until) => (None, SlotAnswer::Uncacheable(until)),
             Arrival::Occupied => (None, SlotAnswer::Occupied),

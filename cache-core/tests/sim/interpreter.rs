@@ -1,13 +1,13 @@
-//! The one place where the simulations carry out effects. Both matches are exhaustive, and a world has to say what each
-//! means in it: nothing is dropped in silence.
+//! The one place where the simulations carry out effects. Both matches are exhaustive, and a world
+//! has to say what each means in it: nothing is dropped in silence.
 
 use std::sync::Arc;
 
 use larder_cache_core::cache_status::CacheStatus;
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::exchange::{
-    Arrive, CacheCommand, Command, Effects, ForwardedRequest, Outcome, Question, RefreshOrder, Reply, ResponseChange,
-    StoreQuestion,
+    Arrive, CacheCommand, Command, Effects, ForwardedRequest, Outcome, Question, RefreshOrder,
+    Reply, ResponseChange, StoreQuestion,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::refresh;
@@ -21,8 +21,21 @@ pub(crate) trait Shared {
     /// Who acts.
     type By: Copy;
 
-    fn keep(&mut self, by: Self::By, key: PrimaryKey, stored: Arc<StoredResponse>, fence: Option<Fence>, local: bool);
-    fn publish(&mut self, by: Self::By, key: CollapseKey, outcome: Outcome, uncacheable_until: Timestamp);
+    fn keep(
+        &mut self,
+        by: Self::By,
+        key: PrimaryKey,
+        stored: Arc<StoredResponse>,
+        fence: Option<Fence>,
+        local: bool,
+    );
+    fn publish(
+        &mut self,
+        by: Self::By,
+        key: CollapseKey,
+        outcome: Outcome,
+        uncacheable_until: Timestamp,
+    );
     fn mark_uncacheable(&mut self, by: Self::By, key: PrimaryKey, until: Timestamp);
     fn release(&mut self, by: Self::By, key: KeyDigest, fence: Fence, uncacheable_ms: u64);
     fn invalidate(&mut self, by: Self::By, keys: Vec<KeyDigest>, is_doubtful: bool);
@@ -80,7 +93,9 @@ pub(crate) fn carry_out<W: World>(world: &mut W, by: W::By, effects: Effects) {
 
 /// The same for a background refresh.
 pub(crate) fn carry_out_refresh<W: Refreshes>(world: &mut W, by: W::By, step: refresh::Step) {
-    step.commands.into_iter().for_each(|command| change(world, by, command));
+    step.commands
+        .into_iter()
+        .for_each(|command| change(world, by, command));
     match step.question {
         None => {}
         Some(refresh::Question::AskStore(question)) => world.ask_store_for_refresh(by, question),
@@ -90,10 +105,23 @@ pub(crate) fn carry_out_refresh<W: Refreshes>(world: &mut W, by: W::By, step: re
 
 fn change<W: Shared>(world: &mut W, by: W::By, command: CacheCommand) {
     match command {
-        CacheCommand::Keep { key, stored, fence, local_only } => world.keep(by, key, stored, fence, local_only),
-        CacheCommand::Publish { key, outcome, uncacheable_until } => world.publish(by, key, outcome, uncacheable_until),
+        CacheCommand::Keep {
+            key,
+            stored,
+            fence,
+            local_only,
+        } => world.keep(by, key, stored, fence, local_only),
+        CacheCommand::Publish {
+            key,
+            outcome,
+            uncacheable_until,
+        } => world.publish(by, key, outcome, uncacheable_until),
         CacheCommand::MarkUncacheable { key, until } => world.mark_uncacheable(by, key, until),
-        CacheCommand::ReleaseLease { key, fence, uncacheable_ms } => world.release(by, key, fence, uncacheable_ms),
+        CacheCommand::ReleaseLease {
+            key,
+            fence,
+            uncacheable_ms,
+        } => world.release(by, key, fence, uncacheable_ms),
         CacheCommand::Invalidate(keys) => world.invalidate(by, keys, false),
         CacheCommand::InvalidateDoubtful(keys) => world.invalidate(by, keys, true),
     }

@@ -1,4 +1,5 @@
-//! Stories of a fleet: workers that hand over, Envoys that share a store, leases and what breaks them.
+//! Stories of a fleet: workers that hand over, Envoys that share a store, leases and what breaks
+//! them.
 
 use larder_cache_core::policy::Policy;
 
@@ -16,20 +17,34 @@ fn fresh() -> Answer {
 fn slow_first(after_ms: u64) -> impl FnMut() -> Answer {
     let mut first = true;
     move || {
-        let after_ms = if std::mem::take(&mut first) { after_ms } else { 1_000 };
-        Answer { after_ms, ..fresh() }
+        let after_ms = if std::mem::take(&mut first) {
+            after_ms
+        } else {
+            1_000
+        };
+        Answer {
+            after_ms,
+            ..fresh()
+        }
     }
 }
 
 #[test]
 fn two_workers_share_one_fetch_by_hand_over() {
-    let policy = Policy { shared_store: false, ..Policy::default() };
+    let policy = Policy {
+        shared_store: false,
+        ..Policy::default()
+    };
     let mut fleet = Fleet::of(&[2], policy, fresh);
     fleet.send_to(0, 1, &[]);
     fleet.pass_ms(500);
     fleet.send_to(1, 5, &[]);
     fleet.pass_ms(600);
-    assert_eq!((fleet.fetches.len(), fleet.answered().len()), (1, 6), "those who waited");
+    assert_eq!(
+        (fleet.fetches.len(), fleet.answered().len()),
+        (1, 6),
+        "those who waited"
+    );
     assert!(fleet.got()[1].says("collapsed"));
     fleet.send_to(1, 1, &[]);
     assert_eq!(fleet.fetches.len(), 1, "and who came just after");
@@ -44,7 +59,11 @@ fn two_envoys_share_one_fetch_by_lease() {
     fleet.pass_ms(999);
     assert_eq!((fleet.answered().len(), fleet.store.granted), (0, 1));
     fleet.pass_ms(1);
-    assert_eq!((fleet.fetches.len(), fleet.answered().len()), (1, 20), "the held look-up gets what was published");
+    assert_eq!(
+        (fleet.fetches.len(), fleet.answered().len()),
+        (1, 20),
+        "the held look-up gets what was published"
+    );
     assert!(fleet.got()[10].is_hit(), "{:?}", fleet.got()[10]);
 }
 
@@ -57,7 +76,10 @@ fn where_a_leaders_lease_lapses_another_leads_and_the_late_write_is_refused() {
     fleet.pass_ms(4_999);
     assert_eq!(fleet.fetches, [0]);
     fleet.pass_ms(1);
-    assert_eq!((fleet.fetches.as_slice(), fleet.store.granted), ([0, 30_000].as_slice(), 2));
+    assert_eq!(
+        (fleet.fetches.as_slice(), fleet.store.granted),
+        ([0, 30_000].as_slice(), 2)
+    );
     fleet.pass_ms(40_000);
     assert_eq!((fleet.answered().len(), fleet.store.refused), (2, 1));
 }
@@ -65,13 +87,19 @@ fn where_a_leaders_lease_lapses_another_leads_and_the_late_write_is_refused() {
 #[test]
 fn a_stale_entry_of_the_store_is_validated_under_its_lease() {
     let stale = ("cache-control", "max-age=1");
-    let mut answers = vec![Answer::new(304, &[FRESH, TAG]), Answer::new(200, &[stale, TAG])];
+    let mut answers = vec![
+        Answer::new(304, &[FRESH, TAG]),
+        Answer::new(200, &[stale, TAG]),
+    ];
     let mut fleet = Fleet::of(&[1, 1], Policy::default(), move || answers.pop().unwrap());
     fleet.send_to(0, 1, &[]);
     fleet.pass_ms(5_000);
     fleet.send_to(1, 1, &[]);
     fleet.pass_ms(1_000);
-    assert_eq!(fleet.sent[1].get("if-none-match"), Some(b"\"1\"".as_slice()));
+    assert_eq!(
+        fleet.sent[1].get("if-none-match"),
+        Some(b"\"1\"".as_slice())
+    );
     assert!(fleet.got()[1].says("fwd=stale; fwd-status=304; stored"));
     assert_eq!((fleet.store.granted, fleet.store.refused), (2, 0));
     fleet.send_to(0, 1, &[]);
@@ -102,7 +130,11 @@ fn one_envoy_alone_leads_a_refresh() {
     for vm in 0..4 {
         fleet.send_to(vm, 3, &[]);
     }
-    assert_eq!((fleet.fetches.len(), fleet.answered().len()), (2, 16), "all are answered stale at once");
+    assert_eq!(
+        (fleet.fetches.len(), fleet.answered().len()),
+        (2, 16),
+        "all are answered stale at once"
+    );
     fleet.pass_ms(1_000);
     fleet.send_to(2, 1, &[]);
     assert_eq!(fleet.fetches.len(), 2, "what it brought is the fleet's");

@@ -27,18 +27,34 @@ pub(crate) struct Store {
 
 impl Store {
     /// What the store says now, and when the lease lapses that is in the way.
-    pub(crate) fn look_up(&mut self, asked: &StoreQuestion, now: Timestamp) -> (StoreAnswer, Option<Timestamp>) {
+    pub(crate) fn look_up(
+        &mut self,
+        asked: &StoreQuestion,
+        now: Timestamp,
+    ) -> (StoreAnswer, Option<Timestamp>) {
         let presented = |name: &str| asked.presented.get(name).map_or("", String::as_str);
         let matches = |stored: &&Arc<StoredResponse>| {
-            stored.selecting.selectors().into_iter().all(|(name, token)| presented(&name) == token)
+            stored
+                .selecting
+                .selectors()
+                .into_iter()
+                .all(|(name, token)| presented(&name) == token)
         };
-        let found = self.entries.get(&asked.key).and_then(|all| all.iter().rev().find(matches)).cloned();
+        let found = self
+            .entries
+            .get(&asked.key)
+            .and_then(|all| all.iter().rev().find(matches))
+            .cloned();
         match found {
             Some(found) if !asked.lease || reuse::remaining_millis(&found, now) > 0 => {
                 (StoreAnswer::Entry(found), None)
             }
             None if !asked.lease => (StoreAnswer::Nothing { uncacheable: false }, None),
-            None if self.uncacheable.get(&asked.key).is_some_and(|until| now < *until) => {
+            None if self
+                .uncacheable
+                .get(&asked.key)
+                .is_some_and(|until| now < *until) =>
+            {
                 (StoreAnswer::Nothing { uncacheable: true }, None)
             }
             stale => match self.leases.get(&asked.key).filter(|(_, ends)| now < *ends) {
@@ -46,15 +62,25 @@ impl Store {
                 None => {
                     self.granted += 1;
                     let fence = Fence(format!("{:x}", self.granted));
-                    self.leases.insert(asked.key, (fence.clone(), now.plus_millis(LEASE_MS)));
+                    self.leases
+                        .insert(asked.key, (fence.clone(), now.plus_millis(LEASE_MS)));
                     (StoreAnswer::Lease(fence, stale), None)
                 }
             },
         }
     }
 
-    pub(crate) fn write(&mut self, key: KeyDigest, stored: Arc<StoredResponse>, fence: Option<&Fence>, now: Timestamp) {
-        let is_untrue = self.invalidated.get(&key).is_some_and(|time| stored.request_time <= *time);
+    pub(crate) fn write(
+        &mut self,
+        key: KeyDigest,
+        stored: Arc<StoredResponse>,
+        fence: Option<&Fence>,
+        now: Timestamp,
+    ) {
+        let is_untrue = self
+            .invalidated
+            .get(&key)
+            .is_some_and(|time| stored.request_time <= *time);
         let holds = fence.is_none_or(|fence| self.end_lease(key, fence, now));
         if is_untrue || !holds {
             self.refused += 1;
@@ -67,9 +93,16 @@ impl Store {
         variants.push(stored);
     }
 
-    pub(crate) fn release(&mut self, key: KeyDigest, fence: &Fence, uncacheable_ms: u64, now: Timestamp) {
+    pub(crate) fn release(
+        &mut self,
+        key: KeyDigest,
+        fence: &Fence,
+        uncacheable_ms: u64,
+        now: Timestamp,
+    ) {
         if self.end_lease(key, fence, now) && uncacheable_ms > 0 {
-            self.uncacheable.insert(key, now.plus_millis(uncacheable_ms));
+            self.uncacheable
+                .insert(key, now.plus_millis(uncacheable_ms));
         }
     }
 
@@ -80,7 +113,10 @@ impl Store {
 
     /// Whether `fence` held the lease, which is over now.
     fn end_lease(&mut self, key: KeyDigest, fence: &Fence, now: Timestamp) -> bool {
-        let holds = self.leases.get(&key).is_some_and(|(held, ends)| held == fence && now < *ends);
+        let holds = self
+            .leases
+            .get(&key)
+            .is_some_and(|(held, ends)| held == fence && now < *ends);
         if holds {
             self.leases.remove(&key);
         }

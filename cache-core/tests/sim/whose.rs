@@ -1,4 +1,5 @@
-//! Whose answer it is: what one client brings with it reaches nobody else, and takes nothing away from anybody.
+//! Whose answer it is: what one client brings with it reaches nobody else, and takes nothing away
+//! from anybody.
 
 use larder_cache_core::field_names::FieldPattern;
 use larder_cache_core::message::Request;
@@ -25,17 +26,28 @@ fn a_client_that_a_filter_has_named_is_a_client_with_credentials() {
     ] {
         let path = format!("/{name}");
         sim.origin(200, &[("cache-control", "max-age=60")], "alice's");
-        assert!(sim.get_with(&path, &[(name, value)]).says("detail=authorization-response"), "{name}");
+        assert!(
+            sim.get_with(&path, &[(name, value)])
+                .says("detail=authorization-response"),
+            "{name}"
+        );
         sim.origin(200, &[("cache-control", "max-age=60")], "everybody's");
         assert_eq!(sim.get(&path).body, "everybody's", "{name}");
-        assert!(sim.get_with(&path, &[(name, "bob")]).says("detail=authorization"), "{name}");
+        assert!(
+            sim.get_with(&path, &[(name, "bob")])
+                .says("detail=authorization"),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn a_client_that_only_the_proxy_knows_is_a_client_with_credentials() {
     let mut sim = Sim::new(Policy::default());
-    let known = |path| Request { is_identified: true, ..get(path) };
+    let known = |path| Request {
+        is_identified: true,
+        ..get(path)
+    };
     sim.origin(200, &[("cache-control", "max-age=60")], "alice's");
     assert!(sim.run(known("/")).says("detail=authorization-response"));
     sim.origin(200, &[("cache-control", "max-age=60, public")], "ours");
@@ -75,13 +87,23 @@ fn an_operator_may_strip_a_field_or_let_its_requests_pass() {
     };
     let forged = [("x-forwarded-host", "evil.example")];
     let mut sim = Sim::new(policy(Handling::Strip));
-    sim.origin(200, &[("cache-control", "max-age=60"), ("vary", "x-forwarded-host")], "good");
+    sim.origin(
+        200,
+        &[
+            ("cache-control", "max-age=60"),
+            ("vary", "x-forwarded-host"),
+        ],
+        "good",
+    );
     sim.get_with("/", &forged);
     assert_eq!(sim.last_request_field("x-forwarded-host"), None);
     assert!(sim.get("/").is_hit(), "judged as it was sent");
     let mut sim = Sim::new(policy(Handling::Bypass));
     sim.origin(200, &[("cache-control", "max-age=60")], "evil");
-    assert!(sim.get_with("/", &forged).says("fwd=bypass; fwd-status=200; detail=unkeyed-field"));
+    assert!(
+        sim.get_with("/", &forged)
+            .says("fwd=bypass; fwd-status=200; detail=unkeyed-field")
+    );
     assert!(sim.get("/").says("fwd=uri-miss"));
 }
 
@@ -97,7 +119,17 @@ fn a_refresh_carries_what_selects_and_nothing_else_of_the_client() {
         ("x-forwarded-host", "shop.example"),
         ("x-forwarded-for", "192.0.2.1"),
     ];
-    sim.origin(200, &[("cache-control", "public, max-age=1, stale-while-revalidate=60"), ("vary", "x-a")], "one");
+    sim.origin(
+        200,
+        &[
+            (
+                "cache-control",
+                "public, max-age=1, stale-while-revalidate=60",
+            ),
+            ("vary", "x-a"),
+        ],
+        "one",
+    );
     sim.get_with("/", &fields);
     sim.pass_secs(2);
     sim.get_with("/", &fields);
@@ -128,40 +160,71 @@ fn a_refresh_found_by_a_client_with_a_cookie_renews_the_entry_for_all() {
         sim.get("/");
         sim.pass_secs(2);
         assert!(sim.get_with("/", &COOKIE).is_hit());
-        sim.origin(status, &[SWR, ("etag", if status == 200 { "\"2\"" } else { "\"1\"" })], body);
+        sim.origin(
+            status,
+            &[SWR, ("etag", if status == 200 { "\"2\"" } else { "\"1\"" })],
+            body,
+        );
         sim.run_refreshes();
-        assert_eq!((sim.get("/").body.as_str(), sim.get("/").says("hit; ttl=1")), (expected, true), "{status}");
+        assert_eq!(
+            (sim.get("/").body.as_str(), sim.get("/").says("hit; ttl=1")),
+            (expected, true),
+            "{status}"
+        );
     }
 }
 
 #[test]
 fn a_variant_of_one_client_is_validated_before_it_answers() {
     let mut sim = Sim::new(Policy::default());
-    let response = [("cache-control", "public, max-age=1, stale-while-revalidate=60"), ("vary", "cookie")];
+    let response = [
+        (
+            "cache-control",
+            "public, max-age=1, stale-while-revalidate=60",
+        ),
+        ("vary", "cookie"),
+    ];
     sim.origin(200, &response, "dark");
     sim.get_with("/", &[("cookie", "dark")]);
     sim.pass_secs(2);
     let Got { said, .. } = sim.get_with("/", &[("cookie", "dark")]);
-    assert!(said.contains("fwd=stale") && said.contains("detail=not-refreshed"), "{said}");
+    assert!(
+        said.contains("fwd=stale") && said.contains("detail=not-refreshed"),
+        "{said}"
+    );
     assert_eq!(sim.refreshes(), 0);
     assert_eq!(sim.last_request_field("cookie").as_deref(), Some("dark"));
     sim.origin(200, &response, "plain");
     sim.get("/");
     sim.pass_secs(2);
-    assert!(sim.get("/").is_hit(), "without a cookie nothing is left out");
+    assert!(
+        sim.get("/").is_hit(),
+        "without a cookie nothing is left out"
+    );
     assert_eq!(sim.refreshes(), 1);
 }
 
 #[test]
 fn one_clients_cookie_takes_nothing_away() {
-    let stored = [("cache-control", "max-age=5, stale-if-error=60"), ("etag", "\"1\"")];
+    let stored = [
+        ("cache-control", "max-age=5, stale-if-error=60"),
+        ("etag", "\"1\""),
+    ];
     let changed = [
         ("GET", 200, &[("cache-control", "max-age=5")][..]),
         ("GET", 200, &[("cache-control", "private")]),
         ("GET", 200, &[("cache-control", "no-store")]),
-        ("GET", 304, &[("cache-control", "no-store"), ("etag", "\"1\"")]),
+        (
+            "GET",
+            304,
+            &[("cache-control", "no-store"), ("etag", "\"1\"")],
+        ),
         ("GET", 304, &[("etag", "\"2\"")]),
-        ("HEAD", 200, &[("etag", "\"2\""), ("cache-control", "max-age=5")]),
+        (
+            "HEAD",
+            200,
+            &[("etag", "\"2\""), ("cache-control", "max-age=5")],
+        ),
     ];
     for (method, status, fields) in changed {
         let mut sim = Sim::new(Policy::default());
@@ -181,7 +244,10 @@ fn a_refresh_takes_an_entry_away_only_where_its_answer_says_so() {
         (&[("cache-control", "private")], true),
         (&[("cache-control", "no-store")], true),
         (&[("cache-control", "max-age=60"), ("vary", "*")], true),
-        (&[("cache-control", "max-age=60"), ("set-cookie", "sid=1")], false),
+        (
+            &[("cache-control", "max-age=60"), ("set-cookie", "sid=1")],
+            false,
+        ),
     ];
     for (fields, goes) in answers {
         let mut sim = Sim::new(Policy::default());
@@ -198,7 +264,11 @@ fn a_refresh_takes_an_entry_away_only_where_its_answer_says_so() {
 #[test]
 fn a_client_that_asks_for_no_store_takes_nothing_away() {
     let mut sim = Sim::new(Policy::strict());
-    sim.origin(200, &[("cache-control", "max-age=5, stale-if-error=60")], "one");
+    sim.origin(
+        200,
+        &[("cache-control", "max-age=5, stale-if-error=60")],
+        "one",
+    );
     sim.get("/");
     sim.pass_secs(6);
     sim.origin(200, &[("cache-control", "max-age=5")], "two");
@@ -213,7 +283,10 @@ fn every_spelling_of_a_host_is_one_entry_and_the_origin_is_asked_for_the_canonic
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=60")], "one");
     sim.run(Request::new("GET", "A.Example:80", "/"));
-    assert_eq!(sim.last_request_field(":authority").as_deref(), Some("a.example"));
+    assert_eq!(
+        sim.last_request_field(":authority").as_deref(),
+        Some("a.example")
+    );
     assert!(sim.get("/").is_hit());
     assert_eq!(sim.stored()[0].url, "http://a.example/");
     sim.origin(204, &[], "");
@@ -226,12 +299,19 @@ fn every_spelling_of_a_path_is_one_entry_and_the_origin_is_asked_for_the_canonic
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[SWR], "one");
     sim.get("/%c3%a9?q=%e2");
-    assert_eq!(sim.last_request_field(":path").as_deref(), Some("/%C3%A9?q=%E2"));
+    assert_eq!(
+        sim.last_request_field(":path").as_deref(),
+        Some("/%C3%A9?q=%E2")
+    );
     assert!(sim.get("/%C3%A9?q=%E2").is_hit());
     assert_eq!(sim.stored()[0].url, "http://a.example/%C3%A9?q=%E2");
     sim.pass_secs(2);
     let got = sim.get("/%c3%A9?q=%e2");
-    assert!(got.says("detail=not-refreshed"), "a route may have sent it elsewhere: {}", got.said);
+    assert!(
+        got.says("detail=not-refreshed"),
+        "a route may have sent it elsewhere: {}",
+        got.said
+    );
     sim.origin(204, &[], "");
     sim.run(Request::new("PUT", "a.example", "/%C3%a9?q=%e2"));
     assert!(sim.stored().is_empty());
@@ -242,9 +322,16 @@ fn a_forged_scheme_reaches_no_origin_and_makes_no_key() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(200, &[("cache-control", "max-age=60")], "one");
     sim.get_with("/", &[("x-forwarded-proto", "nothttps")]);
-    assert_eq!(sim.last_request_field("x-forwarded-proto").as_deref(), Some("http"));
+    assert_eq!(
+        sim.last_request_field("x-forwarded-proto").as_deref(),
+        Some("http")
+    );
     assert!(sim.get("/").is_hit());
-    assert!(sim.get_with("/", &[("x-forwarded-proto", "https")]).says("fwd=uri-miss"), "another URL");
+    assert!(
+        sim.get_with("/", &[("x-forwarded-proto", "https")])
+            .says("fwd=uri-miss"),
+        "another URL"
+    );
 }
 
 #[test]
@@ -254,7 +341,10 @@ fn a_stale_hit_under_another_spelling_starts_no_refresh() {
     sim.get("/");
     sim.pass_secs(2);
     let Got { said, .. } = sim.run(Request::new("GET", "A.EXAMPLE", "/"));
-    assert!(said.contains("detail=not-refreshed"), "a route may have sent it elsewhere: {said}");
+    assert!(
+        said.contains("detail=not-refreshed"),
+        "a route may have sent it elsewhere: {said}"
+    );
     assert_eq!(sim.refreshes(), 0);
 }
 
@@ -263,13 +353,24 @@ fn a_coding_that_another_client_cannot_read_is_another_variant() {
     let mut sim = Sim::new(Policy::default());
     sim.origin(
         200,
-        &[("cache-control", "max-age=60"), ("content-encoding", "dcb"), ("vary", "accept-encoding")],
+        &[
+            ("cache-control", "max-age=60"),
+            ("content-encoding", "dcb"),
+            ("vary", "accept-encoding"),
+        ],
         "dcb",
     );
     sim.get_with("/", &[("accept-encoding", "gzip, dcb")]);
-    assert!(sim.get_with("/", &[("accept-encoding", "DCB , x-gzip;q=1.0")]).is_hit());
+    assert!(
+        sim.get_with("/", &[("accept-encoding", "DCB , x-gzip;q=1.0")])
+            .is_hit()
+    );
     for other in ["gzip", "", "gzip;q=0, *"] {
-        assert!(sim.get_with("/", &[("accept-encoding", other)]).says("fwd=vary-miss"), "{other}");
+        assert!(
+            sim.get_with("/", &[("accept-encoding", other)])
+                .says("fwd=vary-miss"),
+            "{other}"
+        );
     }
 }
 
@@ -280,14 +381,26 @@ fn an_origin_that_is_named_back_selects_though_no_vary_says_so() {
     sim.origin(200, &allows("https://one.example"), "one's");
     sim.get_with("/", &[("origin", "https://one.example")]);
     sim.origin(200, &allows("https://two.example"), "two's");
-    assert_eq!(sim.get_with("/", &[("origin", "https://two.example")]).body, "two's");
-    assert_eq!(sim.get_with("/", &[("origin", "https://one.example")]).body, "one's");
+    assert_eq!(
+        sim.get_with("/", &[("origin", "https://two.example")]).body,
+        "two's"
+    );
+    assert_eq!(
+        sim.get_with("/", &[("origin", "https://one.example")]).body,
+        "one's"
+    );
     sim.pass_secs(3);
     sim.origin(200, &allows("https://one.example"), "one's anew");
     sim.get_with("/", &[("origin", "https://one.example")]);
     sim.run_refreshes();
-    assert_eq!(sim.last_request_field("origin").as_deref(), Some("https://one.example"));
-    assert_eq!(sim.get_with("/", &[("origin", "https://one.example")]).body, "one's anew");
+    assert_eq!(
+        sim.last_request_field("origin").as_deref(),
+        Some("https://one.example")
+    );
+    assert_eq!(
+        sim.get_with("/", &[("origin", "https://one.example")]).body,
+        "one's anew"
+    );
     sim.origin(200, &[SWR], "nobody's");
     assert_eq!(sim.get("/").body, "nobody's");
 }
@@ -296,10 +409,20 @@ fn an_origin_that_is_named_back_selects_though_no_vary_says_so() {
 fn a_permission_for_all_or_for_one_site_alone_is_one_variant() {
     for allowed in ["*", "https://app.example"] {
         let mut sim = Sim::new(Policy::default());
-        sim.origin(200, &[("cache-control", "max-age=60"), ("access-control-allow-origin", allowed)], "one");
+        sim.origin(
+            200,
+            &[
+                ("cache-control", "max-age=60"),
+                ("access-control-allow-origin", allowed),
+            ],
+            "one",
+        );
         sim.get_with("/", &[("origin", "https://other.example")]);
         for origin in ["https://app.example", "https://third.example"] {
-            assert!(sim.get_with("/", &[("origin", origin)]).is_hit(), "{allowed} {origin}");
+            assert!(
+                sim.get_with("/", &[("origin", origin)]).is_hit(),
+                "{allowed} {origin}"
+            );
         }
         assert!(sim.get("/").is_hit(), "{allowed}");
     }

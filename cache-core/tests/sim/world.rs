@@ -5,8 +5,8 @@ use std::sync::Arc;
 use larder_cache_core::cache_status::CacheStatus;
 use larder_cache_core::collapse::CollapseKey;
 use larder_cache_core::exchange::{
-    Arrive, Effects, Event, Exchange, ForwardedRequest, Interest, Local, Outcome, RefreshOrder, Reply, ResponseChange,
-    ResponseSource, Setup, SlotAnswer, StoreAnswer, StoreQuestion,
+    Arrive, Effects, Event, Exchange, ForwardedRequest, Interest, Local, Outcome, RefreshOrder,
+    Reply, ResponseChange, ResponseSource, Setup, SlotAnswer, StoreAnswer, StoreQuestion,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::{Request, ResponseHead};
@@ -33,7 +33,11 @@ pub(crate) struct Got {
 
 impl Got {
     pub(crate) fn new(status: u16, body: &str, said: &str) -> Self {
-        Self { status, body: body.to_owned(), said: said.to_owned() }
+        Self {
+            status,
+            body: body.to_owned(),
+            said: said.to_owned(),
+        }
     }
 
     /// Whether the cache answered by itself (RFC 9211 §2.1).
@@ -70,12 +74,19 @@ pub(crate) struct Sim {
 }
 
 pub(crate) fn override_policy() -> Policy {
-    Policy { query_override: true, ..Policy::default() }
+    Policy {
+        query_override: true,
+        ..Policy::default()
+    }
 }
 
 /// What holds for all requests under a policy.
 pub(crate) fn setup(policy: &Arc<Policy>, refreshes: RefreshPath) -> Setup {
-    Setup { policy: policy.clone(), namespace: Arc::from(b"sim".as_slice()), refreshes }
+    Setup {
+        policy: policy.clone(),
+        namespace: Arc::from(b"sim".as_slice()),
+        refreshes,
+    }
 }
 
 /// A GET of `/` that has arrived.
@@ -134,11 +145,15 @@ impl Sim {
     /// A request whose client leaves once it has gone to the origin.
     pub(crate) fn leave(&mut self, method: &str, path: &str, fields: &[(&str, &str)]) {
         let request = Request::new(method, "a.example", path);
-        let request = fields.iter().fold(request, |request, (name, value)| request.with(name, value));
+        let request = fields
+            .iter()
+            .fold(request, |request, (name, value)| request.with(name, value));
         self.answers = false;
         self.start(request);
         self.answers = true;
-        self.drive(Event::Gone { origin_broke: false });
+        self.drive(Event::Gone {
+            origin_broke: false,
+        });
         self.got = Got::default();
     }
 
@@ -150,7 +165,10 @@ impl Sim {
     /// What is stored came by a route that changes what it sends, or does not.
     pub(crate) fn saw_the_route(&self, changes: bool) {
         for (_, stored) in &self.level1 {
-            stored.route.note(RouteSeen { at_ms: self.now, changes });
+            stored.route.note(RouteSeen {
+                at_ms: self.now,
+                changes,
+            });
         }
     }
 
@@ -187,7 +205,10 @@ impl Sim {
 
     /// All that is stored.
     pub(crate) fn stored(&self) -> Vec<Arc<StoredResponse>> {
-        self.level1.iter().map(|(_, stored)| stored.clone()).collect()
+        self.level1
+            .iter()
+            .map(|(_, stored)| stored.clone())
+            .collect()
     }
 
     /// A field of the cache's own last answer.
@@ -212,9 +233,18 @@ impl Sim {
         self.request_with(method, path, &[])
     }
 
-    pub(crate) fn request_with(&mut self, method: &str, path: &str, fields: &[(&str, &str)]) -> Got {
+    pub(crate) fn request_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> Got {
         let request = Request::new(method, "a.example", path);
-        self.run(fields.iter().fold(request, |request, (name, value)| request.with(name, value)))
+        self.run(
+            fields
+                .iter()
+                .fold(request, |request, (name, value)| request.with(name, value)),
+        )
     }
 
     /// A request of any kind.
@@ -225,30 +255,46 @@ impl Sim {
 
     fn start(&mut self, request: Request) {
         self.sending = request.fields.clone();
-        let (exchange, effects) = Exchange::open(request, setup(&self.policy, self.refresh_path), self.now);
+        let (exchange, effects) =
+            Exchange::open(request, setup(&self.policy, self.refresh_path), self.now);
         let state = exchange.state_name();
         self.running = Some(exchange);
         interpreter::begin(self, (), state, effects);
     }
 
     fn drive(&mut self, event: Event<'_>) {
-        let effects = self.running.as_mut().expect("a request runs").handle(event, self.now);
+        let effects = self
+            .running
+            .as_mut()
+            .expect("a request runs")
+            .handle(event, self.now);
         interpreter::carry_out(self, (), effects);
     }
 
     fn drive_refresh(&mut self, event: refresh::Event<'_>) {
-        let step = self.refreshing.as_mut().expect("a refresh runs").handle(event, self.now);
+        let step = self
+            .refreshing
+            .as_mut()
+            .expect("a refresh runs")
+            .handle(event, self.now);
         interpreter::carry_out_refresh(self, (), step);
     }
 
     fn answer_from_origin(&mut self) {
         let (head, body) = self.answer.clone();
         (self.got.status, self.got.body) = (head.status, body.clone());
-        self.drive(Event::Response { head, source: self.source, end: body.is_empty() });
+        self.drive(Event::Response {
+            head,
+            source: self.source,
+            end: body.is_empty(),
+        });
         // In two pieces, as content comes.
         let (first, second) = body.as_bytes().split_at(body.len() / 2);
         for (chunk, end) in [(first, false), (second, true)] {
-            let is_copied = self.running.as_ref().is_some_and(|exchange| exchange.interest() != Interest::None);
+            let is_copied = self
+                .running
+                .as_ref()
+                .is_some_and(|exchange| exchange.interest() != Interest::None);
             if !body.is_empty() && is_copied {
                 self.drive(Event::Body { chunk, end });
             }
@@ -259,8 +305,16 @@ impl Sim {
 impl Shared for Sim {
     type By = ();
 
-    fn keep(&mut self, (): (), key: PrimaryKey, stored: Arc<StoredResponse>, _: Option<Fence>, _local: bool) {
-        self.level1.retain(|(held, old)| *held != key || old.selecting != stored.selecting);
+    fn keep(
+        &mut self,
+        (): (),
+        key: PrimaryKey,
+        stored: Arc<StoredResponse>,
+        _: Option<Fence>,
+        _local: bool,
+    ) {
+        self.level1
+            .retain(|(held, old)| *held != key || old.selecting != stored.selecting);
         self.level1.push((key, stored));
     }
 
@@ -276,7 +330,8 @@ impl Shared for Sim {
     }
 
     fn invalidate(&mut self, (): (), keys: Vec<KeyDigest>, _is_doubtful: bool) {
-        self.level1.retain(|(held, _)| !keys.contains(&held.digest()));
+        self.level1
+            .retain(|(held, _)| !keys.contains(&held.digest()));
     }
 }
 
@@ -291,8 +346,11 @@ impl World for Sim {
     fn pass(&mut self, (): (), change: ResponseChange) {
         self.got.status = change.status.unwrap_or(self.got.status);
         let before = change.before.as_deref().unwrap_or_default();
-        self.got.body.insert_str(0, std::str::from_utf8(before).unwrap());
-        self.got.said = String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
+        self.got
+            .body
+            .insert_str(0, std::str::from_utf8(before).unwrap());
+        self.got.said =
+            String::from_utf8(change.set.get("cache-status").unwrap_or_default().to_vec()).unwrap();
         self.last_passed = change;
     }
 
@@ -313,9 +371,18 @@ impl World for Sim {
 
     fn look_up_local(&mut self, (): ()) {
         let (mut exchange, now) = (self.running.take().expect("a request runs"), self.now);
-        let held = self.level1.iter().filter(|(held, _)| held == exchange.key());
+        let held = self
+            .level1
+            .iter()
+            .filter(|(held, _)| held == exchange.key());
         let variants: Vec<_> = held.map(|(_, stored)| stored.clone()).collect();
-        let effects = exchange.handle(Event::Local(Local { variants: &variants, ..Local::default() }), now);
+        let effects = exchange.handle(
+            Event::Local(Local {
+                variants: &variants,
+                ..Local::default()
+            }),
+            now,
+        );
         self.running = Some(exchange);
         interpreter::carry_out(self, (), effects);
     }
@@ -346,7 +413,9 @@ impl World for Sim {
 
 impl Refreshes for Sim {
     fn ask_store_for_refresh(&mut self, (): (), _: StoreQuestion) {
-        self.drive_refresh(refresh::Event::Store(StoreAnswer::Nothing { uncacheable: false }));
+        self.drive_refresh(refresh::Event::Store(StoreAnswer::Nothing {
+            uncacheable: false,
+        }));
     }
 
     fn fetch(&mut self, (): (), fields: Fields) {

@@ -7,7 +7,10 @@ fn example(body: &[u8]) -> EntryMeta {
         version: VERSION,
         url: "http://a.example/data?id=1".into(),
         status: 200,
-        headers: vec![("content-type".into(), "text/plain".into()), ("x".into(), widen(b"caf\xe9"))],
+        headers: vec![
+            ("content-type".into(), "text/plain".into()),
+            ("x".into(), widen(b"caf\xe9")),
+        ],
         cache_type: "must-revalidate".into(),
         max_age: 10,
         use_stale_upto: 0,
@@ -23,13 +26,22 @@ fn example(body: &[u8]) -> EntryMeta {
         fresh_until_ms: Timestamp::from_millis(11_010),
         serve_stale_until_ms: Timestamp::from_millis(11_010),
         ttl_ms: 70_000,
-        selecting: vec![("accept-encoding".into(), Some("gzip".into())), ("x-a".into(), None)],
-        selectors: Selectors::from([("accept-encoding".into(), "aa".into()), ("x-a".into(), String::new())]),
+        selecting: vec![
+            ("accept-encoding".into(), Some("gzip".into())),
+            ("x-a".into(), None),
+        ],
+        selectors: Selectors::from([
+            ("accept-encoding".into(), "aa".into()),
+            ("x-a".into(), String::new()),
+        ]),
         tags: vec!["t".into()],
         stale_from_ms: None,
         part_first: None,
         part_complete: None,
-        route: Some(RouteSeen { at_ms: Timestamp::from_millis(1010), changes: false }),
+        route: Some(RouteSeen {
+            at_ms: Timestamp::from_millis(1010),
+            changes: false,
+        }),
         body_length: body.len() as u64,
         digest: digest(body),
     }
@@ -37,7 +49,10 @@ fn example(body: &[u8]) -> EntryMeta {
 
 #[test]
 fn an_entry_survives_its_frame() {
-    let entry = Entry { meta: example(b"hello"), body: b"hello".to_vec() };
+    let entry = Entry {
+        meta: example(b"hello"),
+        body: b"hello".to_vec(),
+    };
     assert_eq!(decode(&encode(&entry.meta, &entry.body)), Ok(entry));
 }
 
@@ -45,14 +60,23 @@ fn an_entry_survives_its_frame() {
 fn an_entry_survives_redis_hash_fields() {
     let meta = example(b"hello");
     let fields = to_hash_fields(&meta);
-    let read = from_hash_fields(fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let read = from_hash_fields(
+        fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes())),
+    );
     assert_eq!(read, Ok(meta));
 }
 
 #[test]
 fn the_hash_fields_a_person_looks_for_are_there_in_plain_text() {
     let fields = to_hash_fields(&example(b""));
-    let value = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
+    let value = |name: &str| {
+        fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
+    };
     assert_eq!(value("cache_type"), Some("must-revalidate"));
     assert_eq!(value("max_age"), Some("10"));
     assert_eq!(value("use_stale_upto"), Some("0"));
@@ -76,8 +100,17 @@ fn a_missing_tail_is_found() {
 #[test]
 fn a_soft_purge_ends_freshness_at_the_earlier_of_two_times_and_moves_the_stale_window_along() {
     let at = Timestamp::from_millis;
-    let mut meta = EntryMeta { serve_stale_until_ms: at(16_010), ..example(b"") };
-    let ends = |meta: &EntryMeta| (meta.stale_from_ms, meta.fresh_until_ms, meta.serve_stale_until_ms);
+    let mut meta = EntryMeta {
+        serve_stale_until_ms: at(16_010),
+        ..example(b"")
+    };
+    let ends = |meta: &EntryMeta| {
+        (
+            meta.stale_from_ms,
+            meta.fresh_until_ms,
+            meta.serve_stale_until_ms,
+        )
+    };
     for (time, changes, expected) in [
         (12_000, true, (Some(at(12_000)), at(11_010), at(16_010))),
         (9_000, true, (Some(at(9_000)), at(9_000), at(14_000))),
@@ -104,7 +137,10 @@ fn another_version_is_not_read() {
 fn variants_differ_by_selectors_and_not_by_where_a_name_ends() {
     let id = |selectors: &[(&str, &str)]| {
         let mut meta = example(b"");
-        meta.selectors = selectors.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
+        meta.selectors = selectors
+            .iter()
+            .map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))
+            .collect();
         meta.variant_id()
     };
     assert_ne!(id(&[("a", "b")]), id(&[("a", "c")]));

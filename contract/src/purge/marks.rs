@@ -9,8 +9,8 @@ use crate::http_time::Timestamp;
 
 /// What remembering one costs beside its name, in bytes: its times and its place in the table.
 const MARK_OVERHEAD: usize = 96;
-/// Soft purges of one scope that are told apart. What was requested before so many and was never asked for meanwhile is
-/// gone.
+/// Soft purges of one scope that are told apart. What was requested before so many and was never
+/// asked for meanwhile is gone.
 const MAX_SOFT: usize = 4;
 
 /// The purges of one scope.
@@ -44,15 +44,17 @@ impl Times {
     }
 
     fn latest(&self) -> Timestamp {
-        self.soft.last().map_or(self.hard, |soft| self.hard.max(*soft))
+        self.soft
+            .last()
+            .map_or(self.hard, |soft| self.hard.max(*soft))
     }
 }
 
-/// Purges that are remembered: by tag, by prefix, and of everything. Purges of single keys are not among them; whoever
-/// keeps entries by key carries those out at once.
+/// Purges that are remembered: by tag, by prefix, and of everything. Purges of single keys are not
+/// among them; whoever keeps entries by key carries those out at once.
 ///
-/// Adding one costs the same whatever it concerns. A verdict costs a look at each tag of the response and, by prefix, a few
-/// at a sorted table, however many are remembered.
+/// Adding one costs the same whatever it concerns. A verdict costs a look at each tag of the
+/// response and, by prefix, a few at a sorted table, however many are remembered.
 #[derive(Clone, Debug)]
 pub struct Marks {
     tags: HashMap<Box<str>, Times>,
@@ -66,8 +68,8 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// None yet. When they take more than `most` bytes, the oldest quarter becomes one of everything: whatever was
-    /// requested before it is gone, so nothing purged comes back.
+    /// None yet. When they take more than `most` bytes, the oldest quarter becomes one of
+    /// everything: whatever was requested before it is gone, so nothing purged comes back.
     pub fn new(most: usize) -> Self {
         Self {
             tags: HashMap::new(),
@@ -111,7 +113,8 @@ impl Marks {
         self.fold_while_full();
     }
 
-    /// How many purges were added so far. What was judged at this number need not be judged again before it changes.
+    /// How many purges were added so far. What was judged at this number need not be judged again
+    /// before it changes.
     pub fn added(&self) -> u64 {
         self.added
     }
@@ -123,21 +126,33 @@ impl Marks {
             return Verdict::Kept;
         }
         let by_tag = tags.iter().filter_map(|tag| self.tags.get(tag.as_str()));
-        let sum = by_tag.fold(self.everything.verdict(requested), |sum, times| sum.and(times.verdict(requested)));
+        let sum = by_tag.fold(self.everything.verdict(requested), |sum, times| {
+            sum.and(times.verdict(requested))
+        });
         sum.and(self.verdict_by_prefix(url.as_bytes(), requested))
     }
 
-    /// The prefixes of `url` among those remembered are found from the longest to the shortest. The greatest that is not
-    /// behind a text is a prefix of it, or no prefix of it is longer than what the two have in common.
+    /// The prefixes of `url` among those remembered are found from the longest to the shortest. The
+    /// greatest that is not behind a text is a prefix of it, or no prefix of it is longer than what
+    /// the two have in common.
     fn verdict_by_prefix(&self, url: &[u8], requested: Timestamp) -> Verdict {
         let (mut verdict, mut text) = (Verdict::Kept, Some(url));
         while let Some(part) = text {
             let not_behind = (Bound::Unbounded, Bound::Included(part));
-            let Some((prefix, times)) = self.prefixes.range::<[u8], _>(not_behind).next_back() else { break };
-            let common = prefix.iter().zip(part).take_while(|(one, other)| one == other).count();
+            let Some((prefix, times)) = self.prefixes.range::<[u8], _>(not_behind).next_back()
+            else {
+                break;
+            };
+            let common = prefix
+                .iter()
+                .zip(part)
+                .take_while(|(one, other)| one == other)
+                .count();
             text = if common == prefix.len() {
                 verdict = verdict.and(times.verdict(requested));
-                common.checked_sub(1).and_then(|shorter| part.get(..shorter))
+                common
+                    .checked_sub(1)
+                    .and_then(|shorter| part.get(..shorter))
             } else {
                 part.get(..common)
             };
@@ -162,13 +177,26 @@ impl Marks {
 
     /// As purges, to be kept elsewhere.
     pub fn to_purges(&self) -> Vec<Purge> {
-        let tags = self.tags.iter().map(|(tag, times)| (Scope::Tag(tag.to_string()), times));
+        let tags = self
+            .tags
+            .iter()
+            .map(|(tag, times)| (Scope::Tag(tag.to_string()), times));
         let text = |prefix: &[u8]| String::from_utf8_lossy(prefix).into_owned();
-        let prefixes = self.prefixes.iter().map(|(prefix, times)| (Scope::Prefix(text(prefix)), times));
-        let all = tags.chain(prefixes).chain(std::iter::once((Scope::Everything, &self.everything)));
+        let prefixes = self
+            .prefixes
+            .iter()
+            .map(|(prefix, times)| (Scope::Prefix(text(prefix)), times));
+        let all = tags
+            .chain(prefixes)
+            .chain(std::iter::once((Scope::Everything, &self.everything)));
         all.flat_map(|(scope, times)| {
-            let all = std::iter::once((false, times.hard)).chain(times.soft.iter().map(|time| (true, *time)));
-            all.map(move |(soft, at_ms)| Purge { scope: scope.clone(), soft, at_ms })
+            let all = std::iter::once((false, times.hard))
+                .chain(times.soft.iter().map(|time| (true, *time)));
+            all.map(move |(soft, at_ms)| Purge {
+                scope: scope.clone(),
+                soft,
+                at_ms,
+            })
         })
         .filter(|purge| purge.at_ms > Timestamp::default())
         .collect()
@@ -195,7 +223,8 @@ impl Marks {
             stays
         };
         self.tags.retain(|tag, times| stays(tag.len(), times));
-        self.prefixes.retain(|prefix, times| stays(prefix.len(), times));
+        self.prefixes
+            .retain(|prefix, times| stays(prefix.len(), times));
         self.everything.add(false, cut);
         self.folded += 1;
     }

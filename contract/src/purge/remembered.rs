@@ -1,9 +1,10 @@
 //! When single keys were made untrue, remembered for what is yet to come.
 //!
-//! What this decides: how long a key's invalidation is remembered, and that forgetting one leads to distrust: whatever was
-//! requested up to the time of a forgotten invalidation and arrives later is refused, for nobody knows whether it was the
-//! one. So memory is bounded, and nothing comes back however slow a fetch is. What it leaves out: what is held already
-//! (that goes when the invalidation is heard), and purges by tag and prefix; those are [`super::Marks`].
+//! What this decides: how long a key's invalidation is remembered, and that forgetting one leads to
+//! distrust: whatever was requested up to the time of a forgotten invalidation and arrives later is
+//! refused, for nobody knows whether it was the one. So memory is bounded, and nothing comes back
+//! however slow a fetch is. What it leaves out: what is held already (that goes when the
+//! invalidation is heard), and purges by tag and prefix; those are [`super::Marks`].
 
 use std::collections::HashMap;
 
@@ -12,10 +13,11 @@ use super::requested::reaches;
 use crate::http_time::Timestamp;
 use crate::key::KeyDigest;
 
-/// How long an invalidation is remembered by its key, in milliseconds: longer than nearly any fetch takes.
+/// How long an invalidation is remembered by its key, in milliseconds: longer than nearly any fetch
+/// takes.
 pub const MEMORY_MS: u64 = 600_000;
-/// An answer of the store may be older than an invalidation or purge that the store has not heard of yet, for no longer than
-/// this, in milliseconds.
+/// An answer of the store may be older than an invalidation or purge that the store has not heard
+/// of yet, for no longer than this, in milliseconds.
 pub const STORE_DELAY_MS: u64 = 60_000;
 /// What remembering one costs in bytes, its place in the table included.
 pub const BYTES_EACH: u64 = 96;
@@ -39,7 +41,9 @@ impl Times {
 
     /// The last of them, if it reaches what was requested then.
     pub fn last_reaching(self, requested: Timestamp) -> Option<Timestamp> {
-        self.hard.max(self.soft).filter(|time| reaches(*time, requested))
+        self.hard
+            .max(self.soft)
+            .filter(|time| reaches(*time, requested))
     }
 
     fn latest(self) -> Timestamp {
@@ -71,7 +75,14 @@ impl Remembered {
     /// None yet, and `most` keys at most.
     pub fn new(most: usize) -> Self {
         let zero = Timestamp::default();
-        Self { by_key: HashMap::new(), most, forgotten: zero, crowded_out: zero, crowded_until: zero, times_crowded: 0 }
+        Self {
+            by_key: HashMap::new(),
+            most,
+            forgotten: zero,
+            crowded_out: zero,
+            crowded_until: zero,
+            times_crowded: 0,
+        }
     }
 
     /// Another bound.
@@ -84,24 +95,40 @@ impl Remembered {
     pub fn add(&mut self, key: KeyDigest, time: Timestamp, soft: bool, now: Timestamp) {
         let Record { times, heard } = self.by_key.entry(key).or_default();
         *heard = now;
-        let known = if soft { &mut times.soft } else { &mut times.hard };
+        let known = if soft {
+            &mut times.soft
+        } else {
+            &mut times.hard
+        };
         *known = Some(known.map_or(time, |known| known.max(time)));
         self.make_room(now);
     }
 
     /// What is remembered of a key.
     pub fn of(&self, key: &KeyDigest) -> Times {
-        self.by_key.get(key).map(|record| record.times).unwrap_or_default()
+        self.by_key
+            .get(key)
+            .map(|record| record.times)
+            .unwrap_or_default()
     }
 
-    /// The same, for what a leader hands over or the store answers. The key is asked for only where it counts.
+    /// The same, for what a leader hands over or the store answers. The key is asked for only where
+    /// it counts.
     pub fn of_arriving(&self, key: impl FnOnce() -> KeyDigest) -> Times {
-        let times = if self.by_key.is_empty() { Times::default() } else { self.of(&key()) };
+        let times = if self.by_key.is_empty() {
+            Times::default()
+        } else {
+            self.of(&key())
+        };
         let crowded_out = (self.crowded_out > Timestamp::default()).then_some(self.crowded_out);
-        Times { hard: times.hard.max(crowded_out), soft: times.soft }
+        Times {
+            hard: times.hard.max(crowded_out),
+            soft: times.soft,
+        }
     }
 
-    /// Whether a fetch that began at `request_time` is too old for what is remembered to vouch for it.
+    /// Whether a fetch that began at `request_time` is too old for what is remembered to vouch for
+    /// it.
     pub fn is_too_late(&self, request_time: Timestamp) -> bool {
         reaches(self.forgotten, request_time)
     }
@@ -176,10 +203,16 @@ mod tests {
         invalidations.add(key(1), at(5_000), false, at(5_000));
         invalidations.forget_old(at(600_000));
         assert_eq!(arriving(&invalidations, 1).hard, Some(at(5_000)));
-        assert!(!invalidations.is_too_late(at(5_000)), "it is judged by its key");
+        assert!(
+            !invalidations.is_too_late(at(5_000)),
+            "it is judged by its key"
+        );
         invalidations.forget_old(at(605_000));
         assert_eq!(arriving(&invalidations, 1).hard, None);
-        assert!(invalidations.is_too_late(at(5_000)), "a fetch of ten minutes");
+        assert!(
+            invalidations.is_too_late(at(5_000)),
+            "a fetch of ten minutes"
+        );
         assert!(!invalidations.is_too_late(at(5_001)));
     }
 
@@ -207,9 +240,16 @@ mod tests {
         }
         assert!(!invalidations.is_too_late(at(1_000)));
         assert!((1..=20).contains(&invalidations.times_crowded()));
-        assert!(arriving(&invalidations, 5_000).hard.is_some(), "what the store answers is doubted, too");
+        assert!(
+            arriving(&invalidations, 5_000).hard.is_some(),
+            "what the store answers is doubted, too"
+        );
         invalidations.forget_old(at(1_000 + STORE_DELAY_MS));
-        assert_eq!(arriving(&invalidations, 5_000).hard, None, "until it must have heard");
+        assert_eq!(
+            arriving(&invalidations, 5_000).hard,
+            None,
+            "until it must have heard"
+        );
     }
 
     #[test]

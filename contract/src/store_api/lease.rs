@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Carries the fencing token: in a `201` the token granted, in a `PUT` the token held.
 pub const FENCE_FIELD: &str = "x-larder-fence";
 
-/// Proof of a lease, refused on a write once the lease has lapsed or passed to another. 1 to 32 hex digits.
+/// Proof of a lease, refused on a write once the lease has lapsed or passed to another. 1 to 32 hex
+/// digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub String);
@@ -16,7 +17,8 @@ impl Fence {
     /// Reads a fence as it stands in [`FENCE_FIELD`].
     pub fn parse(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?;
-        let well_formed = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let well_formed =
+            (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         well_formed.then(|| Self(text.to_owned()))
     }
 }
@@ -32,7 +34,8 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
-    /// As a fence that names the holder only: good for giving back a lease whose grant was never seen.
+    /// As a fence that names the holder only: good for giving back a lease whose grant was never
+    /// seen.
     pub fn as_fence(self) -> Fence {
         Fence(self.to_string())
     }
@@ -47,8 +50,12 @@ impl Serialize for Holder {
 impl<'de> Deserialize<'de> for Holder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let number = (text.len() == 16).then(|| u64::from_str_radix(&text, 16).ok()).flatten();
-        number.map(Self).ok_or_else(|| serde::de::Error::custom("a holder is 16 hex digits"))
+        let number = (text.len() == 16)
+            .then(|| u64::from_str_radix(&text, 16).ok())
+            .flatten();
+        number
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom("a holder is 16 hex digits"))
     }
 }
 
@@ -56,14 +63,15 @@ impl<'de> Deserialize<'de> for Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseTerms {
-    /// 16 hex digits that the asker drew. The lease's fence ends in them, so that an asker who never saw the answer can
-    /// still give the lease back.
+    /// 16 hex digits that the asker drew. The lease's fence ends in them, so that an asker who
+    /// never saw the answer can still give the lease back.
     pub holder: Holder,
     /// After this many milliseconds without a write the lease lapses. 1 to [`Self::MAX_LEASE_MS`].
     pub lease_ms: u64,
-    /// How long the answer may be held back while another holds the lease, in milliseconds. 0 to [`Self::MAX_WAIT_MS`]. The answer
-    /// comes at once when the holder publishes, gives up, or lets its lease lapse; in the latter two cases this
-    /// look-up takes part in the race for the lease again.
+    /// How long the answer may be held back while another holds the lease, in milliseconds. 0 to
+    /// [`Self::MAX_WAIT_MS`]. The answer comes at once when the holder publishes, gives up, or lets
+    /// its lease lapse; in the latter two cases this look-up takes part in the race for the lease
+    /// again.
     pub wait_ms: u64,
 }
 

@@ -9,7 +9,8 @@ use crate::selectors::Selectors;
 
 /// `POST`: look up an entry, and be given the lease or wait for its holder.
 pub const LOOK_UP_PATH: &str = "/v1/look-up";
-/// `1` in a `204` look-up answer: the key's last response was not storable, so nobody leads and nobody waits.
+/// `1` in a `204` look-up answer: the key's last response was not storable, so nobody leads and
+/// nobody waits.
 pub const UNCACHEABLE_FIELD: &str = "x-larder-uncacheable";
 
 /// *Look up, or give me the lease, or let me wait*, in one round trip.
@@ -18,12 +19,14 @@ pub const UNCACHEABLE_FIELD: &str = "x-larder-uncacheable";
 pub struct LookUp {
     /// What is asked for.
     pub key: KeyDigest,
-    /// The presented request's fields. A variant matches when for each of its selectors `presented` holds the same
-    /// token, or none where the selector is empty. Of several that match, the one with the latest response time counts.
+    /// The presented request's fields. A variant matches when for each of its selectors `presented`
+    /// holds the same token, or none where the selector is empty. Of several that match, the one
+    /// with the latest response time counts.
     pub presented: Selectors,
     /// The filter's clock, which the entry's time marks are compared with.
     pub now_ms: Timestamp,
-    /// Wanted when no entry matches or the one that does is no longer fresh; `None` asks for a plain look-up.
+    /// Wanted when no entry matches or the one that does is no longer fresh; `None` asks for a
+    /// plain look-up.
     pub lease: Option<LeaseTerms>,
 }
 
@@ -39,13 +42,14 @@ pub enum LookUpAnswer {
         /// For revalidation, or to be served stale.
         stale: Option<Vec<u8>>,
     },
-    /// `202`: another holds the lease. At once when the matching entry may be served stale meanwhile, else after the wait.
+    /// `202`: another holds the lease. At once when the matching entry may be served stale
+    /// meanwhile, else after the wait.
     Held {
         /// For use where staleness is allowed.
         stale: Option<Vec<u8>>,
     },
-    /// `204`: nothing matches and no lease was given: either none was asked for, or responses under this key are known
-    /// to be not storable.
+    /// `204`: nothing matches and no lease was given: either none was asked for, or responses under
+    /// this key are known to be not storable.
     Nothing {
         /// Whether the key is marked as not storable.
         uncacheable: bool,
@@ -87,9 +91,16 @@ impl LookUpAnswer {
         let stale = |body: Vec<u8>| (!body.is_empty()).then_some(body);
         match parts.status {
             200 if !parts.body.is_empty() => Some(Self::Entry(parts.body)),
-            201 => Some(Self::Lease { fence: parts.fence?, stale: stale(parts.body) }),
-            202 => Some(Self::Held { stale: stale(parts.body) }),
-            204 => Some(Self::Nothing { uncacheable: parts.uncacheable }),
+            201 => Some(Self::Lease {
+                fence: parts.fence?,
+                stale: stale(parts.body),
+            }),
+            202 => Some(Self::Held {
+                stale: stale(parts.body),
+            }),
+            204 => Some(Self::Nothing {
+                uncacheable: parts.uncacheable,
+            }),
             _ => None,
         }
     }

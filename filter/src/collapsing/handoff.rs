@@ -1,7 +1,7 @@
 //! Answers that a leader leaves in shared data for the other VMs.
 //!
-//! What this decides: where they lie, and for how long. Whether one still answers is decided by the core, and by level 1,
-//! which knows what was made untrue.
+//! What this decides: where they lie, and for how long. Whether one still answers is decided by the
+//! core, and by level 1, which knows what was made untrue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,7 +38,13 @@ pub(super) fn answer_of(outcome: &Outcome) -> Option<(u8, &Arc<StoredResponse>)>
 
 impl Handoffs {
     /// Puts an answer of a kind, encoded as `entry`, where the other VMs find it.
-    pub(super) fn leave<H: Host>(&mut self, host: &H, kind: u8, entry: &[u8], now: Timestamp) -> Handoff {
+    pub(super) fn leave<H: Host>(
+        &mut self,
+        host: &H,
+        kind: u8,
+        entry: &[u8],
+        now: Timestamp,
+    ) -> Handoff {
         let sequence = host.random();
         let index = u32::try_from(sequence % u64::from(HANDOFFS)).unwrap_or(0);
         let mut bytes = sequence.to_be_bytes().to_vec();
@@ -52,8 +58,9 @@ impl Handoffs {
 
     /// Frees the places of answers that no longer count; the keys themselves stay.
     pub(super) fn clear_old<H: Host>(&mut self, host: &H, now: Timestamp) {
-        while let Some((_, Handoff { index, sequence })) =
-            self.0.pop_front_if(|(since, _)| now.millis_since(*since) >= HANDOFF_MS + 1_000)
+        while let Some((_, Handoff { index, sequence })) = self
+            .0
+            .pop_front_if(|(since, _)| now.millis_since(*since) >= HANDOFF_MS + 1_000)
         {
             let name = name_of(index);
             let (held, version) = host.shared(&name);
@@ -75,7 +82,8 @@ pub(super) fn read<H: Host>(host: &H, l1: &Level1, handoff: Handoff) -> Option<O
     }
     let stored: Arc<StoredResponse> = Arc::new(codec::from_entry(entry::decode(frame).ok()?).ok()?);
     match kind {
-        // An invalidation since its request may be forgotten; what the store had is judged by the store.
+        // An invalidation since its request may be forgotten; what the store had is judged by the
+        // store.
         b'F' if l1.is_too_late(&stored) => None,
         b'F' => Some(Outcome::Fetched(stored)),
         b'S' => Some(Outcome::Found(stored)),

@@ -1,6 +1,7 @@
 //! Where the leader slots lie in shared data, and which of them are a key's.
 //!
-//! Shared data never forgets a key, so the names are fixed; one secret of this Envoy says which slots a key may use.
+//! Shared data never forgets a key, so the names are fixed; one secret of this Envoy says which
+//! slots a key may use.
 
 use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Identity, Terms};
 use larder_contract::http_time::Timestamp;
@@ -48,10 +49,14 @@ impl Place {
 impl Slots {
     /// For this VM.
     pub(super) fn new(vm: u64) -> Self {
-        Self { vm, salt: SharedNumber::named(SALT) }
+        Self {
+            vm,
+            salt: SharedNumber::named(SALT),
+        }
     }
 
-    /// What the slot says to a request that arrives from `inbox`; and the slot, for the bytes that are to be written.
+    /// What the slot says to a request that arrives from `inbox`; and the slot, for the bytes that
+    /// are to be written.
     pub(super) fn arrive<H: Host>(
         &mut self,
         host: &H,
@@ -60,7 +65,10 @@ impl Slots {
         now: Timestamp,
     ) -> Option<(Place, Arrival)> {
         let AtSlot { key, stream, terms } = at;
-        let me = Identity { vm: self.vm, stream };
+        let me = Identity {
+            vm: self.vm,
+            stream,
+        };
         let mut places = self.places_of(host, key);
         let index = collapse::choose(places.iter().map(|place| place.bytes.as_deref()), key, now);
         let place = (index < places.len()).then(|| places.swap_remove(index))?;
@@ -77,11 +85,14 @@ impl Slots {
         now: Timestamp,
     ) -> Option<(Place, Vec<u32>)> {
         let mut places = self.places_of(host, key).into_iter();
-        places
-            .find_map(|place| self.finish(&place, key, stream, Finish::Free, now).map(|(_, inboxes)| (place, inboxes)))
+        places.find_map(|place| {
+            self.finish(&place, key, stream, Finish::Free, now)
+                .map(|(_, inboxes)| (place, inboxes))
+        })
     }
 
-    /// The slot's bytes once `stream` has left it so, and the inboxes of those who wait there; `None` if it does not lead it.
+    /// The slot's bytes once `stream` has left it so, and the inboxes of those who wait there;
+    /// `None` if it does not lead it.
     pub(super) fn finish(
         &self,
         place: &Place,
@@ -90,13 +101,25 @@ impl Slots {
         end: Finish,
         now: Timestamp,
     ) -> Option<(Vec<u8>, Vec<u32>)> {
-        collapse::finish(place.bytes.as_deref(), key, Identity { vm: self.vm, stream }, end, now)
+        collapse::finish(
+            place.bytes.as_deref(),
+            key,
+            Identity {
+                vm: self.vm,
+                stream,
+            },
+            end,
+            now,
+        )
     }
 
     /// The inboxes of those who wait for whoever leads `key`.
     pub(super) fn waiting<H: Host>(&mut self, host: &H, key: &CollapseKey) -> Vec<u32> {
         let places = self.places_of(host, key);
-        places.iter().flat_map(|place| collapse::waiting(place.bytes.as_deref(), key)).collect()
+        places
+            .iter()
+            .flat_map(|place| collapse::waiting(place.bytes.as_deref(), key))
+            .collect()
     }
 
     /// All slots that `key` may use, as they are now.
@@ -105,7 +128,11 @@ impl Slots {
         let read = |index: u32| {
             let name = format!("larder/s/{index}");
             let (bytes, version) = host.shared(&name);
-            Place { name, bytes, version }
+            Place {
+                name,
+                bytes,
+                version,
+            }
         };
         key.places(SLOTS, salt).map(read).into()
     }

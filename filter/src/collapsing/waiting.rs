@@ -1,4 +1,5 @@
-//! Streams of this worker that wait for another's fetch, and those of them that are to be told how it ended.
+//! Streams of this worker that wait for another's fetch, and those of them that are to be told how
+//! it ended.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -27,8 +28,18 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// A stream begins to wait, until `deadline` at the latest.
-    pub(crate) fn begin(&mut self, key: CollapseKey, stream: u32, since: Timestamp, deadline: Timestamp) {
-        self.waiting.entry(key).or_default().push_back(Waiter { stream, since, deadline });
+    pub(crate) fn begin(
+        &mut self,
+        key: CollapseKey,
+        stream: u32,
+        since: Timestamp,
+        deadline: Timestamp,
+    ) {
+        self.waiting.entry(key).or_default().push_back(Waiter {
+            stream,
+            since,
+            deadline,
+        });
     }
 
     /// A stream waits no more.
@@ -41,12 +52,18 @@ impl Waiting {
 
     /// Notes down everyone who waits under `key`; they are answered on a fresh stack.
     pub(crate) fn wake<H: Host>(&mut self, host: &H, key: &CollapseKey, outcome: &Outcome) {
-        let Some(waiters) = self.waiting.remove(key) else { return };
+        let Some(waiters) = self.waiting.remove(key) else {
+            return;
+        };
         let now = host.now();
         for waiter in &waiters {
             host.record(metrics::WAIT_MS, now.millis_since(waiter.since));
         }
-        self.woken.extend(waiters.into_iter().map(|waiter| (waiter.stream, outcome.clone())));
+        self.woken.extend(
+            waiters
+                .into_iter()
+                .map(|waiter| (waiter.stream, outcome.clone())),
+        );
     }
 
     /// Whether somebody is to be told something.

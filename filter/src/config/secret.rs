@@ -8,9 +8,12 @@ impl Secret {
     /// The environment variable that gives it where the configuration does not.
     pub const VARIABLE: &str = "LARDER_TOKEN";
 
-    /// At least 16 visible ASCII characters, as the sidecar wants them; a comma separates tokens there.
+    /// At least 16 visible ASCII characters, as the sidecar wants them; a comma separates tokens
+    /// there.
     pub fn new(text: &str) -> Option<Self> {
-        let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
+        let plain = text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b',');
         (text.len() >= 16 && plain).then(|| Self(text.to_owned()))
     }
 

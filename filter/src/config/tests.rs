@@ -7,7 +7,10 @@ use larder_cache_core::policy::Tell;
 fn an_empty_document_is_the_safe_default_for_every_path() {
     for text in ["", "{}", " \n"] {
         let config = Config::parse(text.as_bytes()).unwrap();
-        assert_eq!(**config.policy_for(&Request::new("GET", "a", "/x")).unwrap(), Policy::default());
+        assert_eq!(
+            **config.policy_for(&Request::new("GET", "a", "/x")).unwrap(),
+            Policy::default()
+        );
     }
 }
 
@@ -36,7 +39,11 @@ fn without_a_store_no_rule_shares_and_none_may_ask_for_it() {
     let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
     assert_eq!((config.store_enabled, policy.shared_store), (false, false));
     let text = br#"{"store": {"enabled": false}, "rules": [{"policy": {"shared_store": true}}]}"#;
-    assert!(Config::parse(text).unwrap_err().contains("rules[0].policy.shared_store"));
+    assert!(
+        Config::parse(text)
+            .unwrap_err()
+            .contains("rules[0].policy.shared_store")
+    );
 }
 
 #[test]
@@ -45,10 +52,18 @@ fn who_is_trusted_needs_a_token_that_cannot_be_guessed() {
     let parse = |top: &str| Config::parse(format!("{{{top}{rules}}}").as_bytes());
     let config = parse(r#""debug_token": "0123456789abcdef","#).unwrap();
     let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
-    assert_eq!((policy.tell, policy.debug_token.as_deref()), (Tell::Trusted, Some(&b"0123456789abcdef"[..])));
+    assert_eq!(
+        (policy.tell, policy.debug_token.as_deref()),
+        (Tell::Trusted, Some(&b"0123456789abcdef"[..]))
+    );
     assert!(parse("").unwrap_err().contains("rules[0].policy.tell"));
     for short in ["0123456789abcde", "0123456789 abcdef"] {
-        assert!(parse(&format!("\"debug_token\": \"{short}\",")).unwrap_err().contains("debug_token"), "{short}");
+        assert!(
+            parse(&format!("\"debug_token\": \"{short}\","))
+                .unwrap_err()
+                .contains("debug_token"),
+            "{short}"
+        );
     }
     let unknown = Config::parse(br#"{"rules": [{"policy": {"tell": "some"}}]}"#).unwrap_err();
     assert!(unknown.contains("rules[0].policy.tell"));
@@ -81,11 +96,14 @@ fn a_host_matches_in_every_spelling_and_with_its_own_port_alone() {
 
 #[test]
 fn a_path_matches_in_every_case_of_its_percent_encodings() {
-    let text = br#"{"rules": [{"match": {"path_prefix": "/caf%c3%a9/"}, "policy": {"allow_purge": true}},
+    let text =
+        br#"{"rules": [{"match": {"path_prefix": "/caf%c3%a9/"}, "policy": {"allow_purge": true}},
         {"match": {"path": "/%C3%A9"}, "policy": {"store_post": true}}]}"#;
     let config = Config::parse(text).unwrap();
     let policy = |path: &str| config.policy_for(&Request::new("GET", "a", path)).cloned();
-    assert!(policy("/caf%C3%A9/x").unwrap().allow_purge && policy("/caf%c3%a9/x").unwrap().allow_purge);
+    assert!(
+        policy("/caf%C3%A9/x").unwrap().allow_purge && policy("/caf%c3%a9/x").unwrap().allow_purge
+    );
     assert!(policy("/%c3%a9?x").unwrap().store_post);
 }
 
@@ -93,12 +111,26 @@ fn a_path_matches_in_every_case_of_its_percent_encodings() {
 fn unkeyed_fields_are_a_list_that_selects_or_changes_to_the_default() {
     let read = |json: &str| {
         let text = format!(r#"{{"rules": [{{"policy": {{"unkeyed_fields": {json}}}}}]}}"#);
-        Config::parse(text.as_bytes()).map(|config| config.policy_for(&Request::new("GET", "a", "/")).unwrap().clone())
+        Config::parse(text.as_bytes()).map(|config| {
+            config
+                .policy_for(&Request::new("GET", "a", "/"))
+                .unwrap()
+                .clone()
+        })
     };
-    let handling = |json: &str, name: &str| read(json).unwrap().unkeyed_fields.handling(name.as_bytes());
-    assert_eq!(handling(r#"["X-Mine", "x-our-*"]"#, "x-our-own"), Handling::Select);
-    assert_eq!(handling(r#"["x-mine"]"#, "rsc"), Handling::Ignore, "a list stands in place of the default");
-    let changed = r#"{"rsc": "ignore", "x-host": "strip", "x-original-url": "bypass", "x-mine": "select"}"#;
+    let handling =
+        |json: &str, name: &str| read(json).unwrap().unkeyed_fields.handling(name.as_bytes());
+    assert_eq!(
+        handling(r#"["X-Mine", "x-our-*"]"#, "x-our-own"),
+        Handling::Select
+    );
+    assert_eq!(
+        handling(r#"["x-mine"]"#, "rsc"),
+        Handling::Ignore,
+        "a list stands in place of the default"
+    );
+    let changed =
+        r#"{"rsc": "ignore", "x-host": "strip", "x-original-url": "bypass", "x-mine": "select"}"#;
     for (name, expected) in [
         ("rsc", Handling::Ignore),
         ("x-host", Handling::Strip),
@@ -108,8 +140,19 @@ fn unkeyed_fields_are_a_list_that_selects_or_changes_to_the_default() {
     ] {
         assert_eq!(handling(changed, name), expected, "{name}");
     }
-    for bad in ["1", r#"["a b"]"#, r#"["*"]"#, r#"{"rsc": "drop"}"#, r#"{"a b": "strip"}"#] {
-        assert!(read(bad).unwrap_err().contains("rules[0].policy.unkeyed_fields"), "{bad}");
+    for bad in [
+        "1",
+        r#"["a b"]"#,
+        r#"["*"]"#,
+        r#"{"rsc": "drop"}"#,
+        r#"{"a b": "strip"}"#,
+    ] {
+        assert!(
+            read(bad)
+                .unwrap_err()
+                .contains("rules[0].policy.unkeyed_fields"),
+            "{bad}"
+        );
     }
 }
 
@@ -119,33 +162,64 @@ fn the_identity_of_a_client_may_be_read_from_other_fields() {
         br#"{"rules": [{"policy": {"identity_fields": ["X-Who", "x-am-*"], "identity_metadata": ["my.filter"]}}]}"#;
     let config = Config::parse(text).unwrap();
     let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
-    assert!(policy.identity_fields.contains(b"x-who") && policy.identity_fields.contains(b"x-am-i"));
+    assert!(
+        policy.identity_fields.contains(b"x-who") && policy.identity_fields.contains(b"x-am-i")
+    );
     assert!(!policy.identity_fields.contains(b"x-api-key"));
     assert_eq!(policy.identity_metadata, ["my.filter"]);
     let strict = Config::parse(br#"{"rules": [{"policy": {"profile": "rfc9111"}}]}"#).unwrap();
-    assert!(strict.policy_for(&Request::new("GET", "a", "/")).unwrap().identity_fields.is_empty());
-    for bad in [r#""identity_fields": ["x*"]"#, r#""identity_metadata": [""]"#, r#""identity_metadata": "a""#] {
-        let message = Config::parse(format!(r#"{{"rules": [{{"policy": {{{bad}}}}}]}}"#).as_bytes()).unwrap_err();
+    assert!(
+        strict
+            .policy_for(&Request::new("GET", "a", "/"))
+            .unwrap()
+            .identity_fields
+            .is_empty()
+    );
+    for bad in [
+        r#""identity_fields": ["x*"]"#,
+        r#""identity_metadata": [""]"#,
+        r#""identity_metadata": "a""#,
+    ] {
+        let message =
+            Config::parse(format!(r#"{{"rules": [{{"policy": {{{bad}}}}}]}}"#).as_bytes())
+                .unwrap_err();
         assert!(message.contains("rules[0].policy.identity_"), "{message}");
     }
 }
 
 #[test]
 fn the_token_comes_from_the_document_or_the_environment_and_is_never_shown() {
-    let config = |token: &str| Config::parse(format!("{{\"store\": {{\"token\": \"{token}\"}}}}").as_bytes());
+    let config = |token: &str| {
+        Config::parse(format!("{{\"store\": {{\"token\": \"{token}\"}}}}").as_bytes())
+    };
     let given = config("a-token-of-some-length").unwrap();
-    assert_eq!(given.store_token.as_ref().unwrap().authorization(), "Bearer a-token-of-some-length");
+    assert_eq!(
+        given.store_token.as_ref().unwrap().authorization(),
+        "Bearer a-token-of-some-length"
+    );
     assert!(!format!("{given:?}").contains("a-token"));
     let kept = given.with_token(Some("another-token-of-length")).unwrap();
     assert_eq!(kept.store_token, Secret::new("a-token-of-some-length"));
     let plain = || Config::parse(b"").unwrap();
     assert_eq!(plain().with_token(None).unwrap().store_token, None);
     assert_eq!(plain().with_token(Some(" \n")).unwrap().store_token, None);
-    let read = plain().with_token(Some("another-token-of-length\n")).unwrap();
+    let read = plain()
+        .with_token(Some("another-token-of-length\n"))
+        .unwrap();
     assert_eq!(read.store_token, Secret::new("another-token-of-length"));
-    for wrong in ["short", "one-of-two-tokens,another-of-them", "a token with spaces in it"] {
-        for problem in [config(wrong).unwrap_err(), plain().with_token(Some(wrong)).unwrap_err()] {
-            assert!(problem.contains("16") && !problem.contains(wrong), "{problem}");
+    for wrong in [
+        "short",
+        "one-of-two-tokens,another-of-them",
+        "a token with spaces in it",
+    ] {
+        for problem in [
+            config(wrong).unwrap_err(),
+            plain().with_token(Some(wrong)).unwrap_err(),
+        ] {
+            assert!(
+                problem.contains("16") && !problem.contains(wrong),
+                "{problem}"
+            );
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Host calls that never panic: status codes in, `Result` out.
 //!
 //! Proxy-wasm's ABI 0.2.1 as C functions. The SDK's own declarations coexist with these.
-#![allow(unsafe_code, reason = "the host's ABI is C functions over pointers into this module's memory")]
+#![allow(
+    unsafe_code,
+    reason = "the host's ABI is C functions over pointers into this module's memory"
+)]
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,10 +24,28 @@ unsafe extern "C" {
     fn proxy_log(level: i32, message: *const u8, size: usize) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
-    fn proxy_replace_header_map_value(map: u32, key: *const u8, key_size: usize, value: *const u8, size: usize) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        size: usize,
+    ) -> u32;
     fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
-    fn proxy_get_buffer_bytes(buffer: u32, start: usize, length: usize, data: *mut *mut u8, size: *mut usize) -> u32;
-    fn proxy_set_buffer_bytes(buffer: u32, start: usize, length: usize, data: *const u8, size: usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        length: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_set_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        length: usize,
+        data: *const u8,
+        size: usize,
+    ) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -50,7 +71,12 @@ unsafe extern "C" {
         token: *mut u32,
     ) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
-    fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_get_shared_data(
         key: *const u8,
         key_size: usize,
@@ -58,7 +84,13 @@ unsafe extern "C" {
         size: *mut usize,
         cas: *mut u32,
     ) -> u32;
-    fn proxy_set_shared_data(key: *const u8, key_size: usize, value: *const u8, size: usize, cas: u32) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        size: usize,
+        cas: u32,
+    ) -> u32;
     fn proxy_register_shared_queue(name: *const u8, size: usize, token: *mut u32) -> u32;
     fn proxy_enqueue_shared_queue(token: u32, value: *const u8, size: usize) -> u32;
     fn proxy_dequeue_shared_queue(token: u32, data: *mut *mut u8, size: *mut usize) -> u32;
@@ -77,7 +109,8 @@ const GAUGE: u32 = 1;
 const HISTOGRAM: u32 = 2;
 const REQUEST_STREAM: u32 = 0;
 const RESPONSE_STREAM: u32 = 1;
-/// Insert-if-absent: no value can have this version yet, and Envoy inserts an absent key whatever version is given.
+/// Insert-if-absent: no value can have this version yet, and Envoy inserts an absent key whatever
+/// version is given.
 const ABSENT: u32 = u32::MAX;
 
 /// Envoy as the host. Remembers the ids of the metrics it has defined.
@@ -94,8 +127,8 @@ fn taken(data: *mut u8, size: usize) -> Vec<u8> {
     if data.is_null() || size == 0 {
         return Vec::new();
     }
-    // SAFETY: the host allocated `data` with this module's own `proxy_on_memory_allocate`, which makes a `Vec<u8>` of
-    // exactly `size` bytes and forgets it; nobody else holds it.
+    // SAFETY: the host allocated `data` with this module's own `proxy_on_memory_allocate`, which
+    // makes a `Vec<u8>` of exactly `size` bytes and forgets it; nobody else holds it.
     unsafe { Vec::from_raw_parts(data, size, size) }
 }
 
@@ -108,18 +141,26 @@ fn read(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, R
 }
 
 fn done(status: u32) -> Result<(), Refused> {
-    if status == OK { Ok(()) } else { Err(Refused(status)) }
+    if status == OK {
+        Ok(())
+    } else {
+        Err(Refused(status))
+    }
 }
 
 pub(super) fn plugin_configuration() -> Vec<u8> {
     // SAFETY: plain calls with pointers to locals that outlive them.
-    read(|data, size| unsafe { proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, usize::MAX >> 1, data, size) })
-        .unwrap_or_default()
+    read(|data, size| unsafe {
+        proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, usize::MAX >> 1, data, size)
+    })
+    .unwrap_or_default()
 }
 
 pub(super) fn set_tick_period(period: Duration) {
     // SAFETY: no pointers.
-    unsafe { proxy_set_tick_period_milliseconds(u32::try_from(period.as_millis()).unwrap_or(u32::MAX)) };
+    unsafe {
+        proxy_set_tick_period_milliseconds(u32::try_from(period.as_millis()).unwrap_or(u32::MAX))
+    };
 }
 
 /// Gives the callback's own context back its place after others were driven.
@@ -154,8 +195,12 @@ impl Envoy {
 
 impl Host for Envoy {
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.clock.read(Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.clock.read(Timestamp::from_millis(
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        ))
     }
 
     fn random(&self) -> u64 {
@@ -164,14 +209,21 @@ impl Host for Envoy {
 
     fn headers(&self, map: Map) -> Result<Fields, Refused> {
         // SAFETY: plain call with pointers to locals that outlive it.
-        let bytes = read(|data, size| unsafe { proxy_get_header_map_pairs(map_number(map), data, size) })?;
+        let bytes =
+            read(|data, size| unsafe { proxy_get_header_map_pairs(map_number(map), data, size) })?;
         pairs::read(bytes).ok_or(Refused(u32::MAX))
     }
 
     fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         // SAFETY: the host copies both slices before it returns.
         done(unsafe {
-            proxy_replace_header_map_value(map_number(map), name.as_ptr(), name.len(), value.as_ptr(), value.len())
+            proxy_replace_header_map_value(
+                map_number(map),
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            )
         })
     }
 
@@ -187,7 +239,9 @@ impl Host for Envoy {
 
     fn replace_response_body(&self, body: &[u8]) -> Result<(), Refused> {
         // SAFETY: the host copies the slice before it returns.
-        done(unsafe { proxy_set_buffer_bytes(RESPONSE_BODY, 0, usize::MAX >> 1, body.as_ptr(), body.len()) })
+        done(unsafe {
+            proxy_set_buffer_bytes(RESPONSE_BODY, 0, usize::MAX >> 1, body.as_ptr(), body.len())
+        })
     }
 
     fn prepend_response_body(&self, body: &[u8]) -> Result<(), Refused> {
@@ -200,7 +254,13 @@ impl Host for Envoy {
         done(unsafe { proxy_close_stream(RESPONSE_STREAM) })
     }
 
-    fn reply(&self, status: u16, parts: &[&Fields], body: &[u8], details: &str) -> Result<(), Refused> {
+    fn reply(
+        &self,
+        status: u16,
+        parts: &[&Fields],
+        body: &[u8],
+        details: &str,
+    ) -> Result<(), Refused> {
         let mut headers = self.scratch.borrow_mut();
         pairs::write(parts, &mut headers);
         // SAFETY: the host copies all slices before it returns.
@@ -222,7 +282,9 @@ impl Host for Envoy {
         let mut headers = self.scratch.borrow_mut();
         pairs::write(parts, &mut headers);
         // SAFETY: the host copies the slice before it returns.
-        done(unsafe { proxy_set_header_map_pairs(map_number(map), headers.as_ptr(), headers.len()) })
+        done(unsafe {
+            proxy_set_header_map_pairs(map_number(map), headers.as_ptr(), headers.len())
+        })
     }
 
     fn resume_request(&self) -> Result<(), Refused> {
@@ -241,7 +303,13 @@ impl Host for Envoy {
         read(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) }).ok()
     }
 
-    fn call(&self, cluster: &str, head: &Fields, body: &[u8], timeout_ms: u64) -> Result<u32, Refused> {
+    fn call(
+        &self,
+        cluster: &str,
+        head: &Fields,
+        body: &[u8],
+        timeout_ms: u64,
+    ) -> Result<u32, Refused> {
         let (mut headers, mut no_trailers) = (Vec::new(), Vec::new());
         pairs::write(&[head], &mut headers);
         pairs::write(&[], &mut no_trailers);
@@ -266,14 +334,17 @@ impl Host for Envoy {
 
     fn call_body(&self, length: usize) -> Result<Vec<u8>, Refused> {
         // SAFETY: plain call with pointers to locals that outlive it.
-        read(|data, size| unsafe { proxy_get_buffer_bytes(CALL_RESPONSE_BODY, 0, length, data, size) })
+        read(|data, size| unsafe {
+            proxy_get_buffer_bytes(CALL_RESPONSE_BODY, 0, length, data, size)
+        })
     }
 
     fn shared(&self, key: &str) -> (Option<Vec<u8>>, Option<u32>) {
         let mut cas = 0;
         // SAFETY: the host reads the key before it returns; the rest are pointers to locals.
-        let value =
-            read(|data, size| unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut cas) });
+        let value = read(|data, size| unsafe {
+            proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut cas)
+        });
         match value {
             Ok(value) => (Some(value).filter(|value| !value.is_empty()), Some(cas)),
             Err(_) => (None, None),
@@ -283,7 +354,15 @@ impl Host for Envoy {
     fn swap_shared(&self, key: &str, value: &[u8], version: Option<u32>) -> Swap {
         let version = version.unwrap_or(ABSENT);
         // SAFETY: the host copies both slices before it returns.
-        match unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version) } {
+        match unsafe {
+            proxy_set_shared_data(
+                key.as_ptr(),
+                key.len(),
+                value.as_ptr(),
+                value.len(),
+                version,
+            )
+        } {
             OK => Swap::Done,
             _ => Swap::Lost,
         }
@@ -297,7 +376,8 @@ impl Host for Envoy {
     fn register_queue(&self, name: &str) -> Result<u32, Refused> {
         let mut token = 0;
         // SAFETY: the host reads the name before it returns; the token is a local.
-        done(unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut token) }).map(|()| token)
+        done(unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut token) })
+            .map(|()| token)
     }
 
     fn enqueue(&self, queue: u32, message: &[u8]) -> Result<(), Refused> {

@@ -6,8 +6,8 @@ use crate::host::{Host, Swap};
 
 const PLACE: &str = "larder/follower";
 
-/// Who follows, until when its lease lasts, up to when everything was heard, and from where to go on. As bytes: owner 8,
-/// until 8, heard 8, cursor; numbers are big-endian.
+/// Who follows, until when its lease lasts, up to when everything was heard, and from where to go
+/// on. As bytes: owner 8, until 8, heard 8, cursor; numbers are big-endian.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) owner: u64,
@@ -30,7 +30,12 @@ impl Place {
         let cursor = std::str::from_utf8(cursor).ok()?;
         let time = |bytes: &[u8; 8]| Timestamp::from_millis(u64::from_be_bytes(*bytes));
         let cursor = (!cursor.is_empty()).then(|| cursor.to_owned());
-        Some(Self { owner: u64::from_be_bytes(*owner), until: time(until), heard: time(heard), cursor })
+        Some(Self {
+            owner: u64::from_be_bytes(*owner),
+            until: time(until),
+            heard: time(heard),
+            cursor,
+        })
     }
 
     /// Puts this in the place of what was read with `version`. Says whether nobody was faster.

@@ -23,19 +23,40 @@ fn key(path: usize) -> PrimaryKey {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put { path: usize, variant: u8, tags: [bool; 3], requested: u64 },
-    Purge { scope: u8, soft: bool, at: u64 },
+    Put {
+        path: usize,
+        variant: u8,
+        tags: [bool; 3],
+        requested: u64,
+    },
+    Purge {
+        scope: u8,
+        soft: bool,
+        at: u64,
+    },
     LookUp(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     // Some are requested in the future, as far as their clocks are right.
-    let put = (0..4usize, 0..2u8, any::<[bool; 3]>(), 0..60u64).prop_map(|(path, variant, tags, requested)| {
-        Step::Put { path, variant, tags, requested: if requested > 50 { requested * 1_000 } else { requested } }
-    });
-    let purge =
-        (0..11u8, prop::bool::weighted(0.3), 0..50u64).prop_map(|(scope, soft, at)| Step::Purge { scope, soft, at });
-    proptest::collection::vec(prop_oneof![3 => put, 2 => purge, 2 => (0..4usize).prop_map(Step::LookUp)], 1..60)
+    let put = (0..4usize, 0..2u8, any::<[bool; 3]>(), 0..60u64).prop_map(
+        |(path, variant, tags, requested)| Step::Put {
+            path,
+            variant,
+            tags,
+            requested: if requested > 50 {
+                requested * 1_000
+            } else {
+                requested
+            },
+        },
+    );
+    let purge = (0..11u8, prop::bool::weighted(0.3), 0..50u64)
+        .prop_map(|(scope, soft, at)| Step::Purge { scope, soft, at });
+    proptest::collection::vec(
+        prop_oneof![3 => put, 2 => purge, 2 => (0..4usize).prop_map(Step::LookUp)],
+        1..60,
+    )
 }
 
 fn scope_of(number: u8) -> Scope {
@@ -62,7 +83,12 @@ fn response(path: usize, variant: u8, tags: [bool; 3], requested: u64) -> Arc<St
         explicitly_public: false,
         stale_from: None,
         selecting: SelectingFields::of(&[b"v".to_vec()], &request).unwrap(),
-        tags: TAGS.iter().zip(tags).filter(|(_, has)| *has).map(|(tag, _)| (*tag).to_owned()).collect(),
+        tags: TAGS
+            .iter()
+            .zip(tags)
+            .filter(|(_, has)| *has)
+            .map(|(tag, _)| (*tag).to_owned())
+            .collect(),
         route: larder_cache_core::route::RouteNote::default(),
         treatment: larder_cache_core::stored_response::SeenTreatment::default(),
     })
@@ -86,23 +112,45 @@ fn concerns(purge: &Purge, path: usize, stored: &StoredResponse) -> bool {
 
 impl Eager {
     fn purge(&mut self, purge: Purge) {
-        let held = std::mem::take(&mut self.held).into_iter().filter_map(|(path, stored, requested)| {
-            let verdict = if concerns(&purge, path, &stored) { purge.verdict(requested) } else { Verdict::Kept };
-            Some((path, stored.left_by(verdict)?, requested))
-        });
+        let held =
+            std::mem::take(&mut self.held)
+                .into_iter()
+                .filter_map(|(path, stored, requested)| {
+                    let verdict = if concerns(&purge, path, &stored) {
+                        purge.verdict(requested)
+                    } else {
+                        Verdict::Kept
+                    };
+                    Some((path, stored.left_by(verdict)?, requested))
+                });
         self.held = held.collect();
         self.heard.push(purge);
     }
 
     fn put(&mut self, path: usize, stored: Arc<StoredResponse>, now: Timestamp) {
-        let requested = if stored.request_time > now.plus_millis(1_000) { now } else { stored.request_time };
-        let concerning = self.heard.iter().filter(|purge| concerns(purge, path, &stored));
+        let requested = if stored.request_time > now.plus_millis(1_000) {
+            now
+        } else {
+            stored.request_time
+        };
+        let concerning = self
+            .heard
+            .iter()
+            .filter(|purge| concerns(purge, path, &stored));
         // Of a key's soft purges the last one is remembered for what is yet to come.
         let (of_key, others): (Vec<&Purge>, Vec<&Purge>) =
             concerning.partition(|purge| matches!(purge.scope, Scope::Key(_)) && purge.soft);
         let last = of_key.iter().max_by_key(|purge| purge.at_ms);
-        let verdicts = others.iter().chain(last).map(|purge| purge.verdict(requested));
-        let Some(stored) = stored.clone().left_by(verdicts.fold(Verdict::Kept, Verdict::and)) else { return };
+        let verdicts = others
+            .iter()
+            .chain(last)
+            .map(|purge| purge.verdict(requested));
+        let Some(stored) = stored
+            .clone()
+            .left_by(verdicts.fold(Verdict::Kept, Verdict::and))
+        else {
+            return;
+        };
         let same = |(known, held, _): &(usize, Arc<StoredResponse>, Timestamp)| {
             *known == path && held.selecting == stored.selecting
         };
@@ -117,12 +165,22 @@ impl Eager {
     }
 
     fn seen(&self, path: usize) -> Vec<Seen> {
-        sorted(self.held.iter().filter(|(known, ..)| *known == path).map(|(_, stored, _)| stored))
+        sorted(
+            self.held
+                .iter()
+                .filter(|(known, ..)| *known == path)
+                .map(|(_, stored, _)| stored),
+        )
     }
 
     /// Soft purges of one scope that are told apart are few.
     fn is_told_apart(&self) -> bool {
-        let soft = |scope: &Scope| self.heard.iter().filter(|purge| purge.soft && purge.scope == *scope).count();
+        let soft = |scope: &Scope| {
+            self.heard
+                .iter()
+                .filter(|purge| purge.soft && purge.scope == *scope)
+                .count()
+        };
         self.heard.iter().all(|purge| soft(&purge.scope) <= 4)
     }
 }
@@ -131,7 +189,13 @@ type Seen = (Vec<(String, String)>, Timestamp, Option<Timestamp>);
 
 fn sorted<'a>(all: impl Iterator<Item = &'a Arc<StoredResponse>>) -> Vec<Seen> {
     let mut all: Vec<_> = all
-        .map(|held| (held.selecting.selectors().into_iter().collect(), held.request_time, held.stale_from))
+        .map(|held| {
+            (
+                held.selecting.selectors().into_iter().collect(),
+                held.request_time,
+                held.stale_from,
+            )
+        })
         .collect();
     all.sort();
     all
@@ -203,13 +267,38 @@ fn a_purge_costs_no_look_at_what_is_held_and_a_stream_of_them_empties_nothing() 
     }
     let bytes = l1.bytes();
     for n in 0..11_000 {
-        l1.purge(&Purge { scope: Scope::Tag(format!("unrelated-{n}")), soft: false, at_ms: at(2) }, at(2));
+        l1.purge(
+            &Purge {
+                scope: Scope::Tag(format!("unrelated-{n}")),
+                soft: false,
+                at_ms: at(2),
+            },
+            at(2),
+        );
     }
-    l1.purge(&Purge { scope: Scope::Tag("a".to_owned()), soft: false, at_ms: at(0) }, at(2));
+    l1.purge(
+        &Purge {
+            scope: Scope::Tag("a".to_owned()),
+            soft: false,
+            at_ms: at(0),
+        },
+        at(2),
+    );
     assert_eq!((l1.bytes(), l1.times_crowded()), (bytes, (0, 0)));
     assert!((0..20_000).all(|n| l1.look_up(&name(n)).variants().len() == 1));
-    l1.purge(&Purge { scope: Scope::Everything, soft: false, at_ms: at(3) }, at(3));
-    assert_eq!(l1.bytes(), bytes, "what is dead leaves when it is looked up");
+    l1.purge(
+        &Purge {
+            scope: Scope::Everything,
+            soft: false,
+            at_ms: at(3),
+        },
+        at(3),
+    );
+    assert_eq!(
+        l1.bytes(),
+        bytes,
+        "what is dead leaves when it is looked up"
+    );
     assert!(l1.look_up(&name(7)).variants().is_empty());
     assert!(l1.bytes() < bytes);
 }

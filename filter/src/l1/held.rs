@@ -71,7 +71,8 @@ impl Weighter<Rc<PrimaryKey>, Held> for Weight {
     }
 }
 
-/// The keys of what is held, by their digests, and how many were dropped for want of room. The cache keeps it up to date.
+/// The keys of what is held, by their digests, and how many were dropped for want of room. The
+/// cache keeps it up to date.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places(Rc<PlacesInner>);
 
@@ -89,7 +90,9 @@ impl Places {
     /// `replaces`: the cache has just counted what was there before as evicted.
     pub(super) fn add(&self, key: Rc<PrimaryKey>, replaces: bool) {
         self.0.by_digest.borrow_mut().insert(key.digest(), key);
-        self.0.evictions.set(self.0.evictions.get().saturating_sub(u64::from(replaces)));
+        self.0
+            .evictions
+            .set(self.0.evictions.get().saturating_sub(u64::from(replaces)));
     }
 
     pub(super) fn remove(&self, digest: &KeyDigest) {

@@ -34,14 +34,29 @@ fn stored(at: u64, body: usize) -> Arc<StoredResponse> {
 #[test]
 fn a_purge_takes_what_is_held_and_what_comes_late() {
     let mut l1 = Level1::new(1 << 20, 7);
-    let tagged = |at: u64| Arc::new(StoredResponse { tags: vec!["news".into()], ..(*stored(at, 10)).clone() });
+    let tagged = |at: u64| {
+        Arc::new(StoredResponse {
+            tags: vec!["news".into()],
+            ..(*stored(at, 10)).clone()
+        })
+    };
     l1.put(&key("/a"), tagged(5), NOW);
     l1.put(&key("/b"), stored(5, 10), NOW);
-    let purge = |soft, at| Purge { scope: Scope::Tag("news".into()), soft, at_ms: Timestamp::from_millis(at) };
+    let purge = |soft, at| Purge {
+        scope: Scope::Tag("news".into()),
+        soft,
+        at_ms: Timestamp::from_millis(at),
+    };
     l1.purge(&purge(true, 6), NOW);
-    assert_eq!(l1.look_up(&key("/a")).variants()[0].stale_from, Some(Timestamp::from_millis(6)));
+    assert_eq!(
+        l1.look_up(&key("/a")).variants()[0].stale_from,
+        Some(Timestamp::from_millis(6))
+    );
     l1.put(&key("/c"), tagged(6), NOW);
-    assert_eq!(l1.look_up(&key("/c")).variants()[0].stale_from, Some(Timestamp::from_millis(6)));
+    assert_eq!(
+        l1.look_up(&key("/c")).variants()[0].stale_from,
+        Some(Timestamp::from_millis(6))
+    );
     l1.purge(&purge(false, 7), NOW);
     assert!(l1.look_up(&key("/a")).variants().is_empty());
     assert_eq!(l1.look_up(&key("/b")).variants().len(), 1);
@@ -59,7 +74,10 @@ fn a_mark_gives_way_to_what_is_stored_and_never_takes_its_place() {
     l1.put(&key("/a"), stored(1, 10), NOW);
     l1.mark_uncacheable(&key("/a"), until);
     let found = l1.look_up(&key("/a"));
-    assert_eq!((found.variants().len(), found.uncacheable_until()), (1, None));
+    assert_eq!(
+        (found.variants().len(), found.uncacheable_until()),
+        (1, None)
+    );
 }
 
 #[test]
@@ -77,9 +95,16 @@ fn its_bound_follows_the_configuration() {
         level1.put(&key(&format!("/{n}")), stored(1, 1000), NOW);
     }
     level1.set_bound(65_536, NOW);
-    assert!((30_000..=65_536).contains(&level1.bytes()), "{}", level1.bytes());
+    assert!(
+        (30_000..=65_536).contains(&level1.bytes()),
+        "{}",
+        level1.bytes()
+    );
     level1.set_bound(0, NOW);
-    assert!(level1.put(&key("/"), stored(1, 1), NOW), "the store gets it all the same");
+    assert!(
+        level1.put(&key("/"), stored(1, 1), NOW),
+        "the store gets it all the same"
+    );
     assert_eq!(level1.bytes(), 0);
     level1.set_bound(1 << 20, NOW);
     level1.put(&key("/"), stored(1, 1), NOW);
@@ -93,7 +118,14 @@ fn what_was_put_is_found_and_a_newer_one_replaces_it() {
     level1.put(&key("/"), stored(2, 20), NOW);
     level1.put(&key("/"), stored(1, 10), NOW);
     let found = level1.look_up(&key("/"));
-    assert_eq!(found.variants().iter().map(|stored| stored.body.len()).collect::<Vec<_>>(), [20]);
+    assert_eq!(
+        found
+            .variants()
+            .iter()
+            .map(|stored| stored.body.len())
+            .collect::<Vec<_>>(),
+        [20]
+    );
 }
 
 #[test]
@@ -122,11 +154,21 @@ fn an_invalidation_beats_what_was_requested_before_it_and_arrives_later() {
 #[test]
 fn a_soft_purge_of_a_key_reaches_what_was_fetched_before_and_comes_later() {
     let mut l1 = Level1::new(1 << 20, 7);
-    let purge = Purge { scope: Scope::Key(key("/").digest()), soft: true, at_ms: Timestamp::from_millis(5) };
+    let purge = Purge {
+        scope: Scope::Key(key("/").digest()),
+        soft: true,
+        at_ms: Timestamp::from_millis(5),
+    };
     l1.purge(&purge, NOW);
-    assert_eq!(l1.untrue(|| key("/").digest()).soft, Some(Timestamp::from_millis(5)));
+    assert_eq!(
+        l1.untrue(|| key("/").digest()).soft,
+        Some(Timestamp::from_millis(5))
+    );
     l1.put_fetched(&key("/"), stored(5, 1), NOW);
-    assert_eq!(l1.look_up(&key("/")).variants()[0].stale_from, Some(Timestamp::from_millis(5)));
+    assert_eq!(
+        l1.look_up(&key("/")).variants()[0].stale_from,
+        Some(Timestamp::from_millis(5))
+    );
     l1.put_fetched(&key("/"), stored(6, 1), NOW);
     assert_eq!(l1.look_up(&key("/")).variants()[0].stale_from, None);
 }
@@ -137,7 +179,8 @@ fn a_response_is_untrue_from_the_first_change_that_is_remembered() {
     let at = Timestamp::from_millis;
     l1.invalidate(&key("/").digest(), at(5), NOW);
     l1.clear(at(9), NOW);
-    let since = |l1: &Level1, stored: &StoredResponse| l1.untrue_since(|| key("/").digest(), stored);
+    let since =
+        |l1: &Level1, stored: &StoredResponse| l1.untrue_since(|| key("/").digest(), stored);
     assert_eq!(since(&l1, &stored(4, 1)), Some(at(5)));
     assert_eq!(since(&l1, &stored(6, 1)), Some(at(9)));
     assert_eq!(since(&l1, &stored(10, 1)), None);
@@ -152,7 +195,10 @@ fn a_fetch_longer_than_an_invalidation_is_remembered_does_not_bring_back_the_old
     l1.forget_old_invalidations(late);
     assert!(!l1.put_fetched(&key("/"), stored(4_000, 1), late));
     assert!(l1.put_fetched(&key("/"), stored(5_001, 1), late));
-    assert!(l1.put(&key("/other"), stored(4_000, 1), late), "the store vouches for what it has");
+    assert!(
+        l1.put(&key("/other"), stored(4_000, 1), late),
+        "the store vouches for what it has"
+    );
 }
 
 #[test]
@@ -160,7 +206,11 @@ fn an_invalidation_from_the_future_counts_from_now() {
     let mut l1 = Level1::new(1 << 20, 7);
     l1.invalidate(&key("/").digest(), NOW.plus_millis(86_400_000), NOW);
     assert!(!l1.put(&key("/"), stored(NOW.as_millis(), 1), NOW));
-    assert!(l1.put(&key("/"), stored(NOW.as_millis() + 1_001, 1), NOW.plus_millis(1_001)));
+    assert!(l1.put(
+        &key("/"),
+        stored(NOW.as_millis() + 1_001, 1),
+        NOW.plus_millis(1_001)
+    ));
 }
 
 #[test]
@@ -179,8 +229,15 @@ fn what_comes_from_the_future_is_neither_newer_than_its_successor_nor_than_an_in
 fn variant(n: u64, body: usize) -> Arc<StoredResponse> {
     let request = Request::new("GET", "a", "/").with("x", &n.to_string());
     let selecting = SelectingFields::of(&[b"x".to_vec()], &request).unwrap();
-    let terms = ReuseTerms { lifetime: DeltaSeconds::new(60), ..ReuseTerms::default() };
-    Arc::new(StoredResponse { selecting, terms, ..(*stored(NOW.as_millis() + n, body)).clone() })
+    let terms = ReuseTerms {
+        lifetime: DeltaSeconds::new(60),
+        ..ReuseTerms::default()
+    };
+    Arc::new(StoredResponse {
+        selecting,
+        terms,
+        ..(*stored(NOW.as_millis() + n, body)).clone()
+    })
 }
 
 #[test]
@@ -199,8 +256,15 @@ fn who_floods_a_key_with_variants_evicts_his_own() {
         let found = l1.look_up(&key("/"));
         let held = found.variants();
         assert!(held.contains(&wanted), "{body}");
-        assert!(held.len() <= MAX_VARIANTS && held.len() > 1, "{body}: {}", held.len());
-        assert!(l1.bytes() <= 1 << 18, "{body}: one key takes its share of the bound");
+        assert!(
+            held.len() <= MAX_VARIANTS && held.len() > 1,
+            "{body}: {}",
+            held.len()
+        );
+        assert!(
+            l1.bytes() <= 1 << 18,
+            "{body}: one key takes its share of the bound"
+        );
     }
 }
 
@@ -213,7 +277,10 @@ fn a_use_among_several_variants_counts_and_survives_a_renewal() {
     let wanted = l1.look_up(&key("/")).variants()[17].clone();
     l1.count_use(&key("/"), &wanted);
     l1.count_use(&key("/"), &wanted);
-    let renewed = Arc::new(StoredResponse { request_time: NOW.plus_millis(50), ..(*wanted).clone() });
+    let renewed = Arc::new(StoredResponse {
+        request_time: NOW.plus_millis(50),
+        ..(*wanted).clone()
+    });
     l1.put(&key("/"), renewed.clone(), NOW);
     for n in 100..1_000 {
         l1.put(&key("/"), variant(n, 10), NOW.plus_millis(n));
@@ -228,11 +295,20 @@ fn what_the_store_still_has_is_held_again_a_minute_after_everything_was_dropped(
     l1.put(&key("/a"), old.clone(), NOW);
     l1.clear(NOW, NOW);
     assert!(l1.look_up(&key("/a")).variants().is_empty());
-    assert!(!l1.put(&key("/a"), old.clone(), later(59_999)), "the store may not have heard yet");
-    assert!(l1.unpurged(old.clone()).is_none() && l1.untrue_since(|| key("/a").digest(), &old) == Some(NOW));
+    assert!(
+        !l1.put(&key("/a"), old.clone(), later(59_999)),
+        "the store may not have heard yet"
+    );
+    assert!(
+        l1.unpurged(old.clone()).is_none()
+            && l1.untrue_since(|| key("/a").digest(), &old) == Some(NOW)
+    );
     assert!(l1.put(&key("/a"), old.clone(), later(60_000)));
     assert_eq!(l1.look_up(&key("/a")).variants().len(), 1);
-    assert!(!l1.put_fetched(&key("/b"), old.clone(), later(60_000)), "nobody vouches for what was fetched before");
+    assert!(
+        !l1.put_fetched(&key("/b"), old.clone(), later(60_000)),
+        "nobody vouches for what was fetched before"
+    );
     // What the store has not accepted is told again and again.
     l1.clear(NOW, later(70_000));
     assert!(!l1.put(&key("/a"), old.clone(), later(129_999)));

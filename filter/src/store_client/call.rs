@@ -38,9 +38,12 @@ impl StoreCall {
     /// The lease it ends.
     pub(super) fn lease(&self) -> Option<Lease> {
         match self {
-            Self::Release { key, fence, .. } | Self::Write { key, fence: Some(fence), .. } => {
-                Some((*key, fence.clone()))
-            }
+            Self::Release { key, fence, .. }
+            | Self::Write {
+                key,
+                fence: Some(fence),
+                ..
+            } => Some((*key, fence.clone())),
             Self::Write { fence: None, .. } => None,
         }
     }

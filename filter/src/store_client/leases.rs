@@ -31,12 +31,15 @@ pub(super) type Lease = (KeyDigest, Fence);
 pub(super) struct LeasesLeft(HashMap<Lease, LeaseLeft>);
 
 impl LeasesLeft {
-    /// A lease should have ended and may not have: it is given back a little later, or at once where it is known not to have.
+    /// A lease should have ended and may not have: it is given back a little later, or at once
+    /// where it is known not to have.
     pub(super) fn add(&mut self, lease: Lease, config: Rc<Config>, at_once: bool, now: Timestamp) {
         if self.0.len() < MOST {
             let due = now.plus_millis(if at_once { 0 } else { GIVE_BACK_MS });
             let until = now.plus_millis(config.lease_ms);
-            self.0.entry(lease).or_insert(LeaseLeft { due, until, config });
+            self.0
+                .entry(lease)
+                .or_insert(LeaseLeft { due, until, config });
         }
     }
 

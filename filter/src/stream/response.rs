@@ -9,7 +9,8 @@ use crate::host::{Host, Map, Refused};
 
 /// How Envoy's details begin when it reached no origin.
 const NO_ORIGIN: [&[u8]; 2] = [b"no_healthy_upstream", b"cluster_not_found"];
-/// How they begin when a connection to it broke, and what they name in braces when there was none to send the request on.
+/// How they begin when a connection to it broke, and what they name in braces when there was none
+/// to send the request on.
 const RESET: &[u8] = b"upstream_reset";
 const NOT_SENT: [&[u8]; 3] = [b"connection_failure", b"connection_timeout", b"{overflow"];
 
@@ -25,12 +26,16 @@ impl Stream {
             return None;
         }
         self.response = Passage::InCallback(Action::Continue);
-        // A 304 that does not end with its head has no content either (RFC 9110 §15.4.5): no frame, or an empty one, or
-        // trailers, which leave no place for an answer's.
+        // A 304 that does not end with its head has no content either (RFC 9110 §15.4.5): no frame,
+        // or an empty one, or trailers, which leave no place for an answer's.
         self.content_follows = !end && status != 304;
         let source = source_of(host, status, fields.contains(SERVICE_TIME));
         fields.remove(b":status");
-        Some(Event::Response { head: ResponseHead { status, fields }, source, end })
+        Some(Event::Response {
+            head: ResponseHead { status, fields },
+            source,
+            end,
+        })
     }
 
     /// What Envoy is to do with the head that has been read.
@@ -55,12 +60,21 @@ impl Stream {
         self.before = change.before;
     }
 
-    /// A piece of the response's content, with what is to be sent before it in its place; `None` if it is of no interest.
-    pub(crate) fn read_piece<H: Host>(&mut self, host: &H, length: usize) -> Option<Result<Vec<u8>, Refused>> {
+    /// A piece of the response's content, with what is to be sent before it in its place; `None` if
+    /// it is of no interest.
+    pub(crate) fn read_piece<H: Host>(
+        &mut self,
+        host: &H,
+        length: usize,
+    ) -> Option<Result<Vec<u8>, Refused>> {
         if self.replied || self.exchange.interest() == Interest::None {
             return None;
         }
-        let piece = if length > 0 { host.response_body(length) } else { Ok(Vec::new()) };
+        let piece = if length > 0 {
+            host.response_body(length)
+        } else {
+            Ok(Vec::new())
+        };
         if let Some(before) = self.before.take() {
             let _ = host.prepend_response_body(&before);
         }
@@ -73,7 +87,9 @@ fn source_of<H: Host>(host: &H, status: u16, has_service_time: bool) -> Response
     if has_service_time {
         return ResponseSource::Origin;
     }
-    let details = host.property(&["response", "code_details"]).unwrap_or_default();
+    let details = host
+        .property(&["response", "code_details"])
+        .unwrap_or_default();
     if details.starts_with(b"via_upstream") {
         ResponseSource::Origin
     } else if status == 504 {
@@ -82,7 +98,11 @@ fn source_of<H: Host>(host: &H, status: u16, has_service_time: bool) -> Response
         ResponseSource::NoOrigin
     } else if status == 502 || details.starts_with(RESET) {
         let names = |reason: &&[u8]| details.windows(reason.len()).any(|part| part == *reason);
-        if NOT_SENT.iter().any(names) { ResponseSource::NoOrigin } else { ResponseSource::Lost }
+        if NOT_SENT.iter().any(names) {
+            ResponseSource::NoOrigin
+        } else {
+            ResponseSource::Lost
+        }
     } else {
         ResponseSource::Proxy
     }

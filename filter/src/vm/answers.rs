@@ -39,7 +39,9 @@ impl<H: Host> Vm<H> {
         match call.purpose {
             Purpose::LookUp(stream) => {
                 let answer = self.read_look_up(answer, now);
-                self.outside.host.record(metrics::STORE_MS, now.millis_since(call.sent));
+                self.outside
+                    .host
+                    .record(metrics::STORE_MS, now.millis_since(call.sent));
                 self.give_back_unseen(call, &answer);
                 self.drive_other(stream, Event::Store(answer));
             }
@@ -66,9 +68,17 @@ impl<H: Host> Vm<H> {
 
     /// What has happened in the fleet takes effect here, and is told to the other workers.
     fn on_events(&mut self, token: u32, answer: &CallAnswer, now: Timestamp) {
-        let Some(mut heard) = self.following.on_events(&mut self.outside, token, answer, now) else { return };
+        let Some(mut heard) = self
+            .following
+            .on_events(&mut self.outside, token, answer, now)
+        else {
+            return;
+        };
         if heard.missed {
-            self.outside.host.log(log::Level::Info, "larder: purges may have been missed; level 1 is emptied");
+            self.outside.host.log(
+                log::Level::Info,
+                "larder: purges may have been missed; level 1 is emptied",
+            );
             self.l1.clear(now, now);
             self.tell_peers(&Message::Forget(now), now);
         }
@@ -79,14 +89,21 @@ impl<H: Host> Vm<H> {
         if !heard.purges.is_empty() {
             self.tell_peers(&Message::Purges(std::mem::take(&mut heard.purges)), now);
         }
-        self.following.go_on(&mut self.outside, &mut self.store, self.config.as_ref(), heard, now);
+        self.following.go_on(
+            &mut self.outside,
+            &mut self.store,
+            self.config.as_ref(),
+            heard,
+            now,
+        );
     }
 
     fn read_look_up(&mut self, answer: CallAnswer, now: Timestamp) -> StoreAnswer {
         self.store.read_answer(&mut self.outside, answer, now)
     }
 
-    /// A look-up that timed out may have been given the lease all the same; nobody must wait for it to lapse.
+    /// A look-up that timed out may have been given the lease all the same; nobody must wait for it
+    /// to lapse.
     fn give_back_unseen(&mut self, call: Call, answer: &StoreAnswer) {
         if let StoreAnswer::Fault(_) = answer {
             self.give_back_lease(call);
@@ -96,7 +113,14 @@ impl<H: Host> Vm<H> {
     /// Gives back the lease that a call may have been given.
     pub(super) fn give_back_lease(&mut self, call: Call) {
         if let Some((key, fence)) = call.holds {
-            self.tell_store(&call.config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
+            self.tell_store(
+                &call.config,
+                StoreCall::Release {
+                    key,
+                    fence,
+                    uncacheable_ms: 0,
+                },
+            );
         }
     }
 
@@ -107,7 +131,8 @@ impl<H: Host> Vm<H> {
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<(), StoreFault> {
-        self.store.ask(&mut self.outside, config, question, purpose, now)
+        self.store
+            .ask(&mut self.outside, config, question, purpose, now)
     }
 
     /// Tells the store something, soon.

@@ -1,5 +1,5 @@
-//! Changes of what all requests share: the one place where the core's `CacheCommand`s are carried out, whether a stream or a
-//! background refresh brings them about.
+//! Changes of what all requests share: the one place where the core's `CacheCommand`s are carried
+//! out, whether a stream or a background refresh brings them about.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,19 +21,54 @@ use crate::host::Host;
 use crate::store_client::StoreCall;
 
 impl<H: Host> Vm<H> {
-    /// Carries a change out. Returns where the outcome lies for other workers, if it was handed over.
-    pub(super) fn change(&mut self, cause: &Cause, command: CacheCommand, now: Timestamp) -> Option<Handoff> {
+    /// Carries a change out. Returns where the outcome lies for other workers, if it was handed
+    /// over.
+    pub(super) fn change(
+        &mut self,
+        cause: &Cause,
+        command: CacheCommand,
+        now: Timestamp,
+    ) -> Option<Handoff> {
         let Cause { id, config, policy } = cause;
         match command {
-            CacheCommand::Keep { key, stored, fence, local_only } => {
+            CacheCommand::Keep {
+                key,
+                stored,
+                fence,
+                local_only,
+            } => {
                 self.keep(cause, &key, stored, fence, local_only);
             }
-            CacheCommand::Publish { key, outcome, uncacheable_until } => {
-                return self.publish(End { key: &key, stream: *id, outcome: &outcome, policy, uncacheable_until }, now);
+            CacheCommand::Publish {
+                key,
+                outcome,
+                uncacheable_until,
+            } => {
+                return self.publish(
+                    End {
+                        key: &key,
+                        stream: *id,
+                        outcome: &outcome,
+                        policy,
+                        uncacheable_until,
+                    },
+                    now,
+                );
             }
             CacheCommand::MarkUncacheable { key, until } => self.l1.mark_uncacheable(&key, until),
-            CacheCommand::ReleaseLease { key, fence, uncacheable_ms } => {
-                self.tell_store(config, StoreCall::Release { key, fence, uncacheable_ms });
+            CacheCommand::ReleaseLease {
+                key,
+                fence,
+                uncacheable_ms,
+            } => {
+                self.tell_store(
+                    config,
+                    StoreCall::Release {
+                        key,
+                        fence,
+                        uncacheable_ms,
+                    },
+                );
             }
             CacheCommand::Invalidate(keys) => {
                 self.invalidate(config, &keys, now);
@@ -49,11 +84,17 @@ impl<H: Host> Vm<H> {
 
     fn publish(&mut self, end: End<'_>, now: Timestamp) -> Option<Handoff> {
         let (host, peers) = (&self.outside.host, &self.peers);
-        let lent = Lent { host, peers, l1: &self.l1, store: &mut self.store };
+        let lent = Lent {
+            host,
+            peers,
+            l1: &self.l1,
+            store: &mut self.store,
+        };
         self.collapsing.publish(lent, end, now)
     }
 
-    /// Into level 1 and, unless it comes from there, into the store; not if it was invalidated since it was requested.
+    /// Into level 1 and, unless it comes from there, into the store; not if it was invalidated
+    /// since it was requested.
     fn keep(
         &mut self,
         cause: &Cause,
@@ -72,17 +113,33 @@ impl<H: Host> Vm<H> {
         match fence {
             // The lease has to end even where the entry is refused.
             Some(fence) if !kept => {
-                self.tell_store(config, StoreCall::Release { key: key.digest(), fence, uncacheable_ms: 0 });
+                self.tell_store(
+                    config,
+                    StoreCall::Release {
+                        key: key.digest(),
+                        fence,
+                        uncacheable_ms: 0,
+                    },
+                );
             }
             fence if kept && !local_only => {
-                self.tell_store(config, StoreCall::Write { key: key.digest(), stored, fence, policy: policy.clone() });
+                self.tell_store(
+                    config,
+                    StoreCall::Write {
+                        key: key.digest(),
+                        stored,
+                        fence,
+                        policy: policy.clone(),
+                    },
+                );
             }
             _ => {}
         }
     }
 
-    /// RFC 9111 §4.4, before the client sees its answer: here at once, in the other VMs before their next look-up, in the
-    /// store soon. What is on its way from the store meanwhile is known to be older.
+    /// RFC 9111 §4.4, before the client sees its answer: here at once, in the other VMs before
+    /// their next look-up, in the store soon. What is on its way from the store meanwhile is known
+    /// to be older.
     fn invalidate(&mut self, config: &Rc<Config>, keys: &[KeyDigest], now: Timestamp) {
         for key in keys {
             self.l1.invalidate(key, now, now);
@@ -94,11 +151,18 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// While the callback of a stream lasts, its client knows of no answer yet. Should Envoy die right behind that, the store
-    /// has been told. The root makes the call: one that a stream makes ends with the stream.
+    /// While the callback of a stream lasts, its client knows of no answer yet. Should Envoy die
+    /// right behind that, the store has been told. The root makes the call: one that a stream makes
+    /// ends with the stream.
     fn tell_store_at_once(&mut self, stream: u32) {
         let is_stream = stream & Identity::REFRESH == 0;
-        if is_stream && self.outside.host.set_effective_context(self.outside.calls.root()).is_ok() {
+        if is_stream
+            && self
+                .outside
+                .host
+                .set_effective_context(self.outside.calls.root())
+                .is_ok()
+        {
             self.untold.tell(&mut self.outside, &mut self.store);
             let _ = self.outside.host.set_effective_context(stream);
         }

@@ -1,11 +1,12 @@
-//! What an exchange asks and commands, carried out: which question goes to which room, and which command.
+//! What an exchange asks and commands, carried out: which question goes to which room, and which
+//! command.
 
 use std::sync::Arc;
 
 use larder_cache_core::collapse::Terms;
 use larder_cache_core::exchange::{
-    Arrive, CacheCommand, Command, Effects, Event, ForwardedRequest, Question, RefreshOrder, Reply, SlotAnswer,
-    StoreAnswer,
+    Arrive, CacheCommand, Command, Effects, Event, ForwardedRequest, Question, RefreshOrder, Reply,
+    SlotAnswer, StoreAnswer,
 };
 use larder_cache_core::route::RefreshPath;
 use larder_cache_core::stored_response::StoredResponse;
@@ -32,27 +33,46 @@ impl<H: Host> Vm<H> {
 
     /// Gives a stream an event and carries out what follows, until nothing does.
     pub(super) fn drive(&mut self, id: u32, event: Event<'_>, now: Timestamp) {
-        let Some(mut stream) = self.streams.take(id) else { return };
+        let Some(mut stream) = self.streams.take(id) else {
+            return;
+        };
         self.outside.calls.set_root(stream.root());
         let effects = stream.handle(event, now);
         self.go_on(id, &mut stream, effects, now);
         self.streams.keep(id, stream);
     }
 
-    /// Carries commands out and answers questions, until there is none or its answer is still to come.
-    pub(super) fn go_on(&mut self, id: u32, stream: &mut Stream, mut effects: Effects, now: Timestamp) {
+    /// Carries commands out and answers questions, until there is none or its answer is still to
+    /// come.
+    pub(super) fn go_on(
+        &mut self,
+        id: u32,
+        stream: &mut Stream,
+        mut effects: Effects,
+        now: Timestamp,
+    ) {
         loop {
             for command in effects.commands {
                 self.carry_out(id, stream, command, now);
             }
-            let Some(question) = effects.question else { return };
-            let Some(more) = self.answer(id, stream, question, now) else { return };
+            let Some(question) = effects.question else {
+                return;
+            };
+            let Some(more) = self.answer(id, stream, question, now) else {
+                return;
+            };
             effects = more;
         }
     }
 
     /// What follows from the answer to a question; `None` where it comes later.
-    fn answer(&mut self, id: u32, stream: &mut Stream, question: Question, now: Timestamp) -> Option<Effects> {
+    fn answer(
+        &mut self,
+        id: u32,
+        stream: &mut Stream,
+        question: Question,
+        now: Timestamp,
+    ) -> Option<Effects> {
         let event = match question {
             Question::Arrive(arrive) => Event::Slot(self.arrive(id, stream, arrive, now)),
             Question::AskStore(question) => {
@@ -68,18 +88,45 @@ impl<H: Host> Vm<H> {
     }
 
     fn arrive(&mut self, id: u32, stream: &Stream, arrive: Arrive, now: Timestamp) -> SlotAnswer {
-        let Arrive { key, accept_handed_over, wait_for_refresh, given_up } = arrive;
+        let Arrive {
+            key,
+            accept_handed_over,
+            wait_for_refresh,
+            given_up,
+        } = arrive;
         let config = stream.config();
-        let (until, deadline) = (now.plus_millis(config.lease_ms), now.plus_millis(config.collapse_wait_ms));
+        let (until, deadline) = (
+            now.plus_millis(config.lease_ms),
+            now.plus_millis(config.collapse_wait_ms),
+        );
         let invalidated = self.l1.untrue(|| stream.digest()).hard;
-        let terms = Terms { accept_handed_over, wait_for_refresh, given_up, invalidated, ..Terms::until(until) };
-        let at = AtSlot { key: &key, stream: id, terms };
-        self.collapsing.arrive(&mut self.outside, (&self.peers, &self.l1), at, deadline, now)
+        let terms = Terms {
+            accept_handed_over,
+            wait_for_refresh,
+            given_up,
+            invalidated,
+            ..Terms::until(until)
+        };
+        let at = AtSlot {
+            key: &key,
+            stream: id,
+            terms,
+        };
+        self.collapsing.arrive(
+            &mut self.outside,
+            (&self.peers, &self.l1),
+            at,
+            deadline,
+            now,
+        )
     }
 
     fn forward(&mut self, stream: &mut Stream, change: ForwardedRequest) {
         let (answers, is_cross_origin) = (&self.answers, stream.is_cross_origin());
-        let asks_whole = change.validates.as_ref().is_some_and(|stored| !answers.may_validate(stored, is_cross_origin));
+        let asks_whole = change
+            .validates
+            .as_ref()
+            .is_some_and(|stored| !answers.may_validate(stored, is_cross_origin));
         stream.forward(&self.outside.host, change, asks_whole);
     }
 
@@ -95,7 +142,11 @@ impl<H: Host> Vm<H> {
             Command::Refresh(order) => self.order_refresh(id, stream, *order),
             Command::Report(status) => self.outside.metrics.request(&status),
             Command::Cache(command) => {
-                let kept = if let CacheCommand::Keep { stored, .. } = &command { Some(stored.clone()) } else { None };
+                let kept = if let CacheCommand::Keep { stored, .. } = &command {
+                    Some(stored.clone())
+                } else {
+                    None
+                };
                 self.change(&stream.cause(id), command, now);
                 if let Some(stored) = kept {
                     self.watch_route(id, stream, &stored, now);
@@ -114,14 +165,31 @@ impl<H: Host> Vm<H> {
     }
 
     fn order_refresh(&mut self, id: u32, stream: &Stream, order: RefreshOrder) {
-        let straight = if order.way == RefreshPath::Straight { picked_cluster(&self.outside.host) } else { None };
+        let straight = if order.way == RefreshPath::Straight {
+            picked_cluster(&self.outside.host)
+        } else {
+            None
+        };
         let Cause { config, policy, .. } = stream.cause(id);
-        self.refreshes.order(Ordered { config, policy, straight, order });
+        self.refreshes.order(Ordered {
+            config,
+            policy,
+            straight,
+            order,
+        });
         self.go_on_later();
     }
 
-    fn watch_route(&mut self, id: u32, stream: &Stream, stored: &Arc<StoredResponse>, now: Timestamp) {
-        let write = self.watched.watch(&mut self.store, (id, stream), stored, now);
+    fn watch_route(
+        &mut self,
+        id: u32,
+        stream: &Stream,
+        stored: &Arc<StoredResponse>,
+        now: Timestamp,
+    ) {
+        let write = self
+            .watched
+            .watch(&mut self.store, (id, stream), stored, now);
         self.write(write);
     }
 }

@@ -24,7 +24,14 @@ impl<H: Host> Vm<H> {
             if !self.lead_refresh(&ordered, id, now) {
                 if let Some(fence) = ordered.order.fence.clone() {
                     let key = ordered.order.key.digest();
-                    self.tell_store(&ordered.config, StoreCall::Release { key, fence, uncacheable_ms: 0 });
+                    self.tell_store(
+                        &ordered.config,
+                        StoreCall::Release {
+                            key,
+                            fence,
+                            uncacheable_ms: 0,
+                        },
+                    );
                 }
                 continue;
             }
@@ -36,15 +43,31 @@ impl<H: Host> Vm<H> {
 
     /// Whether the refresh `id` may begin now. If so it leads its slot.
     fn lead_refresh(&mut self, ordered: &Ordered, id: u32, now: Timestamp) -> bool {
-        let Ordered { config, policy, order, .. } = ordered;
-        if !self.refreshes.have_room(order, policy.max_object_bytes, now) {
+        let Ordered {
+            config,
+            policy,
+            order,
+            ..
+        } = ordered;
+        if !self
+            .refreshes
+            .have_room(order, policy.max_object_bytes, now)
+        {
             return false;
         }
         let fetches_whole = order.stored.is_none();
-        let terms = Terms { only_again: fetches_whole, ..Terms::until(now.plus_millis(config.lease_ms)) };
-        let at = AtSlot { key: &order.collapse, stream: id, terms };
+        let terms = Terms {
+            only_again: fetches_whole,
+            ..Terms::until(now.plus_millis(config.lease_ms))
+        };
+        let at = AtSlot {
+            key: &order.collapse,
+            stream: id,
+            terms,
+        };
         let begins = || !fetches_whole || self.refreshes.begin_whole(now);
-        self.collapsing.lead_refresh(&self.outside.host, &self.peers, at, begins, now)
+        self.collapsing
+            .lead_refresh(&self.outside.host, &self.peers, at, begins, now)
     }
 
     /// Gives a refresh an event, and carries out what follows.
@@ -55,7 +78,9 @@ impl<H: Host> Vm<H> {
     }
 
     fn follow_refresh(&mut self, id: u32, step: Step, now: Timestamp) {
-        let Some(cause) = self.refreshes.cause(id) else { return };
+        let Some(cause) = self.refreshes.cause(id) else {
+            return;
+        };
         if step.question.is_none() {
             self.refreshes.end(id);
         }
@@ -65,7 +90,8 @@ impl<H: Host> Vm<H> {
                 refreshed = Some(key.digest());
             }
             if let (Some(handoff), Some(key)) = (self.change(&cause, command, now), &refreshed) {
-                // The other workers hold the old one stale and would each begin a refresh of their own.
+                // The other workers hold the old one stale and would each begin a refresh of their
+                // own.
                 self.tell_peers(&Message::Refreshed(*key, handoff), now);
             }
         }
@@ -73,7 +99,9 @@ impl<H: Host> Vm<H> {
             None => {}
             Some(Question::Fetch(fields)) => self.fetch_refresh(id, fields, now),
             Some(Question::AskStore(question)) => {
-                if let Err(fault) = self.ask_store(&cause.config, &question, Purpose::RefreshLookUp(id), now) {
+                if let Err(fault) =
+                    self.ask_store(&cause.config, &question, Purpose::RefreshLookUp(id), now)
+                {
                     self.on_refresh_look_up(id, StoreAnswer::Fault(fault), now);
                 }
             }
@@ -92,10 +120,20 @@ impl<H: Host> Vm<H> {
 
     pub(super) fn on_refresh_fetched(&mut self, id: u32, answer: CallAnswer, now: Timestamp) {
         self.refreshes.note_size(id, &answer, now);
-        let CallAnswer { status, from_upstream, fields, body, .. } = answer;
+        let CallAnswer {
+            status,
+            from_upstream,
+            fields,
+            body,
+            ..
+        } = answer;
         match body {
             Ok(body) if from_upstream => {
-                self.drive_refresh(id, Event::Response(&ResponseHead { status, fields }, &body), now);
+                self.drive_refresh(
+                    id,
+                    Event::Response(&ResponseHead { status, fields }, &body),
+                    now,
+                );
             }
             _ => self.drive_refresh(id, Event::NoResponse, now),
         }

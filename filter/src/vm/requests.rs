@@ -25,18 +25,31 @@ impl<H: Host> Vm<H> {
             self.go_on_later();
         }
         let host = &self.outside.host;
-        let Ok(fields) = host.headers(Map::Request) else { return Action::Continue };
-        let request = Request { fields, has_content: !end, is_identified: false };
+        let Ok(fields) = host.headers(Map::Request) else {
+            return Action::Continue;
+        };
+        let request = Request {
+            fields,
+            has_content: !end,
+            is_identified: false,
+        };
         if request.fields.contains(DEBUG_FIELD) {
             // A secret between the client and this cache, wherever the request goes.
             let _ = host.remove_header(Map::Request, DEBUG_FIELD.as_bytes());
         }
-        let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else { return Action::Continue };
+        let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else {
+            return Action::Continue;
+        };
         if request.has_content && self.undecided.is_worth_holding(&request) {
             self.undecided.hold(id, config, policy, request, host.now());
             return Action::Pause;
         }
-        self.begin(id, (config, policy), request, Passage::InCallback(Action::Pause))
+        self.begin(
+            id,
+            (config, policy),
+            request,
+            Passage::InCallback(Action::Pause),
+        )
     }
 
     /// A piece of a request's content.
@@ -56,8 +69,15 @@ impl<H: Host> Vm<H> {
     }
 
     fn decide(&mut self, id: u32, has_content: bool, passage: Passage) -> Action {
-        let Some(held) = self.undecided.decide(id, has_content) else { return Action::Continue };
-        let Held { config, policy, request, .. } = held;
+        let Some(held) = self.undecided.decide(id, has_content) else {
+            return Action::Continue;
+        };
+        let Held {
+            config,
+            policy,
+            request,
+            ..
+        } = held;
         self.begin(id, (&config, &policy), request, passage)
     }
 
@@ -85,8 +105,11 @@ impl<H: Host> Vm<H> {
         let now = host.now();
         self.peers.beat_if_late(host, &mut self.l1, now);
         let client = Client::of(&request);
-        let setup =
-            Setup { policy: policy.clone(), namespace: config.namespace.clone(), refreshes: config.refresh_path() };
+        let setup = Setup {
+            policy: policy.clone(),
+            namespace: config.namespace.clone(),
+            refreshes: config.refresh_path(),
+        };
         let mut at_hand = RoomsAtHand {
             host,
             l1: &mut self.l1,
@@ -97,7 +120,8 @@ impl<H: Host> Vm<H> {
         };
         match Exchange::begin(request, setup, &mut at_hand, now) {
             Begun::Answered(reply, status) => {
-                self.answers.reply(host, id, reply, passage != Passage::Held);
+                self.answers
+                    .reply(host, id, reply, passage != Passage::Held);
                 self.outside.metrics.request(&status);
                 Action::Pause
             }
@@ -132,19 +156,34 @@ impl<H: Host> Vm<H> {
         self.write(write);
         self.undecided.forget(id);
         self.answers.end(&self.outside.host, id);
-        let Some(stream) = self.streams.get(id) else { return };
+        let Some(stream) = self.streams.get(id) else {
+            return;
+        };
         if !stream.is_over() {
-            let details = self.outside.host.property(&["response", "code_details"]).unwrap_or_default();
+            let details = self
+                .outside
+                .host
+                .property(&["response", "code_details"])
+                .unwrap_or_default();
             let origin_broke = details.starts_with(b"upstream_reset_after_response_started");
             if stream.is_waiting() {
                 self.collapsing.leave(id);
             }
             let is_redirected = details == b"internal_redirect";
             let now = self.outside.host.now();
-            self.drive(id, if is_redirected { Event::Redirected } else { Event::Gone { origin_broke } }, now);
+            self.drive(
+                id,
+                if is_redirected {
+                    Event::Redirected
+                } else {
+                    Event::Gone { origin_broke }
+                },
+                now,
+            );
         }
         self.streams.take(id);
-        // Envoy tells nobody of an answer whose stream is gone; a lease that it may bring is given back.
+        // Envoy tells nobody of an answer whose stream is gone; a lease that it may bring is given
+        // back.
         for call in self.outside.calls.take_look_ups_of(id) {
             self.give_back_lease(call);
         }

@@ -14,11 +14,19 @@ impl<H: Host> Vm<H> {
         if self.answers.send_head(host, id) {
             return Action::Continue;
         }
-        let head = self.streams.get_mut(id).and_then(|stream| stream.read_head(host, end));
-        let Some(head) = head else { return Action::Continue };
+        let head = self
+            .streams
+            .get_mut(id)
+            .and_then(|stream| stream.read_head(host, end));
+        let Some(head) = head else {
+            return Action::Continue;
+        };
         let now = host.now();
         self.drive(id, head, now);
-        let action = self.streams.get_mut(id).map_or(Action::Continue, Stream::leave_head);
+        let action = self
+            .streams
+            .get_mut(id)
+            .map_or(Action::Continue, Stream::leave_head);
         if self.streams.get(id).is_some_and(Stream::is_over) {
             self.streams.take(id); // its content is of no interest
         }
@@ -31,8 +39,13 @@ impl<H: Host> Vm<H> {
         if self.answers.send_content(host, id, length) {
             return Action::Continue;
         }
-        let piece = self.streams.get_mut(id).and_then(|stream| stream.read_piece(host, length));
-        let Some(piece) = piece else { return Action::Continue };
+        let piece = self
+            .streams
+            .get_mut(id)
+            .and_then(|stream| stream.read_piece(host, length));
+        let Some(piece) = piece else {
+            return Action::Continue;
+        };
         let now = host.now();
         match piece {
             Ok(piece) => self.drive(id, Event::Body { chunk: &piece, end }, now),

@@ -1,4 +1,5 @@
-//! What a hit in level 1 costs in memory: nothing is allocated, so nothing that is held is copied either.
+//! What a hit in level 1 costs in memory: nothing is allocated, so nothing that is held is copied
+//! either.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -24,7 +25,8 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came; counting touches a constant thread-local only.
+// SAFETY: every call goes to the system's allocator as it came; counting touches a constant
+// thread-local only.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
@@ -57,7 +59,10 @@ fn stored(request: &Request, now: Timestamp) -> Arc<StoredResponse> {
         request_time: now,
         response_time: now,
         initial_age: DeltaSeconds::ZERO,
-        terms: ReuseTerms { lifetime: DeltaSeconds::new(60), ..ReuseTerms::default() },
+        terms: ReuseTerms {
+            lifetime: DeltaSeconds::new(60),
+            ..ReuseTerms::default()
+        },
         explicitly_public: false,
         stale_from: None,
         selecting: SelectingFields::of_response(request, &Fields::default()).unwrap(),
@@ -70,7 +75,10 @@ fn stored(request: &Request, now: Timestamp) -> Arc<StoredResponse> {
 #[test]
 fn a_hit_allocates_nothing_even_where_it_is_judged_by_a_purge_that_leaves_it() {
     let now = Timestamp::from_millis(1_000_000);
-    let (request, key) = (Request::new("GET", "a", "/"), PrimaryKey::new(b"n", b"http", b"a", b"/"));
+    let (request, key) = (
+        Request::new("GET", "a", "/"),
+        PrimaryKey::new(b"n", b"http", b"a", b"/"),
+    );
     let stored = stored(&request, now);
     let mut l1 = Level1::new(1 << 20, 7);
     assert!(l1.put(&key, stored.clone(), now));
@@ -85,9 +93,23 @@ fn a_hit_allocates_nothing_even_where_it_is_judged_by_a_purge_that_leaves_it() {
         count
     };
     assert_eq!(hit(&mut l1), 0);
-    l1.purge(&Purge { scope: Scope::Tag("other".to_owned()), soft: false, at_ms: now }, now);
-    assert_eq!(hit(&mut l1), 0, "what a purge leaves alone is judged where it lies");
-    assert!(allocations(|| vec![0_u8; 1]).1 == 1, "allocations are counted");
+    l1.purge(
+        &Purge {
+            scope: Scope::Tag("other".to_owned()),
+            soft: false,
+            at_ms: now,
+        },
+        now,
+    );
+    assert_eq!(
+        hit(&mut l1),
+        0,
+        "what a purge leaves alone is judged where it lies"
+    );
+    assert!(
+        allocations(|| vec![0_u8; 1]).1 == 1,
+        "allocations are counted"
+    );
 }
 
 /// Level 1 alone, for an Envoy in which no client is known by other means than a field.
@@ -96,7 +118,10 @@ struct AlmostNothing<'a>(&'a mut Level1, Found);
 impl AtHand for AlmostNothing<'_> {
     fn look_up(&mut self, key: &PrimaryKey) -> Held<'_> {
         self.1 = self.0.look_up(key);
-        Held { variants: self.1.variants(), ..Held::default() }
+        Held {
+            variants: self.1.variants(),
+            ..Held::default()
+        }
     }
 
     fn untrue(&mut self, _: &PrimaryKey) -> Times {
@@ -119,12 +144,25 @@ impl AtHand for AlmostNothing<'_> {
 #[test]
 fn a_plain_hit_allocates_its_key_and_the_fields_of_its_own_and_nothing_else() {
     let now = Timestamp::from_millis(1_000_000);
-    let (request, key) = (Request::new("GET", "a", "/"), PrimaryKey::new(b"n", b"http", b"a", b"/"));
+    let (request, key) = (
+        Request::new("GET", "a", "/"),
+        PrimaryKey::new(b"n", b"http", b"a", b"/"),
+    );
     let mut l1 = Level1::new(1 << 20, 7);
     assert!(l1.put(&key, stored(&request, now), now));
     let (policy, namespace) = (Arc::new(Policy::default()), Arc::from(b"n".as_slice()));
-    let setup = Setup { policy, namespace, refreshes: RefreshPath::Routed };
-    let needed = allocations(|| (PrimaryKey::new(b"n", b"http", b"a", b"/"), Fields::with_capacity(5, 160))).1;
+    let setup = Setup {
+        policy,
+        namespace,
+        refreshes: RefreshPath::Routed,
+    };
+    let needed = allocations(|| {
+        (
+            PrimaryKey::new(b"n", b"http", b"a", b"/"),
+            Fields::with_capacity(5, 160),
+        )
+    })
+    .1;
     let mut at_hand = AlmostNothing(&mut l1, Found::Nothing);
     let (begun, count) = allocations(|| Exchange::begin(request, setup, &mut at_hand, now));
     assert!(matches!(begun, Begun::Answered(..)));

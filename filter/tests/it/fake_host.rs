@@ -1,4 +1,5 @@
-//! A host that remembers what it was asked: one per VM, with shared data and queues common to all VMs.
+//! A host that remembers what it was asked: one per VM, with shared data and queues common to all
+//! VMs.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -71,7 +72,10 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn new(common: &Rc<RefCell<Common>>, seed: u64) -> Self {
-        let fake = Self { common: common.clone(), told: Rc::default() };
+        let fake = Self {
+            common: common.clone(),
+            told: Rc::default(),
+        };
         fake.told.borrow_mut().random = seed;
         fake
     }
@@ -95,7 +99,10 @@ impl Host for Fake {
 
     fn random(&self) -> u64 {
         let mut told = self.count();
-        told.random = told.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        told.random = told
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         told.random
     }
 
@@ -138,9 +145,19 @@ impl Host for Fake {
         Ok(())
     }
 
-    fn reply(&self, status: u16, parts: &[&Fields], body: &[u8], _details: &str) -> Result<(), Refused> {
+    fn reply(
+        &self,
+        status: u16,
+        parts: &[&Fields],
+        body: &[u8],
+        _details: &str,
+    ) -> Result<(), Refused> {
         let mut told = self.count();
-        let said = parts.iter().find_map(|part| part.get("cache-status")).map(text).unwrap_or_default();
+        let said = parts
+            .iter()
+            .find_map(|part| part.get("cache-status"))
+            .map(text)
+            .unwrap_or_default();
         let stream = told.effective;
         told.given_head = Fields::from_pairs(parts.iter().flat_map(|part| part.iter()));
         told.given.push((stream, status, text(body), said));
@@ -171,12 +188,20 @@ impl Host for Fake {
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
         let (code, size, request, metadata, details) = {
             let told = self.count();
-            (told.sent_response.0, told.sent_response.1, told.request_size, told.metadata, told.details.clone())
+            (
+                told.sent_response.0,
+                told.sent_response.1,
+                told.request_size,
+                told.metadata,
+                told.details.clone(),
+            )
         };
         match path {
             ["request", "size"] => Some(request.to_le_bytes().to_vec()),
             ["xds", "cluster_name"] => Some(b"origin".to_vec()),
-            ["metadata", "filter_metadata", namespace] => (metadata == Some(*namespace)).then(|| b"sub".to_vec()),
+            ["metadata", "filter_metadata", namespace] => {
+                (metadata == Some(*namespace)).then(|| b"sub".to_vec())
+            }
             ["response", "code"] if code > 0 => Some(code.to_le_bytes().to_vec()),
             ["response", "size"] if code > 0 => Some(size.to_le_bytes().to_vec()),
             ["response", "code_details"] => Some(details.into_bytes()),
@@ -184,7 +209,13 @@ impl Host for Fake {
         }
     }
 
-    fn call(&self, cluster: &str, head: &Fields, body: &[u8], _timeout_ms: u64) -> Result<u32, Refused> {
+    fn call(
+        &self,
+        cluster: &str,
+        head: &Fields,
+        body: &[u8],
+        _timeout_ms: u64,
+    ) -> Result<u32, Refused> {
         let mut told = self.count();
         if told.cluster_down {
             return Err(Refused(10));
@@ -193,7 +224,8 @@ impl Host for Fake {
             return Err(Refused(2));
         }
         let token = u32::try_from(told.sent.len()).unwrap() + 1;
-        told.sent.push((token, cluster.to_owned(), head.clone(), body.to_vec()));
+        told.sent
+            .push((token, cluster.to_owned(), head.clone(), body.to_vec()));
         let context = told.effective;
         told.made_by.push(context);
         Ok(token)
@@ -207,7 +239,10 @@ impl Host for Fake {
     fn shared(&self, key: &str) -> (Option<Vec<u8>>, Option<u32>) {
         self.count();
         match self.common.borrow().shared.get(key) {
-            Some((value, version)) => (Some(value.clone()).filter(|value| !value.is_empty()), Some(*version)),
+            Some((value, version)) => (
+                Some(value.clone()).filter(|value| !value.is_empty()),
+                Some(*version),
+            ),
             None => (None, None),
         }
     }
@@ -220,7 +255,9 @@ impl Host for Fake {
         }
         common.version += 1;
         let version = common.version;
-        common.shared.insert(key.to_owned(), (value.to_vec(), version));
+        common
+            .shared
+            .insert(key.to_owned(), (value.to_vec(), version));
         Swap::Done
     }
 
@@ -229,7 +266,9 @@ impl Host for Fake {
         let mut common = self.common.borrow_mut();
         common.version += 1;
         let version = common.version;
-        common.shared.insert(key.to_owned(), (value.to_vec(), version));
+        common
+            .shared
+            .insert(key.to_owned(), (value.to_vec(), version));
     }
 
     fn register_queue(&self, name: &str) -> Result<u32, Refused> {
@@ -246,26 +285,43 @@ impl Host for Fake {
     fn enqueue(&self, queue: u32, message: &[u8]) -> Result<(), Refused> {
         self.count();
         let mut common = self.common.borrow_mut();
-        let queue = common.queues.get_mut(queue as usize - 1).ok_or(Refused(1))?;
+        let queue = common
+            .queues
+            .get_mut(queue as usize - 1)
+            .ok_or(Refused(1))?;
         queue.1.push_back(message.to_vec());
         Ok(())
     }
 
     fn dequeue(&self, queue: u32) -> Option<Vec<u8>> {
         self.count();
-        self.common.borrow_mut().queues.get_mut(queue as usize - 1)?.1.pop_front()
+        self.common
+            .borrow_mut()
+            .queues
+            .get_mut(queue as usize - 1)?
+            .1
+            .pop_front()
     }
 
     fn count(&self, name: &str, by: u64) {
-        *Fake::count(self).metrics.entry(name.to_owned()).or_default() += i64::try_from(by).unwrap();
+        *Fake::count(self)
+            .metrics
+            .entry(name.to_owned())
+            .or_default() += i64::try_from(by).unwrap();
     }
 
     fn move_gauge(&self, name: &str, by: i64) {
-        *Fake::count(self).metrics.entry(name.to_owned()).or_default() += by;
+        *Fake::count(self)
+            .metrics
+            .entry(name.to_owned())
+            .or_default() += by;
     }
 
     fn record(&self, name: &str, _value: u64) {
-        *Fake::count(self).metrics.entry(name.to_owned()).or_default() += 1;
+        *Fake::count(self)
+            .metrics
+            .entry(name.to_owned())
+            .or_default() += 1;
     }
 
     fn log(&self, _level: log::Level, line: &str) {

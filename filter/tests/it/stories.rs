@@ -33,7 +33,12 @@ impl Worker {
         let host = Fake::new(envoy, seed);
         let mut vm = Vm::new(host.clone());
         let config = vm.on_configure(b"{}").unwrap();
-        Self { vm, host, config, passed: 0 }
+        Self {
+            vm,
+            host,
+            config,
+            passed: 0,
+        }
     }
 
     /// Time passes, and the worker's heart beats.
@@ -48,7 +53,10 @@ impl Worker {
 
     /// Level 1 is believed though no purge is heard.
     fn believes_for_ever(&mut self) {
-        self.config = self.vm.on_configure(br#"{"store": {"distrust_after_ms": 0}}"#).unwrap();
+        self.config = self
+            .vm
+            .on_configure(br#"{"store": {"distrust_after_ms": 0}}"#)
+            .unwrap();
     }
 
     pub(crate) fn request(&mut self, id: u32, method: &str, path: &str) -> Action {
@@ -77,7 +85,12 @@ impl Worker {
         end: bool,
     ) -> Action {
         self.vm.on_stream(1);
-        let fields = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path)];
+        let fields = [
+            (":method", method),
+            (":scheme", "http"),
+            (":authority", authority),
+            (":path", path),
+        ];
         {
             let mut told = self.host.told.borrow_mut();
             told.request = Fields::from_pairs(fields.iter().chain(more).copied());
@@ -94,7 +107,8 @@ impl Worker {
         self.let_answers_pass();
     }
 
-    /// As Envoy does with an answer given to a request: what stands in becomes what the client gets.
+    /// As Envoy does with an answer given to a request: what stands in becomes what the client
+    /// gets.
     fn let_answers_pass(&mut self) {
         let given = self.host.told.borrow().given.clone();
         for (id, status, body, said) in given.into_iter().skip(self.passed) {
@@ -114,12 +128,19 @@ impl Worker {
                 }
                 told.response = stand_in;
             }
-            assert_eq!(self.vm.on_response_headers(id, body.is_empty()), Action::Continue);
+            assert_eq!(
+                self.vm.on_response_headers(id, body.is_empty()),
+                Action::Continue
+            );
             if !body.is_empty() {
-                assert_eq!(self.vm.on_response_body(id, body.len(), true), Action::Continue);
+                assert_eq!(
+                    self.vm.on_response_body(id, body.len(), true),
+                    Action::Continue
+                );
             }
             let mut told = self.host.told.borrow_mut();
-            let said = String::from_utf8(told.replaced_head.get("cache-status").unwrap().to_vec()).unwrap();
+            let said = String::from_utf8(told.replaced_head.get("cache-status").unwrap().to_vec())
+                .unwrap();
             let body = told.replaced_body.last().cloned().unwrap_or_default();
             told.given[self.passed - 1] = (id, status, body, said);
         }
@@ -129,16 +150,24 @@ impl Worker {
     pub(crate) fn store_has_nothing(&mut self) {
         let token = {
             let mut told = self.host.told.borrow_mut();
-            told.call_response = Fields::from_pairs([(":status", "204"), ("x-envoy-upstream-service-time", "1")]);
+            told.call_response =
+                Fields::from_pairs([(":status", "204"), ("x-envoy-upstream-service-time", "1")]);
             told.sent.last().unwrap().0
         };
         self.vm.on_call_response(token, 2, 0);
     }
 
-    pub(crate) fn respond(&mut self, id: u32, status: &str, fields: &[(&str, &str)], body: &[u8]) -> Action {
+    pub(crate) fn respond(
+        &mut self,
+        id: u32,
+        status: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> Action {
         {
             let mut told = self.host.told.borrow_mut();
-            told.response = Fields::from_pairs([(":status", status), ("x-envoy-upstream-service-time", "1")]);
+            told.response =
+                Fields::from_pairs([(":status", status), ("x-envoy-upstream-service-time", "1")]);
             for (name, value) in fields {
                 told.response.append(name.as_bytes(), value.as_bytes());
             }
@@ -168,7 +197,10 @@ impl Worker {
         self.respond(
             id,
             "200",
-            &[("cache-control", "max-age=60, stale-while-revalidate=60"), ("content-type", "text/plain")],
+            &[
+                ("cache-control", "max-age=60, stale-while-revalidate=60"),
+                ("content-type", "text/plain"),
+            ],
             b"hello",
         );
         self.vm.on_log(id);
@@ -180,9 +212,15 @@ impl Worker {
     fn polls(&self) -> Vec<String> {
         let told = self.host.told.borrow();
         let path = |head: &Fields| String::from_utf8(head.get(":path").unwrap().to_vec()).unwrap();
-        let polls = told.sent.iter().map(|(_, _, head, _)| path(head)).filter(|path| path.starts_with("/v1/events"));
+        let polls = told
+            .sent
+            .iter()
+            .map(|(_, _, head, _)| path(head))
+            .filter(|path| path.starts_with("/v1/events"));
         // What is asked for, behind who asks.
-        polls.map(|path| path.split('&').skip(1).collect::<Vec<_>>().join("&")).collect()
+        polls
+            .map(|path| path.split('&').skip(1).collect::<Vec<_>>().join("&"))
+            .collect()
     }
 
     /// The sidecar answers the poll that was sent last.
@@ -198,7 +236,12 @@ impl Worker {
             told.call_response = Fields::from_pairs(fields.iter().copied());
             told.call_body = body.to_vec();
             let is_meant = |head: &Fields| head.get(":path").unwrap().starts_with(path.as_bytes());
-            told.sent.iter().rev().find(|(_, _, head, _)| is_meant(head)).unwrap().0
+            told.sent
+                .iter()
+                .rev()
+                .find(|(_, _, head, _)| is_meant(head))
+                .unwrap()
+                .0
         };
         self.vm.on_call_response(token, fields.len(), body.len());
     }
@@ -220,7 +263,12 @@ impl Worker {
 
     fn is_hit(&mut self, id: u32, path: &str) -> bool {
         self.request(id, "GET", path);
-        self.host.told.borrow().given.last().is_some_and(|(stream, .., said)| *stream == id && said.contains("hit"))
+        self.host
+            .told
+            .borrow()
+            .given
+            .last()
+            .is_some_and(|(stream, .., said)| *stream == id && said.contains("hit"))
     }
 
     fn answers(&self) -> usize {
@@ -236,7 +284,10 @@ fn a_level_1_hit_whose_like_has_passed_costs_one_header_read_one_clock_one_drain
     assert_eq!(worker.request(3, "GET", "/"), Action::Pause);
     let told = worker.host.told.borrow();
     assert_eq!(told.calls_made - before, 4);
-    assert_eq!(told.given[1], (3, 200, "hello".to_owned(), "larder; hit; ttl=60".to_owned()));
+    assert_eq!(
+        told.given[1],
+        (3, 200, "hello".to_owned(), "larder; hit; ttl=60".to_owned())
+    );
 }
 
 #[test]
@@ -277,28 +328,57 @@ fn an_answer_that_does_not_pass_as_it_was_given_is_put_right_and_none_is_given_s
 fn a_stale_copy_goes_out_at_once_in_place_of_an_error_and_its_content() {
     let envoy = envoy();
     let mut worker = Worker::new(&envoy, 1);
-    let fields = [("cache-control", "max-age=1, stale-if-error=60"), ("content-type", "text/html")];
+    let fields = [
+        ("cache-control", "max-age=1, stale-if-error=60"),
+        ("content-type", "text/html"),
+    ];
     worker.request(1, "GET", "/");
     worker.store_has_nothing();
     worker.respond(1, "200", &fields, b"hello");
     envoy.borrow_mut().now += 2_000;
     worker.request(2, "GET", "/");
     worker.store_has_nothing();
-    assert_eq!(worker.respond(2, "500", &[("x-error", "1"), ("content-length", "9")], b"an "), Action::Continue);
+    assert_eq!(
+        worker.respond(
+            2,
+            "500",
+            &[("x-error", "1"), ("content-length", "9")],
+            b"an "
+        ),
+        Action::Continue
+    );
     worker.vm.on_response_body(2, 3, false);
     worker.vm.on_response_body(2, 0, true);
     let told = worker.host.told.borrow();
-    let field = |name| told.replaced_head.get(name).map(|value| std::str::from_utf8(value).unwrap());
-    assert_eq!((field(":status"), field("content-length")), (Some("200"), Some("5")));
-    assert_eq!((field("content-type"), field("x-error")), (Some("text/html"), None));
+    let field = |name| {
+        told.replaced_head
+            .get(name)
+            .map(|value| std::str::from_utf8(value).unwrap())
+    };
+    assert_eq!(
+        (field(":status"), field("content-length")),
+        (Some("200"), Some("5"))
+    );
+    assert_eq!(
+        (field("content-type"), field("x-error")),
+        (Some("text/html"), None)
+    );
     assert_eq!(told.replaced_body, ["hello", ""]);
     assert_eq!(told.given, [], "nothing that the route would add to");
 }
 
 #[test]
 fn where_the_host_is_seen_to_change_an_answer_the_origin_is_asked_for_the_whole() {
-    let fields = [("cache-control", "no-cache"), ("content-type", "text/html"), ("etag", "\"1\"")];
-    for (sent, conditional) in [((200u64, 5u64), true), ((200, 28), false), ((418, 5), false)] {
+    let fields = [
+        ("cache-control", "no-cache"),
+        ("content-type", "text/html"),
+        ("etag", "\"1\""),
+    ];
+    for (sent, conditional) in [
+        ((200u64, 5u64), true),
+        ((200, 28), false),
+        ((418, 5), false),
+    ] {
         let mut worker = Worker::new(&envoy(), 1);
         worker.request(1, "GET", "/");
         worker.store_has_nothing();
@@ -312,7 +392,11 @@ fn where_the_host_is_seen_to_change_an_answer_the_origin_is_asked_for_the_whole(
         worker.host.told.borrow_mut().set.clear();
         worker.request(3, "GET", "/");
         let set = worker.host.told.borrow().set.clone();
-        assert_eq!(set.iter().any(|(name, _)| name == "if-none-match"), conditional, "{sent:?}: {set:?}");
+        assert_eq!(
+            set.iter().any(|(name, _)| name == "if-none-match"),
+            conditional,
+            "{sent:?}: {set:?}"
+        );
     }
 }
 
@@ -326,26 +410,42 @@ fn an_answer_past_the_filters_goes_without_what_the_route_adds_to_it() {
         (vec![("x-route", "1"), ("date", "today")], vec!["a", "1"]),
     ] {
         let mut worker = Worker::new(&envoy(), 1);
-        let fields = [("cache-control", "no-cache"), ("content-type", "text/html"), etag];
-        let stored: Vec<_> = fields.into_iter().chain([("x-route", "a"), ("x-route", "1"), ("x-route", "2")]).collect();
+        let fields = [
+            ("cache-control", "no-cache"),
+            ("content-type", "text/html"),
+            etag,
+        ];
+        let stored: Vec<_> = fields
+            .into_iter()
+            .chain([("x-route", "a"), ("x-route", "1"), ("x-route", "2")])
+            .collect();
         worker.request(1, "GET", "/");
         worker.store_has_nothing();
         worker.respond(1, "200", &stored, b"hello");
         worker.vm.on_queue_ready();
         worker.request(2, "GET", "/");
         worker.host.told.borrow_mut().response = Fields::from_pairs(
-            [(":status", "304"), etag, ("x-route", "a"), service_time].into_iter().chain(behind.clone()),
+            [(":status", "304"), etag, ("x-route", "a"), service_time]
+                .into_iter()
+                .chain(behind.clone()),
         );
         worker.vm.on_response_headers(2, true);
         let told = worker.host.told.borrow();
-        let given: Vec<_> = told.given_head.all("x-route").map(|value| std::str::from_utf8(value).unwrap()).collect();
+        let given: Vec<_> = told
+            .given_head
+            .all("x-route")
+            .map(|value| std::str::from_utf8(value).unwrap())
+            .collect();
         assert_eq!(given, expected, "{behind:?}");
     }
 }
 
 #[test]
 fn what_envoy_would_type_and_what_a_filter_has_to_allow_is_asked_for_whole() {
-    let (typed, allowed) = (("content-type", "text/html"), ("access-control-allow-origin", "*"));
+    let (typed, allowed) = (
+        ("content-type", "text/html"),
+        ("access-control-allow-origin", "*"),
+    );
     for (fields, request, conditional) in [
         (vec![typed], vec![], true),
         (vec![], vec![], false),
@@ -355,19 +455,30 @@ fn what_envoy_would_type_and_what_a_filter_has_to_allow_is_asked_for_whole() {
         let mut worker = Worker::new(&envoy(), 1);
         worker.request(1, "GET", "/");
         worker.store_has_nothing();
-        let stored: Vec<_> = [("cache-control", "no-cache"), ("etag", "\"1\"")].into_iter().chain(fields).collect();
+        let stored: Vec<_> = [("cache-control", "no-cache"), ("etag", "\"1\"")]
+            .into_iter()
+            .chain(fields)
+            .collect();
         worker.respond(1, "200", &stored, b"hello");
         worker.vm.on_queue_ready();
         worker.request_with(2, "GET", "/", &request);
         let set = worker.host.told.borrow().set.clone();
-        assert_eq!(set.iter().any(|(name, _)| name == "if-none-match"), conditional, "{stored:?} {request:?}");
+        assert_eq!(
+            set.iter().any(|(name, _)| name == "if-none-match"),
+            conditional,
+            "{stored:?} {request:?}"
+        );
     }
 }
 
 #[test]
 fn an_answer_without_content_takes_the_place_of_a_304() {
     let mut worker = Worker::new(&envoy(), 1);
-    let fields = [("cache-control", "no-cache"), ("content-type", "text/html"), ("etag", "\"1\"")];
+    let fields = [
+        ("cache-control", "no-cache"),
+        ("content-type", "text/html"),
+        ("etag", "\"1\""),
+    ];
     worker.request(1, "GET", "/");
     worker.store_has_nothing();
     worker.respond(1, "200", &fields, b"hello");
@@ -375,20 +486,35 @@ fn an_answer_without_content_takes_the_place_of_a_304() {
     worker.request_with(2, "GET", "/", &[("if-none-match", "\"1\"")]);
     assert_eq!(worker.respond(2, "304", &fields, b""), Action::Continue);
     let told = worker.host.told.borrow();
-    assert_eq!((told.replaced_head.get(":status"), &*told.given), (Some(&b"304"[..]), &[][..]));
+    assert_eq!(
+        (told.replaced_head.get(":status"), &*told.given),
+        (Some(&b"304"[..]), &[][..])
+    );
 }
 
 #[test]
 fn a_get_that_an_empty_piece_ends_is_answered_like_one_without() {
     let mut worker = Worker::new(&envoy(), 1);
     worker.warm("/");
-    assert_eq!(worker.open_request(3, "GET", "/", &[]), Action::Pause, "it may have content");
+    assert_eq!(
+        worker.open_request(3, "GET", "/", &[]),
+        Action::Pause,
+        "it may have content"
+    );
     assert_eq!(worker.answers(), 1);
     assert_eq!(worker.vm.on_request_body(3, 0, false), Action::Pause);
-    assert_eq!(worker.vm.on_request_body(3, 0, true), Action::Pause, "answered");
+    assert_eq!(
+        worker.vm.on_request_body(3, 0, true),
+        Action::Pause,
+        "answered"
+    );
     assert_eq!(worker.host.told.borrow().given[1].1, 200);
     assert_eq!(worker.open_request(4, "GET", "/other", &[]), Action::Pause);
-    assert_eq!(worker.vm.on_request_body(4, 0, true), Action::Pause, "it asks the store");
+    assert_eq!(
+        worker.vm.on_request_body(4, 0, true),
+        Action::Pause,
+        "it asks the store"
+    );
     worker.store_has_nothing();
     assert_eq!(worker.host.told.borrow().resumed, [1, 4]);
 }
@@ -400,7 +526,11 @@ fn content_of_a_get_is_never_taken_for_none() {
     worker.warm("/");
     let mut id = 3;
     for length in ["content-length", "content-type", "upgrade", "expect"] {
-        assert_eq!(worker.open_request(id, "GET", "/", &[(length, "5")]), Action::Continue, "{length}");
+        assert_eq!(
+            worker.open_request(id, "GET", "/", &[(length, "5")]),
+            Action::Continue,
+            "{length}"
+        );
         id += 1;
     }
     assert_eq!(worker.open_request(id, "GET", "/", &[]), Action::Pause);
@@ -413,7 +543,11 @@ fn content_of_a_get_is_never_taken_for_none() {
     assert_eq!(worker.open_request(id, "GET", "/", &[]), Action::Pause);
     envoy.borrow_mut().now += 100;
     worker.vm.on_tick();
-    assert_eq!(worker.host.told.borrow().resumed, [1, id], "it may still come");
+    assert_eq!(
+        worker.host.told.borrow().resumed,
+        [1, id],
+        "it may still come"
+    );
     assert_eq!(worker.answers(), 1);
 }
 
@@ -438,32 +572,60 @@ fn trailers_in_the_place_of_the_content_that_was_promised_break_the_answer_off()
     let mut worker = Worker::new(&envoy, 1);
     worker.request(1, "GET", "/");
     worker.store_has_nothing();
-    worker.respond(1, "200", &[("cache-control", "max-age=1, stale-if-error=60")], b"hello");
+    worker.respond(
+        1,
+        "200",
+        &[("cache-control", "max-age=1, stale-if-error=60")],
+        b"hello",
+    );
     envoy.borrow_mut().now += 2_000;
     worker.request(2, "GET", "/");
     worker.store_has_nothing();
     worker.host.told.borrow_mut().response =
         Fields::from_pairs([(":status", "500"), ("x-envoy-upstream-service-time", "1")]);
     assert_eq!(worker.vm.on_response_headers(2, false), Action::Continue);
-    assert_eq!(worker.vm.on_response_trailers(2), Action::Pause, "Envoy's stream is gone");
+    assert_eq!(
+        worker.vm.on_response_trailers(2),
+        Action::Pause,
+        "Envoy's stream is gone"
+    );
     assert_eq!(worker.host.told.borrow().broken_off, 1);
 }
 
 #[test]
 fn what_is_held_of_a_representation_goes_before_its_rest() {
     let mut worker = Worker::new(&envoy(), 1);
-    worker.config = worker.vm.on_configure(br#"{"rules": [{"policy": {"range_on_miss": "part"}}]}"#).unwrap();
-    let fields = |range| [("cache-control", "max-age=60"), ("etag", "\"1\""), ("content-range", range)];
+    worker.config = worker
+        .vm
+        .on_configure(br#"{"rules": [{"policy": {"range_on_miss": "part"}}]}"#)
+        .unwrap();
+    let fields = |range| {
+        [
+            ("cache-control", "max-age=60"),
+            ("etag", "\"1\""),
+            ("content-range", range),
+        ]
+    };
     worker.request_with(1, "GET", "/", &[("range", "bytes=0-4")]);
     worker.store_has_nothing();
     worker.respond(1, "206", &fields("bytes 0-4/10"), b"01234");
     worker.request(2, "GET", "/");
     worker.store_has_nothing();
-    assert_eq!(worker.respond(2, "206", &fields("bytes 5-9/10"), b"56789"), Action::Continue);
+    assert_eq!(
+        worker.respond(2, "206", &fields("bytes 5-9/10"), b"56789"),
+        Action::Continue
+    );
     assert_eq!(worker.host.told.borrow().prepended_body, "01234");
     let set = worker.host.told.borrow().set.clone();
-    for line in [(":status", "200"), ("content-length", "10"), ("content-range", "")] {
-        assert!(set.contains(&(line.0.to_owned(), line.1.to_owned())), "{line:?} in {set:?}");
+    for line in [
+        (":status", "200"),
+        ("content-length", "10"),
+        ("content-range", ""),
+    ] {
+        assert!(
+            set.contains(&(line.0.to_owned(), line.1.to_owned())),
+            "{line:?} in {set:?}"
+        );
     }
     assert!(worker.is_hit(3, "/"));
     assert_eq!(worker.host.told.borrow().given[0].2, "0123456789");
@@ -507,7 +669,10 @@ fn a_worker_learns_from_the_others_that_metadata_names_clients() {
 fn where_every_request_hits_the_first_after_a_tick_is_asked_about() {
     let mut worker = Worker::new(&envoy(), 1);
     worker.fetch(1, "/");
-    assert!(worker.is_hit(9, "/"), "from now on it is known how Envoy lets it pass");
+    assert!(
+        worker.is_hit(9, "/"),
+        "from now on it is known how Envoy lets it pass"
+    );
     let before = worker.host.told.borrow().calls_made;
     assert!(worker.is_hit(2, "/"));
     assert_eq!(worker.host.told.borrow().calls_made - before, 4);
@@ -523,7 +688,10 @@ fn the_origin_gets_the_host_that_the_key_names() {
     worker.request_to(1, "GET", "A:80", "/");
     worker.store_has_nothing();
     let set = worker.host.told.borrow().set.clone();
-    assert!(set.contains(&(":authority".to_owned(), "a".to_owned())), "{set:?}");
+    assert!(
+        set.contains(&(":authority".to_owned(), "a".to_owned())),
+        "{set:?}"
+    );
     worker.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
     worker.vm.on_done(1);
     assert!(worker.is_hit(2, "/"));
@@ -540,31 +708,53 @@ fn what_is_not_storable_asks_neither_slot_nor_store_until_its_mark_ends() {
     worker.vm.on_queue_ready();
     let before = worker.host.told.borrow().calls_made;
     assert_eq!(worker.request(2, "GET", "/"), Action::Continue);
-    assert_eq!(worker.host.told.borrow().calls_made - before, 5, "the request, the inbox, the clock, who asks");
+    assert_eq!(
+        worker.host.told.borrow().calls_made - before,
+        5,
+        "the request, the inbox, the clock, who asks"
+    );
     // Once it is storable after all the mark is forgotten.
     worker.respond(2, "200", &[("cache-control", "max-age=60")], b"hello");
     assert!(worker.is_hit(3, "/"));
     envoy.borrow_mut().now += 61_000;
-    assert_eq!(worker.request(4, "GET", "/"), Action::Pause, "it leads, and asks the store");
+    assert_eq!(
+        worker.request(4, "GET", "/"),
+        Action::Pause,
+        "it leads, and asks the store"
+    );
 }
 
 #[test]
 fn what_must_be_validated_each_time_is_not_looked_for_in_the_store() {
     let mut worker = Worker::new(&envoy(), 1);
-    let fields = [("cache-control", "no-cache"), ("content-type", "text/html"), ("etag", "\"1\"")];
+    let fields = [
+        ("cache-control", "no-cache"),
+        ("content-type", "text/html"),
+        ("etag", "\"1\""),
+    ];
     worker.request(1, "GET", "/");
     worker.store_has_nothing();
     worker.respond(1, "200", &fields, b"hello");
     worker.vm.on_queue_ready();
     assert_eq!(worker.request(2, "GET", "/"), Action::Continue, "at once");
-    assert_eq!(worker.request(3, "GET", "/"), Action::Pause, "one asks for all");
+    assert_eq!(
+        worker.request(3, "GET", "/"),
+        Action::Pause,
+        "one asks for all"
+    );
     let set = worker.host.told.borrow().set.clone();
-    assert!(set.contains(&("if-none-match".to_owned(), "\"1\"".to_owned())), "{set:?}");
+    assert!(
+        set.contains(&("if-none-match".to_owned(), "\"1\"".to_owned())),
+        "{set:?}"
+    );
     worker.respond(2, "304", &fields, b"");
     worker.go_on();
     let given = worker.host.told.borrow().given.clone();
     assert_eq!(
-        given.iter().map(|(id, status, body, _)| (*id, *status, body.as_str())).collect::<Vec<_>>(),
+        given
+            .iter()
+            .map(|(id, status, body, _)| (*id, *status, body.as_str()))
+            .collect::<Vec<_>>(),
         [(2, 200, "hello"), (3, 200, "hello")]
     );
 }
@@ -575,8 +765,16 @@ fn what_must_be_validated_each_time_is_written_anew_when_it_changes_or_would_be_
     let mut worker = Worker::new(&envoy, 1);
     let writes = |worker: &mut Worker, id: u32, status: &str, language: &str, body: &[u8]| {
         worker.vm.on_queue_ready();
-        let is_write = |sent: &&(u32, String, Fields, Vec<u8>)| sent.2.get(":method") == Some(b"PUT");
-        let before = worker.host.told.borrow().sent.iter().filter(is_write).count();
+        let is_write =
+            |sent: &&(u32, String, Fields, Vec<u8>)| sent.2.get(":method") == Some(b"PUT");
+        let before = worker
+            .host
+            .told
+            .borrow()
+            .sent
+            .iter()
+            .filter(is_write)
+            .count();
         let date = id.to_string();
         let fields = [
             ("cache-control", "no-cache"),
@@ -588,7 +786,15 @@ fn what_must_be_validated_each_time_is_written_anew_when_it_changes_or_would_be_
         worker.respond(id, status, &fields, body);
         worker.vm.on_done(id);
         worker.vm.on_queue_ready();
-        worker.host.told.borrow().sent.iter().filter(is_write).count() - before
+        worker
+            .host
+            .told
+            .borrow()
+            .sent
+            .iter()
+            .filter(is_write)
+            .count()
+            - before
     };
     worker.request(1, "GET", "/");
     worker.store_has_nothing();
@@ -596,20 +802,43 @@ fn what_must_be_validated_each_time_is_written_anew_when_it_changes_or_would_be_
     worker.request(2, "GET", "/");
     assert_eq!(writes(&mut worker, 2, "304", "a", b""), 0);
     worker.request(3, "GET", "/");
-    assert_eq!(writes(&mut worker, 3, "304", "b", b""), 1, "a field has changed");
+    assert_eq!(
+        writes(&mut worker, 3, "304", "b", b""),
+        1,
+        "a field has changed"
+    );
     worker.lives_on(150_000);
     worker.request(4, "GET", "/");
-    assert_eq!(writes(&mut worker, 4, "304", "b", b""), 1, "half of keep is over");
+    assert_eq!(
+        writes(&mut worker, 4, "304", "b", b""),
+        1,
+        "half of keep is over"
+    );
     assert_eq!(worker.answers(), 3);
 }
 
 #[test]
 fn without_a_store_a_miss_goes_on_at_once_and_nobody_is_called() {
     let mut worker = Worker::new(&envoy(), 1);
-    worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
+    worker.config = worker
+        .vm
+        .on_configure(br#"{"store": {"enabled": false}}"#)
+        .unwrap();
     assert_eq!(worker.request(1, "GET", "/"), Action::Continue);
-    assert_eq!(worker.request(2, "GET", "/"), Action::Pause, "it waits for the first");
-    worker.respond(1, "200", &[("cache-control", "max-age=60, stale-while-revalidate=9"), ("etag", "\"1\"")], b"hello");
+    assert_eq!(
+        worker.request(2, "GET", "/"),
+        Action::Pause,
+        "it waits for the first"
+    );
+    worker.respond(
+        1,
+        "200",
+        &[
+            ("cache-control", "max-age=60, stale-while-revalidate=9"),
+            ("etag", "\"1\""),
+        ],
+        b"hello",
+    );
     worker.vm.on_queue_ready();
     assert!(worker.is_hit(3, "/"));
     worker.request(4, "PUT", "/");
@@ -623,15 +852,28 @@ fn without_a_store_a_miss_goes_on_at_once_and_nobody_is_called() {
 fn without_a_store_a_refresh_goes_straight_to_the_origin() {
     let envoy = envoy();
     let mut worker = Worker::new(&envoy, 1);
-    worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
+    worker.config = worker
+        .vm
+        .on_configure(br#"{"store": {"enabled": false}}"#)
+        .unwrap();
     worker.request(1, "GET", "/");
-    worker.respond(1, "200", &[("cache-control", "max-age=1, stale-while-revalidate=9")], b"hello");
+    worker.respond(
+        1,
+        "200",
+        &[("cache-control", "max-age=1, stale-while-revalidate=9")],
+        b"hello",
+    );
     worker.vm.on_log(1);
     envoy.borrow_mut().now += 2_000;
     assert!(worker.is_hit(2, "/"));
     worker.vm.on_queue_ready();
     let sent = worker.host.told.borrow().sent.clone();
-    assert_eq!(sent.iter().map(|(_, cluster, ..)| cluster.as_str()).collect::<Vec<_>>(), ["origin"]);
+    assert_eq!(
+        sent.iter()
+            .map(|(_, cluster, ..)| cluster.as_str())
+            .collect::<Vec<_>>(),
+        ["origin"]
+    );
 }
 
 #[test]
@@ -640,12 +882,20 @@ fn a_large_hit_goes_out_as_a_stand_in_whose_head_and_content_are_replaced_in_pas
     let content = "x".repeat(DEFERRED_FROM);
     worker.request(1, "GET", "/");
     worker.store_has_nothing();
-    let fields = [("cache-control", "max-age=60"), ("content-type", "text/html"), ("x-kept", "yes")];
+    let fields = [
+        ("cache-control", "max-age=60"),
+        ("content-type", "text/html"),
+        ("x-kept", "yes"),
+    ];
     worker.respond(1, "200", &fields, content.as_bytes());
     for id in 2..4 {
         assert!(worker.is_hit(id, "/"));
         let told = worker.host.told.borrow();
-        let field = |name| told.replaced_head.get(name).map(|value| std::str::from_utf8(value).unwrap());
+        let field = |name| {
+            told.replaced_head
+                .get(name)
+                .map(|value| std::str::from_utf8(value).unwrap())
+        };
         assert_eq!(field(":status"), Some("200"));
         assert_eq!(field("content-length"), Some("4096"));
         assert_eq!(field("cache-status"), Some("larder; hit; ttl=60"));
@@ -668,7 +918,12 @@ fn a_request_waits_while_another_worker_fetches_and_is_answered_from_the_handoff
     let given = two.host.told.borrow().given.clone();
     assert_eq!(
         given,
-        [(1, 200, "hello".to_owned(), "larder; fwd=uri-miss; fwd-status=200; collapsed; ttl=60".to_owned())]
+        [(
+            1,
+            200,
+            "hello".to_owned(),
+            "larder; fwd=uri-miss; fwd-status=200; collapsed; ttl=60".to_owned()
+        )]
     );
 }
 
@@ -700,7 +955,17 @@ fn a_waiter_whose_client_has_left_is_passed_over() {
     worker.store_has_nothing();
     worker.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
     worker.vm.on_queue_ready();
-    assert_eq!(worker.host.told.borrow().given.iter().map(|given| given.0).collect::<Vec<_>>(), [3]);
+    assert_eq!(
+        worker
+            .host
+            .told
+            .borrow()
+            .given
+            .iter()
+            .map(|given| given.0)
+            .collect::<Vec<_>>(),
+        [3]
+    );
 }
 
 #[test]
@@ -737,9 +1002,17 @@ fn a_waiter_takes_the_place_of_a_leader_that_hangs_in_another_worker() {
     }
     envoy.borrow_mut().now += 10_001;
     two.vm.on_tick();
-    assert_eq!(two.host.told.borrow().resumed, [1], "one of those who wait there");
+    assert_eq!(
+        two.host.told.borrow().resumed,
+        [1],
+        "one of those who wait there"
+    );
     one.vm.on_tick();
-    assert_eq!(one.host.told.borrow().resumed, [1], "only the leader, long ago");
+    assert_eq!(
+        one.host.told.borrow().resumed,
+        [1],
+        "only the leader, long ago"
+    );
     two.respond(1, "200", &[("cache-control", "max-age=60")], b"hello");
     one.vm.on_queue_ready();
     two.vm.on_queue_ready();
@@ -762,7 +1035,11 @@ fn slow_requests_to_hundreds_of_urls_leave_every_other_key_a_slot() {
         worker.request(id, "GET", &path);
         let sent = worker.host.told.borrow().sent.len();
         worker.request(id + 1000, "GET", &path);
-        assert_eq!(worker.host.told.borrow().sent.len(), sent, "{path}: it waits");
+        assert_eq!(
+            worker.host.told.borrow().sent.len(),
+            sent,
+            "{path}: it waits"
+        );
     }
 }
 
@@ -784,11 +1061,24 @@ fn a_request_after_an_unsafe_one_does_not_join_a_fetch_from_before_it_in_another
     one.respond(1, "200", &[("cache-control", "max-age=60")], b"old");
     two.go_on();
     let given = two.host.told.borrow().given.clone();
-    assert_eq!(given.iter().map(|(id, _, body, _)| (*id, &**body)).collect::<Vec<_>>(), [(1, "old")], "it came before");
+    assert_eq!(
+        given
+            .iter()
+            .map(|(id, _, body, _)| (*id, &**body))
+            .collect::<Vec<_>>(),
+        [(1, "old")],
+        "it came before"
+    );
     two.respond(3, "200", &[("cache-control", "max-age=60")], b"new");
     two.go_on();
     let given = two.host.told.borrow().given.clone();
-    assert_eq!(given.iter().map(|(id, _, body, _)| (*id, &**body)).collect::<Vec<_>>(), [(1, "old"), (4, "new")]);
+    assert_eq!(
+        given
+            .iter()
+            .map(|(id, _, body, _)| (*id, &**body))
+            .collect::<Vec<_>>(),
+        [(1, "old"), (4, "new")]
+    );
 }
 
 #[test]
@@ -797,16 +1087,36 @@ fn no_worker_tries_a_refresh_again_right_after_another_ones_failed() {
     let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
     let fetches = |worker: &Worker| {
         let is_refresh = |head: &Fields| head.get(":path") == Some(b"/".as_slice());
-        worker.host.told.borrow().sent.iter().filter(|(_, _, head, _)| is_refresh(head)).count()
+        worker
+            .host
+            .told
+            .borrow()
+            .sent
+            .iter()
+            .filter(|(_, _, head, _)| is_refresh(head))
+            .count()
     };
     for worker in [&mut one, &mut two] {
         worker.host.told.borrow_mut().has_refresh_cluster = true;
-        worker.config = worker.vm.on_configure(br#"{"store": {"enabled": false}}"#).unwrap();
+        worker.config = worker
+            .vm
+            .on_configure(br#"{"store": {"enabled": false}}"#)
+            .unwrap();
     }
     one.request(1, "GET", "/");
-    one.respond(1, "200", &[("cache-control", "max-age=1, stale-while-revalidate=60")], b"hello");
+    one.respond(
+        1,
+        "200",
+        &[("cache-control", "max-age=1, stale-while-revalidate=60")],
+        b"hello",
+    );
     two.request(1, "GET", "/");
-    two.respond(1, "200", &[("cache-control", "max-age=1, stale-while-revalidate=60")], b"hello");
+    two.respond(
+        1,
+        "200",
+        &[("cache-control", "max-age=1, stale-while-revalidate=60")],
+        b"hello",
+    );
     envoy.borrow_mut().now += 2_000;
     assert!(one.is_hit(2, "/"));
     one.vm.on_queue_ready();
@@ -827,13 +1137,25 @@ fn a_store_that_cannot_be_called_costs_nothing_but_the_hit() {
     worker.host.told.borrow_mut().cluster_down = true;
     for id in 1..20 {
         let path = format!("/{id}");
-        assert_eq!(worker.request(id, "GET", &path), Action::Continue, "it goes on at once");
+        assert_eq!(
+            worker.request(id, "GET", &path),
+            Action::Continue,
+            "it goes on at once"
+        );
         worker.respond(id, "200", &[("cache-control", "max-age=60")], b"x");
         worker.vm.on_done(id);
         worker.vm.on_queue_ready();
     }
     let told = worker.host.told.borrow();
-    assert_eq!(told.log.iter().filter(|line| line.contains("left alone")).count(), 1, "said once: {:?}", told.log);
+    assert_eq!(
+        told.log
+            .iter()
+            .filter(|line| line.contains("left alone"))
+            .count(),
+        1,
+        "said once: {:?}",
+        told.log
+    );
 }
 
 #[test]
@@ -882,11 +1204,27 @@ fn what_a_put_may_yet_change_is_dropped_when_its_client_leaves_and_twice_again()
 fn a_request_that_never_reached_an_origin_leaves_nothing_in_doubt() {
     let mut worker = Worker::new(&envoy(), 1);
     for (id, details, doubtful) in [
-        (10, "upstream_reset_before_response_started{remote_connection_failure}", false),
-        (20, "upstream_reset_before_response_started{overflow}", false),
+        (
+            10,
+            "upstream_reset_before_response_started{remote_connection_failure}",
+            false,
+        ),
+        (
+            20,
+            "upstream_reset_before_response_started{overflow}",
+            false,
+        ),
         (30, "no_healthy_upstream", false),
-        (40, "upstream_reset_before_response_started{connection_termination}", true),
-        (50, "upstream_reset_before_response_started{remote_reset}", true),
+        (
+            40,
+            "upstream_reset_before_response_started{connection_termination}",
+            true,
+        ),
+        (
+            50,
+            "upstream_reset_before_response_started{remote_reset}",
+            true,
+        ),
     ] {
         let path = format!("/{id}");
         worker.fetch(id, &path);
@@ -913,12 +1251,22 @@ fn a_stale_hit_begins_one_refresh_and_no_second_one() {
     assert_eq!(worker.answers(), 3);
     let look_ups = |worker: &Worker| {
         let told = worker.host.told.borrow();
-        told.sent.iter().filter(|(_, _, head, _)| head.get(":path") == Some(b"/v1/look-up")).count()
+        told.sent
+            .iter()
+            .filter(|(_, _, head, _)| head.get(":path") == Some(b"/v1/look-up"))
+            .count()
     };
-    assert_eq!(look_ups(&worker), 2, "one for the fetch, one for the refresh");
+    assert_eq!(
+        look_ups(&worker),
+        2,
+        "one for the fetch, one for the refresh"
+    );
     worker.store_has_nothing();
     let sent = worker.host.told.borrow().sent.last().cloned().unwrap();
-    assert_eq!((sent.1.as_str(), sent.2.get(":path")), ("origin", Some(&b"/"[..])));
+    assert_eq!(
+        (sent.1.as_str(), sent.2.get(":path")),
+        ("origin", Some(&b"/"[..]))
+    );
 }
 
 proptest! {
@@ -983,9 +1331,17 @@ fn one_vm_follows_the_fleets_purges_and_tells_the_others() {
     let (mut one, mut two) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2));
     one.vm.on_tick();
     two.vm.on_tick();
-    assert_eq!((one.polls(), two.polls()), (vec!["".to_owned()], Vec::new()), "one poll for each Envoy");
+    assert_eq!(
+        (one.polls(), two.polls()),
+        (vec!["".to_owned()], Vec::new()),
+        "one poll for each Envoy"
+    );
     one.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
-    assert_eq!(one.polls()[1], "wait_ms=1250&after=7-0", "and the next at once");
+    assert_eq!(
+        one.polls()[1],
+        "wait_ms=1250&after=7-0",
+        "and the next at once"
+    );
     envoy.borrow_mut().now += 1;
     one.fetch(1, "/");
     two.fetch(1, "/other");
@@ -1003,11 +1359,16 @@ fn a_worker_without_a_request_so_far_is_handed_nothing_that_was_made_untrue_befo
     let purged = format!(r#"{{"cursor": "8-0", "reset": false, "events": [{everything}]}}"#);
     for made_untrue in [true, false] {
         let envoy = envoy();
-        let (mut one, mut two, mut three) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2), Worker::new(&envoy, 3));
+        let (mut one, mut two, mut three) = (
+            Worker::new(&envoy, 1),
+            Worker::new(&envoy, 2),
+            Worker::new(&envoy, 3),
+        );
         one.vm.on_tick();
         one.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
         envoy.borrow_mut().now += 1;
-        // Envoy tells a worker's inbox only once the worker has had a request: the second has, the third has not.
+        // Envoy tells a worker's inbox only once the worker has had a request: the second has, the
+        // third has not.
         two.request(1, "GET", "/elsewhere");
         one.fetch(1, "/");
         if made_untrue {
@@ -1015,11 +1376,19 @@ fn a_worker_without_a_request_so_far_is_handed_nothing_that_was_made_untrue_befo
         }
         envoy.borrow_mut().now += 1;
         assert_ne!(two.is_hit(2, "/"), made_untrue);
-        assert_ne!(three.is_hit(1, "/"), made_untrue, "from what its leader left");
+        assert_ne!(
+            three.is_hit(1, "/"),
+            made_untrue,
+            "from what its leader left"
+        );
     }
     for changes in [true, false] {
         let envoy = envoy();
-        let (mut one, mut two, mut three) = (Worker::new(&envoy, 1), Worker::new(&envoy, 2), Worker::new(&envoy, 3));
+        let (mut one, mut two, mut three) = (
+            Worker::new(&envoy, 1),
+            Worker::new(&envoy, 2),
+            Worker::new(&envoy, 3),
+        );
         two.request(1, "GET", "/elsewhere");
         one.fetch(1, "/");
         if changes {
@@ -1040,7 +1409,11 @@ fn who_takes_over_following_goes_on_where_the_other_stopped() {
     two.vm.on_tick();
     assert_eq!(two.polls(), ["wait_ms=1250&after=7-0"]);
     one.hear(r#"{"cursor": "9-0", "reset": false, "events": []}"#);
-    assert_eq!(one.polls().len(), 2, "it has lost its place and asks no more");
+    assert_eq!(
+        one.polls().len(),
+        2,
+        "it has lost its place and asks no more"
+    );
 }
 
 #[test]
@@ -1067,7 +1440,10 @@ fn a_clock_that_is_put_back_empties_level_1() {
     assert!(worker.is_hit(2, "/"));
     envoy.borrow_mut().now -= 10_000;
     worker.vm.on_tick();
-    assert!(!worker.is_hit(3, "/"), "a change from now on would seem to be older than it");
+    assert!(
+        !worker.is_hit(3, "/"),
+        "a change from now on would seem to be older than it"
+    );
 }
 
 #[test]
@@ -1088,8 +1464,12 @@ fn a_poll_that_fails_is_tried_again_later_from_the_same_place() {
 /// Paths and contents of what was sent to the store beside look-ups and polls.
 fn told(worker: &Worker, path: &str) -> Vec<String> {
     let told = worker.host.told.borrow();
-    let sent = told.sent.iter().filter(|(_, _, head, _)| head.get(":path") == Some(path.as_bytes()));
-    sent.map(|(.., body)| String::from_utf8_lossy(body).into_owned()).collect()
+    let sent = told
+        .sent
+        .iter()
+        .filter(|(_, _, head, _)| head.get(":path") == Some(path.as_bytes()));
+    sent.map(|(.., body)| String::from_utf8_lossy(body).into_owned())
+        .collect()
 }
 
 #[test]
@@ -1098,7 +1478,10 @@ fn what_was_stored_before_the_first_purge_was_heard_is_not_used() {
     worker.fetch(1, "/");
     worker.vm.on_tick();
     worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
-    assert!(!worker.is_hit(2, "/"), "what was purged before is not known");
+    assert!(
+        !worker.is_hit(2, "/"),
+        "what was purged before is not known"
+    );
 }
 
 #[test]
@@ -1112,7 +1495,11 @@ fn a_poll_that_went_with_its_root_is_made_again_by_another() {
     worker.vm.on_root_gone(1);
     worker.vm.on_root(2);
     worker.vm.on_tick();
-    assert_eq!(worker.polls().len(), 3, "at once: nothing is wrong with the store");
+    assert_eq!(
+        worker.polls().len(),
+        3,
+        "at once: nothing is wrong with the store"
+    );
     assert_eq!(worker.polls()[2], "wait_ms=1250&after=7-0");
 }
 
@@ -1145,9 +1532,15 @@ fn who_hears_nothing_for_a_while_validates_what_is_older_than_that() {
     assert!(worker.is_hit(5, "/other"));
     worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
     worker.vm.on_tick();
-    assert!(!worker.is_hit(6, "/"), "heard up to when the poll was sent, not to now");
+    assert!(
+        !worker.is_hit(6, "/"),
+        "heard up to when the poll was sent, not to now"
+    );
     worker.hear(r#"{"cursor": "7-0", "reset": false, "events": []}"#);
-    assert!(worker.is_hit(7, "/"), "all is heard again, and nothing had been purged");
+    assert!(
+        worker.is_hit(7, "/"),
+        "all is heard again, and nothing had been purged"
+    );
 }
 
 #[test]
@@ -1155,10 +1548,21 @@ fn the_store_is_told_of_a_change_before_the_client_has_its_answer_and_by_the_roo
     let mut worker = Worker::new(&envoy(), 1);
     worker.request(7, "PUT", "/a");
     worker.respond(7, "204", &[], b"");
-    assert_eq!(told(&worker, "/v1/invalidate").len(), 1, "within the callback for the response's head");
-    let (effective, made_by) = (worker.host.told.borrow().effective, worker.host.told.borrow().made_by.clone());
+    assert_eq!(
+        told(&worker, "/v1/invalidate").len(),
+        1,
+        "within the callback for the response's head"
+    );
+    let (effective, made_by) = (
+        worker.host.told.borrow().effective,
+        worker.host.told.borrow().made_by.clone(),
+    );
     assert_eq!(effective, 7, "what follows concerns the stream again");
-    assert_eq!(made_by.last(), Some(&1), "a call that a stream makes ends with the stream");
+    assert_eq!(
+        made_by.last(),
+        Some(&1),
+        "a call that a stream makes ends with the stream"
+    );
 }
 
 #[test]
@@ -1173,7 +1577,10 @@ fn an_invalidation_is_told_to_the_store_until_it_accepts_it() {
     assert_eq!(told(&worker, "/v1/invalidate").len(), 1, "not at once");
     envoy.borrow_mut().now += 150;
     worker.vm.on_tick();
-    assert_eq!(told(&worker, "/v1/invalidate"), [sent[0].clone(), sent[0].clone()]);
+    assert_eq!(
+        told(&worker, "/v1/invalidate"),
+        [sent[0].clone(), sent[0].clone()]
+    );
     // Envoy answers nothing that a root sent that is gone.
     worker.vm.on_root_gone(1);
     worker.vm.on_tick();
@@ -1186,7 +1593,11 @@ fn an_invalidation_is_told_to_the_store_until_it_accepts_it() {
     worker.vm.on_call_response(token, 2, 0);
     envoy.borrow_mut().now += 60_000;
     worker.vm.on_tick();
-    assert_eq!(told(&worker, "/v1/invalidate").len(), 3, "accepted: never again");
+    assert_eq!(
+        told(&worker, "/v1/invalidate").len(),
+        3,
+        "accepted: never again"
+    );
 }
 
 #[test]
@@ -1198,7 +1609,8 @@ fn a_worker_that_was_stopped_for_a_while_knows_what_was_invalidated_meanwhile() 
         two.believes_for_ever();
         two.fetch(1, "/");
         one.request(1, "GET", "/elsewhere");
-        // The first thing that happens is a PUT at the one; the other's heart has not beaten for as long.
+        // The first thing that happens is a PUT at the one; the other's heart has not beaten for as
+        // long.
         one.lives_on(stopped_ms);
         one.request(2, "PUT", "/");
         one.respond(2, "204", &[], b"");
@@ -1213,8 +1625,11 @@ fn a_write_that_the_store_refuses_gives_its_lease_back() {
     worker.request(1, "GET", "/");
     let token = {
         let mut told = worker.host.told.borrow_mut();
-        told.call_response =
-            Fields::from_pairs([(":status", "201"), ("x-larder-fence", "0a"), ("x-envoy-upstream-service-time", "1")]);
+        told.call_response = Fields::from_pairs([
+            (":status", "201"),
+            ("x-larder-fence", "0a"),
+            ("x-envoy-upstream-service-time", "1"),
+        ]);
         told.sent.last().unwrap().0
     };
     worker.vm.on_call_response(token, 3, 0);
@@ -1224,17 +1639,38 @@ fn a_write_that_the_store_refuses_gives_its_lease_back() {
     let answer = |worker: &mut Worker, status: &str| {
         let token = {
             let mut told = worker.host.told.borrow_mut();
-            told.call_response = Fields::from_pairs([(":status", status), ("x-envoy-upstream-service-time", "1")]);
-            let writes = |head: &Fields| head.get(":path").is_some_and(|path| !path.starts_with(b"/v1/events"));
-            told.sent.iter().rev().find(|(_, _, head, _)| writes(head)).unwrap().0
+            told.call_response =
+                Fields::from_pairs([(":status", status), ("x-envoy-upstream-service-time", "1")]);
+            let writes = |head: &Fields| {
+                head.get(":path")
+                    .is_some_and(|path| !path.starts_with(b"/v1/events"))
+            };
+            told.sent
+                .iter()
+                .rev()
+                .find(|(_, _, head, _)| writes(head))
+                .unwrap()
+                .0
         };
         worker.vm.on_call_response(token, 2, 0);
     };
     answer(&mut worker, "413");
-    assert!(worker.host.told.borrow().log.iter().any(|line| line.contains("LARDER_MAX_ENTRY_BYTES")));
+    assert!(
+        worker
+            .host
+            .told
+            .borrow()
+            .log
+            .iter()
+            .any(|line| line.contains("LARDER_MAX_ENTRY_BYTES"))
+    );
     worker.vm.on_tick();
     worker.vm.on_queue_ready();
-    assert!(told(&worker, "/v1/release").concat().contains(r#""fence":"0a""#));
+    assert!(
+        told(&worker, "/v1/release")
+            .concat()
+            .contains(r#""fence":"0a""#)
+    );
     // A release that fails is tried again, until the lease has lapsed.
     answer(&mut worker, "503");
     envoy.borrow_mut().now += 600;
@@ -1248,12 +1684,18 @@ fn an_invalidation_that_the_sidecar_does_not_understand_becomes_one_of_everythin
     let envoy = envoy();
     let mut worker = Worker::new(&envoy, 1);
     worker.change(1, "/a");
-    worker.answer_last("/v1/invalidate", &[(":status", "413"), ("x-envoy-upstream-service-time", "1")], b"");
+    worker.answer_last(
+        "/v1/invalidate",
+        &[(":status", "413"), ("x-envoy-upstream-service-time", "1")],
+        b"",
+    );
     envoy.borrow_mut().now += 150;
     worker.vm.on_tick();
     let sent = told(&worker, "/v1/invalidate");
     assert!(
-        sent.len() == 2 && sent[1].contains(r#""everything":true"#) && sent[1].contains(r#""digests":[]"#),
+        sent.len() == 2
+            && sent[1].contains(r#""everything":true"#)
+            && sent[1].contains(r#""digests":[]"#),
         "{sent:?}"
     );
 }
@@ -1270,11 +1712,22 @@ fn every_call_says_which_envoy_makes_it_and_what_time_it_is_there() {
     two.vm.on_queue_ready();
     let clocks = |worker: &Worker| -> Vec<Option<ClockReading>> {
         let told = worker.host.told.borrow();
-        told.sent.iter().map(|(_, _, head, _)| ClockReading::parse(head.get("x-larder-clock")?)).collect()
+        told.sent
+            .iter()
+            .map(|(_, _, head, _)| ClockReading::parse(head.get("x-larder-clock")?))
+            .collect()
     };
-    let all: Vec<ClockReading> = clocks(&one).into_iter().chain(clocks(&two)).map(Option::unwrap).collect();
+    let all: Vec<ClockReading> = clocks(&one)
+        .into_iter()
+        .chain(clocks(&two))
+        .map(Option::unwrap)
+        .collect();
     assert!(all.len() >= 4, "{all:?}");
-    assert!(all.iter().all(|reading| reading.envoy == all[0].envoy && reading.now.as_millis() == now), "{all:?}");
+    assert!(
+        all.iter()
+            .all(|reading| reading.envoy == all[0].envoy && reading.now.as_millis() == now),
+        "{all:?}"
+    );
 }
 
 #[test]
@@ -1284,7 +1737,12 @@ fn what_the_store_has_is_put_on_our_clock() {
         worker.fetch(1, "/");
         let entry = {
             let told = worker.host.told.borrow();
-            told.sent.iter().find(|(_, _, head, _)| head.get(":method") == Some(b"PUT")).unwrap().3.clone()
+            told.sent
+                .iter()
+                .find(|(_, _, head, _)| head.get(":method") == Some(b"PUT"))
+                .unwrap()
+                .3
+                .clone()
         };
         let mut other = Worker::new(&envoy(), 2);
         other.request(1, "GET", "/");
@@ -1300,6 +1758,10 @@ fn what_the_store_has_is_put_on_our_clock() {
         };
         other.vm.on_call_response(token, 3, entry.len());
         other.let_answers_pass();
-        assert_eq!(other.host.told.borrow().replaced_head.get("age"), Some(age.as_bytes()), "{ahead}");
+        assert_eq!(
+            other.host.told.borrow().replaced_head.get("age"),
+            Some(age.as_bytes()),
+            "{ahead}"
+        );
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// For how long a sidecar that hears nothing more still vouches for what it gives out. It asks every second.
+/// For how long a sidecar that hears nothing more still vouches for what it gives out. It asks
+/// every second.
 pub const TRUST: Duration = Duration::from_secs(3);
 
 /// Up to when all purges are known here.
@@ -14,12 +15,14 @@ pub(super) enum Hearing {
     Alone,
     /// The store is shared, and its marks have not been read yet.
     NotYet,
-    /// The store is shared, and everything up to then is known: from a connection, or of all that there may be.
+    /// The store is shared, and everything up to then is known: from a connection, or of all that
+    /// there may be.
     UpTo(Instant, Option<u64>),
 }
 
 impl Hearing {
-    /// All that anybody has purged until `asked` is known, as far as the store behind one connection goes, if one is named.
+    /// All that anybody has purged until `asked` is known, as far as the store behind one
+    /// connection goes, if one is named.
     pub(super) fn heard(self, asked: Instant, connection: Option<u64>) -> Self {
         match self {
             Self::Alone => Self::Alone,
@@ -42,7 +45,8 @@ impl Hearing {
         self.deaf_at(now) < TRUST
     }
 
-    /// Whether it was another connection by which this was heard. Behind a new one there may be a store that has lost purges.
+    /// Whether it was another connection by which this was heard. Behind a new one there may be a
+    /// store that has lost purges.
     pub(super) fn is_by_another_than(self, connection: u64) -> bool {
         matches!(self, Self::UpTo(_, Some(known)) if known != connection)
     }

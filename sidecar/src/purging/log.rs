@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use larder_contract::purge::Purge;
 use larder_contract::store_api::Events;
 
-/// Purges in the log; whoever is further behind starts anew. Each takes as much as the tag or prefix that it names: some
-/// 200 bytes, at most 2 KB.
+/// Purges in the log; whoever is further behind starts anew. Each takes as much as the tag or
+/// prefix that it names: some 200 bytes, at most 2 KB.
 pub const LOG_LENGTH: usize = 4096;
 
 /// The last purges, each with the cursor behind it.
@@ -36,13 +36,28 @@ impl Log {
 
     /// What came since a cursor, or that it is not known any more.
     pub(super) fn since(&self, after: Option<&str>) -> Events {
-        let nothing = |reset| Events { cursor: self.last().to_owned(), reset, events: Vec::new() };
-        let Some(after) = after else { return nothing(false) };
-        let Some(count) = self.count(after) else { return nothing(true) };
+        let nothing = |reset| Events {
+            cursor: self.last().to_owned(),
+            reset,
+            events: Vec::new(),
+        };
+        let Some(after) = after else {
+            return nothing(false);
+        };
+        let Some(count) = self.count(after) else {
+            return nothing(true);
+        };
         let behind = usize::try_from(count - self.before).unwrap_or(usize::MAX);
-        let given: Vec<&(String, Purge)> = self.purges.iter().skip(behind).take(Events::MOST).collect();
-        let cursor = given.last().map_or_else(|| after.to_owned(), |(cursor, _)| cursor.clone());
-        Events { cursor, reset: false, events: given.into_iter().map(|(_, purge)| purge.clone()).collect() }
+        let given: Vec<&(String, Purge)> =
+            self.purges.iter().skip(behind).take(Events::MOST).collect();
+        let cursor = given
+            .last()
+            .map_or_else(|| after.to_owned(), |(cursor, _)| cursor.clone());
+        Events {
+            cursor,
+            reset: false,
+            events: given.into_iter().map(|(_, purge)| purge.clone()).collect(),
+        }
     }
 
     /// One more. The oldest goes when there are too many.
@@ -60,6 +75,10 @@ impl Log {
     pub(super) fn begin_at(&mut self, cursor: String) {
         // Who has heard of everything so far has not heard of what this begins with.
         let before = self.before + self.purges.len() as u64 + 1;
-        *self = Self { base: cursor, before, purges: VecDeque::new() };
+        *self = Self {
+            base: cursor,
+            before,
+            purges: VecDeque::new(),
+        };
     }
 }

@@ -30,7 +30,9 @@ impl<S: Store> Purged<S> {
     pub async fn purge(&self, purge: Purge) -> Result<(), Fault> {
         let purge = dated(purge, self.purges.clock());
         if let Scope::Key(key) = &purge.scope {
-            self.store.invalidate(&[*key], purge.at_ms, purge.soft).await?;
+            self.store
+                .invalidate(&[*key], purge.at_ms, purge.soft)
+                .await?;
         }
         self.purges.mark(&purge);
         match self.store.announce(&purge).await? {
@@ -44,7 +46,9 @@ impl<S: Store> Purged<S> {
     fn purged(&self, answer: &LookUpAnswer) -> Option<(Timestamp, bool)> {
         let bytes = match answer {
             LookUpAnswer::Entry(bytes)
-            | LookUpAnswer::Lease { stale: Some(bytes), .. }
+            | LookUpAnswer::Lease {
+                stale: Some(bytes), ..
+            }
             | LookUpAnswer::Held { stale: Some(bytes) } => bytes,
             _ => return None,
         };
@@ -59,22 +63,37 @@ impl<S: Store> Purged<S> {
 impl<S: Store> Store for Purged<S> {
     async fn look_up(&self, asked: &LookUp) -> Result<Found, Fault> {
         if !self.purges.vouches() {
-            // What is there may have been purged. Without a lease, so that nobody waits for what cannot be vouched for.
+            // What is there may have been purged. Without a lease, so that nobody waits for what
+            // cannot be vouched for.
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
         }
         let mut found = self.store.look_up(asked).await?;
         if !self.purges.vouches_for(self.store.connection()) {
             if let LookUpAnswer::Lease { fence, .. } = found.answer {
-                self.store.release(&Release { key: asked.key, fence, uncacheable_ms: 0 }).await?;
+                self.store
+                    .release(&Release {
+                        key: asked.key,
+                        fence,
+                        uncacheable_ms: 0,
+                    })
+                    .await?;
             }
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
         }
         // A hard purge may uncover nothing more, a soft one is applied once: two rounds at most.
         for _ in 0..2 {
-            let purged = if self.purges.is_empty() { None } else { self.purged(&found.answer) };
+            let purged = if self.purges.is_empty() {
+                None
+            } else {
+                self.purged(&found.answer)
+            };
             let Some((time, soft)) = purged else { break };
             if let LookUpAnswer::Lease { fence, .. } = &found.answer {
-                let release = Release { key: asked.key, fence: fence.clone(), uncacheable_ms: 0 };
+                let release = Release {
+                    key: asked.key,
+                    fence: fence.clone(),
+                    uncacheable_ms: 0,
+                };
                 self.store.release(&release).await?;
             }
             self.store.invalidate(&[asked.key], time, soft).await?;
@@ -83,13 +102,24 @@ impl<S: Store> Store for Purged<S> {
         Ok(found)
     }
 
-    async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
+    async fn write(
+        &self,
+        key: KeyDigest,
+        fence: Option<&Fence>,
+        entry: Entry,
+    ) -> Result<WriteAnswer, Fault> {
         if self.purges.verdict(&entry) == Verdict::Kept {
             return self.store.write(key, fence, entry).await;
         }
         // It was requested before the purge and comes after it.
         if let Some(fence) = fence {
-            self.store.release(&Release { key, fence: fence.clone(), uncacheable_ms: 0 }).await?;
+            self.store
+                .release(&Release {
+                    key,
+                    fence: fence.clone(),
+                    uncacheable_ms: 0,
+                })
+                .await?;
         }
         Ok(WriteAnswer::Fenced)
     }
@@ -98,7 +128,12 @@ impl<S: Store> Store for Purged<S> {
         self.store.release(release).await
     }
 
-    async fn invalidate(&self, keys: &[KeyDigest], time: Timestamp, soft: bool) -> Result<(), Fault> {
+    async fn invalidate(
+        &self,
+        keys: &[KeyDigest],
+        time: Timestamp,
+        soft: bool,
+    ) -> Result<(), Fault> {
         self.store.invalidate(keys, time, soft).await
     }
 

@@ -3,7 +3,11 @@ use larder_contract::http_time::Timestamp;
 use super::*;
 
 fn purge(n: u64) -> Purge {
-    Purge { scope: Scope::Everything, soft: false, at_ms: Timestamp::from_millis(n) }
+    Purge {
+        scope: Scope::Everything,
+        soft: false,
+        at_ms: Timestamp::from_millis(n),
+    }
 }
 
 #[tokio::test]
@@ -16,7 +20,10 @@ async fn who_follows_misses_nothing_and_who_is_too_far_behind_is_told() {
         purges.push(n.to_string(), purge(n));
     }
     let first = purges.since(Some("0"), Duration::ZERO).await;
-    assert_eq!((first.events.len(), first.cursor.as_str()), (Events::MOST, "256"));
+    assert_eq!(
+        (first.events.len(), first.cursor.as_str()),
+        (Events::MOST, "256")
+    );
     let rest = purges.since(Some("256"), Duration::ZERO).await;
     assert_eq!((rest.events.len(), rest.cursor.as_str()), (44, "300"));
     assert!(purges.since(Some("elsewhere"), Duration::ZERO).await.reset);
@@ -56,14 +63,29 @@ async fn a_purge_is_heard_when_all_who_follow_ask_on_from_behind_it() {
 #[test]
 fn what_was_not_heard_for_a_while_is_not_vouched_for() {
     let now = Instant::now();
-    assert!(Purges::default().hearing().vouches_at(now), "alone there is nothing to hear");
+    assert!(
+        Purges::default().hearing().vouches_at(now),
+        "alone there is nothing to hear"
+    );
     let purges = Purges::shared();
-    assert!(!purges.hearing().vouches_at(now), "before the marks are read");
+    assert!(
+        !purges.hearing().vouches_at(now),
+        "before the marks are read"
+    );
     purges.heard_everything(now);
-    assert!(purges.hearing().vouches_at(now + TRUST - Duration::from_millis(1)));
+    assert!(
+        purges
+            .hearing()
+            .vouches_at(now + TRUST - Duration::from_millis(1))
+    );
     assert!(!purges.hearing().vouches_at(now + TRUST));
     purges.heard_everything(now - Duration::from_secs(1));
-    assert!(purges.hearing().vouches_at(now + TRUST - Duration::from_millis(1)), "an older answer takes nothing back");
+    assert!(
+        purges
+            .hearing()
+            .vouches_at(now + TRUST - Duration::from_millis(1)),
+        "an older answer takes nothing back"
+    );
 }
 
 #[tokio::test]
@@ -75,6 +97,9 @@ async fn a_long_poll_ends_with_the_purge_it_waited_for() {
     });
     tokio::task::yield_now().await;
     purges.push("1".to_owned(), purge(1));
-    let events = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+    let events = tokio::time::timeout(Duration::from_secs(5), waiting)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(events.events.len(), 1);
 }

@@ -33,23 +33,33 @@ pub(super) async fn events<S: Store>(
     let purges = sidecar.store.purges();
     let poll = (!asked.envoy.is_empty()).then(|| purges.sessions().poll(&asked.envoy, wait));
     purges.polled_from(&asked.envoy, asked.after.as_deref().unwrap_or_default());
-    // An answer says what had been purged when it was asked for: so by its end that has to be known.
+    // An answer says what had been purged when it was asked for: so by its end that has to be
+    // known.
     if purges.unheard_at(came) > wait / 2 || purges.sessions().has_newcomers() {
         purges.ask_now();
     }
-    let events = if purges.vouches() { Some(purges.since(asked.after.as_deref(), wait).await) } else { None };
+    let events = if purges.vouches() {
+        Some(purges.since(asked.after.as_deref(), wait).await)
+    } else {
+        None
+    };
     // An answer says that nothing else was purged; who has been deaf meanwhile cannot say so.
     match events.filter(|_| purges.vouches()) {
         Some(mut events) => {
             // For a clock that is behind they come from the future, and it takes them as of now.
-            events.events.iter_mut().for_each(|purge| purge.at_ms = purge.at_ms.moved(lead.max(0)));
+            events
+                .events
+                .iter_mut()
+                .for_each(|purge| purge.at_ms = purge.at_ms.moved(lead.max(0)));
             if let Some(poll) = poll {
                 poll.answered();
             }
             let unheard = u64::try_from(purges.unheard_at(came).as_millis()).unwrap_or(u64::MAX);
             let mut response = axum::Json(events).into_response();
             if unheard > 0 {
-                response.headers_mut().insert(UNHEARD_FIELD, HeaderValue::from(unheard));
+                response
+                    .headers_mut()
+                    .insert(UNHEARD_FIELD, HeaderValue::from(unheard));
             }
             Ok(response)
         }
@@ -57,7 +67,9 @@ pub(super) async fn events<S: Store>(
             if let Some(poll) = poll {
                 poll.refused();
             }
-            Err(Refusal::Store(Fault("the store's purges cannot be heard at the moment".to_owned())))
+            Err(Refusal::Store(Fault(
+                "the store's purges cannot be heard at the moment".to_owned(),
+            )))
         }
     }
 }
@@ -81,9 +93,16 @@ pub(super) async fn purge<S: Store>(
     let soft = order.soft;
     let purges = order.purges(sidecar.now()).map_err(Refusal::Malformed)?;
     for purge in &purges {
-        sidecar.store.purge(purge.clone()).await.map_err(|fault| sidecar.fault(fault))?;
+        sidecar
+            .store
+            .purge(purge.clone())
+            .await
+            .map_err(|fault| sidecar.fault(fault))?;
     }
-    sidecar.counters.purges.fetch_add(purges.len() as u64, Ordering::Relaxed);
+    sidecar
+        .counters
+        .purges
+        .fetch_add(purges.len() as u64, Ordering::Relaxed);
     sidecar.waiting.wake_all();
     sidecar.store.purges().are_heard(HEARD_WITHIN).await;
     tracing::info!(soft, scopes = ?purges.iter().map(|purge| &purge.scope).collect::<Vec<_>>(), "purged");

@@ -3,7 +3,10 @@ use super::*;
 const WAIT: Duration = Duration::from_secs(1);
 
 fn age(sessions: &Sessions, by: Duration) {
-    sessions.all().values_mut().for_each(|session| session.seen -= by);
+    sessions
+        .all()
+        .values_mut()
+        .for_each(|session| session.seen -= by);
 }
 
 #[test]
@@ -14,7 +17,8 @@ fn an_envoy_that_is_not_heard_of_is_told_of_now_and_then() {
     age(&sessions, LAPSE);
     assert!(sessions.has_lost_one());
     assert!(!sessions.has_lost_one());
-    let told_long_ago = |session: &mut Session| session.told = session.told.map(|told| told - AGAIN);
+    let told_long_ago =
+        |session: &mut Session| session.told = session.told.map(|told| told - AGAIN);
     sessions.all().values_mut().for_each(told_long_ago);
     assert!(sessions.has_lost_one(), "it may go on answering");
     assert!(sessions.missing_at(Instant::now()) >= LAPSE);
@@ -42,7 +46,10 @@ fn who_asks_for_long_polls_is_not_missing_meanwhile() {
 
 #[test]
 fn who_leaves_in_peace_costs_nothing() {
-    for ends in [|sessions: &Sessions| sessions.poll("next", WAIT).answered(), Sessions::end] {
+    for ends in [
+        |sessions: &Sessions| sessions.poll("next", WAIT).answered(),
+        Sessions::end,
+    ] {
         let sessions = Sessions::default();
         drop(sessions.poll("envoy", WAIT));
         ends(&sessions);
@@ -61,7 +68,10 @@ fn whose_connection_has_closed_may_find_no_way_back() {
     assert!(sessions.has_lost_one());
     assert_eq!(sessions.news(), [], "the store notices");
     sessions.poll("next", WAIT).answered();
-    assert!(sessions.news().contains(&News::Left("envoy".to_owned())), "it was started again");
+    assert!(
+        sessions.news().contains(&News::Left("envoy".to_owned())),
+        "it was started again"
+    );
     assert!(!sessions.has_lost_one());
 }
 
@@ -106,7 +116,10 @@ fn who_told_something_a_moment_before_or_was_refused_may_have_more_to_tell() {
         sessions.has_lost_one()
     };
     assert!(!ends_after(|_| ()));
-    assert!(ends_after(|sessions| sessions.invalidates("envoy")), "its last words may have been cut off");
+    assert!(
+        ends_after(|sessions| sessions.invalidates("envoy")),
+        "its last words may have been cut off"
+    );
     let long_before = |sessions: &Sessions| {
         sessions.invalidates("envoy");
         sessions.is_refused("envoy");
@@ -117,7 +130,10 @@ fn who_told_something_a_moment_before_or_was_refused_may_have_more_to_tell() {
         sessions.all().values_mut().for_each(ages);
     };
     assert!(!ends_after(long_before), "all was told");
-    assert!(ends_after(|sessions| sessions.is_refused("envoy")), "it would have tried again");
+    assert!(
+        ends_after(|sessions| sessions.is_refused("envoy")),
+        "it would have tried again"
+    );
 }
 
 #[test]
@@ -144,8 +160,12 @@ fn news_is_who_follows_and_who_has_left() {
     assert!(sessions.has_newcomers());
     let mut news = sessions.news();
     news.sort_by_key(|news| format!("{news:?}"));
-    let follows = |news: &News, least| matches!(news, News::Follows(a, ago) if a == "a" && *ago >= least);
-    assert!(news.len() == 2 && follows(&news[0], Duration::ZERO), "{news:?}");
+    let follows =
+        |news: &News, least| matches!(news, News::Follows(a, ago) if a == "a" && *ago >= least);
+    assert!(
+        news.len() == 2 && follows(&news[0], Duration::ZERO),
+        "{news:?}"
+    );
     sessions.poll("a", WAIT).answered();
     assert!(!sessions.has_newcomers());
     assert_eq!(news[1], News::Left("b".to_owned()));

@@ -1,6 +1,8 @@
-//! The embedded store: entries in this process's memory, bounded in bytes, each with its own end (`moka`, TinyLFU).
+//! The embedded store: entries in this process's memory, bounded in bytes, each with its own end
+//! (`moka`, TinyLFU).
 //!
-//! Leases and marks lie under one lock, which also makes each operation atomic. No await is made while it is held.
+//! Leases and marks lie under one lock, which also makes each operation atomic. No await is made
+//! while it is held.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -53,7 +55,11 @@ struct Variant {
 impl Variant {
     fn standing(&self) -> Standing {
         let uses = self.uses.load(Ordering::Relaxed);
-        Standing { uses, received: self.meta.response_time_ms, spent: false }
+        Standing {
+            uses,
+            received: self.meta.response_time_ms,
+            spent: false,
+        }
     }
 
     /// Whether what was made untrue at `time` may concern it.
@@ -75,8 +81,16 @@ impl Variant {
 struct LongestVariant;
 
 impl Expiry<KeyDigest, Arc<[Variant]>> for LongestVariant {
-    fn expire_after_create(&self, _: &KeyDigest, variants: &Arc<[Variant]>, now: Instant) -> Option<Duration> {
-        variants.iter().map(|variant| variant.ends.saturating_duration_since(now)).max()
+    fn expire_after_create(
+        &self,
+        _: &KeyDigest,
+        variants: &Arc<[Variant]>,
+        now: Instant,
+    ) -> Option<Duration> {
+        variants
+            .iter()
+            .map(|variant| variant.ends.saturating_duration_since(now))
+            .max()
     }
 
     fn expire_after_update(
@@ -94,15 +108,29 @@ impl Memory {
     /// Empty, with room for `bytes`, and for `max_variants` per key.
     pub fn new(bytes: u64, max_variants: usize) -> Self {
         let weigh = |_: &KeyDigest, variants: &Arc<[Variant]>| {
-            let size: usize = variants.iter().map(|variant| 2 * OVERHEAD + variant.encoded.len()).sum();
+            let size: usize = variants
+                .iter()
+                .map(|variant| 2 * OVERHEAD + variant.encoded.len())
+                .sum();
             u32::try_from(size).unwrap_or(u32::MAX)
         };
-        let entries = Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(LongestVariant).build();
+        let entries = Cache::builder()
+            .max_capacity(bytes)
+            .weigher(weigh)
+            .expire_after(LongestVariant)
+            .build();
         let random = RandomState::new();
         let instance = random.build_hasher().finish();
         let announced = AtomicU64::new(1);
         let states = Mutex::default();
-        Self { entries, states, max_variants, random, instance, announced }
+        Self {
+            entries,
+            states,
+            max_variants,
+            random,
+            instance,
+            announced,
+        }
     }
 
     /// The cursor before the first purge.
@@ -116,13 +144,20 @@ impl Memory {
 
     fn variants(&self, key: &KeyDigest, now: Instant) -> Vec<Variant> {
         let variants = self.entries.get(key).unwrap_or_default();
-        variants.iter().filter(|variant| variant.ends > now).cloned().collect()
+        variants
+            .iter()
+            .filter(|variant| variant.ends > now)
+            .cloned()
+            .collect()
     }
 
-    /// Requests for different variants have different leases, as far as the selecting fields are known.
+    /// Requests for different variants have different leases, as far as the selecting fields are
+    /// known.
     fn lease_name(&self, variants: &[Variant], presented: &Selectors) -> u64 {
-        let mut names: BTreeSet<&str> =
-            variants.iter().flat_map(|v| v.meta.selectors.keys().map(String::as_str)).collect();
+        let mut names: BTreeSet<&str> = variants
+            .iter()
+            .flat_map(|v| v.meta.selectors.keys().map(String::as_str))
+            .collect();
         names.extend(ALWAYS_SELECTING);
         let mut hasher = self.random.build_hasher();
         for name in names {
@@ -138,7 +173,9 @@ impl Store for Memory {
         let now = Instant::now();
         let mut states = self.states();
         let variants = self.variants(&asked.key, now);
-        let matching = variants.iter().filter(|variant| matches(&variant.meta.selectors, &asked.presented));
+        let matching = variants
+            .iter()
+            .filter(|variant| matches(&variant.meta.selectors, &asked.presented));
         let found = matching.max_by_key(|variant| variant.meta.response_time_ms);
         let bytes = found.map(|variant| variant.encoded.to_vec());
         if let Some(variant) = found {
@@ -149,14 +186,26 @@ impl Store for Memory {
         {
             return Ok(Found::now(LookUpAnswer::Entry(variant.encoded.to_vec())));
         }
-        let Some(terms) = asked.lease else { return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false })) };
-        if found.is_none() && states.uncacheable.get(&asked.key).is_some_and(|ends| *ends > now) {
+        let Some(terms) = asked.lease else {
+            return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
+        };
+        if found.is_none()
+            && states
+                .uncacheable
+                .get(&asked.key)
+                .is_some_and(|ends| *ends > now)
+        {
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: true }));
         }
         let name = self.lease_name(&variants, &asked.presented);
         if let Some(lease_left_ms) = states.lease_left_ms(&asked.key, name, now) {
-            let may_serve_stale = found.is_some_and(|variant| asked.now_ms < variant.meta.serve_stale_until_ms);
-            return Ok(Found { answer: LookUpAnswer::Held { stale: bytes }, lease_left_ms, may_serve_stale });
+            let may_serve_stale =
+                found.is_some_and(|variant| asked.now_ms < variant.meta.serve_stale_until_ms);
+            return Ok(Found {
+                answer: LookUpAnswer::Held { stale: bytes },
+                lease_left_ms,
+                may_serve_stale,
+            });
         }
         if !states.has_room_for_lease(&asked.key, now) {
             return Ok(Found::now(match bytes {
@@ -166,11 +215,27 @@ impl Store for Memory {
         }
         let fence = Fence(format!("{name:016x}{}", terms.holder));
         let ends = now + Duration::from_millis(terms.lease_ms);
-        states.lease(asked.key, Lease { name, fence: fence.clone(), ends }, now);
-        Ok(Found::now(LookUpAnswer::Lease { fence, stale: bytes }))
+        states.lease(
+            asked.key,
+            Lease {
+                name,
+                fence: fence.clone(),
+                ends,
+            },
+            now,
+        );
+        Ok(Found::now(LookUpAnswer::Lease {
+            fence,
+            stale: bytes,
+        }))
     }
 
-    async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
+    async fn write(
+        &self,
+        key: KeyDigest,
+        fence: Option<&Fence>,
+        entry: Entry,
+    ) -> Result<WriteAnswer, Fault> {
         let now = Instant::now();
         let mut states = self.states();
         let is_untrue = states.is_untrue(&key, entry.meta.request_time_ms);
@@ -187,21 +252,41 @@ impl Store for Memory {
         }
         states.uncacheable.remove(&key);
         let mut variants = self.variants(&key, now);
-        let renewed = variants.iter().position(|variant| variant.meta.selectors == entry.meta.selectors);
-        let is_later = |held: &Variant| is_newer(held.meta.request_time_ms, entry.meta.request_time_ms, clock::now());
-        if renewed.and_then(|at| variants.get(at)).is_some_and(is_later) {
+        let renewed = variants
+            .iter()
+            .position(|variant| variant.meta.selectors == entry.meta.selectors);
+        let is_later = |held: &Variant| {
+            is_newer(
+                held.meta.request_time_ms,
+                entry.meta.request_time_ms,
+                clock::now(),
+            )
+        };
+        if renewed
+            .and_then(|at| variants.get(at))
+            .is_some_and(is_later)
+        {
             return Ok(WriteAnswer::Fenced); // what is there was asked for later
         }
-        let uses = renewed.map(|at| variants.remove(at).uses).unwrap_or_default();
+        let uses = renewed
+            .map(|at| variants.remove(at).uses)
+            .unwrap_or_default();
         uses.fetch_add(u32::from(renewed.is_some()), Ordering::Relaxed);
         while variants.len() >= self.max_variants.max(1) {
             let standings: Vec<Standing> = variants.iter().map(Variant::standing).collect();
-            let Some(goes) = crowding::first_to_go(&standings) else { break };
+            let Some(goes) = crowding::first_to_go(&standings) else {
+                break;
+            };
             variants.remove(goes);
         }
         let ends = now + Duration::from_millis(entry.meta.ttl_ms);
         let encoded = entry::encode(&entry.meta, &entry.body).into();
-        variants.push(Variant { meta: Arc::new(entry.meta), encoded, ends, uses });
+        variants.push(Variant {
+            meta: Arc::new(entry.meta),
+            encoded,
+            ends,
+            uses,
+        });
         self.entries.insert(key, variants.into());
         Ok(WriteAnswer::Stored)
     }
@@ -210,19 +295,30 @@ impl Store for Memory {
         let now = Instant::now();
         let mut states = self.states();
         if states.end_lease(release.key, &release.fence, now) && release.uncacheable_ms > 0 {
-            states.mark_uncacheable(release.key, now + Duration::from_millis(release.uncacheable_ms), now);
+            states.mark_uncacheable(
+                release.key,
+                now + Duration::from_millis(release.uncacheable_ms),
+                now,
+            );
         }
         Ok(())
     }
 
-    async fn invalidate(&self, keys: &[KeyDigest], time: Timestamp, soft: bool) -> Result<(), Fault> {
+    async fn invalidate(
+        &self,
+        keys: &[KeyDigest],
+        time: Timestamp,
+        soft: bool,
+    ) -> Result<(), Fault> {
         let now = Instant::now();
         let mut states = self.states();
         for key in keys {
             let mut variants = self.variants(key, now);
             // What was requested later is the news itself: it may have been faster.
             if soft {
-                let reached = variants.iter_mut().filter(|variant| variant.is_reached(time));
+                let reached = variants
+                    .iter_mut()
+                    .filter(|variant| variant.is_reached(time));
                 reached.for_each(|variant| variant.end_freshness(time));
             } else {
                 variants.retain(|variant| !variant.is_reached(time));

@@ -11,9 +11,9 @@
 //! larder:{purges}:log              stream: the last purges                     TTL: a day
 //! ```
 //!
-//! The braces are a hash tag: everything of one URL lies in one slot. Nothing is scanned, nothing flushed, every key ends
-//! by itself, and each operation is one script and one round trip. What is read back is checked; what is damaged was
-//! never there.
+//! The braces are a hash tag: everything of one URL lies in one slot. Nothing is scanned, nothing
+//! flushed, every key ends by itself, and each operation is one script and one round trip. What is
+//! read back is checked; what is damaged was never there.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,8 @@ pub struct Redis {
     invalidate: Script,
 }
 
-/// What lies under a key beside its variants: index, leases, mark, time of the last invalidation, probe of room, uses.
+/// What lies under a key beside its variants: index, leases, mark, time of the last invalidation,
+/// probe of room, uses.
 const PARTS: [&str; 6] = ["i", "l", "u", "x", "o", "n"];
 
 /// How Redis is reached.
@@ -85,12 +86,13 @@ impl Redis {
         self.link.clone()
     }
 
-    /// The store, whether or not Redis can be reached: the link connects by itself, and again whenever it has to. The
-    /// error names a setting.
+    /// The store, whether or not Redis can be reached: the link connects by itself, and again
+    /// whenever it has to. The error names a setting.
     pub fn open(settings: Settings) -> Result<Self, Fault> {
         let shown = masked(&settings.url);
         let address = Address::parse(&settings.url).map_err(Fault)?;
-        let link = Link::open(&address, settings.tls, shown.clone(), settings.timeout).map_err(Fault)?;
+        let link =
+            Link::open(&address, settings.tls, shown.clone(), settings.timeout).map_err(Fault)?;
         Ok(Self {
             link,
             description: format!("redis {shown}"),
@@ -104,7 +106,8 @@ impl Redis {
         })
     }
 
-    /// The store, once Redis has answered. The error is one line that names the URL without its password.
+    /// The store, once Redis has answered. The error is one line that names the URL without its
+    /// password.
     pub async fn connect(settings: Settings) -> Result<Self, Fault> {
         let store = Self::open(settings)?;
         store.answers().await?;
@@ -126,11 +129,14 @@ impl Redis {
         format!("{}:{{{key}}}", self.namespace)
     }
 
-    /// The names that scripts make of the base: all are declared, the base itself first. Only which variants there are
-    /// is not known before the script has looked.
+    /// The names that scripts make of the base: all are declared, the base itself first. Only which
+    /// variants there are is not known before the script has looked.
     fn names(&self, key: &KeyDigest) -> Vec<String> {
         let base = self.base(key);
-        let parts = PARTS.iter().map(|part| format!("{base}:{part}")).collect::<Vec<_>>();
+        let parts = PARTS
+            .iter()
+            .map(|part| format!("{base}:{part}"))
+            .collect::<Vec<_>>();
         std::iter::once(base).chain(parts).collect()
     }
 
@@ -151,14 +157,25 @@ impl Store for Redis {
             .arg(serde_json::to_string(&asked.presented).unwrap_or_else(|_| "{}".to_owned()))
             .arg(asked.now_ms.as_millis())
             .arg(asked.lease.map_or(0, |terms| terms.lease_ms))
-            .arg(asked.lease.map_or_else(String::new, |terms| terms.holder.to_string()));
+            .arg(
+                asked
+                    .lease
+                    .map_or_else(String::new, |terms| terms.holder.to_string()),
+            );
         let reply = self.run(&invocation).await?;
-        self.read_look_up(reply, asked).ok_or_else(|| Fault("Redis answered a look-up with something else".to_owned()))
+        self.read_look_up(reply, asked)
+            .ok_or_else(|| Fault("Redis answered a look-up with something else".to_owned()))
     }
 
-    async fn write(&self, key: KeyDigest, fence: Option<&Fence>, entry: Entry) -> Result<WriteAnswer, Fault> {
+    async fn write(
+        &self,
+        key: KeyDigest,
+        fence: Option<&Fence>,
+        entry: Entry,
+    ) -> Result<WriteAnswer, Fault> {
         let meta = &entry.meta;
-        let record = json!({ "selectors": meta.selectors, "received": meta.response_time_ms.as_millis() });
+        let record =
+            json!({ "selectors": meta.selectors, "received": meta.response_time_ms.as_millis() });
         let mut invocation = self.write.prepare_invoke();
         invocation
             .key(self.names(&key))
@@ -171,8 +188,10 @@ impl Store for Redis {
             .arg(self.max_variants)
             .arg(self.channel())
             .arg(key.to_string());
-        let mut fields: Vec<(String, Vec<u8>)> =
-            entry::to_hash_fields(meta).into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+        let mut fields: Vec<(String, Vec<u8>)> = entry::to_hash_fields(meta)
+            .into_iter()
+            .map(|(name, value)| (name, value.into_bytes()))
+            .collect();
         fields.push((BODY_FIELD.to_owned(), entry.body));
         if let Some(seal) = self.seal.seal(&key, &fields) {
             fields.push((SEAL_FIELD.to_owned(), seal.into_bytes()));
@@ -197,7 +216,12 @@ impl Store for Redis {
         self.run(&invocation).await.map(drop)
     }
 
-    async fn invalidate(&self, keys: &[KeyDigest], time: Timestamp, soft: bool) -> Result<(), Fault> {
+    async fn invalidate(
+        &self,
+        keys: &[KeyDigest],
+        time: Timestamp,
+        soft: bool,
+    ) -> Result<(), Fault> {
         for key in keys {
             let mut invocation = self.invalidate.prepare_invoke();
             invocation
@@ -213,7 +237,9 @@ impl Store for Redis {
     }
 
     async fn announce(&self, purge: &Purge) -> Result<Announced, Fault> {
-        purges::announce(&self.link, &self.namespace, purge).await.map(Announced::InSharedLog)
+        purges::announce(&self.link, &self.namespace, purge)
+            .await
+            .map(Announced::InSharedLog)
     }
 
     fn connection(&self) -> u64 {
@@ -223,7 +249,10 @@ impl Store for Redis {
     async fn ping(&self) -> Result<(), Fault> {
         // In a cluster this asks a node for a key of ours, not any node whether it lives.
         let key = names::log_key(&self.namespace);
-        self.link.query::<i64>(redis::cmd("EXISTS").arg(key)).await.map(drop)
+        self.link
+            .query::<i64>(redis::cmd("EXISTS").arg(key))
+            .await
+            .map(drop)
     }
 
     fn describe(&self) -> String {
@@ -234,9 +263,13 @@ impl Store for Redis {
 impl Redis {
     /// Reads the script's answer; an entry that does not check out counts as absent.
     fn read_look_up(&self, reply: Value, asked: &LookUp) -> Option<Found> {
-        let Value::Array(items) = reply else { return None };
+        let Value::Array(items) = reply else {
+            return None;
+        };
         let mut items = items.into_iter();
-        let (Value::Int(status), fence, Value::Int(left)) = (items.next()?, text(items.next()?)?, items.next()?) else {
+        let (Value::Int(status), fence, Value::Int(left)) =
+            (items.next()?, text(items.next()?)?, items.next()?)
+        else {
             return None;
         };
         let mut fields = Vec::new();
@@ -244,34 +277,53 @@ impl Redis {
             fields.push((String::from_utf8(text(name)?).ok()?, text(value)?));
         }
         let entry = self.read_entry(&asked.key, fields);
-        let stale = entry.as_ref().map(|entry| entry::encode(&entry.meta, &entry.body));
+        let stale = entry
+            .as_ref()
+            .map(|entry| entry::encode(&entry.meta, &entry.body));
         let fence_text = String::from_utf8(fence).ok()?;
         Some(match status {
             200 => match stale {
                 Some(bytes) => Found::now(LookUpAnswer::Entry(bytes)),
-                // It was there but is damaged: as if it were not; the filter fetches without a lease.
+                // It was there but is damaged: as if it were not; the filter fetches without a
+                // lease.
                 None => Found::now(LookUpAnswer::Nothing { uncacheable: false }),
             },
-            201 => Found::now(LookUpAnswer::Lease { fence: Fence::parse(fence_text.as_bytes())?, stale }),
+            201 => Found::now(LookUpAnswer::Lease {
+                fence: Fence::parse(fence_text.as_bytes())?,
+                stale,
+            }),
             202 => Found {
-                may_serve_stale: entry.is_some_and(|entry| asked.now_ms < entry.meta.serve_stale_until_ms),
+                may_serve_stale: entry
+                    .is_some_and(|entry| asked.now_ms < entry.meta.serve_stale_until_ms),
                 answer: LookUpAnswer::Held { stale },
                 lease_left_ms: u64::try_from(left).unwrap_or(0),
             },
-            204 => Found::now(LookUpAnswer::Nothing { uncacheable: fence_text == "uncacheable" }),
+            204 => Found::now(LookUpAnswer::Nothing {
+                uncacheable: fence_text == "uncacheable",
+            }),
             _ => return None,
         })
     }
 
     fn read_entry(&self, key: &KeyDigest, mut fields: Vec<(String, Vec<u8>)>) -> Option<Entry> {
-        let seal = fields.iter().position(|(name, _)| name == SEAL_FIELD).map(|at| fields.swap_remove(at).1);
+        let seal = fields
+            .iter()
+            .position(|(name, _)| name == SEAL_FIELD)
+            .map(|at| fields.swap_remove(at).1);
         if !self.seal.holds(key, &fields, seal.as_deref()) {
             tracing::warn!(%key, "an entry without the right seal was ignored");
             return None;
         }
-        let body = fields.iter().find(|(name, _)| name == BODY_FIELD).map(|(_, body)| body.clone())?;
-        let meta =
-            entry::from_hash_fields(fields.iter().map(|(name, value)| (name.as_str(), value.as_slice()))).ok()?;
+        let body = fields
+            .iter()
+            .find(|(name, _)| name == BODY_FIELD)
+            .map(|(_, body)| body.clone())?;
+        let meta = entry::from_hash_fields(
+            fields
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_slice())),
+        )
+        .ok()?;
         entry::check_body(&meta, &body).ok()?;
         Some(Entry { meta, body })
     }
@@ -287,7 +339,9 @@ fn text(value: Value) -> Option<Vec<u8>> {
 
 /// The URL without its password.
 pub fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
     match rest.rsplit_once('@') {
         Some((credentials, host)) => {
             let user = credentials.split(':').next().unwrap_or_default();
@@ -310,8 +364,11 @@ mod tests {
             include_str!("invalidate.lua"),
         ] {
             let made = script.replace("KEYS[1] .. ':", "base .. ':");
-            let mut parts =
-                made.split("base .. ':").skip(1).filter_map(|rest| rest.split(['\'', ':']).next()).peekable();
+            let mut parts = made
+                .split("base .. ':")
+                .skip(1)
+                .filter_map(|rest| rest.split(['\'', ':']).next())
+                .peekable();
             assert!(parts.peek().is_some());
             for part in parts {
                 assert!(PARTS.contains(&part) || part == "v", "{part}");

@@ -4,7 +4,8 @@ use larder_contract::entry::{EntryMeta, VERSION, digest};
 use larder_contract::http_time::Timestamp;
 use larder_contract::selectors::Selectors;
 
-/// The meta of a response to `GET http://a/` that was requested and received at once, and is of no use when no longer fresh.
+/// The meta of a response to `GET http://a/` that was requested and received at once, and is of no
+/// use when no longer fresh.
 pub(crate) fn meta_of(body: &[u8], requested: Timestamp, fresh_until: Timestamp) -> EntryMeta {
     EntryMeta {
         version: VERSION,

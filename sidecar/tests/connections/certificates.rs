@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use larder_sidecar::store::redis::Tls;
 use larder_stack::RedisServer;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
 
 /// An authority of the test's own, a server's certificate for `redis.example`, and a client's.
 pub(crate) struct Certificates {
@@ -14,20 +17,32 @@ pub(crate) struct Certificates {
 impl Certificates {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        let write =
+            |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         write("ca.pem", authority.pem());
         for (name, host, usage) in [
-            ("server", "redis.example", ExtendedKeyUsagePurpose::ServerAuth),
-            ("client", "sidecar.example", ExtendedKeyUsagePurpose::ClientAuth),
+            (
+                "server",
+                "redis.example",
+                ExtendedKeyUsagePurpose::ServerAuth,
+            ),
+            (
+                "client",
+                "sidecar.example",
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ),
         ] {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
             params.distinguished_name.push(DnType::CommonName, host);
             params.extended_key_usages = vec![usage];
-            write(&format!("{name}.pem"), params.signed_by(&key, &authority).unwrap().pem());
+            write(
+                &format!("{name}.pem"),
+                params.signed_by(&key, &authority).unwrap().pem(),
+            );
             write(&format!("{name}.key"), key.serialize_pem());
         }
         Self { folder }
@@ -42,12 +57,27 @@ impl Certificates {
         let path = |name: &str| self.path(name).display().to_string();
         RedisServer::with(|port| {
             let port = port.to_string();
-            let (certificate, key, authority) = (path("server.pem"), path("server.key"), path("ca.pem"));
-            ["--port", "0", "--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key]
-                .into_iter()
-                .chain(["--tls-ca-cert-file", &authority, "--tls-auth-clients", "yes"])
-                .map(str::to_owned)
-                .collect()
+            let (certificate, key, authority) =
+                (path("server.pem"), path("server.key"), path("ca.pem"));
+            [
+                "--port",
+                "0",
+                "--tls-port",
+                &port,
+                "--tls-cert-file",
+                &certificate,
+                "--tls-key-file",
+                &key,
+            ]
+            .into_iter()
+            .chain([
+                "--tls-ca-cert-file",
+                &authority,
+                "--tls-auth-clients",
+                "yes",
+            ])
+            .map(str::to_owned)
+            .collect()
         })
         .await
         .unwrap()

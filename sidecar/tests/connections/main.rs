@@ -1,4 +1,5 @@
-//! Connections to Redis that break in every way a network knows, and the store that heals by itself.
+//! Connections to Redis that break in every way a network knows, and the store that heals by
+//! itself.
 
 use std::time::Duration;
 
@@ -38,13 +39,19 @@ async fn behind_a_proxy() -> (RedisServer, Link, Redis) {
     let server = RedisServer::start().await.unwrap();
     let proxy = Link::to(&server.address()).await.unwrap();
     // With a database of its own the handshake has something to be refused.
-    let store = Redis::connect(settings(&format!("redis://{}/1", proxy.address()))).await.unwrap();
+    let store = Redis::connect(settings(&format!("redis://{}/1", proxy.address())))
+        .await
+        .unwrap();
     (server, proxy, store)
 }
 
 async fn heals(store: &Redis) {
     let well = || async { store.ping().await.is_ok().then_some(()) };
-    assert!(eventually(SECONDS, well).await.is_some(), "still: {:?}", store.ping().await);
+    assert!(
+        eventually(SECONDS, well).await.is_some(),
+        "still: {:?}",
+        store.ping().await
+    );
 }
 
 #[tokio::test]
@@ -74,8 +81,18 @@ async fn a_password_that_is_required_for_a_while_ends_nothing_for_ever() {
     let (server, _proxy, store) = behind_a_proxy().await;
     server.cli(&["CONFIG", "SET", "requirepass", "briefly"]);
     server.cli(&["-a", "briefly", "CLIENT", "KILL", "TYPE", "normal"]);
-    let refused = || async { store.ping().await.err().filter(|fault| fault.0.contains("NOAUTH")) };
-    assert!(eventually(SECONDS, refused).await.is_some(), "{:?}", store.ping().await);
+    let refused = || async {
+        store
+            .ping()
+            .await
+            .err()
+            .filter(|fault| fault.0.contains("NOAUTH"))
+    };
+    assert!(
+        eventually(SECONDS, refused).await.is_some(),
+        "{:?}",
+        store.ping().await
+    );
     server.cli(&["-a", "briefly", "CONFIG", "SET", "requirepass", ""]);
     heals(&store).await;
 }
@@ -83,10 +100,21 @@ async fn a_password_that_is_required_for_a_while_ends_nothing_for_ever() {
 #[tokio::test]
 async fn a_follower_whose_channel_fell_silent_subscribes_anew() {
     let (server, proxy, store) = behind_a_proxy().await;
-    tokio::spawn(follow(store.link(), "t".to_owned(), Waiting::default(), Purges::default()));
+    tokio::spawn(follow(
+        store.link(),
+        "t".to_owned(),
+        Waiting::default(),
+        Purges::default(),
+    ));
     let subscribed = |count: &'static str| {
         let server = &server;
-        move || async move { server.cli(&["PUBSUB", "NUMSUB", "t:wake"]).trim().ends_with(count).then_some(()) }
+        move || async move {
+            server
+                .cli(&["PUBSUB", "NUMSUB", "t:wake"])
+                .trim()
+                .ends_with(count)
+                .then_some(())
+        }
     };
     eventually(SECONDS, subscribed("\n1")).await.unwrap();
     proxy.half_open_the_last();
@@ -99,8 +127,18 @@ async fn garbled_answers_end_the_connection_and_nothing_else() {
     let (_server, proxy, store) = behind_a_proxy().await;
     proxy.garble(true);
     assert!(store.ping().await.is_err());
-    let told = || async { store.ping().await.err().filter(|fault| fault.0.contains("no Redis")) };
-    assert!(eventually(SECONDS, told).await.is_some(), "{:?}", store.ping().await);
+    let told = || async {
+        store
+            .ping()
+            .await
+            .err()
+            .filter(|fault| fault.0.contains("no Redis"))
+    };
+    assert!(
+        eventually(SECONDS, told).await.is_some(),
+        "{:?}",
+        store.ping().await
+    );
     proxy.garble(false);
     heals(&store).await;
 }
@@ -109,18 +147,35 @@ async fn garbled_answers_end_the_connection_and_nothing_else() {
 async fn a_master_that_becomes_a_replica_is_left_for_whom_the_address_leads_to_now() {
     let (server, proxy, store) = behind_a_proxy().await;
     let successor = RedisServer::start().await.unwrap();
-    tokio::spawn(follow(store.link(), "t".to_owned(), Waiting::default(), Purges::default()));
+    tokio::spawn(follow(
+        store.link(),
+        "t".to_owned(),
+        Waiting::default(),
+        Purges::default(),
+    ));
     server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     let refused = || async { store.invalidate(&[KEY], at(1), false).await.err() };
     let refused = eventually(SECONDS, refused).await.unwrap();
-    assert!(refused.0.contains("READONLY") && refused.0.contains("REDIS_URL"), "{refused}");
+    assert!(
+        refused.0.contains("READONLY") && refused.0.contains("REDIS_URL"),
+        "{refused}"
+    );
     // The old one goes on answering: what it reads is still of use.
     store.ping().await.unwrap();
     proxy.lead_to(&successor.address());
     let written = || async { store.invalidate(&[KEY], at(1), false).await.ok() };
     assert!(eventually(SECONDS, written).await.is_some());
-    let heard = || async { successor.cli(&["PUBSUB", "NUMSUB", "t:wake"]).trim().ends_with("\n1").then_some(()) };
-    assert!(eventually(SECONDS, heard).await.is_some(), "the channel moves too");
+    let heard = || async {
+        successor
+            .cli(&["PUBSUB", "NUMSUB", "t:wake"])
+            .trim()
+            .ends_with("\n1")
+            .then_some(())
+    };
+    assert!(
+        eventually(SECONDS, heard).await.is_some(),
+        "the channel moves too"
+    );
 }
 
 #[tokio::test]
@@ -129,7 +184,10 @@ async fn a_redis_that_comes_later_is_found() {
     server.kill();
     let store = Redis::open(settings(&server.url())).unwrap();
     let fault = store.answers().await.unwrap_err();
-    assert!(fault.0.contains("REDIS_URL") && fault.0.contains("takes no connection"), "{fault}");
+    assert!(
+        fault.0.contains("REDIS_URL") && fault.0.contains("takes no connection"),
+        "{fault}"
+    );
     server.restart().await.unwrap();
     heals(&store).await;
 }
@@ -139,7 +197,9 @@ async fn a_connection_that_ends_is_replaced_before_a_command_needs_it() {
     let (_server, proxy, store) = behind_a_proxy().await;
     let made = proxy.made();
     proxy.cut();
-    eventually(SECONDS, || async { (proxy.made() > made).then_some(()) }).await.unwrap();
+    eventually(SECONDS, || async { (proxy.made() > made).then_some(()) })
+        .await
+        .unwrap();
     store.ping().await.unwrap();
 }
 
@@ -160,30 +220,78 @@ async fn answering(bytes: &'static [u8]) -> String {
 }
 
 async fn trouble(url: &str) -> String {
-    let problem = Redis::connect(settings(url)).await.err().expect("no connection").0;
-    assert!(problem.contains("REDIS_URL") && !problem.contains('\n') && !problem.contains("secret"), "{problem}");
+    let problem = Redis::connect(settings(url))
+        .await
+        .err()
+        .expect("no connection")
+        .0;
+    assert!(
+        problem.contains("REDIS_URL") && !problem.contains('\n') && !problem.contains("secret"),
+        "{problem}"
+    );
     problem
 }
 
 #[tokio::test]
 async fn each_kind_of_trouble_is_one_line_that_names_the_setting_and_the_way_out() {
     let http = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-    assert!(trouble(&format!("redis://{http}")).await.contains("HTTP server"));
-    assert!(trouble(&format!("rediss://{http}")).await.contains("redis://"), "it speaks no TLS");
+    assert!(
+        trouble(&format!("redis://{http}"))
+            .await
+            .contains("HTTP server")
+    );
+    assert!(
+        trouble(&format!("rediss://{http}"))
+            .await
+            .contains("redis://"),
+        "it speaks no TLS"
+    );
     let tls = answering(b"\x15\x03\x03\x00\x02\x02\x46").await;
-    assert!(trouble(&format!("redis://{tls}")).await.contains("rediss://"));
-    assert!(trouble("redis://:secret@nosuch.invalid").await.contains("takes no connection"));
-    assert!(trouble("redis://:secret@127.0.0.1:1").await.contains("refused"));
+    assert!(
+        trouble(&format!("redis://{tls}"))
+            .await
+            .contains("rediss://")
+    );
+    assert!(
+        trouble("redis://:secret@nosuch.invalid")
+            .await
+            .contains("takes no connection")
+    );
+    assert!(
+        trouble("redis://:secret@127.0.0.1:1")
+            .await
+            .contains("refused")
+    );
     let server = RedisServer::start().await.unwrap();
     let address = server.url().replace("redis://", "");
-    assert!(trouble(&format!("redis+cluster://{address}")).await.contains("no cluster"));
-    assert!(trouble(&format!("redis://{address}/77")).await.contains("no database"));
+    assert!(
+        trouble(&format!("redis+cluster://{address}"))
+            .await
+            .contains("no cluster")
+    );
+    assert!(
+        trouble(&format!("redis://{address}/77"))
+            .await
+            .contains("no database")
+    );
     server.cli(&["CONFIG", "SET", "requirepass", "right"]);
-    assert!(trouble(&format!("redis://{address}")).await.contains("user:password@"));
+    assert!(
+        trouble(&format!("redis://{address}"))
+            .await
+            .contains("user:password@")
+    );
     let refused = trouble(&format!("redis://:secret@{address}")).await;
     assert!(refused.contains("does not accept"), "{refused}");
-    assert!(trouble(&format!("redis+cluster://{address}")).await.contains("user:password@"));
-    assert!(trouble(&format!("redis+sentinel://{address}/main")).await.contains("sentinel"));
+    assert!(
+        trouble(&format!("redis+cluster://{address}"))
+            .await
+            .contains("user:password@")
+    );
+    assert!(
+        trouble(&format!("redis+sentinel://{address}/main"))
+            .await
+            .contains("sentinel")
+    );
 }
 
 #[tokio::test]
@@ -191,21 +299,41 @@ async fn a_cluster_connection_that_fell_silent_is_given_up_too() {
     let proxy = Link::to_nowhere().await.unwrap();
     let announced = proxy.port().to_string();
     let node = RedisServer::with(|_| {
-        ["--cluster-enabled", "yes", "--cluster-announce-port", &announced].map(str::to_owned).into()
+        [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-announce-port",
+            &announced,
+        ]
+        .map(str::to_owned)
+        .into()
     })
     .await
     .unwrap();
     proxy.lead_to(&node.address());
     let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
-    node.cli(&["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect::<Vec<_>>());
-    let whole = || async { node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(()) };
+    node.cli(
+        &["CLUSTER", "ADDSLOTS"]
+            .into_iter()
+            .chain(slots.iter().map(String::as_str))
+            .collect::<Vec<_>>(),
+    );
+    let whole = || async {
+        node.cli(&["CLUSTER", "INFO"])
+            .contains("cluster_state:ok")
+            .then_some(())
+    };
     eventually(Duration::from_secs(10), whole).await.unwrap();
     let url = format!("redis+cluster://{}", proxy.address());
     let store = Redis::connect(settings(&url)).await.unwrap();
     proxy.half_open();
     heals(&store).await;
     proxy.become_(Mode::Reset);
-    assert!(eventually(SECONDS, || async { store.ping().await.err() }).await.is_some());
+    assert!(
+        eventually(SECONDS, || async { store.ping().await.err() })
+            .await
+            .is_some()
+    );
     proxy.become_(Mode::Open);
     heals(&store).await;
 }
@@ -247,7 +375,11 @@ async fn a_master_that_fell_silent_is_asked_for_anew() {
     proxy.half_open();
     heals(&store).await;
     proxy.become_(Mode::Reset);
-    assert!(eventually(SECONDS, || async { store.ping().await.err() }).await.is_some());
+    assert!(
+        eventually(SECONDS, || async { store.ping().await.err() })
+            .await
+            .is_some()
+    );
     proxy.become_(Mode::Open);
     heals(&store).await;
 }
@@ -260,23 +392,45 @@ async fn tls_with_an_authority_a_certificate_and_a_name_of_ones_own() {
     let with = |change: fn(&mut Tls)| {
         let mut tls = certificates.tls();
         change(&mut tls);
-        Redis::connect(Settings { tls, ..settings(&url) })
+        Redis::connect(Settings {
+            tls,
+            ..settings(&url)
+        })
     };
     let store = with(|_| {}).await.unwrap();
     store.invalidate(&[KEY], at(1), false).await.unwrap();
     let refused = async |change: fn(&mut Tls), setting: &str| {
         let problem = with(change).await.err().unwrap().0;
-        assert!(problem.contains(setting) && !problem.contains('\n'), "{setting}: {problem}");
+        assert!(
+            problem.contains(setting) && !problem.contains('\n'),
+            "{setting}: {problem}"
+        );
     };
     refused(|tls| tls.ca_file = None, "LARDER_REDIS_CA_FILE").await;
     refused(|tls| tls.server_name = None, "LARDER_REDIS_SERVER_NAME").await;
     let without = |tls: &mut Tls| (tls.cert_file, tls.key_file) = (None, None);
     refused(without, "LARDER_REDIS_CERT_FILE").await;
     let plain = settings(&url.replace("rediss", "redis"));
-    assert!(Redis::connect(plain).await.err().unwrap().0.contains("rediss://"));
+    assert!(
+        Redis::connect(plain)
+            .await
+            .err()
+            .unwrap()
+            .0
+            .contains("rediss://")
+    );
     // The channel is reached in the same way.
-    tokio::spawn(follow(store.link(), "t".to_owned(), Waiting::default(), Purges::default()));
-    eventually(SECONDS, || async { (store.link().pubsub().await.is_ok()).then_some(()) }).await.unwrap();
+    tokio::spawn(follow(
+        store.link(),
+        "t".to_owned(),
+        Waiting::default(),
+        Purges::default(),
+    ));
+    eventually(SECONDS, || async {
+        (store.link().pubsub().await.is_ok()).then_some(())
+    })
+    .await
+    .unwrap();
 }
 
 #[test]
@@ -291,6 +445,9 @@ fn what_is_wrong_with_the_files_is_said_at_the_start() {
     };
     let mistakes = tls.mistakes();
     assert_eq!(mistakes.len(), 3, "{mistakes:?}");
-    let missing = Tls { ca_file: Some("/nowhere".into()), ..Tls::default() };
+    let missing = Tls {
+        ca_file: Some("/nowhere".into()),
+        ..Tls::default()
+    };
     assert!(missing.mistakes()[0].contains("/nowhere cannot be read"));
 }

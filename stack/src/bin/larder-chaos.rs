@@ -11,9 +11,10 @@ const EVERY: f64 = 12.0;
 
 /// Torments a fleet by seed and checks that it keeps its promise on invalidations
 ///
-/// Two Envoys with two workers each serve readers, writers and operators while processes are killed and frozen, links are
-/// cut, Redis is emptied and filled. The whole history is then checked: what was answered as written or purged is served
-/// again by nobody, at the times that docs/design.md promises. The exit code is 0 only if it is so.
+/// Two Envoys with two workers each serve readers, writers and operators while processes are killed
+/// and frozen, links are cut, Redis is emptied and filled. The whole history is then checked: what
+/// was answered as written or purged is served again by nobody, at the times that docs/design.md
+/// promises. The exit code is 0 only if it is so.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -30,7 +31,12 @@ struct Cli {
     #[arg(long, value_parser = ["redis", "memory", "both"], default_value = "both")]
     store: String,
     /// Only faults whose title contains this, such as half-open
-    #[arg(long, default_value = "", value_name = "WORDS", hide_default_value = true)]
+    #[arg(
+        long,
+        default_value = "",
+        value_name = "WORDS",
+        hide_default_value = true
+    )]
     only: String,
     /// Print the faults of this seed and run nothing
     #[arg(long)]
@@ -49,14 +55,21 @@ fn every(text: &str) -> Result<f64, String> {
 }
 
 fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| format!("must be a number from {least} to {most}"))
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs());
+    let fresh = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |time| time.as_secs())
+    };
     let seed = cli.seed.unwrap_or_else(fresh);
     if cli.sabotage {
         return verdict(run_sabotage(seed).await, "the checker is blind");
@@ -71,9 +84,18 @@ async fn main() -> ExitCode {
     for (form, share) in shares {
         // Minutes are few and positive.
         let length_ms = (cli.minutes * share * 60_000.0) as u64;
-        let plan =
-            Plan { form: *form, seed, length_ms, every_ms: (cli.every * 1_000.0) as u64, only: cli.only.clone() };
-        println!("seed {seed}, {form:?}, {} s, {} faults", length_ms / 1_000, plan.describe().len());
+        let plan = Plan {
+            form: *form,
+            seed,
+            length_ms,
+            every_ms: (cli.every * 1_000.0) as u64,
+            only: cli.only.clone(),
+        };
+        println!(
+            "seed {seed}, {form:?}, {} s, {} faults",
+            length_ms / 1_000,
+            plan.describe().len()
+        );
         if cli.list {
             plan.describe().iter().for_each(|line| println!("{line}"));
             continue;
@@ -93,7 +115,9 @@ fn again(cli: &Cli, seed: u64) -> String {
         return format!("make chaos minutes={minutes} seed={seed}");
     }
     let (every, store, only) = (cli.every, &cli.store, &cli.only);
-    format!("larder-chaos --minutes {minutes} --seed {seed} --every {every} --store {store} --only '{only}'")
+    format!(
+        "larder-chaos --minutes {minutes} --seed {seed} --every {every} --store {store} --only '{only}'"
+    )
 }
 
 fn verdict(result: Result<bool, larder_stack::StackError>, otherwise: &str) -> ExitCode {

@@ -1,8 +1,9 @@
 //! Whether a history keeps the promise of `docs/design.md` ("What an invalidation promises").
 //!
-//! What this decides: from when on a read may no longer be answered with something older. Through the Envoy that answered a
-//! PUT: at once. Through another, and after a purge: [`Terms::calm`] later where no fault was near, else
-//! [`Terms::distrust`] and [`Terms::slack`] later. What it leaves out: what is merely slow.
+//! What this decides: from when on a read may no longer be answered with something older. Through
+//! the Envoy that answered a PUT: at once. Through another, and after a purge: [`Terms::calm`]
+//! later where no fault was near, else [`Terms::distrust`] and [`Terms::slack`] later. What it
+//! leaves out: what is merely slow.
 
 use super::history::{Answer, Got, History, Micros, Read, Span};
 use super::keys;
@@ -56,8 +57,12 @@ impl Rule {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::OwnPut => "the Envoy that answered a PUT served an older version",
-            Self::CalmPut => "another Envoy served a version older than an answered PUT, and no fault was near",
-            Self::DistrustedPut => "another Envoy served a version older than an answered PUT for too long",
+            Self::CalmPut => {
+                "another Envoy served a version older than an answered PUT, and no fault was near"
+            }
+            Self::DistrustedPut => {
+                "another Envoy served a version older than an answered PUT for too long"
+            }
             Self::CalmPurge => "what was purged was served, and no fault was near",
             Self::DistrustedPurge => "what was purged was served for too long",
             Self::SoftPurge => "what was purged softly was served as fresh",
@@ -91,7 +96,8 @@ pub(crate) struct Violation {
     pub(crate) cause: Cause,
 }
 
-/// What lies behind the verdicts on reads: answered PUTs and done purges of each key, in the order of time.
+/// What lies behind the verdicts on reads: answered PUTs and done purges of each key, in the order
+/// of time.
 struct Orders {
     puts: Vec<Vec<usize>>,
     purges: Vec<Vec<usize>>,
@@ -100,22 +106,38 @@ struct Orders {
 
 impl Orders {
     fn of(history: &History) -> Self {
-        let of_each = |orders: &dyn Fn(usize) -> Vec<usize>| (0..keys::COUNT).map(orders).collect::<Vec<_>>();
+        let of_each =
+            |orders: &dyn Fn(usize) -> Vec<usize>| (0..keys::COUNT).map(orders).collect::<Vec<_>>();
         let mut puts = of_each(&|key| {
-            let answered = history.puts.iter().enumerate().filter(|(_, put)| put.key == key && put.answered.is_ok());
+            let answered = history
+                .puts
+                .iter()
+                .enumerate()
+                .filter(|(_, put)| put.key == key && put.answered.is_ok());
             answered.map(|(at, _)| at).collect()
         });
         let mut purges = of_each(&|key| {
-            let done = history.purges.iter().enumerate().filter(|(_, purge)| purge.done && purge.scope.covers(key));
+            let done = history
+                .purges
+                .iter()
+                .enumerate()
+                .filter(|(_, purge)| purge.done && purge.scope.covers(key));
             done.map(|(at, _)| at).collect()
         });
-        puts.iter_mut().for_each(|puts| puts.sort_by_key(|put| history.puts[*put].version));
-        purges.iter_mut().for_each(|purges| purges.sort_by_key(|purge| history.purges[*purge].begin));
+        puts.iter_mut()
+            .for_each(|puts| puts.sort_by_key(|put| history.puts[*put].version));
+        purges
+            .iter_mut()
+            .for_each(|purges| purges.sort_by_key(|purge| history.purges[*purge].begin));
         let mut applied = vec![vec![(0, 0)]; keys::COUNT];
         for one in &history.applied {
             applied[one.key].push((one.version, one.at));
         }
-        Self { puts, purges, applied }
+        Self {
+            puts,
+            purges,
+            applied,
+        }
     }
 }
 
@@ -137,19 +159,40 @@ type Verdict = (Rule, Cause);
 
 impl<'a> Judge<'a> {
     fn of(history: &'a History, terms: Terms) -> Self {
-        Self { history, orders: Orders::of(history), calm: Calm::of(&history.spans, terms.recovery), terms }
+        Self {
+            history,
+            orders: Orders::of(history),
+            calm: Calm::of(&history.spans, terms.recovery),
+            terms,
+        }
     }
 
     fn violations(&self) -> Vec<Violation> {
-        let reads = self.history.reads.iter().enumerate().filter_map(|(at, read)| {
-            let (rule, cause) = self.on_read(read)?;
-            Some(Violation { rule, seen: Seen::Read(at), cause })
-        });
+        let reads = self
+            .history
+            .reads
+            .iter()
+            .enumerate()
+            .filter_map(|(at, read)| {
+                let (rule, cause) = self.on_read(read)?;
+                Some(Violation {
+                    rule,
+                    seen: Seen::Read(at),
+                    cause,
+                })
+            });
         let failed = self.history.puts.iter().enumerate().filter(|(_, put)| {
-            put.answered.is_err() && !errors::are_excused(&self.history.spans, put.through.envoy, put.begin, put.end)
+            put.answered.is_err()
+                && !errors::are_excused(&self.history.spans, put.through.envoy, put.begin, put.end)
         });
         let seen = failed.map(|(at, _)| Seen::Put(at));
-        reads.chain(seen.map(|seen| Violation { rule: Rule::ClientError, seen, cause: Cause::Nothing })).collect()
+        reads
+            .chain(seen.map(|seen| Violation {
+                rule: Rule::ClientError,
+                seen,
+                cause: Cause::Nothing,
+            }))
+            .collect()
     }
 
     fn on_read(&self, read: &Read) -> Option<Verdict> {
@@ -157,7 +200,12 @@ impl<'a> Judge<'a> {
             Got::Version(answer) => self.on_version(read, answer),
             Got::Mangled(_) => Some((Rule::Foreign, Cause::Nothing)),
             Got::Status(..) | Got::Nothing(_) => {
-                let excused = errors::are_excused(&self.history.spans, read.through.envoy, read.begin, read.end);
+                let excused = errors::are_excused(
+                    &self.history.spans,
+                    read.through.envoy,
+                    read.begin,
+                    read.end,
+                );
                 (!excused).then_some((Rule::ClientError, Cause::Nothing))
             }
         }
@@ -168,7 +216,8 @@ impl<'a> Judge<'a> {
         if !self.orders.applied[read.key].iter().any(is_it) {
             return Some((Rule::Unwritten, Cause::Nothing));
         }
-        self.by_puts(read, answer).or_else(|| self.by_purges(read, answer))
+        self.by_puts(read, answer)
+            .or_else(|| self.by_purges(read, answer))
     }
 
     /// The first answered PUT after which the read was answered too old.
@@ -176,20 +225,25 @@ impl<'a> Judge<'a> {
         let (history, terms) = (self.history, &self.terms);
         let puts = &self.orders.puts[read.key];
         let newer = puts.partition_point(|put| history.puts[*put].version <= answer.version);
-        puts[newer..].iter().take_while(|put| history.puts[**put].end < read.begin).find_map(|&at| {
-            let put = &history.puts[at];
-            let settled = put.end + terms.calm;
-            let rule = if put.through == read.through {
-                Rule::OwnPut
-            } else if self.calm.is_calm(put.begin, settled) && read.begin > settled {
-                Rule::CalmPut
-            } else if read.begin > put.end + terms.distrust + terms.slack && !self.is_spared(read, answer) {
-                Rule::DistrustedPut
-            } else {
-                return None;
-            };
-            Some((rule, Cause::Put(at)))
-        })
+        puts[newer..]
+            .iter()
+            .take_while(|put| history.puts[**put].end < read.begin)
+            .find_map(|&at| {
+                let put = &history.puts[at];
+                let settled = put.end + terms.calm;
+                let rule = if put.through == read.through {
+                    Rule::OwnPut
+                } else if self.calm.is_calm(put.begin, settled) && read.begin > settled {
+                    Rule::CalmPut
+                } else if read.begin > put.end + terms.distrust + terms.slack
+                    && !self.is_spared(read, answer)
+                {
+                    Rule::DistrustedPut
+                } else {
+                    return None;
+                };
+                Some((rule, Cause::Put(at)))
+            })
     }
 
     /// The first done purge after which the read was answered with what it covers.
@@ -201,7 +255,11 @@ impl<'a> Judge<'a> {
         purges[from..to.max(from)].iter().find_map(|&at| {
             let purge = &history.purges[at];
             let was_calm = self.calm.is_calm(purge.begin, purge.end + terms.calm);
-            let bound = if was_calm { terms.calm } else { terms.distrust + terms.slack };
+            let bound = if was_calm {
+                terms.calm
+            } else {
+                terms.distrust + terms.slack
+            };
             if read.begin <= purge.end + bound {
                 return None;
             }
@@ -209,7 +267,8 @@ impl<'a> Judge<'a> {
             let rule = match (purge.soft, was_calm) {
                 (true, _) if confirmed || !answer.hit || answer.is_marked_stale() => return None,
                 (true, _) => Rule::SoftPurge,
-                // Asked for while the purge was made, the origin has confirmed it: that may have come after the purge.
+                // Asked for while the purge was made, the origin has confirmed it: that may have
+                // come after the purge.
                 (false, true) if confirmed && answer.approved <= purge.end => return None,
                 // Behind the purge nothing is there any more that the origin could confirm.
                 (false, true) => Rule::CalmPurge,
@@ -220,10 +279,12 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// An Envoy that cannot hear goes on serving what `stale-if-error` allows while the origin is away too.
+    /// An Envoy that cannot hear goes on serving what `stale-if-error` allows while the origin is
+    /// away too.
     fn is_spared(&self, read: &Read, answer: &Answer) -> bool {
-        let origin_away =
-            |span: &Span| span.fault.kind.is_the_origins() && span.begin <= read.end && read.begin <= span.end;
+        let origin_away = |span: &Span| {
+            span.fault.kind.is_the_origins() && span.begin <= read.end && read.begin <= span.end
+        };
         answer.told.contains("detail=stale-if-error") && self.history.spans.iter().any(origin_away)
     }
 }

@@ -34,8 +34,18 @@ pub(crate) struct Clients {
 impl Clients {
     /// A fresh connection for each request, so that both workers are met.
     pub(crate) fn new(fleet: Arc<Fleet>, recorder: Arc<Recorder>) -> Self {
-        let client = Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(HANG).build().unwrap_or_default();
-        Self { fleet, recorder, client, stop: Arc::default() }
+        let client = Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .timeout(HANG)
+            .build()
+            .unwrap_or_default();
+        Self {
+            fleet,
+            recorder,
+            client,
+            stop: Arc::default(),
+        }
     }
 
     /// Ends everybody soon.
@@ -51,10 +61,16 @@ impl Clients {
     pub(crate) fn begin(&self, seed: u64) -> tokio::task::JoinSet<()> {
         let mut all = tokio::task::JoinSet::new();
         for reader in 0..2 * READERS {
-            all.spawn(self.clone().reads(reader % 2, Random::new(seed, 100 + reader as u64)));
+            all.spawn(
+                self.clone()
+                    .reads(reader % 2, Random::new(seed, 100 + reader as u64)),
+            );
         }
         for writer in 0..WRITERS {
-            all.spawn(self.clone().writes(writer, Random::new(seed, 200 + writer as u64)));
+            all.spawn(
+                self.clone()
+                    .writes(writer, Random::new(seed, 200 + writer as u64)),
+            );
         }
         all.spawn(self.clone().purges(Random::new(seed, 300)));
         all
@@ -77,7 +93,13 @@ impl Clients {
         };
         let end = self.fleet.clock.now();
         let failed = matches!(got, Got::Nothing(_));
-        self.recorder.read(Read { through, key, begin, end, got });
+        self.recorder.read(Read {
+            through,
+            key,
+            begin,
+            end,
+            got,
+        });
         if failed {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -87,8 +109,13 @@ impl Clients {
         let own = keys::COUNT / WRITERS;
         let mut versions = vec![0_u64; own];
         while self.goes_on() {
-            // Some are written often, others so seldom that a lost invalidation would show for long.
-            let one = if random.chance(60) { random.index(3) } else { random.index(own) };
+            // Some are written often, others so seldom that a lost invalidation would show for
+            // long.
+            let one = if random.chance(60) {
+                random.index(3)
+            } else {
+                random.index(own)
+            };
             versions[one] += 1;
             let (key, envoy) = (writer * own + one, random.index(2));
             let (through, url) = self.fleet.door(envoy, key);
@@ -104,14 +131,27 @@ impl Clients {
 
     async fn put(&self, through: Through, url: String, key: usize, version: u64) -> bool {
         let begin = self.fleet.clock.now();
-        let sent = self.client.put(url).header("host", keys::HOST).body(version.to_string()).send().await;
+        let sent = self
+            .client
+            .put(url)
+            .header("host", keys::HOST)
+            .body(version.to_string())
+            .send()
+            .await;
         let answered = match sent {
             Ok(response) if response.status().is_success() => Ok(()),
             Ok(response) => Err(response.status().as_u16().to_string()),
             Err(error) => Err(why(&error)),
         };
         let (end, done) = (self.fleet.clock.now(), answered.is_ok());
-        self.recorder.put(Put { through, key, version, begin, end, answered });
+        self.recorder.put(Put {
+            through,
+            key,
+            version,
+            begin,
+            end,
+            answered,
+        });
         done
     }
 
@@ -124,7 +164,12 @@ impl Clients {
                 70..94 => Scope::Prefix(random.index(keys::PREFIXES.len())),
                 _ => Scope::Everything,
             };
-            self.purge(random.index(self.fleet.desks.len()), scope, random.chance(40)).await;
+            self.purge(
+                random.index(self.fleet.desks.len()),
+                scope,
+                random.chance(40),
+            )
+            .await;
         }
     }
 
@@ -132,26 +177,50 @@ impl Clients {
         let order = match scope {
             Scope::Url(key) => format!(r#""url": "http://{}{}""#, keys::HOST, keys::path(key)),
             Scope::Tag(tag) => format!(r#""tag": "t{tag}""#),
-            Scope::Prefix(prefix) => format!(r#""prefix": "http://{}{}""#, keys::HOST, keys::PREFIXES[prefix]),
+            Scope::Prefix(prefix) => format!(
+                r#""prefix": "http://{}{}""#,
+                keys::HOST,
+                keys::PREFIXES[prefix]
+            ),
             Scope::Everything => r#""everything": true"#.to_owned(),
         };
         let url = format!("http://{}/v1/purge", self.fleet.desks[sidecar]);
-        let request = self.client.post(url).timeout(PURGE_PATIENCE).bearer_auth(PURGE_TOKEN);
+        let request = self
+            .client
+            .post(url)
+            .timeout(PURGE_PATIENCE)
+            .bearer_auth(PURGE_TOKEN);
         let begin = self.fleet.clock.now();
-        let sent = request.body(format!(r#"{{ {order}, "soft": {soft} }}"#)).send().await;
+        let sent = request
+            .body(format!(r#"{{ {order}, "soft": {soft} }}"#))
+            .send()
+            .await;
         let done = sent.is_ok_and(|response| response.status() == 200);
-        self.recorder.purge(Purge { sidecar, scope, soft, begin, end: self.fleet.clock.now(), done });
+        self.recorder.purge(Purge {
+            sidecar,
+            scope,
+            soft,
+            begin,
+            end: self.fleet.clock.now(),
+            done,
+        });
     }
 }
 
 async fn got(response: Response, key: usize) -> Got {
     let field = |name: &str| {
         let value = response.headers().get(name).map(|value| value.as_bytes());
-        value.map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+        value
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+            .unwrap_or_default()
     };
     let number = |name: &str| field(name).parse().unwrap_or(0);
     let (status, told) = (response.status().as_u16(), field("cache-status"));
-    let (generated, approved, hit) = (number(GENERATED), number(APPROVED), field("x-cache-status") == "HIT");
+    let (generated, approved, hit) = (
+        number(GENERATED),
+        number(APPROVED),
+        field("x-cache-status") == "HIT",
+    );
     let body = match response.text().await {
         Ok(body) => body,
         Err(error) => return Got::Nothing(why(&error)),
@@ -160,7 +229,13 @@ async fn got(response: Response, key: usize) -> Got {
         return Got::Status(status, told);
     }
     match keys::version_in(&body, key) {
-        Ok(version) => Got::Version(Answer { version, generated, approved, hit, told: told.into() }),
+        Ok(version) => Got::Version(Answer {
+            version,
+            generated,
+            approved,
+            hit,
+            told: told.into(),
+        }),
         Err(instead) => Got::Mangled(instead),
     }
 }

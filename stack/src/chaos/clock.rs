@@ -17,7 +17,9 @@ impl Clock {
 
     /// Time since the begin.
     pub(crate) fn now(&self) -> Micros {
-        self.0.get().map_or(0, |begun| u64::try_from(begun.elapsed().as_micros()).unwrap_or(Micros::MAX))
+        self.0.get().map_or(0, |begun| {
+            u64::try_from(begun.elapsed().as_micros()).unwrap_or(Micros::MAX)
+        })
     }
 
     /// Waits for a time in milliseconds since the begin.

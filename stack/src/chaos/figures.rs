@@ -42,10 +42,22 @@ impl Figures {
         }
         Self {
             reads: history.reads.len(),
-            hits: history.reads.iter().filter(|read| is_hit(&read.got)).count(),
-            failed_reads: history.reads.iter().filter(|read| !answered(&read.got)).count(),
+            hits: history
+                .reads
+                .iter()
+                .filter(|read| is_hit(&read.got))
+                .count(),
+            failed_reads: history
+                .reads
+                .iter()
+                .filter(|read| !answered(&read.got))
+                .count(),
             puts: history.puts.len(),
-            failed_puts: history.puts.iter().filter(|put| put.answered.is_err()).count(),
+            failed_puts: history
+                .puts
+                .iter()
+                .filter(|put| put.answered.is_err())
+                .count(),
             purges: history.purges.len(),
             failed_purges: history.purges.iter().filter(|purge| !purge.done).count(),
             lags: lags(history, &calm, terms),
@@ -65,12 +77,19 @@ impl Figures {
 
 fn lags(history: &History, calm: &Calm, terms: Terms) -> [Lags; 2] {
     let mut of_key: HashMap<usize, Vec<usize>> = HashMap::new();
-    for (at, put) in history.puts.iter().enumerate().filter(|(_, put)| put.answered.is_ok()) {
+    for (at, put) in history
+        .puts
+        .iter()
+        .enumerate()
+        .filter(|(_, put)| put.answered.is_ok())
+    {
         of_key.entry(put.key).or_default().push(at);
     }
     let mut worst: HashMap<usize, Micros> = of_key.values().flatten().map(|at| (*at, 0)).collect();
     for read in &history.reads {
-        let (Got::Version(answer), Some(puts)) = (&read.got, of_key.get(&read.key)) else { continue };
+        let (Got::Version(answer), Some(puts)) = (&read.got, of_key.get(&read.key)) else {
+            continue;
+        };
         let newer = puts.partition_point(|put| history.puts[*put].version <= answer.version);
         if let Some(&at) = puts.get(newer)
             && history.puts[at].end < read.begin
@@ -86,11 +105,19 @@ fn lags(history: &History, calm: &Calm, terms: Terms) -> [Lags; 2] {
     }
     sorted.map(|mut all| {
         all.sort_unstable();
-        Lags { puts: all.len(), p99: share(&all, 99), worst: all.last().copied().unwrap_or(0) }
+        Lags {
+            puts: all.len(),
+            p99: share(&all, 99),
+            worst: all.last().copied().unwrap_or(0),
+        }
     })
 }
 
 /// The value below which so many in a hundred lie.
 fn share(sorted: &[Micros], percent: usize) -> Micros {
-    sorted.get(sorted.len() * percent / 100).or(sorted.last()).copied().unwrap_or(0)
+    sorted
+        .get(sorted.len() * percent / 100)
+        .or(sorted.last())
+        .copied()
+        .unwrap_or(0)
 }

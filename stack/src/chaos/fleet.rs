@@ -1,4 +1,5 @@
-//! The fleet that is tormented: two Envoys with two workers each, their sidecars, Redis, and the links between them.
+//! The fleet that is tormented: two Envoys with two workers each, their sidecars, Redis, and the
+//! links between them.
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
@@ -24,7 +25,8 @@ pub(crate) const DISTRUST_MS: u64 = 5_000;
 
 /// How long the fleet may take until each Envoy hears what is purged.
 const FOLLOW: Duration = Duration::from_secs(20);
-const NO_CLI: &str = "redis-cli does not run; install it: apt-get install redis-tools, or run make setup-redis";
+const NO_CLI: &str =
+    "redis-cli does not run; install it: apt-get install redis-tools, or run make setup-redis";
 
 /// Everything that runs.
 pub(crate) struct Fleet {
@@ -55,16 +57,26 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     async fn start(store: StoreKind, folder: PathBuf) -> Result<Self> {
         let sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), PURGE_TOKEN.to_owned())];
-        let settings = Settings { store, sidecar_env, ..Settings::default() };
+        let settings = Settings {
+            store,
+            sidecar_env,
+            ..Settings::default()
+        };
         std::fs::create_dir_all(&folder)?;
         let (process, address) = launch::sidecar(&settings, &folder, launch::ANYWHERE).await?;
-        Ok(Self { settings, folder, process, address })
+        Ok(Self {
+            settings,
+            folder,
+            process,
+            address,
+        })
     }
 
     /// Starts it anew on the same port.
     pub(crate) async fn restart(&mut self) -> Result<()> {
         self.process.kill();
-        (self.process, self.address) = launch::sidecar(&self.settings, &self.folder, &self.address).await?;
+        (self.process, self.address) =
+            launch::sidecar(&self.settings, &self.folder, &self.address).await?;
         Ok(())
     }
 }
@@ -73,7 +85,9 @@ impl Sidecar {
 async fn redis() -> Result<RedisServer> {
     let server = RedisServer::start().await?;
     let answers = server.cli(&["PING"]).trim() == "PONG";
-    answers.then_some(server).ok_or_else(|| StackError(NO_CLI.to_owned()))
+    answers
+        .then_some(server)
+        .ok_or_else(|| StackError(NO_CLI.to_owned()))
 }
 
 fn envoy_settings(origin: &Origin, to_sidecar: &Link, filter_config: &str) -> Settings {
@@ -94,7 +108,11 @@ impl Fleet {
         let clock = Clock::default();
         let origin = Origin::start(clock.clone(), Random::new(seed, 2)).await?;
         let (mut redis_links, mut sidecars, mut desks) = (Vec::new(), Vec::new(), Vec::new());
-        let redis = if form == Form::Redis { Some(redis().await?) } else { None };
+        let redis = if form == Form::Redis {
+            Some(redis().await?)
+        } else {
+            None
+        };
         for side in 0..if form == Form::Redis { 2 } else { 1 } {
             let store = match &redis {
                 Some(redis) => {
@@ -105,7 +123,8 @@ impl Fleet {
                 }
                 None => StoreKind::Memory,
             };
-            let sidecar = Sidecar::start(store, folder.path().join(format!("sidecar-{}", side + 1))).await?;
+            let sidecar =
+                Sidecar::start(store, folder.path().join(format!("sidecar-{}", side + 1))).await?;
             desks.push(sidecar.address.clone());
             sidecars.push(Mutex::new(sidecar));
         }
@@ -118,13 +137,27 @@ impl Fleet {
             let link = Link::to(desk).await?;
             let stack = Stack::start(envoy_settings(&origin, &link, &config), |_| {}).await?;
             store_links.push(link);
-            doors.push(RwLock::new((Through { envoy, life: 0 }, stack.url().to_owned())));
+            doors.push(RwLock::new((
+                Through { envoy, life: 0 },
+                stack.url().to_owned(),
+            )));
             envoys.push(Mutex::new(stack));
         }
         let redis = redis.map(Mutex::new);
         let _folder = folder;
-        let fleet =
-            Self { clock, origin, redis, redis_links, sidecars, store_links, envoys, doors, desks, config, _folder };
+        let fleet = Self {
+            clock,
+            origin,
+            redis,
+            redis_links,
+            sidecars,
+            store_links,
+            envoys,
+            doors,
+            desks,
+            config,
+            _folder,
+        };
         for envoy in &fleet.envoys {
             envoy.lock().await.wait_until_it_follows(FOLLOW).await?;
         }
@@ -133,19 +166,27 @@ impl Fleet {
 
     /// Where a key is to be had from an Envoy, and which of its lives that is.
     pub(crate) fn door(&self, envoy: usize, key: usize) -> (Through, String) {
-        let door = self.doors[envoy].read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let door = self.doors[envoy]
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         (door.0, format!("{}{}", door.1, keys::path(key)))
     }
 
     /// An Envoy has begun another life.
     pub(crate) fn moved(&self, envoy: usize, url: &str) {
-        let mut door = self.doors[envoy].write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut door = self.doors[envoy]
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         door.0.life += 1;
         door.1 = url.to_owned();
     }
 
     /// A configuration that decides the same and is another for Envoy.
     pub(crate) fn another_config(&self, number: u64) -> String {
-        self.config.replacen("\"policy\": {}", &format!("\"policy\": {{ \"comment\": \"number {number}\" }}"), 1)
+        self.config.replacen(
+            "\"policy\": {}",
+            &format!("\"policy\": {{ \"comment\": \"number {number}\" }}"),
+            1,
+        )
     }
 }

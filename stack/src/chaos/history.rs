@@ -65,7 +65,8 @@ pub(crate) struct Put {
     pub(crate) version: u64,
     pub(crate) begin: Micros,
     pub(crate) end: Micros,
-    /// The error is a status, or why there was no answer. Then it may have been carried out or not, or yet will be.
+    /// The error is a status, or why there was no answer. Then it may have been carried out or not,
+    /// or yet will be.
     pub(crate) answered: Result<(), String>,
 }
 

@@ -43,13 +43,18 @@ pub(crate) fn cache_control(key: usize) -> &'static str {
 pub(crate) fn content(key: usize, version: u64) -> String {
     let length = if key % 8 == 5 { 40_000 } else { 100 + key * 61 };
     let filler = char::from(b'a' + u8::try_from(version % 26).unwrap_or(0));
-    format!("key={key} version={version} length={length}\n{}", String::from(filler).repeat(length))
+    format!(
+        "key={key} version={version} length={length}\n{}",
+        String::from(filler).repeat(length)
+    )
 }
 
 /// The version in some content, if it is this key's and whole. The error says what it is instead.
 pub(crate) fn version_in(body: &str, key: usize) -> Result<u64, String> {
     let line = body.lines().next().unwrap_or_default();
-    let version = line.split(' ').find_map(|word| word.strip_prefix("version=")?.parse().ok());
+    let version = line
+        .split(' ')
+        .find_map(|word| word.strip_prefix("version=")?.parse().ok());
     let version = version.ok_or_else(|| format!("content that nobody wrote: {:?}", cut(body)))?;
     if body == content(key, version) {
         Ok(version)
@@ -81,7 +86,10 @@ mod tests {
         assert_eq!(version_in(&body, 3), Ok(17));
         assert!(version_in(&body, 4).is_err());
         assert!(version_in(&body[..body.len() - 1], 3).is_err());
-        assert!(version_in(&body.replacen("version=17", "version=16", 1), 3).is_err(), "a mixture");
+        assert!(
+            version_in(&body.replacen("version=17", "version=16", 1), 3).is_err(),
+            "a mixture"
+        );
         assert!(version_in("upstream connect error", 3).is_err());
     }
 }

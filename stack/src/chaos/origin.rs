@@ -64,7 +64,10 @@ impl Origin {
             random: Mutex::new(random),
             mood: AtomicU8::new(Mood::Well as u8),
         });
-        let origin = Self { address: listener.local_addr()?.to_string(), pages: pages.clone() };
+        let origin = Self {
+            address: listener.local_addr()?.to_string(),
+            pages: pages.clone(),
+        };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, pages.clone()));
@@ -85,7 +88,11 @@ impl Origin {
 
     /// All that was written, and when.
     pub(crate) fn applied(&self) -> Vec<Applied> {
-        self.pages.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.pages
+            .applied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -132,10 +139,13 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<(Request, String)> {
 }
 
 impl Pages {
-    /// What is answered, and done. The version is the one that was current when the request came, however late the answer.
+    /// What is answered, and done. The version is the one that was current when the request came,
+    /// however late the answer.
     fn answer(&self, request: &Request, content: &str) -> String {
         let now = self.clock.now();
-        let Some(key) = keys::of_path(&request.path) else { return plain("404 Not Found", "") };
+        let Some(key) = keys::of_path(&request.path) else {
+            return plain("404 Not Found", "");
+        };
         if self.mood.load(Ordering::SeqCst) == Mood::Errors as u8 {
             return plain("500 Internal Server Error", "");
         }
@@ -143,18 +153,29 @@ impl Pages {
         let version = &mut versions[key];
         match request.method.as_str() {
             "PUT" => {
-                let Ok(new) = content.trim().parse::<u64>() else { return plain("400 Bad Request", "") };
+                let Ok(new) = content.trim().parse::<u64>() else {
+                    return plain("400 Bad Request", "");
+                };
                 // One that was held up on its way must not undo those that came after it.
                 if new > *version {
                     *version = new;
-                    let applied = Applied { key, version: new, at: now };
-                    self.applied.lock().unwrap_or_else(PoisonError::into_inner).push(applied);
+                    let applied = Applied {
+                        key,
+                        version: new,
+                        at: now,
+                    };
+                    self.applied
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(applied);
                 }
                 plain("204 No Content", "")
             }
             "GET" => {
                 let tag = format!("\"v{version}\"");
-                let purge_tag = keys::tag(key).map(|tag| format!("cache-tag: t{tag}\r\n")).unwrap_or_default();
+                let purge_tag = keys::tag(key)
+                    .map(|tag| format!("cache-tag: t{tag}\r\n"))
+                    .unwrap_or_default();
                 let fields = format!(
                     "cache-control: {}\r\netag: {tag}\r\n{purge_tag}{APPROVED}: {now}\r\n",
                     keys::cache_control(key)
@@ -164,7 +185,9 @@ impl Pages {
                 }
                 let content = keys::content(key, *version);
                 let length = content.len();
-                format!("HTTP/1.1 200 OK\r\n{fields}{GENERATED}: {now}\r\ncontent-length: {length}\r\n\r\n{content}")
+                format!(
+                    "HTTP/1.1 200 OK\r\n{fields}{GENERATED}: {now}\r\ncontent-length: {length}\r\n\r\n{content}"
+                )
             }
             _ => plain("405 Method Not Allowed", ""),
         }
@@ -173,12 +196,20 @@ impl Pages {
     /// Most answers come at once; some so late that others overtake them.
     fn delay(&self) -> Duration {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        let millis = if random.chance(4) { random.between(100, 700) } else { random.between(0, 3) };
+        let millis = if random.chance(4) {
+            random.between(100, 700)
+        } else {
+            random.between(0, 3)
+        };
         Duration::from_millis(millis)
     }
 }
 
 fn plain(status: &str, fields: &str) -> String {
-    let length = if status.starts_with("204") { "" } else { "content-length: 0\r\n" };
+    let length = if status.starts_with("204") {
+        ""
+    } else {
+        "content-length: 0\r\n"
+    };
     format!("HTTP/1.1 {status}\r\n{fields}{length}\r\n")
 }

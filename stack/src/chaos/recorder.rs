@@ -29,7 +29,11 @@ impl Recorder {
     /// Gives the number under which its end is told.
     pub(crate) fn fault_begins(&self, fault: Fault, now: Micros) -> usize {
         let mut history = self.history();
-        history.spans.push(Span { fault, begin: now, end: Micros::MAX });
+        history.spans.push(Span {
+            fault,
+            begin: now,
+            end: Micros::MAX,
+        });
         history.spans.len() - 1
     }
 
@@ -42,9 +46,24 @@ impl Recorder {
     /// Reads, hits, PUTs, purges, faults so far, and the faults under way.
     pub(crate) fn so_far(&self) -> ([usize; 5], Vec<Fault>) {
         let history = self.history();
-        let hits = history.reads.iter().filter(|read| matches!(&read.got, Got::Version(answer) if answer.hit)).count();
-        let under_way = history.spans.iter().filter(|span| span.end == Micros::MAX).map(|span| span.fault).collect();
-        let counts = [history.reads.len(), hits, history.puts.len(), history.purges.len(), history.spans.len()];
+        let hits = history
+            .reads
+            .iter()
+            .filter(|read| matches!(&read.got, Got::Version(answer) if answer.hit))
+            .count();
+        let under_way = history
+            .spans
+            .iter()
+            .filter(|span| span.end == Micros::MAX)
+            .map(|span| span.fault)
+            .collect();
+        let counts = [
+            history.reads.len(),
+            hits,
+            history.puts.len(),
+            history.purges.len(),
+            history.spans.len(),
+        ];
         (counts, under_way)
     }
 

@@ -33,16 +33,29 @@ pub(crate) fn of(history: &History, terms: Terms, violations: &[Violation], agai
         lines.push(format!("{title:<52} {:>12} {:>12}", values[0], values[1]));
     };
     let [calm, troubled] = figures.lags;
-    row("answered PUTs", [calm.puts.to_string(), troubled.puts.to_string()]);
-    row("old versions from the other Envoy, after a PUT: p99", [millis(calm.p99), millis(troubled.p99)]);
+    row(
+        "answered PUTs",
+        [calm.puts.to_string(), troubled.puts.to_string()],
+    );
+    row(
+        "old versions from the other Envoy, after a PUT: p99",
+        [millis(calm.p99), millis(troubled.p99)],
+    );
     row("  worst", [millis(calm.worst), millis(troubled.worst)]);
     let [calm, troubled] = figures.latencies;
     row("reads: p50", [millis(calm.0), millis(troubled.0)]);
     row("  p99", [millis(calm.1), millis(troubled.1)]);
     lines.push(String::new());
     let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
-    history.spans.iter().for_each(|span| *kinds.entry(span.fault.kind).or_default() += 1);
-    lines.extend(kinds.iter().map(|(kind, count)| format!("{count:>4} × {}", kind.title())));
+    history
+        .spans
+        .iter()
+        .for_each(|span| *kinds.entry(span.fault.kind).or_default() += 1);
+    lines.extend(
+        kinds
+            .iter()
+            .map(|(kind, count)| format!("{count:>4} × {}", kind.title())),
+    );
     lines.push(String::new());
     lines.extend(verdict(history, terms, violations, again));
     lines.join("\n")
@@ -58,12 +71,21 @@ fn verdict(history: &History, terms: Terms, violations: &[Violation], again: &st
     if violations.is_empty() {
         return vec![format!("the promise was kept ({promise})")];
     }
-    let mut lines = vec![format!("the promise was broken {} times ({promise})", violations.len())];
+    let mut lines = vec![format!(
+        "the promise was broken {} times ({promise})",
+        violations.len()
+    )];
     let mut rules: BTreeMap<Rule, Vec<Violation>> = BTreeMap::new();
-    violations.iter().for_each(|one| rules.entry(one.rule).or_default().push(*one));
+    violations
+        .iter()
+        .for_each(|one| rules.entry(one.rule).or_default().push(*one));
     for (rule, all) in rules {
         lines.push(format!("\n{} × {}", all.len(), rule.title()));
-        let mut told: Vec<Vec<String>> = all.iter().take(200).map(|one| story::of(history, *one)).collect();
+        let mut told: Vec<Vec<String>> = all
+            .iter()
+            .take(200)
+            .map(|one| story::of(history, *one))
+            .collect();
         told.sort_by_key(Vec::len);
         for story in told.iter().take(STORIES) {
             lines.push(String::new());

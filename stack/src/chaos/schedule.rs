@@ -78,12 +78,14 @@ impl Kind {
             | Self::FillRedis
             | Self::EvictFromRedis
             | Self::ReadOnlyRedis => Part::Redis,
-            Self::SlowRedisLink | Self::SilentRedisLink | Self::ResetRedisLink | Self::HalfOpenRedisLink => {
-                Part::RedisLink(side)
-            }
-            Self::SlowStoreLink | Self::SilentStoreLink | Self::ResetStoreLink | Self::HalfOpenStoreLink => {
-                Part::StoreLink(side)
-            }
+            Self::SlowRedisLink
+            | Self::SilentRedisLink
+            | Self::ResetRedisLink
+            | Self::HalfOpenRedisLink => Part::RedisLink(side),
+            Self::SlowStoreLink
+            | Self::SilentStoreLink
+            | Self::ResetStoreLink
+            | Self::HalfOpenStoreLink => Part::StoreLink(side),
             Self::FreezeEnvoy | Self::RestartEnvoy | Self::SwapFilter => Part::Envoy(side),
             Self::OriginDown | Self::OriginErrors => Part::Origin,
         }
@@ -183,12 +185,19 @@ const FIRST_MS: u64 = 8_000;
 const LAST_MS: u64 = 6_000;
 /// The longest fault but for a few: longer than an Envoy believes without hearing.
 const LONGEST_MS: u64 = 9_000;
-/// The few go on: what is answered in the middle of them must be known elsewhere too. They come only where faults are rare.
+/// The few go on: what is answered in the middle of them must be known elsewhere too. They come
+/// only where faults are rare.
 const LONG_MS: (u64, u64) = (20_000, 30_000);
 const RARE_MS: u64 = 8_000;
 
 /// All faults of a run: those whose title contains `only`, each kind once before any comes again.
-pub(crate) fn plan(seed: u64, form: Form, length_ms: u64, every_ms: u64, only: &str) -> Vec<Planned> {
+pub(crate) fn plan(
+    seed: u64,
+    form: Form,
+    length_ms: u64,
+    every_ms: u64,
+    only: &str,
+) -> Vec<Planned> {
     let chosen = |kind: &Kind| form.has(kind.part(0)) && kind.title().contains(only);
     let mut random = Random::new(seed, 1);
     let mut deck: Vec<Kind> = Vec::new();
@@ -199,9 +208,14 @@ pub(crate) fn plan(seed: u64, form: Form, length_ms: u64, every_ms: u64, only: &
             deck = Kind::ALL.into_iter().filter(chosen).collect();
             random.shuffle(&mut deck);
         }
-        let Some(kind) = deck.pop() else { return planned };
+        let Some(kind) = deck.pop() else {
+            return planned;
+        };
         let side = random.index(2);
-        let fault = Fault { kind, side: if form.has(kind.part(side)) { side } else { 0 } };
+        let fault = Fault {
+            kind,
+            side: if form.has(kind.part(side)) { side } else { 0 },
+        };
         let lasts_ms = match random.chance(10) {
             true if every_ms >= RARE_MS => random.between(LONG_MS.0, LONG_MS.1),
             _ => random.between(800, LONGEST_MS.min(every_ms * 2).max(1_000)),
@@ -212,9 +226,17 @@ pub(crate) fn plan(seed: u64, form: Form, length_ms: u64, every_ms: u64, only: &
             return planned;
         }
         *part = begins_ms + lasts_ms + 1_500;
-        planned.push(Planned { at_ms: begins_ms, lasts_ms, fault });
+        planned.push(Planned {
+            at_ms: begins_ms,
+            lasts_ms,
+            fault,
+        });
         // Every fourth is followed by another before it is over.
-        at_ms += if random.chance(25) { lasts_ms.min(every_ms) / 2 } else { every_ms * random.between(80, 120) / 100 };
+        at_ms += if random.chance(25) {
+            lasts_ms.min(every_ms) / 2
+        } else {
+            every_ms * random.between(80, 120) / 100
+        };
     }
 }
 
@@ -235,12 +257,19 @@ mod tests {
         for seed in 0..50 {
             let planned = plan(seed, Form::Redis, 600_000, 12_000, "");
             for kind in Kind::ALL {
-                assert!(planned.iter().any(|one| one.fault.kind == kind), "{seed}: {kind:?}");
+                assert!(
+                    planned.iter().any(|one| one.fault.kind == kind),
+                    "{seed}: {kind:?}"
+                );
             }
             for (n, one) in planned.iter().enumerate() {
                 for other in &planned[n + 1..] {
-                    let apart = one.at_ms + one.lasts_ms < other.at_ms || other.at_ms + other.lasts_ms < one.at_ms;
-                    assert!(apart || one.fault.part() != other.fault.part(), "{one:?} {other:?}");
+                    let apart = one.at_ms + one.lasts_ms < other.at_ms
+                        || other.at_ms + other.lasts_ms < one.at_ms;
+                    assert!(
+                        apart || one.fault.part() != other.fault.part(),
+                        "{one:?} {other:?}"
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! A violation as the shortest story that shows it: what was ordered, what came before, what was read, which faults were near.
+//! A violation as the shortest story that shows it: what was ordered, what came before, what was
+//! read, which faults were near.
 
 use super::checker::{Cause, Seen, Violation};
 use super::history::{Got, History, Micros, Scope, Span, Through};
@@ -35,11 +36,19 @@ pub(crate) fn of(history: &History, violation: Violation) -> Vec<String> {
         Cause::Nothing => begin,
     };
     if let Seen::Read(at) = violation.seen {
-        let same = |read: usize| history.reads[read].key == key && history.reads[read].through == through;
-        let mut before: Vec<usize> =
-            (0..history.reads.len()).filter(|read| same(*read) && history.reads[*read].end <= begin).collect();
+        let same =
+            |read: usize| history.reads[read].key == key && history.reads[read].through == through;
+        let mut before: Vec<usize> = (0..history.reads.len())
+            .filter(|read| same(*read) && history.reads[*read].end <= begin)
+            .collect();
         before.sort_by_key(|read| history.reads[*read].begin);
-        lines.extend(before.iter().rev().take(BEFORE).map(|read| line_of_read(history, *read)));
+        lines.extend(
+            before
+                .iter()
+                .rev()
+                .take(BEFORE)
+                .map(|read| line_of_read(history, *read)),
+        );
         lines.push(line_of_read(history, at));
     }
     let near = |span: &&Span| span.begin <= end && span.end.saturating_add(NEAR) >= since;
@@ -50,8 +59,16 @@ pub(crate) fn of(history: &History, violation: Violation) -> Vec<String> {
 
 fn line_of_put(history: &History, at: usize) -> (Micros, String) {
     let put = &history.puts[at];
-    let outcome = put.answered.as_ref().map_or_else(|problem| format!("failed: {problem}"), |()| "answered".to_owned());
-    let what = format!("PUT {} version {} through {}: {outcome}", keys::path(put.key), put.version, who(put.through));
+    let outcome = put.answered.as_ref().map_or_else(
+        |problem| format!("failed: {problem}"),
+        |()| "answered".to_owned(),
+    );
+    let what = format!(
+        "PUT {} version {} through {}: {outcome}",
+        keys::path(put.key),
+        put.version,
+        who(put.through)
+    );
     (put.begin, timed(put.begin, put.end, &what))
 }
 
@@ -64,7 +81,10 @@ fn line_of_purge(history: &History, at: usize) -> (Micros, String) {
         Scope::Everything => "everything".to_owned(),
     };
     let how = if purge.soft { "soft purge" } else { "purge" };
-    let what = format!("{how} of {scope} through sidecar {}: done", purge.sidecar + 1);
+    let what = format!(
+        "{how} of {scope} through sidecar {}: done",
+        purge.sidecar + 1
+    );
     (purge.begin, timed(purge.begin, purge.end, &what))
 }
 
@@ -82,12 +102,19 @@ fn line_of_read(history: &History, at: usize) -> (Micros, String) {
         Got::Status(status, told) => format!("{status} {told}"),
         Got::Nothing(problem) => format!("no answer: {problem}"),
     };
-    let what = format!("GET {} through {}: {got}", keys::path(read.key), who(read.through));
+    let what = format!(
+        "GET {} through {}: {got}",
+        keys::path(read.key),
+        who(read.through)
+    );
     (read.begin, timed(read.begin, read.end, &what))
 }
 
 fn line_of_fault(span: &Span) -> (Micros, String) {
-    (span.begin, timed(span.begin, span.end, &format!("fault: {}", span.fault)))
+    (
+        span.begin,
+        timed(span.begin, span.end, &format!("fault: {}", span.fault)),
+    )
 }
 
 fn who(through: Through) -> String {
@@ -98,7 +125,11 @@ fn who(through: Through) -> String {
 }
 
 fn timed(begin: Micros, end: Micros, what: &str) -> String {
-    let end = if end == Micros::MAX { "end".to_owned() } else { seconds(end) };
+    let end = if end == Micros::MAX {
+        "end".to_owned()
+    } else {
+        seconds(end)
+    };
     format!("{:>9} – {end:>9}  {what}", seconds(begin))
 }
 

@@ -19,7 +19,10 @@ async fn echo() -> Link {
 
 async fn answer(stream: &mut TcpStream, within: Duration) -> Option<u8> {
     stream.write_all(b"x").await.ok()?;
-    tokio::time::timeout(within, stream.read_u8()).await.ok()?.ok()
+    tokio::time::timeout(within, stream.read_u8())
+        .await
+        .ok()?
+        .ok()
 }
 
 #[tokio::test]
@@ -31,7 +34,13 @@ async fn what_is_silent_keeps_everything_until_it_is_open_again() {
     link.become_(Mode::Silent);
     assert_eq!(answer(&mut stream, Duration::from_millis(50)).await, None);
     link.become_(Mode::Open);
-    assert_eq!(tokio::time::timeout(long, stream.read_u8()).await.unwrap().unwrap(), b'x');
+    assert_eq!(
+        tokio::time::timeout(long, stream.read_u8())
+            .await
+            .unwrap()
+            .unwrap(),
+        b'x'
+    );
 }
 
 #[tokio::test]
@@ -51,7 +60,12 @@ async fn a_reset_ends_every_connection() {
     let mut stream = TcpStream::connect(link.address()).await.unwrap();
     assert!(answer(&mut stream, Duration::from_secs(5)).await.is_some());
     link.become_(Mode::Reset);
-    assert!(tokio::time::timeout(Duration::from_secs(5), stream.read_u8()).await.unwrap().is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(5), stream.read_u8())
+            .await
+            .unwrap()
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -67,9 +81,20 @@ async fn what_is_slow_does_not_make_what_comes_after_it_slower() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let mut answers = [0; 8];
-    tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut answers)).await.unwrap().unwrap();
-    assert!(begun.elapsed() >= DELAY * 2, "there and back: {:?}", begun.elapsed());
-    assert!(begun.elapsed() < DELAY * 6, "not one after the other: {:?}", begun.elapsed());
+    tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut answers))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        begun.elapsed() >= DELAY * 2,
+        "there and back: {:?}",
+        begun.elapsed()
+    );
+    assert!(
+        begun.elapsed() < DELAY * 6,
+        "not one after the other: {:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -90,7 +115,9 @@ async fn a_cut_closes_what_is_open_and_a_new_connection_works() {
     let mut old = TcpStream::connect(link.address()).await.unwrap();
     assert!(answer(&mut old, Duration::from_secs(5)).await.is_some());
     link.cut();
-    let end = tokio::time::timeout(Duration::from_secs(5), old.read(&mut [0])).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(5), old.read(&mut [0]))
+        .await
+        .unwrap();
     assert_eq!(end.unwrap(), 0, "an end, and no reset");
     let mut new = TcpStream::connect(link.address()).await.unwrap();
     assert!(answer(&mut new, Duration::from_secs(5)).await.is_some());
@@ -105,7 +132,12 @@ async fn a_new_connection_is_reset_at_its_first_bytes() {
     let nothing = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
     assert!(nothing.is_err(), "it stays open: {nothing:?}");
     stream.write_all(b"x").await.unwrap();
-    assert!(tokio::time::timeout(Duration::from_secs(5), stream.read_u8()).await.unwrap().is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(5), stream.read_u8())
+            .await
+            .unwrap()
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -115,7 +147,13 @@ async fn it_leads_nowhere_at_first_and_elsewhere_later() {
     assert_eq!(answer(&mut turned_away, Duration::from_secs(5)).await, None);
     link.lead_to(&other.address());
     let mut stream = TcpStream::connect(link.address()).await.unwrap();
-    assert_eq!(answer(&mut stream, Duration::from_secs(5)).await, Some(b'x'));
+    assert_eq!(
+        answer(&mut stream, Duration::from_secs(5)).await,
+        Some(b'x')
+    );
     link.garble(true);
-    assert_eq!(answer(&mut stream, Duration::from_secs(5)).await, Some(b'?'));
+    assert_eq!(
+        answer(&mut stream, Duration::from_secs(5)).await,
+        Some(b'?')
+    );
 }

@@ -54,7 +54,9 @@ impl Stack {
 
     /// Starts the sidecar again where it was.
     pub async fn restart_sidecar(&mut self) -> Result<()> {
-        let Some((mut process, address)) = self.sidecar.take() else { return Ok(()) };
+        let Some((mut process, address)) = self.sidecar.take() else {
+            return Ok(());
+        };
         process.kill();
         self.sidecar = Some(launch::sidecar(&self.settings, &self.run_dir, &address).await?);
         Ok(())
@@ -69,7 +71,9 @@ impl Stack {
 
     /// Starts a mock origin again where it was.
     pub async fn restart_origin(&mut self, index: usize) -> Result<()> {
-        let Some(address) = self.origins.get(index).map(|(_, address)| address.clone()) else { return Ok(()) };
+        let Some(address) = self.origins.get(index).map(|(_, address)| address.clone()) else {
+            return Ok(());
+        };
         self.kill_origin(index);
         self.origins[index] = launch::origin(&origin_name(index), &self.run_dir, &address).await?;
         Ok(())

@@ -1,4 +1,5 @@
-//! A hit has exactly the fields of the miss, whatever Envoy's routes, error pages and filters do to answers of its own.
+//! A hit has exactly the fields of the miss, whatever Envoy's routes, error pages and filters do to
+//! answers of its own.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +14,20 @@ const FRESH: (&str, &str) = ("cache-control", "max-age=2000000000");
 const TYPE: (&str, &str) = ("content-type", "text/html");
 
 /// Fields that each answer has of its own.
-const OWN: [&str; 5] = ["age", "cache-status", "x-cache-status", "x-envoy-upstream-service-time", "transfer-encoding"];
+const OWN: [&str; 5] = [
+    "age",
+    "cache-status",
+    "x-cache-status",
+    "x-envoy-upstream-service-time",
+    "transfer-encoding",
+];
 
 /// Status and fields, in an order of their own; the length is the content's, declared or not.
 fn shown(answer: &Answer) -> (u16, Vec<(String, String)>) {
-    let kept = answer.headers.iter().filter(|(name, _)| !OWN.contains(&name.as_str()) && name != "content-length");
+    let kept = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| !OWN.contains(&name.as_str()) && name != "content-length");
     let mut fields: Vec<_> = kept.cloned().collect();
     fields.sort();
     (answer.status, fields)
@@ -27,19 +37,34 @@ fn shown(answer: &Answer) -> (u16, Vec<(String, String)>) {
 fn adding_routes(settings: Settings) -> Settings {
     let add = |name: &str| {
         let field = |name: &str, value: &str| json!({ "header": { "key": name, "value": value }, "append_action": "APPEND_IF_EXISTS_OR_ADD" });
-        format!("response_headers_to_add: {}", json!([field(name, "1"), field("access-control-allow-origin", "*")]))
+        format!(
+            "response_headers_to_add: {}",
+            json!([field(name, "1"), field("access-control-allow-origin", "*")])
+        )
     };
     edited(
         settings,
         &[
             (
                 "- match: { prefix: \"/\" }\n",
-                &format!("- match: {{ prefix: \"/\" }}\n                          {}\n", add("x-route")),
+                &format!(
+                    "- match: {{ prefix: \"/\" }}\n                          {}\n",
+                    add("x-route")
+                ),
             ),
-            ("domains: [\"*\"]\n", &format!("domains: [\"*\"]\n                      {}\n", add("x-host"))),
+            (
+                "domains: [\"*\"]\n",
+                &format!(
+                    "domains: [\"*\"]\n                      {}\n",
+                    add("x-host")
+                ),
+            ),
             (
                 "name: all\n                  virtual_hosts:\n",
-                &format!("name: all\n                  {}\n                  virtual_hosts:\n", add("x-table")),
+                &format!(
+                    "name: all\n                  {}\n                  virtual_hosts:\n",
+                    add("x-table")
+                ),
             ),
         ],
     )
@@ -52,7 +77,13 @@ fn rewriting_error_pages(settings: Settings) -> Settings {
         "mappers": [{ "filter": filter, "status_code": 410, "headers_to_add": [{ "header": { "key": "x-mapped", "value": "1" } }] }],
         "body_format": { "json_format": { "code": "%RESPONSE_CODE%", "text": "%LOCAL_REPLY_BODY%" } },
     });
-    edited(settings, &[("http_filters:\n", &format!("local_reply_config: {config}\n                http_filters:\n"))])
+    edited(
+        settings,
+        &[(
+            "http_filters:\n",
+            &format!("local_reply_config: {config}\n                http_filters:\n"),
+        )],
+    )
 }
 
 /// CORS before the cache.
@@ -73,26 +104,44 @@ fn with_cors(settings: Settings) -> Settings {
 }
 
 fn edited(mut settings: Settings, edits: &[(&str, &str)]) -> Settings {
-    settings.envoy_edits.extend(edits.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())));
+    settings.envoy_edits.extend(
+        edits
+            .iter()
+            .map(|(from, to)| ((*from).to_owned(), (*to).to_owned())),
+    );
     settings
 }
 
-/// A stack before an origin of raw bytes; each request comes on a connection of its own, so that both workers are met.
+/// A stack before an origin of raw bytes; each request comes on a connection of its own, so that
+/// both workers are met.
 async fn world(settings: Settings) -> (World, RawOrigin) {
     let origin = RawOrigin::start().await;
-    let settings = Settings { origins: Origins::Addresses(vec![origin.address.clone()]), ..settings };
+    let settings = Settings {
+        origins: Origins::Addresses(vec![origin.address.clone()]),
+        ..settings
+    };
     let mut world = World::with(On::Memory, settings).await;
-    world.client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    world.client = reqwest::Client::builder()
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap();
     (world, origin)
 }
 
 fn plain() -> Settings {
     let config = r#"{ "store": { "timeout_ms": 3000 }, "rules": [{ "policy": { "range_on_miss": "part" } }] }"#;
-    Settings { health_path: String::new(), filter_config: config.to_owned(), ..Settings::default() }
+    Settings {
+        health_path: String::new(),
+        filter_config: config.to_owned(),
+        ..Settings::default()
+    }
 }
 
 fn without_stop_iteration(settings: Settings) -> Settings {
-    Settings { stop_iteration: false, ..settings }
+    Settings {
+        stop_iteration: false,
+        ..settings
+    }
 }
 
 /// The answers to some requests of a cross-origin client, one after the other.
@@ -111,19 +160,40 @@ fn has_length(answer: &Answer, length: usize) -> bool {
 
 /// Responses of every kind: their paths, and the lengths of their content.
 fn every_kind(origin: &RawOrigin) -> Vec<(String, usize)> {
-    let kept = [DATE, FRESH, TYPE, ("x-kept", "a"), ("x-kept", "b"), ("etag", "\"1\"")];
+    let kept = [
+        DATE,
+        FRESH,
+        TYPE,
+        ("x-kept", "a"),
+        ("x-kept", "b"),
+        ("etag", "\"1\""),
+    ];
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for size in [0, 10, 3_000, 20_000, 100_000] {
-        origin.answers(&format!("/{size}"), answer("200 OK", &kept, &vec![b'x'; size]));
+        origin.answers(
+            &format!("/{size}"),
+            answer("200 OK", &kept, &vec![b'x'; size]),
+        );
         kinds.push((format!("/{size}"), size));
     }
     let long = [DATE, FRESH, TYPE, ("x-long", &"y".repeat(5000))];
-    let chunked = head("200 OK", &[DATE, FRESH, TYPE, ("transfer-encoding", "chunked")]);
+    let chunked = head(
+        "200 OK",
+        &[DATE, FRESH, TYPE, ("transfer-encoding", "chunked")],
+    );
     for (path, size, sent) in [
         ("/typeless", 5, answer("200 OK", &[DATE, FRESH], b"hello")),
-        ("/missing", 7, answer("404 Not Found", &[DATE, FRESH, TYPE], b"nothing")),
+        (
+            "/missing",
+            7,
+            answer("404 Not Found", &[DATE, FRESH, TYPE], b"nothing"),
+        ),
         ("/long-head", 5, answer("200 OK", &long, b"hello")),
-        ("/chunked", 5, [chunked, b"5\r\nhello\r\n0\r\n\r\n".to_vec()].concat()),
+        (
+            "/chunked",
+            5,
+            [chunked, b"5\r\nhello\r\n0\r\n\r\n".to_vec()].concat(),
+        ),
     ] {
         origin.answers(path, sent);
         kinds.push((path.to_owned(), size));
@@ -138,14 +208,28 @@ async fn hits_equal_the_miss(settings: Settings) {
         let miss = world.stored(ask(&world, &path, 1, &[])).await.remove(0);
         assert!(!miss.is_hit(), "{miss:?}");
         let again = ask(&world, &path, 10, &[]).await;
-        assert!(again.iter().filter(|answer| answer.is_hit()).count() >= 5, "{path}: {again:?}");
+        assert!(
+            again.iter().filter(|answer| answer.is_hit()).count() >= 5,
+            "{path}: {again:?}"
+        );
         for hit in again.iter().filter(|answer| answer.is_hit()) {
-            assert_eq!((shown(hit), hit.body == miss.body), (shown(&miss), true), "{path}: {hit:?}");
-            assert!(has_length(hit, size) && hit.header("x-envoy-upstream-service-time").is_empty(), "{hit:?}");
+            assert_eq!(
+                (shown(hit), hit.body == miss.body),
+                (shown(&miss), true),
+                "{path}: {hit:?}"
+            );
+            assert!(
+                has_length(hit, size) && hit.header("x-envoy-upstream-service-time").is_empty(),
+                "{hit:?}"
+            );
         }
         let head = world.send("HEAD", &path, &[("origin", "http://a")]).await;
         let is_like_the_miss = (shown(&head), head.is_hit(), has_length(&head, size));
-        assert_eq!(is_like_the_miss, (shown(&miss), true, true), "{path}: {head:?}");
+        assert_eq!(
+            is_like_the_miss,
+            (shown(&miss), true, true),
+            "{path}: {head:?}"
+        );
         if size > 5 && miss.status == 200 {
             parts_and_confirmations_equal(&world, &path, size, &miss).await;
         }
@@ -154,26 +238,67 @@ async fn hits_equal_the_miss(settings: Settings) {
 }
 
 async fn parts_and_confirmations_equal(world: &World, path: &str, size: usize, miss: &Answer) {
-    let mut part = ask(world, path, 1, &[("range", "bytes=1-2")]).await.remove(0);
-    assert!(part.is_hit() && part.body == miss.body[1..3] && has_length(&part, 2), "{path}: {part:?}");
+    let mut part = ask(world, path, 1, &[("range", "bytes=1-2")])
+        .await
+        .remove(0);
+    assert!(
+        part.is_hit() && part.body == miss.body[1..3] && has_length(&part, 2),
+        "{path}: {part:?}"
+    );
     assert_eq!(part.header("content-range"), format!("bytes 1-2/{size}"));
     part.headers.retain(|(name, _)| name != "content-range");
     assert_eq!(shown(&part).1, shown(miss).1, "{path}");
-    let unchanged = ask(world, path, 1, &[("if-none-match", "\"1\"")]).await.remove(0);
-    assert_eq!((unchanged.status, unchanged.is_hit(), unchanged.body.as_str()), (304, true, ""), "{path}");
-    assert_eq!((unchanged.header("content-type"), unchanged.header("etag")), ("", "\"1\""), "{unchanged:?}");
+    let unchanged = ask(world, path, 1, &[("if-none-match", "\"1\"")])
+        .await
+        .remove(0);
+    assert_eq!(
+        (
+            unchanged.status,
+            unchanged.is_hit(),
+            unchanged.body.as_str()
+        ),
+        (304, true, ""),
+        "{path}"
+    );
+    assert_eq!(
+        (unchanged.header("content-type"), unchanged.header("etag")),
+        ("", "\"1\""),
+        "{unchanged:?}"
+    );
 }
 
 async fn followers_equal_the_leader(world: &World, origin: &RawOrigin) {
     let waiting = [DATE, FRESH, TYPE, ("x-kept", "a"), ("x-kept", "b")];
     let slow = answer("200 OK", &waiting, b"hello");
-    origin.script("/slow", move |_| vec![Step::Wait(Duration::from_millis(300)), Step::Send(slow.clone())]);
+    origin.script("/slow", move |_| {
+        vec![
+            Step::Wait(Duration::from_millis(300)),
+            Step::Send(slow.clone()),
+        ]
+    });
     let asked = (0..12).map(|_| ask(world, "/slow", 1, &[]));
-    let herd: Vec<Answer> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
-    let miss = herd.iter().find(|answer| !answer.is_hit() && !answer.says("collapsed")).unwrap();
-    assert!(herd.iter().filter(|answer| answer.says("collapsed")).count() >= 3, "{herd:?}");
+    let herd: Vec<Answer> = futures_util::future::join_all(asked)
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
+    let miss = herd
+        .iter()
+        .find(|answer| !answer.is_hit() && !answer.says("collapsed"))
+        .unwrap();
+    assert!(
+        herd.iter()
+            .filter(|answer| answer.says("collapsed"))
+            .count()
+            >= 3,
+        "{herd:?}"
+    );
     for follower in &herd {
-        assert_eq!((shown(follower), &follower.body), (shown(miss), &miss.body), "{follower:?}");
+        assert_eq!(
+            (shown(follower), &follower.body),
+            (shown(miss), &miss.body),
+            "{follower:?}"
+        );
     }
 }
 
@@ -197,12 +322,24 @@ async fn a_hit_has_the_fields_of_the_miss_behind_a_cors_filter() {
     hits_equal_the_miss(with_cors(plain())).await;
 }
 
-/// The content of an error comes in every way: the stale copy in its place is the same, and there at once.
+/// The content of an error comes in every way: the stale copy in its place is the same, and there
+/// at once.
 async fn stale_copies_equal_the_miss(settings: Settings) {
     let (world, origin) = world(settings).await;
-    let stale =
-        [DATE, ("cache-control", "max-age=1, stale-if-error=2000000000"), TYPE, ("x-kept", "a"), ("x-kept", "b")];
-    let error = |content: &[u8]| vec![Step::Send(answer("500 Oops", &[DATE, ("x-error", "1")], content))];
+    let stale = [
+        DATE,
+        ("cache-control", "max-age=1, stale-if-error=2000000000"),
+        TYPE,
+        ("x-kept", "a"),
+        ("x-kept", "b"),
+    ];
+    let error = |content: &[u8]| {
+        vec![Step::Send(answer(
+            "500 Oops",
+            &[DATE, ("x-error", "1")],
+            content,
+        ))]
+    };
     let chunked = Step::Send(head("500 Oops", &[DATE, ("transfer-encoding", "chunked")]));
     let piece = Step::Send(b"5\r\nhello\r\n".to_vec());
     let last = Step::Send(b"0\r\n\r\n".to_vec());
@@ -211,9 +348,15 @@ async fn stale_copies_equal_the_miss(settings: Settings) {
         ("/short", error(b"oops")),
         ("/long", error(&[b'e'; 10_000])),
         ("/huge", error(&vec![b'e'; 3_000_000])),
-        ("/chunked", vec![chunked.clone(), piece.clone(), last.clone()]),
+        (
+            "/chunked",
+            vec![chunked.clone(), piece.clone(), last.clone()],
+        ),
         ("/no-piece", vec![chunked.clone(), last.clone()]),
-        ("/trickling", vec![chunked, piece.clone(), later, piece, last]),
+        (
+            "/trickling",
+            vec![chunked, piece.clone(), later, piece, last],
+        ),
         ("/closed", vec![Step::Close]),
     ] {
         origin.answers(path, answer("200 OK", &stale, &[b'x'; 3_000]));
@@ -222,9 +365,20 @@ async fn stale_copies_equal_the_miss(settings: Settings) {
         for _ in 0..3 {
             let begun = Instant::now();
             let again = ask(&world, path, 1, &[]).await.remove(0);
-            assert!(begun.elapsed() < Duration::from_secs(2), "{path}: {:?}", begun.elapsed());
-            assert_eq!((shown(&again), again.body == miss.body), (shown(&miss), true), "{path}: {again:?}");
-            assert!(again.says("stale-if-error") && has_length(&again, 3_000), "{path}: {again:?}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(2),
+                "{path}: {:?}",
+                begun.elapsed()
+            );
+            assert_eq!(
+                (shown(&again), again.body == miss.body),
+                (shown(&miss), true),
+                "{path}: {again:?}"
+            );
+            assert!(
+                again.says("stale-if-error") && has_length(&again, 3_000),
+                "{path}: {again:?}"
+            );
         }
     }
 }
@@ -236,29 +390,56 @@ async fn a_stale_copy_in_place_of_an_error_has_the_fields_of_the_miss() {
 
 #[tokio::test]
 async fn a_stale_copy_in_place_of_an_error_has_the_fields_of_the_miss_without_stop_iteration() {
-    stale_copies_equal_the_miss(without_stop_iteration(rewriting_error_pages(with_cors(plain())))).await;
+    stale_copies_equal_the_miss(without_stop_iteration(rewriting_error_pages(with_cors(
+        plain(),
+    ))))
+    .await;
 }
 
 #[tokio::test]
-async fn a_stale_copy_in_place_of_an_error_without_content_has_the_fields_of_the_miss_where_routes_add_some() {
+async fn a_stale_copy_in_place_of_an_error_without_content_has_the_fields_of_the_miss_where_routes_add_some()
+ {
     let (world, origin) = world(adding_routes(plain())).await;
     let stale = ("cache-control", "max-age=1, stale-if-error=2000000000");
-    origin.answers("/a", answer("200 OK", &[DATE, stale, TYPE, ("x-kept", "a")], b"hello"));
+    origin.answers(
+        "/a",
+        answer("200 OK", &[DATE, stale, TYPE, ("x-kept", "a")], b"hello"),
+    );
     let miss = world.stored(ask(&world, "/a", 1, &[])).await.remove(0);
     origin.answers("/a", answer("503 Oops", &[DATE, ("x-kept", "b")], b""));
     for again in ask(&world, "/a", 3, &[]).await {
-        assert_eq!((shown(&again), &again.body), (shown(&miss), &miss.body), "{again:?}");
+        assert_eq!(
+            (shown(&again), &again.body),
+            (shown(&miss), &miss.body),
+            "{again:?}"
+        );
     }
     let head = world.send("HEAD", "/a", &[]).await;
-    assert!(head.says("stale-if-error") && has_length(&head, 5), "{head:?}");
+    assert!(
+        head.says("stale-if-error") && has_length(&head, 5),
+        "{head:?}"
+    );
     assert_eq!(shown(&head), shown(&miss));
 }
 
 #[tokio::test]
 async fn a_stale_copy_leaves_the_connection_to_the_origin_open() {
-    let (world, origin) = world(without_stop_iteration(Settings { workers: 1, ..plain() })).await;
-    origin
-        .answers("/a", answer("200 OK", &[DATE, ("cache-control", "max-age=1, stale-if-error=2000000000")], b"hello"));
+    let (world, origin) = world(without_stop_iteration(Settings {
+        workers: 1,
+        ..plain()
+    }))
+    .await;
+    origin.answers(
+        "/a",
+        answer(
+            "200 OK",
+            &[
+                DATE,
+                ("cache-control", "max-age=1, stale-if-error=2000000000"),
+            ],
+            b"hello",
+        ),
+    );
     world.stored(ask(&world, "/a", 1, &[])).await;
     origin.answers("/a", answer("500 Oops", &[DATE], &[b'e'; 10_000]));
     ask(&world, "/a", 1, &[]).await;
@@ -269,27 +450,51 @@ async fn a_stale_copy_leaves_the_connection_to_the_origin_open() {
     assert_eq!(origin.connections(), before);
 }
 
-/// What the origin confirms has the fields of the miss as well, where its `304` leaves no place for content.
+/// What the origin confirms has the fields of the miss as well, where its `304` leaves no place for
+/// content.
 async fn confirmed_answers_equal_the_miss(settings: Settings) {
     let (world, origin) = world(settings).await;
     for (path, typed) in [("/typed", true), ("/typeless", false)] {
-        let fields = [DATE, ("cache-control", "no-cache"), ("etag", "\"1\""), ("x-kept", "a"), TYPE];
-        let fields = if typed { fields.to_vec() } else { fields[..4].to_vec() };
+        let fields = [
+            DATE,
+            ("cache-control", "no-cache"),
+            ("etag", "\"1\""),
+            ("x-kept", "a"),
+            TYPE,
+        ];
+        let fields = if typed {
+            fields.to_vec()
+        } else {
+            fields[..4].to_vec()
+        };
         origin.script(path, move |request| {
             let confirmed = request.contains("if-none-match: \"1\"");
             vec![Step::Send(match confirmed {
-                true => head("304 Not Modified", &[DATE, ("etag", "\"1\""), ("x-kept", "a")]),
+                true => head(
+                    "304 Not Modified",
+                    &[DATE, ("etag", "\"1\""), ("x-kept", "a")],
+                ),
                 false => answer("200 OK", &fields, b"hello"),
             })]
         });
         let miss = world.stored(ask(&world, path, 1, &[])).await.remove(0);
         for again in ask(&world, path, 6, &[]).await {
-            assert_eq!((shown(&again), &again.body), (shown(&miss), &miss.body), "{path}: {again:?}");
+            assert_eq!(
+                (shown(&again), &again.body),
+                (shown(&miss), &miss.body),
+                "{path}: {again:?}"
+            );
         }
         let other = world.get(path).await;
         assert_eq!(other.body, miss.body, "{path}: {other:?}");
-        let unchanged = ask(&world, path, 1, &[("if-none-match", "\"1\"")]).await.remove(0);
-        assert_eq!((unchanged.status, unchanged.body.as_str()), (304, ""), "{path}: {unchanged:?}");
+        let unchanged = ask(&world, path, 1, &[("if-none-match", "\"1\"")])
+            .await
+            .remove(0);
+        assert_eq!(
+            (unchanged.status, unchanged.body.as_str()),
+            (304, ""),
+            "{path}: {unchanged:?}"
+        );
     }
 }
 
@@ -310,18 +515,30 @@ async fn what_the_origin_confirms_has_the_fields_of_the_miss_behind_a_cors_filte
 
 #[tokio::test]
 async fn once_an_error_page_was_rewritten_the_origin_is_asked_for_the_whole() {
-    let (world, origin) = world(rewriting_error_pages(Settings { workers: 1, ..plain() })).await;
+    let (world, origin) = world(rewriting_error_pages(Settings {
+        workers: 1,
+        ..plain()
+    }))
+    .await;
     origin.script("/a", |request| {
         let confirmed = request.contains("if-none-match: \"1\"");
         vec![Step::Send(match confirmed {
             true => head("304 Not Modified", &[DATE, ("etag", "\"1\"")]),
-            false => answer("200 OK", &[DATE, ("cache-control", "no-cache"), ("etag", "\"1\""), TYPE], b"hello"),
+            false => answer(
+                "200 OK",
+                &[DATE, ("cache-control", "no-cache"), ("etag", "\"1\""), TYPE],
+                b"hello",
+            ),
         })]
     });
     origin.answers("/hit", answer("200 OK", &[DATE, FRESH, TYPE], b"hello"));
     world.until("/hit", Answer::is_hit).await;
     for again in ask(&world, "/a", 6, &[]).await {
-        assert_eq!((again.body.as_str(), again.header("content-type")), ("hello", "text/html"), "{again:?}");
+        assert_eq!(
+            (again.body.as_str(), again.header("content-type")),
+            ("hello", "text/html"),
+            "{again:?}"
+        );
     }
 }
 
@@ -331,10 +548,14 @@ async fn three_confirmations(address: &str, path: &str) -> String {
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     let mut text = String::new();
     for _ in 0..3 {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nif-none-match: \"1\"\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nif-none-match: \"1\"\r\n\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = [0; 4096];
-        let length = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut bytes)).await.unwrap().unwrap();
+        let length = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut bytes))
+            .await
+            .unwrap()
+            .unwrap();
         text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
     }
     let stray = tokio::time::timeout(Duration::from_millis(200), socket.read_u8()).await;
@@ -347,7 +568,14 @@ async fn answers_without_content_leave_nothing_on_the_clients_connection() {
     let (world, origin) = world(rewriting_error_pages(plain())).await;
     let stale = ("cache-control", "max-age=1, stale-if-error=2000000000");
     for (path, lifetime) in [("/hit", FRESH), ("/stale", stale)] {
-        origin.answers(path, answer("200 OK", &[DATE, lifetime, ("etag", "\"1\""), TYPE], b"hello"));
+        origin.answers(
+            path,
+            answer(
+                "200 OK",
+                &[DATE, lifetime, ("etag", "\"1\""), TYPE],
+                b"hello",
+            ),
+        );
         world.stored(ask(&world, path, 1, &[])).await;
         ask(&world, path, 2, &[]).await;
     }
@@ -355,7 +583,11 @@ async fn answers_without_content_leave_nothing_on_the_clients_connection() {
         let confirmed = request.contains("if-none-match: \"1\"");
         vec![Step::Send(match confirmed {
             true => head("304 Not Modified", &[DATE, ("etag", "\"1\"")]),
-            false => answer("200 OK", &[DATE, ("cache-control", "no-cache"), ("etag", "\"1\""), TYPE], b"hello"),
+            false => answer(
+                "200 OK",
+                &[DATE, ("cache-control", "no-cache"), ("etag", "\"1\""), TYPE],
+                b"hello",
+            ),
         })]
     });
     world.stored(ask(&world, "/confirmed", 1, &[])).await;
@@ -364,18 +596,35 @@ async fn answers_without_content_leave_nothing_on_the_clients_connection() {
     ask(&world, "/empty", 2, &[]).await;
     origin.answers("/stale", answer("500 Oops", &[DATE], &[b'e'; 10_000]));
     let address = world.stack.url().replace("http://", "");
-    for (path, status) in [("/hit", "304"), ("/stale", "304"), ("/empty", "204"), ("/confirmed", "304")] {
+    for (path, status) in [
+        ("/hit", "304"),
+        ("/stale", "304"),
+        ("/empty", "204"),
+        ("/confirmed", "304"),
+    ] {
         let text = three_confirmations(&address, path).await;
         let heads: Vec<&str> = text.split("\r\n\r\n").collect();
         let begins = format!("HTTP/1.1 {status} ");
-        assert!(heads.len() == 4 && heads[..3].iter().all(|head| head.starts_with(&begins)), "{path}: {text}");
-        assert!(heads[3].is_empty() && !text.contains("transfer-encoding"), "{path}: {text}");
+        assert!(
+            heads.len() == 4 && heads[..3].iter().all(|head| head.starts_with(&begins)),
+            "{path}: {text}"
+        );
+        assert!(
+            heads[3].is_empty() && !text.contains("transfer-encoding"),
+            "{path}: {text}"
+        );
     }
 }
 
 /// A part with a strong validator, as it is sent.
 fn sent_part(range: &str, content: &[u8]) -> Vec<u8> {
-    let fields = [DATE, FRESH, TYPE, ("etag", "\"1\""), ("content-range", range)];
+    let fields = [
+        DATE,
+        FRESH,
+        TYPE,
+        ("etag", "\"1\""),
+        ("content-range", range),
+    ];
     answer("206 Partial Content", &fields, content)
 }
 
@@ -383,17 +632,33 @@ fn sent_part(range: &str, content: &[u8]) -> Vec<u8> {
 async fn a_part_is_completed_on_the_way_and_a_broken_promise_breaks_the_answer_off() {
     for settings in [plain(), without_stop_iteration(plain())] {
         let (world, origin) = world(settings).await;
-        let whole: Vec<u8> = (0..200_000_u32).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+        let whole: Vec<u8> = (0..200_000_u32)
+            .map(|n| b'a' + u8::try_from(n % 26).unwrap())
+            .collect();
         let first = sent_part("bytes 0-99999/200000", &whole[..100_000]);
         for (path, rest, expected) in [
-            ("/good", sent_part("bytes 100000-199999/200000", &whole[100_000..]), 200),
-            ("/other", sent_part("bytes 100001-199999/200000", &whole[100_001..]), 502),
+            (
+                "/good",
+                sent_part("bytes 100000-199999/200000", &whole[100_000..]),
+                200,
+            ),
+            (
+                "/other",
+                sent_part("bytes 100001-199999/200000", &whole[100_001..]),
+                502,
+            ),
         ] {
             let first = first.clone();
             origin.script(path, move |request| {
-                vec![Step::Send(if request.contains("bytes=0-99999") { first.clone() } else { rest.clone() })]
+                vec![Step::Send(if request.contains("bytes=0-99999") {
+                    first.clone()
+                } else {
+                    rest.clone()
+                })]
             });
-            world.stored(ask(&world, path, 1, &[("range", "bytes=0-99999")])).await;
+            world
+                .stored(ask(&world, path, 1, &[("range", "bytes=0-99999")]))
+                .await;
             let held = larder_stack::eventually(Duration::from_secs(5), || async {
                 let answer = ask(&world, path, 1, &[]).await.remove(0);
                 (answer.says("fwd=partial") || answer.is_hit()).then_some(answer)
@@ -401,7 +666,11 @@ async fn a_part_is_completed_on_the_way_and_a_broken_promise_breaks_the_answer_o
             let answer = held.await.unwrap();
             assert_eq!(answer.status, expected, "{path}: {:?}", answer.headers);
             if expected == 200 {
-                assert!(answer.body.as_bytes() == whole && has_length(&answer, 200_000), "{:?}", answer.headers);
+                assert!(
+                    answer.body.as_bytes() == whole && has_length(&answer, 200_000),
+                    "{:?}",
+                    answer.headers
+                );
                 assert_eq!(answer.header("content-range"), "");
                 let hit = world.until(path, Answer::is_hit).await;
                 assert!(hit.body.as_bytes() == whole);
@@ -411,15 +680,44 @@ async fn a_part_is_completed_on_the_way_and_a_broken_promise_breaks_the_answer_o
     }
 }
 
-async fn an_answer_whose_rest_is_short_breaks_off(world: &World, origin: &RawOrigin, first: Vec<u8>) {
+async fn an_answer_whose_rest_is_short_breaks_off(
+    world: &World,
+    origin: &RawOrigin,
+    first: Vec<u8>,
+) {
     let range = ("content-range", "bytes 100000-199999/200000");
-    let short = [DATE, FRESH, TYPE, ("etag", "\"1\""), range, ("transfer-encoding", "chunked")];
+    let short = [
+        DATE,
+        FRESH,
+        TYPE,
+        ("etag", "\"1\""),
+        range,
+        ("transfer-encoding", "chunked"),
+    ];
     let piece = b"5\r\nhello\r\n0\r\n\r\n".to_vec();
-    let steps = vec![Step::Send(head("206 Partial Content", &short)), Step::Send(piece)];
+    let steps = vec![
+        Step::Send(head("206 Partial Content", &short)),
+        Step::Send(piece),
+    ];
     origin.script("/short", move |request| {
-        if request.contains("bytes=0-99999") { vec![Step::Send(first.clone())] } else { steps.clone() }
+        if request.contains("bytes=0-99999") {
+            vec![Step::Send(first.clone())]
+        } else {
+            steps.clone()
+        }
     });
-    world.stored(ask(world, "/short", 1, &[("range", "bytes=0-99999")])).await;
-    let response = world.client.get(world.url("/short")).header("origin", "http://a").send().await.unwrap();
-    assert!(response.bytes().await.is_err(), "the client sees that it is not complete");
+    world
+        .stored(ask(world, "/short", 1, &[("range", "bytes=0-99999")]))
+        .await;
+    let response = world
+        .client
+        .get(world.url("/short"))
+        .header("origin", "http://a")
+        .send()
+        .await
+        .unwrap();
+    assert!(
+        response.bytes().await.is_err(),
+        "the client sees that it is not complete"
+    );
 }

@@ -6,14 +6,30 @@ use larder_stack::Settings;
 #[tokio::test]
 async fn a_swapped_configuration_takes_effect_without_a_restart_and_level_1_survives() {
     let mut world = World::on(On::Memory).await;
-    world.stored(world.get("/anything/x?mock-cache-control=max-age%3D60")).await;
+    world
+        .stored(world.get("/anything/x?mock-cache-control=max-age%3D60"))
+        .await;
     let with_override = "/data?cache-control=max-age=60";
     world.stored(world.get(with_override)).await;
     assert!(world.get(with_override).await.is_hit());
-    world.stack.swap_filter_config(&patient_with(include_str!("../../../envoy/filters/default.json"))).await.unwrap();
+    world
+        .stack
+        .swap_filter_config(&patient_with(include_str!(
+            "../../../envoy/filters/default.json"
+        )))
+        .await
+        .unwrap();
     let answer = world.until(with_override, |answer| !answer.is_hit()).await;
-    assert!(answer.says("no-freshness"), "the override is off now: {answer:?}");
-    assert!(world.get("/anything/x?mock-cache-control=max-age%3D60").await.is_hit());
+    assert!(
+        answer.says("no-freshness"),
+        "the override is off now: {answer:?}"
+    );
+    assert!(
+        world
+            .get("/anything/x?mock-cache-control=max-age%3D60")
+            .await
+            .is_hit()
+    );
 }
 
 #[tokio::test]
@@ -22,8 +38,16 @@ async fn a_bad_configuration_is_refused_with_every_mistake_and_the_old_one_keeps
     let path = "/data?cache-control=max-age=60";
     world.stored(world.get(path)).await;
     let bad = r#"{"stor": 1, "rules": [{"policy": {"cache": "yes"}}]}"#;
-    let error = world.stack.swap_filter_config(bad).await.unwrap_err().to_string();
-    assert!(error.contains("stor is not known") && error.contains("rules[0].policy.cache"), "{error}");
+    let error = world
+        .stack
+        .swap_filter_config(bad)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("stor is not known") && error.contains("rules[0].policy.cache"),
+        "{error}"
+    );
     assert!(world.get(path).await.is_hit());
 }
 
@@ -44,8 +68,15 @@ async fn every_shipped_configuration_is_accepted() {
 async fn without_a_store_every_worker_caches_for_itself_and_a_change_reaches_them_all() {
     let config = include_str!("../../../envoy/filters/level-1-only.json");
     let config = config.replacen('{', r#"{ "limits": { "l1_bytes": 67108864 },"#, 1);
-    let mut world =
-        World::with(On::Memory, Settings { filter_config: config, workers: 2, ..Settings::default() }).await;
+    let mut world = World::with(
+        On::Memory,
+        Settings {
+            filter_config: config,
+            workers: 2,
+            ..Settings::default()
+        },
+    )
+    .await;
     world.stack.kill_sidecar();
     let path = "/anything/x?mock-cache-control=max-age%3D60";
     let all_hit = |answers: &[Answer]| answers.iter().all(Answer::is_hit);
@@ -53,7 +84,10 @@ async fn without_a_store_every_worker_caches_for_itself_and_a_change_reaches_the
         all_hit(&world.herd(path, 16).await).then_some(())
     });
     warm.await.unwrap();
-    assert!(world.fetches("/anything/x").await <= 2, "one for each worker");
+    assert!(
+        world.fetches("/anything/x").await <= 2,
+        "one for each worker"
+    );
     assert_eq!(world.send("PUT", path, &[]).await.status, 200);
     assert!(!all_hit(&world.herd(path, 16).await));
 }
@@ -61,9 +95,23 @@ async fn without_a_store_every_worker_caches_for_itself_and_a_change_reaches_the
 #[tokio::test]
 async fn what_happened_is_counted_with_labels_and_measured() {
     let settings = patient();
-    let config = settings.filter_config.replacen('{', r#"{ "limits": { "l1_bytes": 65536 },"#, 1);
-    let world = World::with(On::Memory, Settings { filter_config: config, ..settings }).await;
-    world.becomes("/anything/slow", r#"{"delay_ms": 300, "headers": [["cache-control", "max-age=60"]]}"#).await;
+    let config = settings
+        .filter_config
+        .replacen('{', r#"{ "limits": { "l1_bytes": 65536 },"#, 1);
+    let world = World::with(
+        On::Memory,
+        Settings {
+            filter_config: config,
+            ..settings
+        },
+    )
+    .await;
+    world
+        .becomes(
+            "/anything/slow",
+            r#"{"delay_ms": 300, "headers": [["cache-control", "max-age=60"]]}"#,
+        )
+        .await;
     futures_util::future::join_all((0..20).map(|_| world.get("/anything/slow"))).await;
     for n in 0..40 {
         let path = format!("/anything/{n}?mock-body-size=4000&mock-cache-control=max-age%3D60");

@@ -14,14 +14,21 @@ async fn an_unhealthy_origin_gets_no_requests_until_it_is_well_again() {
         world.client.put(url).send()
     };
     health(503).await.unwrap();
-    world.until("/data", |answer| answer.header("x-origin") == "origin-2").await;
+    world
+        .until("/data", |answer| answer.header("x-origin") == "origin-2")
+        .await;
     let settled = larder_stack::eventually(Duration::from_secs(10), || async {
         let answers = world.herd("/data", 20).await;
-        answers.iter().all(|answer| answer.header("x-origin") == "origin-2").then_some(())
+        answers
+            .iter()
+            .all(|answer| answer.header("x-origin") == "origin-2")
+            .then_some(())
     });
     assert!(settled.await.is_some());
     health(200).await.unwrap();
-    world.until("/data", |answer| answer.header("x-origin") == "origin-1").await;
+    world
+        .until("/data", |answer| answer.header("x-origin") == "origin-1")
+        .await;
 }
 
 #[tokio::test]
@@ -34,20 +41,37 @@ async fn without_a_healthy_origin_the_answer_is_502() {
     assert!(answer.says("detail=no-origin"), "{answer:?}");
 }
 
-/// With the store in trouble every answer is right and soon there; and hits come back by themselves.
-async fn store_trouble(on: On, break_it: impl AsyncFn(&mut World), mend_it: impl AsyncFn(&mut World)) {
+/// With the store in trouble every answer is right and soon there; and hits come back by
+/// themselves.
+async fn store_trouble(
+    on: On,
+    break_it: impl AsyncFn(&mut World),
+    mend_it: impl AsyncFn(&mut World),
+) {
     let mut world = World::with(on, Settings::default()).await;
-    assert_eq!(world.get("/data?n=0&cache-control=max-age=60").await.status, 200);
+    assert_eq!(
+        world.get("/data?n=0&cache-control=max-age=60").await.status,
+        200
+    );
     break_it(&mut world).await;
     for n in 1..30 {
         let begun = Instant::now();
-        let answer = world.get(&format!("/data?n={n}&cache-control=max-age=60")).await;
+        let answer = world
+            .get(&format!("/data?n={n}&cache-control=max-age=60"))
+            .await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}: {answer:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_millis(1000),
+            "{:?}: {answer:?}",
+            begun.elapsed()
+        );
         assert!(!answer.is_hit());
     }
     let answer = world.get("/data?n=30&cache-control=max-age=60").await;
-    assert!(answer.says("detail=store-"), "the reason is told: {answer:?}");
+    assert!(
+        answer.says("detail=store-"),
+        "the reason is told: {answer:?}"
+    );
     mend_it(&mut world).await;
     let mut n = 100;
     let recovered = larder_stack::eventually(Duration::from_secs(15), || {
@@ -71,8 +95,12 @@ async fn a_killed_sidecar_costs_nothing_but_hits() {
 
 #[tokio::test]
 async fn a_sidecar_that_never_answers_costs_nothing_but_hits() {
-    store_trouble(On::Memory, async |world| world.stack.pause_sidecar(), async |world| world.stack.resume_sidecar())
-        .await;
+    store_trouble(
+        On::Memory,
+        async |world| world.stack.pause_sidecar(),
+        async |world| world.stack.resume_sidecar(),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -90,7 +118,9 @@ async fn rubbish_in_redis_is_a_miss() {
     let world = World::with(On::Redis, Settings::default()).await;
     let redis = world.redis.as_ref().unwrap();
     for n in 0..4 {
-        world.get(&format!("/data?n={n}&cache-control=max-age=60")).await;
+        world
+            .get(&format!("/data?n={n}&cache-control=max-age=60"))
+            .await;
     }
     let stored = larder_stack::eventually(Duration::from_secs(5), || async {
         let keys = redis.cli(&["KEYS", "larder:*:v:*"]);
@@ -116,7 +146,13 @@ async fn rubbish_in_redis_is_a_miss() {
     let host = world.stack.url().replace("http://", "");
     for n in 0..4 {
         let url = format!("{}/data?n={n}&cache-control=max-age=60", other.url());
-        let response = world.client.get(url).header("host", &host).send().await.unwrap();
+        let response = world
+            .client
+            .get(url)
+            .header("host", &host)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status().as_u16(), 200);
         assert_eq!(response.headers()["x-cache-status"], "MISS");
         assert!(response.text().await.unwrap().contains("This is item 1."));
@@ -129,11 +165,17 @@ async fn a_redis_that_is_full_costs_nothing_but_hits() {
     let world = World::with(On::Redis, Settings::default()).await;
     let set = |bytes: &str| {
         let redis = world.redis.as_ref().unwrap();
-        assert!(redis.cli(&["CONFIG", "SET", "maxmemory", bytes]).contains("OK"));
+        assert!(
+            redis
+                .cli(&["CONFIG", "SET", "maxmemory", bytes])
+                .contains("OK")
+        );
     };
     set("1");
     for n in 0..20 {
-        let answer = world.get(&format!("/data?n={n}&cache-control=max-age=60")).await;
+        let answer = world
+            .get(&format!("/data?n={n}&cache-control=max-age=60"))
+            .await;
         assert_eq!((answer.status, answer.is_hit()), (200, false), "{answer:?}");
     }
     let entries = || world.redis.as_ref().unwrap().cli(&["KEYS", "larder:*:v:*"]);
@@ -155,7 +197,11 @@ async fn a_redis_that_is_full_costs_nothing_but_hits() {
 async fn a_redis_that_takes_no_writes_costs_nothing_but_hits() {
     let follow = |world: &mut World, master: [&str; 2]| {
         let redis = world.redis.as_ref().unwrap();
-        assert!(redis.cli(&["REPLICAOF", master[0], master[1]]).contains("OK"));
+        assert!(
+            redis
+                .cli(&["REPLICAOF", master[0], master[1]])
+                .contains("OK")
+        );
     };
     store_trouble(
         On::Redis,

@@ -1,4 +1,5 @@
-//! Requests as HTTP/2 frames them: some clients end one that has no content with an empty DATA frame.
+//! Requests as HTTP/2 frames them: some clients end one that has no content with an empty DATA
+//! frame.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,11 @@ async fn send(world: &World, method: &str, path: &str, end: End) -> Got {
     let (client, connection) = h2::client::handshake(socket).await.unwrap();
     tokio::spawn(connection);
     let mut client = client.ready().await.unwrap();
-    let request = http::Request::builder().method(method).uri(world.url(path)).body(()).unwrap();
+    let request = http::Request::builder()
+        .method(method)
+        .uri(world.url(path))
+        .body(())
+        .unwrap();
     let (response, mut stream) = client.send_request(request, end == End::Head).unwrap();
     match end {
         End::Head => {}
@@ -46,33 +51,63 @@ async fn send(world: &World, method: &str, path: &str, end: End) -> Got {
             stream.send_data(Bytes::new(), false).unwrap();
             stream.send_data(Bytes::new(), true).unwrap();
         }
-        End::Content => stream.send_data(Bytes::from_static(b"hello"), true).unwrap(),
+        End::Content => stream
+            .send_data(Bytes::from_static(b"hello"), true)
+            .unwrap(),
         End::LateContent | End::LateEmptyFrame => {
             tokio::time::sleep(Duration::from_millis(400)).await;
-            let content = if end == End::LateContent { Bytes::from_static(b"hello") } else { Bytes::new() };
+            let content = if end == End::LateContent {
+                Bytes::from_static(b"hello")
+            } else {
+                Bytes::new()
+            };
             stream.send_data(content, true).unwrap();
         }
     }
-    let response = tokio::time::timeout(Duration::from_secs(10), response).await.unwrap().unwrap();
-    let said = response.headers()["cache-status"].to_str().unwrap().to_owned();
+    let response = tokio::time::timeout(Duration::from_secs(10), response)
+        .await
+        .unwrap()
+        .unwrap();
+    let said = response.headers()["cache-status"]
+        .to_str()
+        .unwrap()
+        .to_owned();
     let status = response.status().as_u16();
     let (mut content, mut body) = (response.into_body(), Vec::new());
     while let Some(piece) = content.data().await {
         body.extend_from_slice(&piece.unwrap());
     }
-    Got { status, said, body: body.into() }
+    Got {
+        status,
+        said,
+        body: body.into(),
+    }
 }
 
 #[tokio::test]
 async fn a_get_that_ends_with_an_empty_frame_is_cached_like_any_other() {
-    let world = World::with(On::Memory, Settings { stop_iteration: true, ..patient() }).await;
+    let world = World::with(
+        On::Memory,
+        Settings {
+            stop_iteration: true,
+            ..patient()
+        },
+    )
+    .await;
     if std::env::var("LARDER_STOP_ITERATION").is_ok_and(|value| value == "0") {
         return;
     }
-    for (path, end) in [("/anything/one", End::EmptyFrame), ("/anything/two", End::TwoEmptyFrames)] {
+    for (path, end) in [
+        ("/anything/one", End::EmptyFrame),
+        ("/anything/two", End::TwoEmptyFrames),
+    ] {
         let path = format!("{path}?mock-cache-control=max-age%3D60&mock-body-size=20000");
         let miss = send(&world, "GET", &path, end).await;
-        assert!(miss.status == 200 && miss.said.contains("fwd=uri-miss; fwd-status=200; stored"), "{}", miss.said);
+        assert!(
+            miss.status == 200 && miss.said.contains("fwd=uri-miss; fwd-status=200; stored"),
+            "{}",
+            miss.said
+        );
         let seen = larder_stack::eventually(Duration::from_secs(5), || async {
             let hit = send(&world, "GET", &path, end).await;
             hit.said.contains("larder; hit").then_some(hit)
@@ -81,11 +116,24 @@ async fn a_get_that_ends_with_an_empty_frame_is_cached_like_any_other() {
         assert!(hit.body == miss.body && hit.status == 200);
         for _ in 0..6 {
             let begun = Instant::now();
-            assert!(send(&world, "GET", &path, end).await.said.contains("larder; hit"));
-            assert!(begun.elapsed() < Duration::from_millis(90), "no tick was waited for: {:?}", begun.elapsed());
+            assert!(
+                send(&world, "GET", &path, end)
+                    .await
+                    .said
+                    .contains("larder; hit")
+            );
+            assert!(
+                begun.elapsed() < Duration::from_millis(90),
+                "no tick was waited for: {:?}",
+                begun.elapsed()
+            );
         }
         let head = send(&world, "HEAD", &path, end).await;
-        assert!(head.said.contains("larder; hit") && head.body.is_empty(), "{}", head.said);
+        assert!(
+            head.said.contains("larder; hit") && head.body.is_empty(),
+            "{}",
+            head.said
+        );
     }
 }
 
@@ -97,18 +145,26 @@ async fn content_passes(settings: Settings) {
         for end in [End::Content, End::LateContent, End::LateEmptyFrame] {
             let got = send(&world, "GET", path, end).await;
             assert!(
-                got.said.contains("fwd=bypass; fwd-status=200; detail=unsupported-request"),
+                got.said
+                    .contains("fwd=bypass; fwd-status=200; detail=unsupported-request"),
                 "{end:?}: {}",
                 got.said
             );
-            let expected = if end == End::LateEmptyFrame { "\"body_bytes\":0" } else { "\"body_bytes\":5" };
+            let expected = if end == End::LateEmptyFrame {
+                "\"body_bytes\":0"
+            } else {
+                "\"body_bytes\":5"
+            };
             let body = String::from_utf8_lossy(&got.body);
             assert!(body.contains(expected), "round {round}, {end:?}: {body}");
         }
     }
     let cold = "/anything/cold?mock-cache-control=max-age%3D60";
     send(&world, "GET", cold, End::Content).await;
-    assert!(!world.get(cold).await.is_hit(), "an answer to content is not for others");
+    assert!(
+        !world.get(cold).await.is_hit(),
+        "an answer to content is not for others"
+    );
     assert_eq!(send(&world, "GET", path, End::Head).await.status, 200);
 }
 
@@ -119,5 +175,9 @@ async fn content_of_a_get_reaches_the_origin_and_no_hit_answers_it() {
 
 #[tokio::test]
 async fn content_of_a_get_reaches_the_origin_without_stop_iteration() {
-    content_passes(Settings { stop_iteration: false, ..patient() }).await;
+    content_passes(Settings {
+        stop_iteration: false,
+        ..patient()
+    })
+    .await;
 }

@@ -9,12 +9,24 @@ async fn must_revalidate(on: On) {
     let hit = world.get(path).await;
     assert!(hit.is_hit() && hit.says("larder; hit"), "{hit:?}");
     let validated = world.until(path, |answer| !answer.is_hit()).await;
-    assert!(validated.says("fwd=stale; fwd-status=304; stored"), "{validated:?}");
+    assert!(
+        validated.says("fwd=stale; fwd-status=304; stored"),
+        "{validated:?}"
+    );
     assert_eq!((validated.status, &validated.body), (200, &hit.body));
     let journal = world.journal("/data").await;
     assert_eq!(journal.len(), 2);
-    assert_eq!(journal.iter().filter(|request| request["headers"].to_string().contains("if-none-match")).count(), 1);
-    assert_eq!(journal[0]["target"], "/data?id=1", "the parameter is not forwarded");
+    assert_eq!(
+        journal
+            .iter()
+            .filter(|request| request["headers"].to_string().contains("if-none-match"))
+            .count(),
+        1
+    );
+    assert_eq!(
+        journal[0]["target"], "/data?id=1",
+        "the parameter is not forwarded"
+    );
     // Never stale, not even when the origin fails.
     world.behave("/data", r#"{"status": 503}"#).await;
     let failed = world.until(path, |answer| !answer.is_hit()).await;
@@ -37,10 +49,15 @@ async fn stale_if_error(on: On) {
     world.stored(world.get(path)).await;
     assert!(world.get(path).await.is_hit());
     let validated = world.until(path, |answer| !answer.is_hit()).await;
-    assert!(validated.says("fwd-status=304"), "a living origin is asked: {validated:?}");
+    assert!(
+        validated.says("fwd-status=304"),
+        "a living origin is asked: {validated:?}"
+    );
     world.stack.kill_origin(0);
     world.stack.kill_origin(1);
-    let stale = world.until(path, |answer| answer.says("stale-if-error")).await;
+    let stale = world
+        .until(path, |answer| answer.says("stale-if-error"))
+        .await;
     assert!(stale.is_hit() && stale.status == 200, "{stale:?}");
     let gone = world.until(path, |answer| answer.status != 200).await;
     assert_eq!(gone.status, 502);
@@ -64,13 +81,25 @@ async fn stale_while_revalidate(on: On) {
     let path = "/data?cache-control=stale-while-revalidate=3,max-age=2";
     world.stored(world.get(path)).await;
     assert!(world.get(path).await.is_hit());
-    let stale = world.until(path, |answer| answer.says("stale-while-revalidate")).await;
+    let stale = world
+        .until(path, |answer| answer.says("stale-while-revalidate"))
+        .await;
     assert!(stale.is_hit() && stale.says("hit"), "{stale:?}");
     world.sees("/data", 2).await;
-    let fresh = world.until(path, |answer| answer.is_hit() && !answer.says("detail")).await;
-    assert!(fresh.says("larder; hit; ttl=2") || fresh.says("larder; hit; ttl=1"), "{fresh:?}");
+    let fresh = world
+        .until(path, |answer| answer.is_hit() && !answer.says("detail"))
+        .await;
+    assert!(
+        fresh.says("larder; hit; ttl=2") || fresh.says("larder; hit; ttl=1"),
+        "{fresh:?}"
+    );
     // Past both windows, without traffic in between: a blocking fetch.
-    world.behave("/anything/late", r#"{"headers": [["cache-control", "max-age=1, stale-while-revalidate=1"]]}"#).await;
+    world
+        .behave(
+            "/anything/late",
+            r#"{"headers": [["cache-control", "max-age=1, stale-while-revalidate=1"]]}"#,
+        )
+        .await;
     world.stored(world.get("/anything/late")).await;
     let begun = std::time::Instant::now();
     larder_stack::eventually(std::time::Duration::from_secs(5), || async {
@@ -94,7 +123,11 @@ async fn stale_while_revalidate_serves_at_once_and_refreshes_once_on_redis() {
 #[tokio::test]
 async fn a_malformed_override_is_a_400_that_names_the_directive() {
     let world = World::on(On::Memory).await;
-    for (value, directive) in [("max-age=x", "max-age=x"), ("no-store", "no-store"), ("max-age", "max-age")] {
+    for (value, directive) in [
+        ("max-age=x", "max-age=x"),
+        ("no-store", "no-store"),
+        ("max-age", "max-age"),
+    ] {
         let answer = world.get(&format!("/data?cache-control={value}")).await;
         assert_eq!(answer.status, 400);
         let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
@@ -111,7 +144,10 @@ async fn one_clients_override_does_not_change_what_another_gets() {
     assert!(world.get(long).await.is_hit());
     assert!(!world.get("/data?cache-control=max-age=61").await.is_hit());
     assert!(!world.get("/data").await.is_hit());
-    assert!(world.get("/data?cache-control=MAX-AGE=060").await.is_hit(), "the same override, written otherwise");
+    assert!(
+        world.get("/data?cache-control=MAX-AGE=060").await.is_hit(),
+        "the same override, written otherwise"
+    );
     // A change of the resource is a change under every override.
     world.client.put(world.url("/data")).send().await.unwrap();
     assert!(!world.get(long).await.is_hit());
@@ -120,10 +156,17 @@ async fn one_clients_override_does_not_change_what_another_gets() {
 #[tokio::test]
 async fn an_entry_in_redis_can_be_read_with_hgetall_and_ends_by_itself() {
     let world = World::on(On::Redis).await;
-    world.get("/data?id=9&cache-control=stale-while-revalidate=15,max-age=5").await;
+    world
+        .get("/data?id=9&cache-control=stale-while-revalidate=15,max-age=5")
+        .await;
     let redis = world.redis.as_ref().unwrap();
     let key = larder_stack::eventually(std::time::Duration::from_secs(5), || async {
-        redis.cli(&["KEYS", "larder:*:v:*"]).lines().next().filter(|key| !key.is_empty()).map(str::to_owned)
+        redis
+            .cli(&["KEYS", "larder:*:v:*"])
+            .lines()
+            .next()
+            .filter(|key| !key.is_empty())
+            .map(str::to_owned)
     });
     let key = key.await.expect("an entry");
     let hash = redis.cli(&["HGETALL", &key]);
@@ -142,5 +185,8 @@ async fn an_entry_in_redis_can_be_read_with_hgetall_and_ends_by_itself() {
         assert!(ttl > 0, "{key} has no end");
     }
     let ttl: i64 = redis.cli(&["TTL", &key]).trim().parse().unwrap();
-    assert!((300..=320).contains(&ttl), "freshness + stale window + keep, not {ttl}");
+    assert!(
+        (300..=320).contains(&ttl),
+        "freshness + stale window + keep, not {ttl}"
+    );
 }

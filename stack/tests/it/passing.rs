@@ -17,8 +17,11 @@ async fn the_origins_own_cache_control_counts() {
         ("no-cache", false),
         ("max-age=0", false),
     ] {
-        let path =
-            format!("/anything/{}?mock-cache-control={}", value.len(), value.replace('=', "%3D").replace(", ", ","));
+        let path = format!(
+            "/anything/{}?mock-cache-control={}",
+            value.len(),
+            value.replace('=', "%3D").replace(", ", ",")
+        );
         if stored {
             world.stored(world.get(&path)).await;
         } else {
@@ -33,7 +36,10 @@ async fn credentials_and_cookies_are_not_shared() {
     let world = World::on(On::Memory).await;
     let path = "/anything/a?mock-cache-control=max-age%3D60";
     for _ in 0..2 {
-        let request = world.client.get(world.url(path)).header("authorization", "Basic x");
+        let request = world
+            .client
+            .get(world.url(path))
+            .header("authorization", "Basic x");
         let answer = Answer::of(request.send().await.unwrap()).await;
         assert!(!answer.is_hit(), "{answer:?}");
     }
@@ -47,10 +53,20 @@ async fn credentials_and_cookies_are_not_shared() {
 async fn the_clients_own_condition_gets_a_304_from_the_cache() {
     let world = World::on(On::Memory).await;
     let path = "/data?cache-control=max-age=60";
-    let etag = world.stored(world.get(path)).await.header("etag").to_owned();
-    let request = world.client.get(world.url(path)).header("if-none-match", etag);
+    let etag = world
+        .stored(world.get(path))
+        .await
+        .header("etag")
+        .to_owned();
+    let request = world
+        .client
+        .get(world.url(path))
+        .header("if-none-match", etag);
     let answer = Answer::of(request.send().await.unwrap()).await;
-    assert_eq!((answer.status, answer.is_hit(), answer.body.as_str()), (304, true, ""));
+    assert_eq!(
+        (answer.status, answer.is_hit(), answer.body.as_str()),
+        (304, true, "")
+    );
     assert_eq!(world.fetches("/data").await, 1);
 }
 
@@ -59,23 +75,48 @@ async fn a_large_hit_is_the_origins_answer_to_the_byte_over_both_versions_of_htt
     let world = World::on(On::Memory).await;
     let path = "/anything/large?mock-body-size=300000&mock-cache-control=max-age%3D60&mock-header=x-kept:yes";
     let miss = world.stored(world.get(path)).await;
-    assert!(!miss.is_hit() && miss.body.len() == 300_000, "{} bytes", miss.body.len());
-    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    assert!(
+        !miss.is_hit() && miss.body.len() == 300_000,
+        "{} bytes",
+        miss.body.len()
+    );
+    let http2 = reqwest::Client::builder()
+        .http2_prior_knowledge()
+        .build()
+        .unwrap();
     for client in [&world.client, &http2] {
         let hit = Answer::of(client.get(world.url(path)).send().await.unwrap()).await;
         assert!(hit.is_hit() && hit.body == miss.body);
-        for name in ["content-type", "content-length", "date", "etag", "x-kept", "cache-control"] {
+        for name in [
+            "content-type",
+            "content-length",
+            "date",
+            "etag",
+            "x-kept",
+            "cache-control",
+        ] {
             assert_eq!(hit.header(name), miss.header(name), "{name}");
         }
         let head = client.head(world.url(path)).send().await.unwrap();
         assert_eq!(
-            (&head.headers()["content-length"], &head.headers()["x-cache-status"]),
+            (
+                &head.headers()["content-length"],
+                &head.headers()["x-cache-status"]
+            ),
             (&"300000".parse().unwrap(), &"HIT".parse().unwrap())
         );
         assert_eq!(head.text().await.unwrap(), "");
-        let part = client.get(world.url(path)).header("range", "bytes=1000-200999").send().await.unwrap();
+        let part = client
+            .get(world.url(path))
+            .header("range", "bytes=1000-200999")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(part.headers()["content-range"], "bytes 1000-200999/300000");
-        assert_eq!(part.bytes().await.unwrap(), miss.body.as_bytes()[1000..201_000]);
+        assert_eq!(
+            part.bytes().await.unwrap(),
+            miss.body.as_bytes()[1000..201_000]
+        );
     }
 }
 
@@ -87,8 +128,17 @@ async fn head_and_ranges_are_answered_from_a_stored_get() {
     let whole = world.until(path, Answer::is_hit).await;
     let head = world.client.head(world.url(path)).send().await.unwrap();
     assert_eq!(head.headers()["x-cache-status"], "HIT");
-    assert_eq!(head.headers()["content-length"], whole.body.len().to_string());
-    let part = world.client.get(world.url(path)).header("range", "bytes=2-5").send().await.unwrap();
+    assert_eq!(
+        head.headers()["content-length"],
+        whole.body.len().to_string()
+    );
+    let part = world
+        .client
+        .get(world.url(path))
+        .header("range", "bytes=2-5")
+        .send()
+        .await
+        .unwrap();
     let part = Answer::of(part).await;
     assert_eq!((part.status, part.body.as_str()), (206, &whole.body[2..6]));
 }
@@ -101,24 +151,46 @@ async fn a_slow_large_body_reaches_the_client_as_it_comes_and_is_not_stored() {
     let begun = Instant::now();
     let mut response = world.client.get(world.url(path)).send().await.unwrap();
     let first = response.chunk().await.unwrap().unwrap();
-    assert!(!first.is_empty() && begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(
+        !first.is_empty() && begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
     let mut length = first.len();
     while let Some(chunk) = response.chunk().await.unwrap() {
         length += chunk.len();
     }
     assert_eq!(length, 10_000_000);
     assert!(begun.elapsed() > Duration::from_secs(3));
-    assert!(!world.client.get(world.url(path)).send().await.unwrap().headers()["x-cache-status"].eq("HIT"));
+    assert!(
+        !world
+            .client
+            .get(world.url(path))
+            .send()
+            .await
+            .unwrap()
+            .headers()["x-cache-status"]
+            .eq("HIT")
+    );
 }
 
 #[tokio::test]
 async fn an_event_stream_passes_event_by_event() {
     let world = World::on(On::Memory).await;
     let begun = Instant::now();
-    let mut response = world.client.get(world.url("/sse?n=3&interval_ms=3000")).send().await.unwrap();
+    let mut response = world
+        .client
+        .get(world.url("/sse?n=3&interval_ms=3000"))
+        .send()
+        .await
+        .unwrap();
     let first = response.chunk().await.unwrap().unwrap();
     assert!(first.starts_with(b"data: event 0"));
-    assert!(begun.elapsed() < Duration::from_millis(2900), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_millis(2900),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -132,16 +204,26 @@ async fn a_websocket_passes() {
     socket.write_all(hello.as_bytes()).await.unwrap();
     let mut bytes = vec![0; 4096];
     let length = socket.read(&mut bytes).await.unwrap();
-    assert!(bytes[..length].starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&bytes[..length]));
+    assert!(
+        bytes[..length].starts_with(b"HTTP/1.1 101"),
+        "{}",
+        String::from_utf8_lossy(&bytes[..length])
+    );
     // One masked text frame "hi", mask 0.
-    socket.write_all(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']).await.unwrap();
+    socket
+        .write_all(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i'])
+        .await
+        .unwrap();
     let length = socket.read(&mut bytes).await.unwrap();
     assert_eq!(&bytes[..length], [0x81, 2, b'h', b'i']);
 }
 
 #[tokio::test]
 async fn a_successful_put_takes_what_was_stored_before_it_from_every_worker() {
-    let settings = Settings { origins: Origins::Mock(1), ..patient() };
+    let settings = Settings {
+        origins: Origins::Mock(1),
+        ..patient()
+    };
     let world = World::with(On::Redis, settings).await;
     let path = "/data?cache-control=max-age=60";
     for round in 0..20 {
@@ -181,5 +263,9 @@ async fn hostile_headers_and_queries_do_no_harm() {
         assert!(answer.starts_with("HTTP/1.1 ") && !answer.starts_with("HTTP/1.1 503"), "{answer}");
     }
     assert_eq!(world.get("/data").await.status, 200);
-    assert!(!world.stack.envoy_log().contains("panicked"), "{}", world.stack.envoy_log());
+    assert!(
+        !world.stack.envoy_log().contains("panicked"),
+        "{}",
+        world.stack.envoy_log()
+    );
 }

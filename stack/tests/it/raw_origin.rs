@@ -1,4 +1,5 @@
-//! An origin that sends exactly the bytes it was told to: what no well-behaved server would, and when it would not.
+//! An origin that sends exactly the bytes it was told to: what no well-behaved server would, and
+//! when it would not.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -30,7 +31,11 @@ impl RawOrigin {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let origin = Self { address, scripts: Arc::default(), connections: Arc::default() };
+        let origin = Self {
+            address,
+            scripts: Arc::default(),
+            connections: Arc::default(),
+        };
         let serving = origin.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -42,8 +47,15 @@ impl RawOrigin {
     }
 
     /// From now on this is the answer at `path`.
-    pub(crate) fn script(&self, path: &str, script: impl Fn(&str) -> Vec<Step> + Send + Sync + 'static) {
-        self.scripts.lock().unwrap().insert(path.to_owned(), Arc::new(script));
+    pub(crate) fn script(
+        &self,
+        path: &str,
+        script: impl Fn(&str) -> Vec<Step> + Send + Sync + 'static,
+    ) {
+        self.scripts
+            .lock()
+            .unwrap()
+            .insert(path.to_owned(), Arc::new(script));
     }
 
     /// From now on these bytes are the answer at `path`.
@@ -76,7 +88,11 @@ impl RawOrigin {
             let path = target.split('?').next().unwrap_or_default();
             let script = self.scripts.lock().unwrap().get(path).cloned();
             let steps = script.map_or_else(
-                || vec![Step::Send(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec())],
+                || {
+                    vec![Step::Send(
+                        b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
+                    )]
+                },
                 |script| script(&head),
             );
             for step in steps {
@@ -94,13 +110,19 @@ impl RawOrigin {
 pub(crate) fn answer(status: &str, fields: &[(&str, &str)], content: &[u8]) -> Vec<u8> {
     let mut bytes = head(status, fields);
     let at = bytes.len() - 2;
-    bytes.splice(at..at, format!("content-length: {}\r\n", content.len()).into_bytes());
+    bytes.splice(
+        at..at,
+        format!("content-length: {}\r\n", content.len()).into_bytes(),
+    );
     bytes.extend_from_slice(content);
     bytes
 }
 
 /// A head without a length.
 pub(crate) fn head(status: &str, fields: &[(&str, &str)]) -> Vec<u8> {
-    let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let lines: String = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     format!("HTTP/1.1 {status}\r\n{lines}\r\n").into_bytes()
 }

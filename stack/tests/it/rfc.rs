@@ -1,5 +1,5 @@
-//! Sequences that the conformance suite does not ask: validation, ranges, variants, invalidation, staleness, as a client
-//! meets them through two workers.
+//! Sequences that the conformance suite does not ask: validation, ranges, variants, invalidation,
+//! staleness, as a client meets them through two workers.
 
 use crate::support::{Answer, On, World, patient, strict};
 
@@ -15,19 +15,51 @@ fn letters(etag: &str) -> String {
 async fn a_range_of_something_new(on: On) {
     let world = World::with(on, patient()).await;
     world.becomes("/anything/film", &letters("1")).await;
-    let part = world.send("GET", "/anything/film", &[("range", "bytes=2-5")]).await;
-    assert_eq!((part.status, part.body.as_str()), (206, "cdef"), "the part comes at once: {part:?}");
+    let part = world
+        .send("GET", "/anything/film", &[("range", "bytes=2-5")])
+        .await;
+    assert_eq!(
+        (part.status, part.body.as_str()),
+        (206, "cdef"),
+        "the part comes at once: {part:?}"
+    );
     assert_eq!(part.header("content-range"), "bytes 2-5/40");
-    let second = world.send("GET", "/anything/film", &[("range", "bytes=0-1")]).await;
-    assert_eq!((second.status, second.body.as_str()), (206, "ab"), "who asks again wants more: {second:?}");
+    let second = world
+        .send("GET", "/anything/film", &[("range", "bytes=0-1")])
+        .await;
+    assert_eq!(
+        (second.status, second.body.as_str()),
+        (206, "ab"),
+        "who asks again wants more: {second:?}"
+    );
     world.sees("/anything/film", 3).await;
-    let whole = world.until("/anything/film", |answer| answer.is_hit()).await;
+    let whole = world
+        .until("/anything/film", |answer| answer.is_hit())
+        .await;
     assert_eq!(whole.body, LETTERS);
-    let several = world.send("GET", "/anything/film", &[("range", "bytes=0-0,-1")]).await;
-    assert!(several.status == 206 && several.header("content-type").starts_with("multipart/byteranges"), "{several:?}");
-    assert!(several.body.contains("Content-Range: bytes 39-39/40\r\n\r\nn\r\n"), "{several:?}");
-    let beyond = world.send("GET", "/anything/film", &[("range", "bytes=40-")]).await;
-    assert_eq!((beyond.status, beyond.header("content-range")), (416, "bytes */40"));
+    let several = world
+        .send("GET", "/anything/film", &[("range", "bytes=0-0,-1")])
+        .await;
+    assert!(
+        several.status == 206
+            && several
+                .header("content-type")
+                .starts_with("multipart/byteranges"),
+        "{several:?}"
+    );
+    assert!(
+        several
+            .body
+            .contains("Content-Range: bytes 39-39/40\r\n\r\nn\r\n"),
+        "{several:?}"
+    );
+    let beyond = world
+        .send("GET", "/anything/film", &[("range", "bytes=40-")])
+        .await;
+    assert_eq!(
+        (beyond.status, beyond.header("content-range")),
+        (416, "bytes */40")
+    );
     assert_eq!(world.fetches("/anything/film").await, 3);
 }
 
@@ -44,18 +76,35 @@ async fn a_range_of_something_new_comes_at_once_and_the_whole_behind_it_on_redis
 async fn a_part_is_completed(on: On) {
     let world = World::with(on, strict()).await;
     world.becomes("/anything/film", &letters("1")).await;
-    let part = world.stored(world.send("GET", "/anything/film", &[("range", "bytes=0-19")])).await;
+    let part = world
+        .stored(world.send("GET", "/anything/film", &[("range", "bytes=0-19")]))
+        .await;
     assert_eq!((part.status, part.body.as_str()), (206, &LETTERS[..20]));
-    let within = world.send("GET", "/anything/film", &[("range", "bytes=5-6")]).await;
-    assert_eq!((within.status, within.is_hit(), within.body.as_str()), (206, true, "fg"), "{within:?}");
+    let within = world
+        .send("GET", "/anything/film", &[("range", "bytes=5-6")])
+        .await;
+    assert_eq!(
+        (within.status, within.is_hit(), within.body.as_str()),
+        (206, true, "fg"),
+        "{within:?}"
+    );
     // The rest comes slowly and in pieces.
     let slow = letters("1").replace('{', r#"{"pieces": 4, "piece_delay_ms": 20, "#);
     world.becomes("/anything/film", &slow).await;
     let whole = world.stored(world.get("/anything/film")).await;
-    assert_eq!((whole.status, whole.body.as_str()), (200, LETTERS), "{whole:?}");
+    assert_eq!(
+        (whole.status, whole.body.as_str()),
+        (200, LETTERS),
+        "{whole:?}"
+    );
     assert!(whole.says("fwd=partial; fwd-status=206"), "{whole:?}");
     let journal = world.journal("/anything/film").await;
-    assert!(journal.iter().any(|request| request["headers"].to_string().contains("bytes=20-")), "{journal:?}");
+    assert!(
+        journal
+            .iter()
+            .any(|request| request["headers"].to_string().contains("bytes=20-")),
+        "{journal:?}"
+    );
     assert!(world.get("/anything/film").await.is_hit());
 }
 
@@ -73,32 +122,51 @@ async fn a_part_answers_within_itself_and_is_completed_on_redis() {
 async fn a_part_of_what_has_changed_is_replaced_by_the_new_whole() {
     let world = World::with(On::Memory, strict()).await;
     world.becomes("/anything/film", &letters("1")).await;
-    world.stored(world.send("GET", "/anything/film", &[("range", "bytes=0-19")])).await;
-    world.becomes("/anything/film", &letters("2").replace("40", "30")).await;
+    world
+        .stored(world.send("GET", "/anything/film", &[("range", "bytes=0-19")]))
+        .await;
+    world
+        .becomes("/anything/film", &letters("2").replace("40", "30"))
+        .await;
     let whole = world.get("/anything/film").await;
-    assert_eq!((whole.status, whole.body.as_str()), (200, &LETTERS[..30]), "{whole:?}");
+    assert_eq!(
+        (whole.status, whole.body.as_str()),
+        (200, &LETTERS[..30]),
+        "{whole:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_rest_that_does_not_fit_is_an_error_once_and_fetched_whole_then() {
     let world = World::with(On::Memory, strict()).await;
     world.becomes("/anything/film", &letters("1")).await;
-    world.stored(world.send("GET", "/anything/film", &[("range", "bytes=0-19")])).await;
+    world
+        .stored(world.send("GET", "/anything/film", &[("range", "bytes=0-19")]))
+        .await;
     let lying = r#"{"body_size": 20, "status": 206, "headers": [["cache-control", "max-age=60"],
         ["etag", "\"2\""], ["content-range", "bytes 20-39/40"]]}"#;
     world.becomes("/anything/film", lying).await;
     let broken = world.get("/anything/film").await;
-    assert!(broken.status == 502 && broken.says("detail=origin-broken"), "{broken:?}");
+    assert!(
+        broken.status == 502 && broken.says("detail=origin-broken"),
+        "{broken:?}"
+    );
     world.becomes("/anything/film", &letters("2")).await;
     let whole = world.get("/anything/film").await;
-    assert_eq!((whole.status, whole.body.as_str()), (200, LETTERS), "{whole:?}");
+    assert_eq!(
+        (whole.status, whole.body.as_str()),
+        (200, LETTERS),
+        "{whole:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_head_freshens_what_it_agrees_with() {
     let world = World::with(On::Memory, strict()).await;
     let of = |secs: u32| {
-        format!(r#"{{"body_size": 40, "headers": [["cache-control", "max-age={secs}"], ["etag", "\"1\""]]}}"#)
+        format!(
+            r#"{{"body_size": 40, "headers": [["cache-control", "max-age={secs}"], ["etag", "\"1\""]]}}"#
+        )
     };
     world.becomes("/anything/x", &of(1)).await;
     // Without level 1 a HEAD may come before the store has it.
@@ -110,14 +178,24 @@ async fn a_head_freshens_what_it_agrees_with() {
         (!head.is_hit()).then_some(head)
     });
     assert!(head.await.unwrap().says("fwd=stale"));
-    // Only from the cache: without level 1 a GET may come before the store has what the HEAD changed.
+    // Only from the cache: without level 1 a GET may come before the store has what the HEAD
+    // changed.
     let freshened = larder_stack::eventually(std::time::Duration::from_secs(5), || async {
-        let answer = world.send("GET", "/anything/x", &[("cache-control", "only-if-cached")]).await;
+        let answer = world
+            .send("GET", "/anything/x", &[("cache-control", "only-if-cached")])
+            .await;
         answer.is_hit().then_some(answer)
     });
     assert_eq!(freshened.await.unwrap().body, LETTERS);
     let journal = world.journal("/anything/x").await;
-    assert_eq!(journal.iter().filter(|request| request["method"] == "GET").count(), fetched, "{journal:?}");
+    assert_eq!(
+        journal
+            .iter()
+            .filter(|request| request["method"] == "GET")
+            .count(),
+        fetched,
+        "{journal:?}"
+    );
 }
 
 async fn a_post_answers_later_gets(on: On) {
@@ -129,7 +207,11 @@ async fn a_post_answers_later_gets(on: On) {
     world.until("/anything/x", Answer::is_hit).await;
     for _ in 0..6 {
         let answer = world.get("/anything/x").await;
-        assert_eq!((answer.is_hit(), answer.body.as_str()), (true, LETTERS), "{answer:?}");
+        assert_eq!(
+            (answer.is_hit(), answer.body.as_str()),
+            (true, LETTERS),
+            "{answer:?}"
+        );
     }
 }
 
@@ -152,13 +234,27 @@ async fn each_language_liked_best_has_its_own_variant() {
         )
     };
     world.becomes("/anything/x", &in_language("de")).await;
-    world.stored(world.send("GET", "/anything/x", &[("accept-language", "de, en;q=0.5")])).await;
+    world
+        .stored(world.send("GET", "/anything/x", &[("accept-language", "de, en;q=0.5")]))
+        .await;
     world.becomes("/anything/x", &in_language("fr")).await;
-    let french = world.stored(world.send("GET", "/anything/x", &[("accept-language", "fr, de;q=0.5")])).await;
+    let french = world
+        .stored(world.send("GET", "/anything/x", &[("accept-language", "fr, de;q=0.5")]))
+        .await;
     assert!(!french.is_hit(), "{french:?}");
-    for (accepted, language) in [("DE;q=0.9, en;q=0.8", "de"), ("de", "de"), ("en;q=0.1,fr;q=0.2", "fr")] {
-        let answer = world.send("GET", "/anything/x", &[("accept-language", accepted)]).await;
-        assert_eq!((answer.is_hit(), answer.header("content-language")), (true, language), "{accepted}: {answer:?}");
+    for (accepted, language) in [
+        ("DE;q=0.9, en;q=0.8", "de"),
+        ("de", "de"),
+        ("en;q=0.1,fr;q=0.2", "fr"),
+    ] {
+        let answer = world
+            .send("GET", "/anything/x", &[("accept-language", accepted)])
+            .await;
+        assert_eq!(
+            (answer.is_hit(), answer.header("content-language")),
+            (true, language),
+            "{accepted}: {answer:?}"
+        );
     }
     assert_eq!(world.fetches("/anything/x").await, 2);
 }
@@ -175,24 +271,40 @@ async fn a_lost_origin_is_bridged_by_grace_but_never_against_must_revalidate() {
     }
     world.stack.kill_origin(0);
     world.stack.kill_origin(1);
-    let stale = world.until(plain, |answer| answer.says("detail=stale-if-error")).await;
+    let stale = world
+        .until(plain, |answer| answer.says("detail=stale-if-error"))
+        .await;
     assert_eq!((stale.status, stale.is_hit()), (200, true));
     assert!(stale.header("age").parse::<u64>().unwrap() >= 1);
     let refused = world.until(strict, |answer| answer.status != 200).await;
-    assert!(refused.status == 502 && refused.says("detail=no-origin"), "{refused:?}");
+    assert!(
+        refused.status == 502 && refused.says("detail=no-origin"),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_304_with_anothers_tag_answers_once_and_the_next_request_fetches_anew() {
     let world = World::with(On::Memory, strict()).await;
     let fresh = |tag: &str| {
-        format!(r#"{{"body_size": 40, "headers": [["cache-control", "max-age=1"], ["etag", "\"{tag}\""]]}}"#)
+        format!(
+            r#"{{"body_size": 40, "headers": [["cache-control", "max-age=1"], ["etag", "\"{tag}\""]]}}"#
+        )
     };
     world.becomes("/anything/x", &fresh("1")).await;
     world.stored(world.get("/anything/x")).await;
-    world.becomes("/anything/x", r#"{"status": 304, "body_size": 0, "headers": [["etag", "\"2\""]]}"#).await;
+    world
+        .becomes(
+            "/anything/x",
+            r#"{"status": 304, "body_size": 0, "headers": [["etag", "\"2\""]]}"#,
+        )
+        .await;
     let confirmed = world.until("/anything/x", |answer| !answer.is_hit()).await;
-    assert_eq!((confirmed.status, confirmed.body.as_str()), (200, LETTERS), "{confirmed:?}");
+    assert_eq!(
+        (confirmed.status, confirmed.body.as_str()),
+        (200, LETTERS),
+        "{confirmed:?}"
+    );
     assert!(confirmed.says("detail=unexpected-304"), "{confirmed:?}");
     world.becomes("/anything/x", &fresh("2")).await;
     assert_eq!(world.get("/anything/x").await.header("etag"), "\"2\"");

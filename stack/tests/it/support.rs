@@ -16,13 +16,19 @@ pub(crate) struct World {
 /// The demo's configuration with a store budget that a busy test machine keeps.
 pub(crate) fn patient() -> Settings {
     let demo = Settings::default();
-    Settings { filter_config: patient_with(&demo.filter_config), ..demo }
+    Settings {
+        filter_config: patient_with(&demo.filter_config),
+        ..demo
+    }
 }
 
 /// The RFC to the letter, as the conformance suite runs it, with the same patience.
 pub(crate) fn strict() -> Settings {
     let config = include_str!("../../../envoy/filters/rfc9111.json");
-    Settings { filter_config: patient_with(config), ..patient() }
+    Settings {
+        filter_config: patient_with(config),
+        ..patient()
+    }
 }
 
 /// The same configuration with a store budget that a busy test machine keeps.
@@ -36,21 +42,31 @@ pub(crate) fn larder_program() -> std::path::PathBuf {
     larder_stack::stack::built(&root, "target/release/larder", "make build").unwrap()
 }
 
-/// `LARDER_L1_BYTES` bounds level 1 in every scenario: 0 is off. What clients see has to be the same.
+/// `LARDER_L1_BYTES` bounds level 1 in every scenario: 0 is off. What clients see has to be the
+/// same.
 pub(crate) fn with_level_1(settings: Settings) -> Settings {
-    let Ok(bytes) = std::env::var("LARDER_L1_BYTES") else { return settings };
+    let Ok(bytes) = std::env::var("LARDER_L1_BYTES") else {
+        return settings;
+    };
     let mut config: Value = serde_json::from_str(&settings.filter_config).unwrap();
     if !config["limits"]["l1_bytes"].is_null() {
         return settings; // what the scenario is about
     }
     config["limits"]["l1_bytes"] = Value::from(bytes.parse::<u64>().unwrap());
-    Settings { filter_config: config.to_string(), ..settings }
+    Settings {
+        filter_config: config.to_string(),
+        ..settings
+    }
 }
 
-/// `LARDER_STOP_ITERATION=0` leaves `allow_on_headers_stop_iteration` out of every scenario, as Istio and Envoy Gateway do.
+/// `LARDER_STOP_ITERATION=0` leaves `allow_on_headers_stop_iteration` out of every scenario, as
+/// Istio and Envoy Gateway do.
 pub(crate) fn with_stop_iteration(settings: Settings) -> Settings {
     let off = std::env::var("LARDER_STOP_ITERATION").is_ok_and(|value| value == "0");
-    Settings { stop_iteration: settings.stop_iteration && !off, ..settings }
+    Settings {
+        stop_iteration: settings.stop_iteration && !off,
+        ..settings
+    }
 }
 
 /// Which store a scenario runs on.
@@ -70,10 +86,25 @@ impl World {
             On::Memory => None,
             On::Redis => Some(RedisServer::start().await.unwrap()),
         };
-        let store = redis.as_ref().map_or(StoreKind::Memory, |redis| StoreKind::Redis(redis.url()));
-        let settings = Settings { store, health_interval: "1s".to_owned(), ..settings };
-        let stack = Stack::start(with_stop_iteration(with_level_1(settings)), |_| {}).await.unwrap();
-        Self { stack, redis, client: Client::builder().pool_max_idle_per_host(1000).build().unwrap() }
+        let store = redis
+            .as_ref()
+            .map_or(StoreKind::Memory, |redis| StoreKind::Redis(redis.url()));
+        let settings = Settings {
+            store,
+            health_interval: "1s".to_owned(),
+            ..settings
+        };
+        let stack = Stack::start(with_stop_iteration(with_level_1(settings)), |_| {})
+            .await
+            .unwrap();
+        Self {
+            stack,
+            redis,
+            client: Client::builder()
+                .pool_max_idle_per_host(1000)
+                .build()
+                .unwrap(),
+        }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -84,14 +115,19 @@ impl World {
         Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
     }
 
-    /// Waits for a request that is stored, and until the store has what it brought: no client waits for that, and without
-    /// level 1 the next request looks there.
+    /// Waits for a request that is stored, and until the store has what it brought: no client waits
+    /// for that, and without level 1 the next request looks there.
     pub(crate) async fn stored<T>(&self, request: impl Future<Output = T>) -> T {
         let before = self.writes().await;
         let answer = request.await;
-        let written = eventually(Duration::from_secs(10), || async { (self.writes().await > before).then_some(()) });
+        let written = eventually(Duration::from_secs(10), || async {
+            (self.writes().await > before).then_some(())
+        });
         if written.await.is_none() {
-            panic!("nothing was written; {}", self.stack.admin_get("/stats?usedonly&filter=larder").await);
+            panic!(
+                "nothing was written; {}",
+                self.stack.admin_get("/stats?usedonly&filter=larder").await
+            );
         }
         answer
     }
@@ -99,17 +135,30 @@ impl World {
     /// How many writes the sidecar has carried out.
     async fn writes(&self) -> u64 {
         let url = format!("http://{}/metrics", self.stack.sidecar_address().unwrap());
-        let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
-        let counts = text.lines().filter(|line| line.starts_with("larder_sidecar_writes_total"));
-        counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+        let text = self
+            .client
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        let counts = text
+            .lines()
+            .filter(|line| line.starts_with("larder_sidecar_writes_total"));
+        counts
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
+            .sum()
     }
 
     /// A request with some fields.
     pub(crate) async fn send(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        let request = fields
-            .iter()
-            .fold(self.client.request(method, self.url(path)), |request, (name, value)| request.header(*name, *value));
+        let request = fields.iter().fold(
+            self.client.request(method, self.url(path)),
+            |request, (name, value)| request.header(*name, *value),
+        );
         Answer::of(request.send().await.unwrap()).await
     }
 
@@ -117,7 +166,10 @@ impl World {
     pub(crate) async fn journal(&self, path: &str) -> Vec<Value> {
         let mut requests = Vec::new();
         for index in 0..2 {
-            let url = format!("{}/_control/journal?path={path}", self.stack.origin_url(index));
+            let url = format!(
+                "{}/_control/journal?path={path}",
+                self.stack.origin_url(index)
+            );
             if let Ok(response) = self.client.get(url).send().await {
                 requests.extend(response.json::<Vec<Value>>().await.unwrap());
             }
@@ -131,24 +183,51 @@ impl World {
 
     /// Polls until the origins have seen so many requests under a path.
     pub(crate) async fn sees(&self, path: &str, count: usize) {
-        let seen = eventually(Duration::from_secs(5), || async { (self.fetches(path).await == count).then_some(()) });
-        assert!(seen.await.is_some(), "{path}: {} requests instead of {count}", self.fetches(path).await);
+        let seen = eventually(Duration::from_secs(5), || async {
+            (self.fetches(path).await == count).then_some(())
+        });
+        assert!(
+            seen.await.is_some(),
+            "{path}: {} requests instead of {count}",
+            self.fetches(path).await
+        );
     }
 
     /// Polls until the origins have seen a request with this method under a path.
     pub(crate) async fn sees_method(&self, path: &str, method: &str) {
         let seen = eventually(Duration::from_secs(5), || async {
-            self.journal(path).await.iter().any(|request| request["method"] == method).then_some(())
+            self.journal(path)
+                .await
+                .iter()
+                .any(|request| request["method"] == method)
+                .then_some(())
         });
-        assert!(seen.await.is_some(), "no {method} {path}: {:?}", self.journal(path).await);
+        assert!(
+            seen.await.is_some(),
+            "no {method} {path}: {:?}",
+            self.journal(path).await
+        );
     }
 
     /// Has both origins behave so under a path.
     pub(crate) async fn behave(&self, path: &str, json: &str) {
         for index in 0..2 {
-            let url = format!("{}/_control/behaviour?path={path}", self.stack.origin_url(index));
-            let response = self.client.put(url).body(json.to_owned()).send().await.unwrap();
-            assert!(response.status().is_success(), "{}", response.text().await.unwrap());
+            let url = format!(
+                "{}/_control/behaviour?path={path}",
+                self.stack.origin_url(index)
+            );
+            let response = self
+                .client
+                .put(url)
+                .body(json.to_owned())
+                .send()
+                .await
+                .unwrap();
+            assert!(
+                response.status().is_success(),
+                "{}",
+                response.text().await.unwrap()
+            );
         }
     }
 
@@ -173,7 +252,10 @@ impl World {
         });
         match answer.await {
             Some(answer) => answer,
-            None => panic!("{path} never answered as wanted; last {:?}", self.get(path).await),
+            None => panic!(
+                "{path} never answered as wanted; last {:?}",
+                self.get(path).await
+            ),
         }
     }
 
@@ -194,13 +276,26 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) async fn of(response: Response) -> Self {
-        let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let headers = response.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-        Self { status: response.status().as_u16(), headers, body: response.text().await.unwrap_or_default() }
+        let text = |value: &reqwest::header::HeaderValue| {
+            String::from_utf8_lossy(value.as_bytes()).into_owned()
+        };
+        let headers = response
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value)))
+            .collect();
+        Self {
+            status: response.status().as_u16(),
+            headers,
+            body: response.text().await.unwrap_or_default(),
+        }
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or("", |(_, value)| value)
     }
 
     pub(crate) fn is_hit(&self) -> bool {

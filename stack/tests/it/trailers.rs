@@ -10,8 +10,8 @@ use larder_stack::{Origins, Settings};
 
 use crate::support::{On, World};
 
-/// An HTTP/2 origin. What it is asked for first it answers as it should; later it answers `/confirmed` with `304`, all else
-/// with `500`, and ends that with trailers.
+/// An HTTP/2 origin. What it is asked for first it answers as it should; later it answers
+/// `/confirmed` with `304`, all else with `500`, and ends that with trailers.
 async fn origin() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -34,15 +34,27 @@ async fn origin() -> String {
 
 fn answer(path: &str, is_first: bool, respond: &mut SendResponse<Bytes>) {
     let response = Response::builder().header("cache-control", "max-age=1, stale-if-error=600");
-    let response = response.header("content-type", "text/plain").header("etag", "\"1\"");
+    let response = response
+        .header("content-type", "text/plain")
+        .header("etag", "\"1\"");
     if is_first {
-        let mut content = respond.send_response(response.body(()).unwrap(), false).unwrap();
-        content.send_data(Bytes::from_static(b"hello"), true).unwrap();
+        let mut content = respond
+            .send_response(response.body(()).unwrap(), false)
+            .unwrap();
+        content
+            .send_data(Bytes::from_static(b"hello"), true)
+            .unwrap();
         return;
     }
     let status = if path == "/confirmed" { 304 } else { 500 };
-    let mut end = respond.send_response(response.status(status).body(()).unwrap(), false).unwrap();
-    end.send_trailers(HeaderMap::from_iter([("x-end".parse().unwrap(), "1".parse().unwrap())])).unwrap();
+    let mut end = respond
+        .send_response(response.status(status).body(()).unwrap(), false)
+        .unwrap();
+    end.send_trailers(HeaderMap::from_iter([(
+        "x-end".parse().unwrap(),
+        "1".parse().unwrap(),
+    )]))
+    .unwrap();
 }
 
 fn settings(origin: String) -> Settings {
@@ -66,8 +78,14 @@ async fn a_304_that_ends_with_trailers_confirms_what_is_stored() {
     let world = World::with(On::Memory, settings(origin().await)).await;
     world.stored(world.get("/confirmed")).await;
     for _ in 0..2 {
-        let confirmed = world.until("/confirmed", |answer| answer.says("fwd-status=304")).await;
-        assert_eq!((confirmed.status, confirmed.body.as_str()), (200, "hello"), "{confirmed:?}");
+        let confirmed = world
+            .until("/confirmed", |answer| answer.says("fwd-status=304"))
+            .await;
+        assert_eq!(
+            (confirmed.status, confirmed.body.as_str()),
+            (200, "hello"),
+            "{confirmed:?}"
+        );
     }
 }
 
@@ -76,13 +94,25 @@ async fn trailers_in_the_place_of_an_errors_content_end_one_answer_and_not_envoy
     let world = World::with(On::Memory, settings(origin().await)).await;
     world.stored(world.get("/failing")).await;
     let broken = larder_stack::eventually(std::time::Duration::from_secs(10), || async {
-        let response = world.client.get(world.url("/failing")).send().await.unwrap();
+        let response = world
+            .client
+            .get(world.url("/failing"))
+            .send()
+            .await
+            .unwrap();
         // The head of the stale copy is out when it shows that there is no place for its content.
         response.bytes().await.is_err().then_some(())
     });
-    assert!(broken.await.is_some(), "the client sees that its answer is not complete");
+    assert!(
+        broken.await.is_some(),
+        "the client sees that its answer is not complete"
+    );
     for n in 0..8 {
         let answer = world.get(&format!("/after/{n}")).await;
-        assert_eq!((answer.status, answer.body.as_str()), (200, "hello"), "{answer:?}");
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (200, "hello"),
+            "{answer:?}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Whose answer it is: what one client, or a filter before the cache, brings with it reaches nobody else.
+//! Whose answer it is: what one client, or a filter before the cache, brings with it reaches nobody
+//! else.
 
 use std::time::Duration;
 
@@ -17,14 +18,23 @@ fn safe() -> Settings {
     let config = include_str!("../../../envoy/filters/default.json");
     let config = config.replacen('{', "{ \"store\": { \"timeout_ms\": 3000 },", 1);
     let sidecar_env = vec![("LARDER_PURGE_TOKEN".to_owned(), TOKEN.to_owned())];
-    Settings { filter_config: config, sidecar_env, ..patient() }
+    Settings {
+        filter_config: config,
+        sidecar_env,
+        ..patient()
+    }
 }
 
 fn base64url(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let digits = |chunk: &[u8]| {
-        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        (0..=chunk.len()).map(|n| char::from(DIGITS[(bits >> (18 - 6 * n)) as usize & 63])).collect::<String>()
+        let bits = chunk
+            .iter()
+            .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        (0..=chunk.len())
+            .map(|n| char::from(DIGITS[(bits >> (18 - 6 * n)) as usize & 63]))
+            .collect::<String>()
     };
     bytes.chunks(3).map(digits).collect()
 }
@@ -32,17 +42,28 @@ fn base64url(bytes: &[u8]) -> String {
 /// `Authorization` of a client of that name.
 fn bearer(subject: &str) -> String {
     let head = base64url(br#"{"alg":"HS256","typ":"JWT"}"#);
-    let claims = base64url(json!({ "iss": "test", "sub": subject }).to_string().as_bytes());
+    let claims = base64url(
+        json!({ "iss": "test", "sub": subject })
+            .to_string()
+            .as_bytes(),
+    );
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET).unwrap();
     mac.update(format!("{head}.{claims}").as_bytes());
-    format!("Bearer {head}.{claims}.{}", base64url(&mac.finalize().into_bytes()))
+    format!(
+        "Bearer {head}.{claims}.{}",
+        base64url(&mac.finalize().into_bytes())
+    )
 }
 
 /// Envoy's `jwt_authn` as it is used most: the token is verified and goes no further.
 fn jwt_authn(told: Value) -> Value {
     let keys = json!({ "keys": [{ "kty": "oct", "alg": "HS256", "k": base64url(SECRET) }] });
-    let mut provider = json!({ "issuer": "test", "local_jwks": { "inline_string": keys.to_string() } });
-    provider.as_object_mut().unwrap().extend(told.as_object().unwrap().clone());
+    let mut provider =
+        json!({ "issuer": "test", "local_jwks": { "inline_string": keys.to_string() } });
+    provider
+        .as_object_mut()
+        .unwrap()
+        .extend(told.as_object().unwrap().clone());
     json!({
         "name": "envoy.filters.http.jwt_authn",
         "typed_config": {
@@ -57,7 +78,9 @@ fn jwt_authn(told: Value) -> Value {
 }
 
 async fn as_client(world: &World, subject: &str, path: &str) -> Answer {
-    world.send("GET", path, &[("authorization", &bearer(subject))]).await
+    world
+        .send("GET", path, &[("authorization", &bearer(subject))])
+        .await
 }
 
 /// What says that it is for everybody is, and a refresh of it is nobody's.
@@ -70,32 +93,66 @@ async fn what_is_for_everybody_is_refreshed_for_nobody(world: &World, ours: &str
     assert!(stale.await.is_some());
     world.sees(ours, 2).await;
     let journal = world.journal(ours).await;
-    let refresh = journal.iter().max_by_key(|request| request["at_ms"].as_u64()).unwrap().to_string();
-    assert!(!refresh.contains("x-jwt-sub") && !refresh.contains("authorization"), "{refresh}");
+    let refresh = journal
+        .iter()
+        .max_by_key(|request| request["at_ms"].as_u64())
+        .unwrap()
+        .to_string();
+    assert!(
+        !refresh.contains("x-jwt-sub") && !refresh.contains("authorization"),
+        "{refresh}"
+    );
 }
 
 async fn nobody_gets_anothers_page(told: Value) {
     let world = World::with(On::Memory, safe().with_filters_before(&[jwt_authn(told)])).await;
     let behaviour = |control: &str| {
-        format!(r#"{{"headers": [["cache-control", "{control}"]], "reflect": "x-jwt-sub,authorization"}}"#)
+        format!(
+            r#"{{"headers": [["cache-control", "{control}"]], "reflect": "x-jwt-sub,authorization"}}"#
+        )
     };
-    let (path, open, at_once, ours) = ("/anything/mine", "/anything/open", "/anything/at-once", "/anything/ours");
+    let (path, open, at_once, ours) = (
+        "/anything/mine",
+        "/anything/open",
+        "/anything/at-once",
+        "/anything/ours",
+    );
     for path in [path, open, at_once] {
         world.behave(path, &behaviour("max-age=60")).await;
     }
-    world.behave(ours, &behaviour("public, max-age=1, stale-while-revalidate=60")).await;
+    world
+        .behave(
+            ours,
+            &behaviour("public, max-age=1, stale-while-revalidate=60"),
+        )
+        .await;
     for subject in ["alice", "bob", "bob"] {
         let answer = as_client(&world, subject, path).await;
-        assert!(answer.status == 200 && !answer.is_hit(), "{subject}: {answer:?}");
-        assert!(answer.says("detail=authorization-response"), "{subject}: {answer:?}");
-        assert!(answer.body.contains("\"request-authorization\":null"), "the filter took it away: {answer:?}");
+        assert!(
+            answer.status == 200 && !answer.is_hit(),
+            "{subject}: {answer:?}"
+        );
+        assert!(
+            answer.says("detail=authorization-response"),
+            "{subject}: {answer:?}"
+        );
+        assert!(
+            answer.body.contains("\"request-authorization\":null"),
+            "the filter took it away: {answer:?}"
+        );
     }
     // What is stored for nobody is not for who is known.
     world.get(open).await;
     let nobodys = world.until(open, Answer::is_hit).await;
-    assert!(nobodys.body.contains("\"request-x-jwt-sub\":null"), "{nobodys:?}");
+    assert!(
+        nobodys.body.contains("\"request-x-jwt-sub\":null"),
+        "{nobodys:?}"
+    );
     let answer = as_client(&world, "alice", open).await;
-    assert!(!answer.is_hit() && answer.says("detail=authorization"), "{answer:?}");
+    assert!(
+        !answer.is_hit() && answer.says("detail=authorization"),
+        "{answer:?}"
+    );
     // Those who ask at once do not share one fetch.
     let together = ["alice", "bob", "carol"].map(|subject| as_client(&world, subject, at_once));
     for answer in futures_util::future::join_all(together).await {
@@ -107,8 +164,10 @@ async fn nobody_gets_anothers_page(told: Value) {
 
 #[tokio::test]
 async fn behind_jwt_authn_that_names_the_client_in_a_field_nobody_gets_anothers_page() {
-    nobody_gets_anothers_page(json!({ "claim_to_headers": [{ "header_name": "x-jwt-sub", "claim_name": "sub" }] }))
-        .await;
+    nobody_gets_anothers_page(
+        json!({ "claim_to_headers": [{ "header_name": "x-jwt-sub", "claim_name": "sub" }] }),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -118,18 +177,30 @@ async fn behind_jwt_authn_that_names_the_client_in_metadata_alone_nobody_gets_an
 
 async fn a_forged_field_reaches_nobody_else(on: On) {
     let world = World::with(on, safe()).await;
-    let names = "x-forwarded-host,x-original-url,forwarded,rsc,x-nextjs-data,hx-request,x-invoke-path";
-    let behaviour = |control: &str| format!(r#"{{"headers": [["cache-control", "{control}"]], "reflect": "{names}"}}"#);
+    let names =
+        "x-forwarded-host,x-original-url,forwarded,rsc,x-nextjs-data,hx-request,x-invoke-path";
+    let behaviour = |control: &str| {
+        format!(r#"{{"headers": [["cache-control", "{control}"]], "reflect": "{names}"}}"#)
+    };
     for name in names.split(',') {
         let path = format!("/anything/{name}");
-        world.behave(&path, &behaviour("max-age=1, stale-while-revalidate=60")).await;
+        world
+            .behave(&path, &behaviour("max-age=1, stale-while-revalidate=60"))
+            .await;
         let forged = [(name, "evil")];
         let (evil, good) = tokio::join!(world.send("GET", &path, &forged), world.get(&path));
-        assert!(evil.body.contains("evil") && !good.body.contains("evil"), "{name}: a follower: {good:?}");
+        assert!(
+            evil.body.contains("evil") && !good.body.contains("evil"),
+            "{name}: a follower: {good:?}"
+        );
         // Stale hits of both, and the refreshes that they start.
         for fields in [&[][..], &forged[..]] {
             let stale = eventually(Duration::from_secs(10), || async {
-                world.send("GET", &path, fields).await.says("stale-while-revalidate").then_some(())
+                world
+                    .send("GET", &path, fields)
+                    .await
+                    .says("stale-while-revalidate")
+                    .then_some(())
             });
             assert!(stale.await.is_some(), "{name}");
         }
@@ -165,11 +236,23 @@ async fn a_stale_hit_by_a_client_with_a_cookie_refreshes_the_entry_for_all() {
             answer.says("stale-while-revalidate").then_some(())
         });
         assert!(stale.await.is_some());
-        let fresh = world.until(path, |answer| answer.is_hit() && !answer.says("stale-while-revalidate")).await;
-        assert!(fresh.status == 200 && world.fetches(path).await >= count, "{fresh:?}");
+        let fresh = world
+            .until(path, |answer| {
+                answer.is_hit() && !answer.says("stale-while-revalidate")
+            })
+            .await;
+        assert!(
+            fresh.status == 200 && world.fetches(path).await >= count,
+            "{fresh:?}"
+        );
     }
     let journal = world.journal(path).await;
-    assert!(journal.iter().all(|request| !request.to_string().contains("cookie")), "{journal:?}");
+    assert!(
+        journal
+            .iter()
+            .all(|request| !request.to_string().contains("cookie")),
+        "{journal:?}"
+    );
 }
 
 #[tokio::test]
@@ -177,14 +260,25 @@ async fn every_spelling_of_a_host_is_one_entry_that_a_purge_and_a_change_meet() 
     let world = World::with(On::Memory, safe()).await;
     let path = "/anything/page";
     let page = |word: &str| {
-        format!(r#"{{"headers": [["cache-control", "max-age=600"], ["x-word", "{word}"]], "reflect": "host"}}"#)
+        format!(
+            r#"{{"headers": [["cache-control", "max-age=600"], ["x-word", "{word}"]], "reflect": "host"}}"#
+        )
     };
     // What each spelling gets, from whichever worker.
     let words = || async {
         let mut words = Vec::new();
-        for host in [[("host", "shop.example")], [("host", "SHOP.example")], [("host", "shop.example:80")]] {
-            for answer in futures_util::future::join_all((0..8).map(|_| world.send("GET", path, &host))).await {
-                assert!(answer.body.contains("\"request-host\":\"shop.example\""), "{host:?}: {answer:?}");
+        for host in [
+            [("host", "shop.example")],
+            [("host", "SHOP.example")],
+            [("host", "shop.example:80")],
+        ] {
+            for answer in
+                futures_util::future::join_all((0..8).map(|_| world.send("GET", path, &host))).await
+            {
+                assert!(
+                    answer.body.contains("\"request-host\":\"shop.example\""),
+                    "{host:?}: {answer:?}"
+                );
                 words.push(answer.header("x-word").to_owned());
             }
         }
@@ -195,15 +289,28 @@ async fn every_spelling_of_a_host_is_one_entry_that_a_purge_and_a_change_meet() 
     assert_eq!(world.fetches(path).await, 1, "one entry");
     world.becomes(path, &page("purged")).await;
     let sidecar = world.stack.sidecar_address().unwrap();
-    let order = world.client.post(format!("http://{sidecar}/v1/purge")).bearer_auth(TOKEN);
-    let told = order.body(r#"{"url": "https://SHOP.example:443/anything/page"}"#).send().await.unwrap();
+    let order = world
+        .client
+        .post(format!("http://{sidecar}/v1/purge"))
+        .bearer_auth(TOKEN);
+    let told = order
+        .body(r#"{"url": "https://SHOP.example:443/anything/page"}"#)
+        .send()
+        .await
+        .unwrap();
     assert!(told.status().is_success());
     let purged = eventually(Duration::from_secs(10), || async {
-        words().await.iter().all(|word| word == "purged").then_some(())
+        words()
+            .await
+            .iter()
+            .all(|word| word == "purged")
+            .then_some(())
     });
     assert!(purged.await.is_some(), "{:?}", words().await);
     world.becomes(path, &page("changed")).await;
-    world.send("PUT", path, &[("host", "SHOP.EXAMPLE:80")]).await;
+    world
+        .send("PUT", path, &[("host", "SHOP.EXAMPLE:80")])
+        .await;
     let words = words().await;
     assert!(words.iter().all(|word| word == "changed"), "{words:?}");
 }
@@ -215,14 +322,24 @@ async fn every_spelling_of_a_path_is_one_entry_that_a_purge_by_url_or_prefix_mee
     // As a parameter of the origins' control.
     let named = &path.replace('%', "%25");
     let sidecar = world.stack.sidecar_address().unwrap();
-    let page = |word: &str| format!(r#"{{"headers": [["cache-control", "max-age=600"], ["x-word", "{word}"]]}}"#);
+    let page = |word: &str| {
+        format!(r#"{{"headers": [["cache-control", "max-age=600"], ["x-word", "{word}"]]}}"#)
+    };
     // What each spelling gets, from whichever worker.
     let words = || async {
         let mut words = Vec::new();
-        for spelled in [path, "/anything/k/a%c3%a9%2f", "/anything/k/%61%C3%a9%2F", "/anything/k/x/%2e%2e/a%c3%A9%2F"] {
+        for spelled in [
+            path,
+            "/anything/k/a%c3%a9%2f",
+            "/anything/k/%61%C3%a9%2F",
+            "/anything/k/x/%2e%2e/a%c3%A9%2F",
+        ] {
             let asked = (0..8).map(|_| world.send("GET", spelled, &[("host", "shop.example")]));
             for answer in futures_util::future::join_all(asked).await {
-                assert!(answer.body.contains(&format!("\"target\":\"{path}\"")), "{spelled}: {answer:?}");
+                assert!(
+                    answer.body.contains(&format!("\"target\":\"{path}\"")),
+                    "{spelled}: {answer:?}"
+                );
                 words.push(answer.header("x-word").to_owned());
             }
         }
@@ -243,12 +360,20 @@ async fn every_spelling_of_a_path_is_one_entry_that_a_purge_by_url_or_prefix_mee
     {
         let word = format!("purged-{number}");
         world.becomes(named, &page(&word)).await;
-        let order = world.client.post(format!("http://{sidecar}/v1/purge")).bearer_auth(TOKEN);
-        let order = order.body(json!({ kind: format!("http://shop.example{spelled}") }).to_string());
+        let order = world
+            .client
+            .post(format!("http://{sidecar}/v1/purge"))
+            .bearer_auth(TOKEN);
+        let order =
+            order.body(json!({ kind: format!("http://shop.example{spelled}") }).to_string());
         assert!(order.send().await.unwrap().status().is_success());
         let purged = eventually(Duration::from_secs(10), || async {
             words().await.iter().all(|got| *got == word).then_some(())
         });
-        assert!(purged.await.is_some(), "{kind} {spelled}: {:?}", words().await);
+        assert!(
+            purged.await.is_some(),
+            "{kind} {spelled}: {:?}",
+            words().await
+        );
     }
 }

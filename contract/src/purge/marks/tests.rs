@@ -9,7 +9,11 @@ fn at(millis: u64) -> Timestamp {
 }
 
 fn tag(tag: &str, time: u64, soft: bool) -> Purge {
-    Purge { scope: Scope::Tag(tag.to_owned()), soft, at_ms: at(time) }
+    Purge {
+        scope: Scope::Tag(tag.to_owned()),
+        soft,
+        at_ms: at(time),
+    }
 }
 
 fn verdict(marks: &Marks, tags: &[&str], requested: u64) -> Verdict {
@@ -33,17 +37,31 @@ fn soft_means_stale_and_hard_wins() {
     assert_eq!(verdict(&marks, &["a"], 90), Verdict::StaleSince(at(100)));
     marks.add(&tag("b", 95, false));
     assert_eq!(verdict(&marks, &["a", "b"], 90), Verdict::Gone(at(95)));
-    assert_eq!(verdict(&marks, &["a", "b"], 96), Verdict::StaleSince(at(100)));
+    assert_eq!(
+        verdict(&marks, &["a", "b"], 96),
+        Verdict::StaleSince(at(100))
+    );
 }
 
 #[test]
 fn a_prefix_and_everything_reach_their_urls() {
     let mut marks = Marks::new(10 * MARK);
-    marks.add(&Purge { scope: Scope::Prefix("http://a/shop/".into()), soft: false, at_ms: at(100) });
+    marks.add(&Purge {
+        scope: Scope::Prefix("http://a/shop/".into()),
+        soft: false,
+        at_ms: at(100),
+    });
     assert_eq!(verdict(&marks, &[], 100), Verdict::Gone(at(100)));
     assert_eq!(marks.verdict("http://a/other", &[], at(100)), Verdict::Kept);
-    marks.add(&Purge { scope: Scope::Everything, soft: false, at_ms: at(200) });
-    assert_eq!(marks.verdict("http://a/other", &[], at(200)), Verdict::Gone(at(200)));
+    marks.add(&Purge {
+        scope: Scope::Everything,
+        soft: false,
+        at_ms: at(200),
+    });
+    assert_eq!(
+        marks.verdict("http://a/other", &[], at(200)),
+        Verdict::Gone(at(200))
+    );
 }
 
 #[test]
@@ -53,12 +71,20 @@ fn what_several_soft_purges_reached_is_stale_since_the_first_after_it() {
         marks.add(&tag("a", time, true));
     }
     for (requested, since) in [(50, 100), (100, 100), (101, 200), (300, 300)] {
-        assert_eq!(verdict(&marks, &["a"], requested), Verdict::StaleSince(at(since)), "{requested}");
+        assert_eq!(
+            verdict(&marks, &["a"], requested),
+            Verdict::StaleSince(at(since)),
+            "{requested}"
+        );
     }
     for time in [400, 500] {
         marks.add(&tag("a", time, true));
     }
-    assert_eq!(verdict(&marks, &["a"], 100), Verdict::Gone(at(100)), "five went over it");
+    assert_eq!(
+        verdict(&marks, &["a"], 100),
+        Verdict::Gone(at(100)),
+        "five went over it"
+    );
     assert_eq!(verdict(&marks, &["a"], 101), Verdict::StaleSince(at(200)));
 }
 

@@ -1,4 +1,5 @@
-//! The members that say which request fields name the client, and which select although no `Vary` names them.
+//! The members that say which request fields name the client, and which select although no `Vary`
+//! names them.
 
 use larder_cache_core::field_names::{FieldNames, FieldPattern};
 use larder_cache_core::policy::{Handling, UnkeyedFields};
@@ -8,7 +9,8 @@ use super::Reader;
 use super::values::joined;
 
 /// What a list of patterns has to be.
-const PATTERNS: &str = "must be a list of field names, which may end in * after three letters or more";
+const PATTERNS: &str =
+    "must be a list of field names, which may end in * after three letters or more";
 
 impl Reader {
     pub(super) fn identity_fields(
@@ -17,11 +19,17 @@ impl Reader {
         path: &str,
         default: FieldNames,
     ) -> FieldNames {
-        let Some(value) = policy.get("identity_fields") else { return default };
-        match value.as_array().and_then(|items| items.iter().map(pattern).collect::<Option<Vec<_>>>()) {
+        let Some(value) = policy.get("identity_fields") else {
+            return default;
+        };
+        match value
+            .as_array()
+            .and_then(|items| items.iter().map(pattern).collect::<Option<Vec<_>>>())
+        {
             Some(patterns) => FieldNames::new(patterns),
             None => {
-                self.values.mistake(&joined(path, "identity_fields"), PATTERNS);
+                self.values
+                    .mistake(&joined(path, "identity_fields"), PATTERNS);
                 default
             }
         }
@@ -33,40 +41,63 @@ impl Reader {
         path: &str,
         default: Vec<String>,
     ) -> Vec<String> {
-        let Some(value) = policy.get("identity_metadata") else { return default };
-        let text = |item: &Value| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-        match value.as_array().and_then(|items| items.iter().map(text).collect()) {
+        let Some(value) = policy.get("identity_metadata") else {
+            return default;
+        };
+        let text = |item: &Value| {
+            item.as_str()
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        };
+        match value
+            .as_array()
+            .and_then(|items| items.iter().map(text).collect())
+        {
             Some(namespaces) => namespaces,
             None => {
                 let problem = "must be a list of metadata namespaces such as \"envoy.filters.http.jwt_authn\"";
-                self.values.mistake(&joined(path, "identity_metadata"), problem);
+                self.values
+                    .mistake(&joined(path, "identity_metadata"), problem);
                 default
             }
         }
     }
 
-    /// A list in place of the default, all of which selects; or an object that changes the default field by field.
+    /// A list in place of the default, all of which selects; or an object that changes the default
+    /// field by field.
     pub(super) fn unkeyed_fields(
         &mut self,
         policy: &Map<String, Value>,
         path: &str,
         default: UnkeyedFields,
     ) -> UnkeyedFields {
-        let rule = |(name, handling): (&String, &Value)| Some((FieldPattern::parse(name)?, handling_of(handling)?));
+        let rule = |(name, handling): (&String, &Value)| {
+            Some((FieldPattern::parse(name)?, handling_of(handling)?))
+        };
         let read = match policy.get("unkeyed_fields") {
             None => return default,
             Some(Value::Array(items)) => {
                 let select = |item| Some((pattern(item)?, Handling::Select));
-                items.iter().map(select).collect::<Option<Vec<_>>>().map(UnkeyedFields::new)
+                items
+                    .iter()
+                    .map(select)
+                    .collect::<Option<Vec<_>>>()
+                    .map(UnkeyedFields::new)
             }
-            Some(Value::Object(members)) => {
-                members.iter().map(rule).collect::<Option<Vec<_>>>().map(|rules| default.with(rules))
-            }
+            Some(Value::Object(members)) => members
+                .iter()
+                .map(rule)
+                .collect::<Option<Vec<_>>>()
+                .map(|rules| default.with(rules)),
             Some(_) => None,
         };
         read.unwrap_or_else(|| {
-            let choices = "or an object that gives some \"select\", \"strip\", \"bypass\" or \"ignore\"";
-            self.values.mistake(&joined(path, "unkeyed_fields"), &format!("{PATTERNS}, {choices}"));
+            let choices =
+                "or an object that gives some \"select\", \"strip\", \"bypass\" or \"ignore\"";
+            self.values.mistake(
+                &joined(path, "unkeyed_fields"),
+                &format!("{PATTERNS}, {choices}"),
+            );
             default
         })
     }

@@ -4,7 +4,8 @@ use larder_cache_core::fields::is_token;
 use larder_contract::http_time::DeltaSeconds;
 use serde_json::{Map, Value};
 
-/// Reads values and collects mistakes; a mistaken value becomes its default, so that reading goes on.
+/// Reads values and collects mistakes; a mistaken value becomes its default, so that reading goes
+/// on.
 #[derive(Default)]
 pub(super) struct Values {
     pub(super) mistakes: Vec<String>,
@@ -12,24 +13,47 @@ pub(super) struct Values {
 
 impl Values {
     /// An object whose members are all known; anything else is a mistake and counts as empty.
-    pub(super) fn object(&mut self, value: &Value, path: &str, known: &[&str]) -> Map<String, Value> {
+    pub(super) fn object(
+        &mut self,
+        value: &Value,
+        path: &str,
+        known: &[&str],
+    ) -> Map<String, Value> {
         match value {
             Value::Object(members) => {
-                for name in members.keys().filter(|name| !known.contains(&name.as_str())) {
-                    self.mistake(&joined(path, name), &format!("is not known; known are {}", known.join(", ")));
+                for name in members
+                    .keys()
+                    .filter(|name| !known.contains(&name.as_str()))
+                {
+                    self.mistake(
+                        &joined(path, name),
+                        &format!("is not known; known are {}", known.join(", ")),
+                    );
                 }
                 members.clone()
             }
             Value::Null => Map::new(),
             _ => {
-                self.mistake(if path.is_empty() { "the document" } else { path }, "must be an object");
+                self.mistake(
+                    if path.is_empty() {
+                        "the document"
+                    } else {
+                        path
+                    },
+                    "must be an object",
+                );
                 Map::new()
             }
         }
     }
 
     /// A text that is not empty.
-    pub(super) fn text(&mut self, object: &Map<String, Value>, path: &str, name: &str) -> Option<String> {
+    pub(super) fn text(
+        &mut self,
+        object: &Map<String, Value>,
+        path: &str,
+        name: &str,
+    ) -> Option<String> {
         match object.get(name) {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
@@ -41,7 +65,13 @@ impl Values {
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, object: &Map<String, Value>, path: &str, name: &str, default: bool) -> bool {
+    pub(super) fn flag(
+        &mut self,
+        object: &Map<String, Value>,
+        path: &str,
+        name: &str,
+        default: bool,
+    ) -> bool {
         match object.get(name) {
             None => default,
             Some(Value::Bool(flag)) => *flag,
@@ -62,11 +92,16 @@ impl Values {
         min: u64,
         max: u64,
     ) -> u64 {
-        let Some(value) = object.get(name) else { return default };
+        let Some(value) = object.get(name) else {
+            return default;
+        };
         match value.as_u64().filter(|number| (min..=max).contains(number)) {
             Some(number) => number,
             None => {
-                self.mistake(&joined(path, name), &format!("must be a whole number from {min} to {max}"));
+                self.mistake(
+                    &joined(path, name),
+                    &format!("must be a whole number from {min} to {max}"),
+                );
                 default
             }
         }
@@ -91,7 +126,9 @@ impl Values {
         name: &str,
         default: Vec<String>,
     ) -> Vec<String> {
-        let Some(value) = object.get(name) else { return default };
+        let Some(value) = object.get(name) else {
+            return default;
+        };
         match names(value) {
             Some(names) => names,
             None => {
@@ -109,7 +146,11 @@ impl Values {
 
 /// A list of tokens, in lower case.
 pub(super) fn names(value: &Value) -> Option<Vec<String>> {
-    let read = |item: &Value| item.as_str().filter(|text| is_token(text.as_bytes())).map(str::to_ascii_lowercase);
+    let read = |item: &Value| {
+        item.as_str()
+            .filter(|text| is_token(text.as_bytes()))
+            .map(str::to_ascii_lowercase)
+    };
     value.as_array()?.iter().map(read).collect()
 }
 
@@ -120,5 +161,9 @@ pub(super) fn member<'a>(object: &'a Map<String, Value>, name: &str) -> &'a Valu
 
 /// The path of a member.
 pub(super) fn joined(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }

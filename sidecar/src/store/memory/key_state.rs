@@ -1,8 +1,10 @@
-//! What the embedded store knows of keys beside their entries: leases, marks that they are not storable, invalidations.
+//! What the embedded store knows of keys beside their entries: leases, marks that they are not
+//! storable, invalidations.
 //!
-//! Each table has a bound of its own, so that none fills another's place, and a full one never keeps a client from its
-//! answer: without room for a lease whoever asks fetches without one, without room for a mark it is not set, and the older
-//! half of the invalidations becomes one time up to which late writes are refused.
+//! Each table has a bound of its own, so that none fills another's place, and a full one never
+//! keeps a client from its answer: without room for a lease whoever asks fetches without one,
+//! without room for a mark it is not set, and the older half of the invalidations becomes one time
+//! up to which late writes are refused.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -57,12 +59,16 @@ impl Default for KeyStates {
 impl KeyStates {
     /// Now and then: takes out what has ended, where it stands in the way.
     fn sweep(&mut self, now: Instant) {
-        if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
+        if self
+            .swept
+            .is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP)
+        {
             return;
         }
         self.swept = Some(now);
         if self.leases.len() >= MAX_LEASES {
-            self.leases.retain(|_, leases| leases.iter().any(|lease| lease.ends > now));
+            self.leases
+                .retain(|_, leases| leases.iter().any(|lease| lease.ends > now));
         }
         if self.uncacheable.len() >= MAX_UNCACHEABLE {
             self.uncacheable.retain(|_, ends| *ends > now);
@@ -72,7 +78,11 @@ impl KeyStates {
 
     /// For how many milliseconds the lease of that name is still held.
     pub(super) fn lease_left_ms(&self, key: &KeyDigest, name: u64, now: Instant) -> Option<u64> {
-        let lease = self.leases.get(key)?.iter().find(|lease| lease.name == name && lease.ends > now)?;
+        let lease = self
+            .leases
+            .get(key)?
+            .iter()
+            .find(|lease| lease.name == name && lease.ends > now)?;
         Some(u64::try_from(lease.ends.duration_since(now).as_millis()).unwrap_or(0))
     }
 
@@ -87,14 +97,23 @@ impl KeyStates {
     pub(super) fn has_room_for_lease(&mut self, key: &KeyDigest, now: Instant) -> bool {
         self.sweep(now);
         let has_room = self.leases.len() < MAX_LEASES || self.leases.contains_key(key);
-        self.note(0, has_room, "leases are held than are kept: some keys are fetched by several Envoys at once");
+        self.note(
+            0,
+            has_room,
+            "leases are held than are kept: some keys are fetched by several Envoys at once",
+        );
         has_room
     }
 
     pub(super) fn mark_uncacheable(&mut self, key: KeyDigest, ends: Instant, now: Instant) {
         self.sweep(now);
-        let has_room = self.uncacheable.len() < MAX_UNCACHEABLE || self.uncacheable.contains_key(&key);
-        self.note(1, has_room, "keys are not storable than are remembered: some are waited for in vain");
+        let has_room =
+            self.uncacheable.len() < MAX_UNCACHEABLE || self.uncacheable.contains_key(&key);
+        self.note(
+            1,
+            has_room,
+            "keys are not storable than are remembered: some are waited for in vain",
+        );
         if has_room {
             self.uncacheable.insert(key, ends);
         }
@@ -105,7 +124,9 @@ impl KeyStates {
         let before = self.invalidated.times_crowded();
         self.invalidated.add(key, time, false, clock::now());
         if before == 0 && self.invalidated.times_crowded() > 0 {
-            tracing::warn!("more keys are invalidated than are remembered: a fetch that takes long is not stored");
+            tracing::warn!(
+                "more keys are invalidated than are remembered: a fetch that takes long is not stored"
+            );
         }
     }
 
@@ -123,19 +144,28 @@ impl KeyStates {
 
     /// Whether what was requested then was, or may have been, made untrue since.
     pub(super) fn is_untrue(&self, key: &KeyDigest, requested: Timestamp) -> bool {
-        self.invalidated.of(key).last_reaching(requested).is_some() || self.invalidated.is_too_late(requested)
+        self.invalidated.of(key).last_reaching(requested).is_some()
+            || self.invalidated.is_too_late(requested)
     }
 
     /// How often each table had no room for one more.
     pub(super) fn crowded(&self) -> [(&'static str, u64); 3] {
         let [leases, uncacheable] = self.full;
-        [("leases", leases), ("uncacheable", uncacheable), ("invalidations", self.invalidated.times_crowded())]
+        [
+            ("leases", leases),
+            ("uncacheable", uncacheable),
+            ("invalidations", self.invalidated.times_crowded()),
+        ]
     }
 
     /// Ends the lease that `fence` holds, or whose holder it names, and says whether there was one.
     pub(super) fn end_lease(&mut self, key: KeyDigest, fence: &Fence, now: Instant) -> bool {
-        let Some(leases) = self.leases.get_mut(&key) else { return false };
-        let held = leases.iter().position(|lease| lease.ends > now && lease.fence.0.ends_with(&fence.0));
+        let Some(leases) = self.leases.get_mut(&key) else {
+            return false;
+        };
+        let held = leases
+            .iter()
+            .position(|lease| lease.ends > now && lease.fence.0.ends_with(&fence.0));
         if let Some(index) = held {
             leases.swap_remove(index);
         }
@@ -167,9 +197,22 @@ mod tests {
             states.invalidate(key(n), at(n), now);
         }
         assert!(states.has_room_for_lease(&key(0), now));
-        assert!((1..=210_000).step_by(7).all(|n| states.is_untrue(&key(n), at(n))), "known, or too old to be believed");
-        assert!(!states.is_untrue(&key(0), at(210_000)), "what nobody invalidated is believed");
-        assert!(states.crowded().iter().all(|(table, times)| (*table == "invalidations") == (*times > 0)));
+        assert!(
+            (1..=210_000)
+                .step_by(7)
+                .all(|n| states.is_untrue(&key(n), at(n))),
+            "known, or too old to be believed"
+        );
+        assert!(
+            !states.is_untrue(&key(0), at(210_000)),
+            "what nobody invalidated is believed"
+        );
+        assert!(
+            states
+                .crowded()
+                .iter()
+                .all(|(table, times)| (*table == "invalidations") == (*times > 0))
+        );
     }
 
     #[test]
@@ -178,13 +221,26 @@ mod tests {
         let ends = now + Duration::from_secs(30);
         for n in 0..MAX_LEASES {
             assert!(states.has_room_for_lease(&key(n), now));
-            states.leases.insert(key(n), vec![Lease { name: 1, fence: Fence("1".into()), ends }]);
+            states.leases.insert(
+                key(n),
+                vec![Lease {
+                    name: 1,
+                    fence: Fence("1".into()),
+                    ends,
+                }],
+            );
         }
         assert!(!states.has_room_for_lease(&key(MAX_LEASES), now));
-        assert!(states.has_room_for_lease(&key(7), now), "another variant of a key with a lease");
+        assert!(
+            states.has_room_for_lease(&key(7), now),
+            "another variant of a key with a lease"
+        );
         states.mark_uncacheable(key(1), ends, now);
         assert_eq!(states.uncacheable.len(), 1);
         assert!(states.has_room_for_lease(&key(MAX_LEASES), ends + SWEEP));
-        assert_eq!(states.crowded(), [("leases", 1), ("uncacheable", 0), ("invalidations", 0)]);
+        assert_eq!(
+            states.crowded(),
+            [("leases", 1), ("uncacheable", 0), ("invalidations", 0)]
+        );
     }
 }

@@ -34,7 +34,11 @@ impl Address {
         const FORMS: &str = "REDIS_URL is redis://host, rediss://host, redis+cluster://host:port,host:port or \
                              redis+sentinel://host:port,host:port/master";
         let (scheme, rest) = url.split_once("://").ok_or(FORMS)?;
-        let plain = if scheme.starts_with("rediss") { "rediss" } else { "redis" };
+        let plain = if scheme.starts_with("rediss") {
+            "rediss"
+        } else {
+            "redis"
+        };
         let (credentials, rest) = match rest.rsplit_once('@') {
             Some((credentials, rest)) => (format!("{credentials}@"), rest),
             None => (String::new(), rest),
@@ -46,16 +50,22 @@ impl Address {
         }
         match scheme {
             "redis" | "rediss" if hosts.len() == 1 => Ok(Self::Server(url.to_owned())),
-            "redis+cluster" | "rediss+cluster" => {
-                Ok(Self::Cluster(hosts.iter().map(|host| format!("{plain}://{credentials}{host}")).collect()))
-            }
+            "redis+cluster" | "rediss+cluster" => Ok(Self::Cluster(
+                hosts
+                    .iter()
+                    .map(|host| format!("{plain}://{credentials}{host}"))
+                    .collect(),
+            )),
             "redis+sentinel" | "rediss+sentinel" => {
                 let (master, database) = path.split_once('/').unwrap_or((path, ""));
                 if master.is_empty() {
                     return Err(format!("the master's name is missing; {FORMS}"));
                 }
                 Ok(Self::Sentinel {
-                    sentinels: hosts.iter().map(|host| format!("{plain}://{host}")).collect(),
+                    sentinels: hosts
+                        .iter()
+                        .map(|host| format!("{plain}://{host}"))
+                        .collect(),
                     master: master.to_owned(),
                     credentials: format!("{plain}://{credentials}master/{database}"),
                 })
@@ -72,10 +82,18 @@ mod tests {
     #[test]
     fn a_url_names_a_server_a_cluster_or_sentinels() {
         let server = |url: &str| Ok(Address::Server(url.to_owned()));
-        assert_eq!(Address::parse("redis://u:p@h:1/2"), server("redis://u:p@h:1/2"));
+        assert_eq!(
+            Address::parse("redis://u:p@h:1/2"),
+            server("redis://u:p@h:1/2")
+        );
         assert_eq!(Address::parse("rediss://h"), server("rediss://h"));
-        let nodes = ["rediss://u:p@a:1", "rediss://u:p@b:2"].map(str::to_owned).to_vec();
-        assert_eq!(Address::parse("rediss+cluster://u:p@a:1,b:2"), Ok(Address::Cluster(nodes)));
+        let nodes = ["rediss://u:p@a:1", "rediss://u:p@b:2"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(
+            Address::parse("rediss+cluster://u:p@a:1,b:2"),
+            Ok(Address::Cluster(nodes))
+        );
         assert_eq!(
             Address::parse("redis+sentinel://:p@a:1,b:2/main/3"),
             Ok(Address::Sentinel {
@@ -84,8 +102,18 @@ mod tests {
                 credentials: "redis://:p@master/3".to_owned(),
             })
         );
-        for wrong in ["", "h:1", "http://h", "redis://", "redis://a,b", "redis+sentinel://a:1"] {
-            assert!(Address::parse(wrong).unwrap_err().contains("redis+cluster"), "{wrong}");
+        for wrong in [
+            "",
+            "h:1",
+            "http://h",
+            "redis://",
+            "redis://a,b",
+            "redis+sentinel://a:1",
+        ] {
+            assert!(
+                Address::parse(wrong).unwrap_err().contains("redis+cluster"),
+                "{wrong}"
+            );
         }
     }
 }

@@ -20,14 +20,21 @@ use crate::waiting::Waiting;
 const UNASKED: Duration = Duration::from_secs(1);
 /// A channel that is silent has to answer a `PING` within so long.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
-/// How often the log is read while the channel is not to be had, and how many times before that is tried again.
+/// How often the log is read while the channel is not to be had, and how many times before that is
+/// tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 const READINGS: usize = 25;
 
-/// Follows the other sidecars for as long as the process lives. Where the channel is not to be had (a broken connection, a
-/// user that may not SUBSCRIBE), waiters look again on their own, and the log is read now and then.
+/// Follows the other sidecars for as long as the process lives. Where the channel is not to be had
+/// (a broken connection, a user that may not SUBSCRIBE), waiters look again on their own, and the
+/// log is read now and then.
 pub async fn follow(link: Link, namespace: String, waiting: Waiting, purges: Purges) {
-    let follower = Follower { link, namespace, waiting, purges };
+    let follower = Follower {
+        link,
+        namespace,
+        waiting,
+        purges,
+    };
     let mut pause = Pause::default();
     loop {
         let (begun, number) = (Instant::now(), follower.link.number());
@@ -41,7 +48,11 @@ pub async fn follow(link: Link, namespace: String, waiting: Waiting, purges: Pur
         }
         follower.waiting.set_followed(false);
         // Where commands are answered again, so is this.
-        let _ = timeout(pause.next(Some(begun.elapsed())), follower.link.replaced(number)).await;
+        let _ = timeout(
+            pause.next(Some(begun.elapsed())),
+            follower.link.replaced(number),
+        )
+        .await;
     }
 }
 
@@ -55,8 +66,14 @@ struct Follower {
 impl Follower {
     async fn subscribe(&self) -> Result<PubSub, Fault> {
         let mut channel = self.link.pubsub().await?;
-        let subscribed = timeout(SIGN_OF_LIFE, channel.subscribe(wake_channel(&self.namespace))).await;
-        subscribed.map_err(|_| silent())?.map_err(|error| Fault(error.to_string()))?;
+        let subscribed = timeout(
+            SIGN_OF_LIFE,
+            channel.subscribe(wake_channel(&self.namespace)),
+        )
+        .await;
+        subscribed
+            .map_err(|_| silent())?
+            .map_err(|error| Fault(error.to_string()))?;
         Ok(channel)
     }
 
@@ -104,7 +121,8 @@ impl Follower {
             while let Some(Some(message)) = messages.next().now_or_never() {
                 is_news |= self.hear(&message.get_payload::<String>().unwrap_or_default());
             }
-            // Wakes may come without a pause; the log has its time all the same. An Envoy that is new is told of at once.
+            // Wakes may come without a pause; the log has its time all the same. An Envoy that is
+            // new is told of at once.
             if asked.elapsed() >= UNASKED || self.purges.sessions().has_newcomers() {
                 asked = Instant::now();
                 self.catch_up().await?;

@@ -1,8 +1,9 @@
 //! The way to Redis: one server, a cluster, or the master that sentinels name.
 //!
-//! What this decides: when a connection is made anew. One that ends, that no longer answers, or that leads to a server
-//! which may not write, is replaced; so is one that cannot be made, for as long as that takes. No command has to come
-//! for it. Redirections within a cluster and pipelining are the library's.
+//! What this decides: when a connection is made anew. One that ends, that no longer answers, or
+//! that leads to a server which may not write, is replaced; so is one that cannot be made, for as
+//! long as that takes. No command has to come for it. Redirections within a cluster and pipelining
+//! are the library's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -62,8 +63,14 @@ enum Health {
 }
 
 impl Link {
-    /// Begins to connect and goes on until that succeeds; each command may take `timeout`. The error names a setting.
-    pub fn open(address: &Address, tls: Tls, shown: String, timeout: Duration) -> Result<Self, String> {
+    /// Begins to connect and goes on until that succeeds; each command may take `timeout`. The
+    /// error names a setting.
+    pub fn open(
+        address: &Address,
+        tls: Tls,
+        shown: String,
+        timeout: Duration,
+    ) -> Result<Self, String> {
         let shared = Shared {
             reach: Reach::new(address, tls, timeout)?,
             shown,
@@ -97,7 +104,11 @@ impl Link {
 
     /// A connection to listen on. In a cluster any node will do: messages reach all.
     pub async fn pubsub(&self) -> Result<PubSub, Fault> {
-        self.0.reach.listening().await.map_err(|why| self.0.fault(&why))
+        self.0
+            .reach
+            .listening()
+            .await
+            .map_err(|why| self.0.fault(&why))
     }
 
     /// Whether the first attempt to connect is still under way.
@@ -113,10 +124,18 @@ impl Link {
 
     /// Waits until commands go to another connection than the one with this number.
     pub(super) async fn replaced(&self, number: u64) {
-        let _ = self.0.state.subscribe().wait_for(|state| state.number != number).await;
+        let _ = self
+            .0
+            .state
+            .subscribe()
+            .wait_for(|state| state.number != number)
+            .await;
     }
 
-    async fn ask<T>(&self, send: impl AsyncFnOnce(Connection) -> RedisResult<T>) -> Result<T, Fault> {
+    async fn ask<T>(
+        &self,
+        send: impl AsyncFnOnce(Connection) -> RedisResult<T>,
+    ) -> Result<T, Fault> {
         let (connection, number) = self.0.connection().await?;
         let kind = matches!(connection, Connection::Cluster(_));
         let sent = self.0.now();
@@ -126,29 +145,48 @@ impl Link {
             Err(error) => health(error, kind, self.0.heard.load(Ordering::Relaxed) > sent),
         };
         // A server that says no has answered.
-        if result.as_ref().err().is_none_or(|error| error.code().is_some()) {
+        if result
+            .as_ref()
+            .err()
+            .is_none_or(|error| error.code().is_some())
+        {
             self.0.heard.fetch_max(self.0.now(), Ordering::Relaxed);
         }
         result.map_err(|error| {
-            let why = if error.is_timeout() { "it does not answer in time".to_owned() } else { meaning(&error) };
+            let why = if error.is_timeout() {
+                "it does not answer in time".to_owned()
+            } else {
+                meaning(&error)
+            };
             renew(&self.0, number, health, &why);
             self.0.fault(&why)
         })
     }
 }
 
-/// Judges the connection by a command that failed on it. `heard` says whether anything was heard since it was sent.
+/// Judges the connection by a command that failed on it. `heard` says whether anything was heard
+/// since it was sent.
 fn health(error: &RedisError, is_cluster: bool, heard: bool) -> Health {
     let code = error.code().unwrap_or_default();
     // Before Redis 7 a script's failure is an ERR that quotes the reason.
     let quoted = error.detail().unwrap_or_default();
-    let says = |words: &[&str]| words.iter().any(|word| code == *word || quoted.contains(&format!("-{word} ")));
+    let says = |words: &[&str]| {
+        words
+            .iter()
+            .any(|word| code == *word || quoted.contains(&format!("-{word} ")))
+    };
     let health = if error.is_timeout() {
         // Slow is not gone: while answers come, the connection is kept.
-        if heard && !is_cluster { Health::Sound } else { Health::Broken }
+        if heard && !is_cluster {
+            Health::Sound
+        } else {
+            Health::Broken
+        }
     } else if says(&["READONLY", "MASTERDOWN", "CLUSTERDOWN"]) {
         Health::Doubtful
-    } else if says(&["NOAUTH", "WRONGPASS"]) || error.kind() == redis::ErrorKind::AuthenticationFailed {
+    } else if says(&["NOAUTH", "WRONGPASS"])
+        || error.kind() == redis::ErrorKind::AuthenticationFailed
+    {
         Health::Broken
     } else if code.is_empty() && error.kind() != redis::ErrorKind::UnexpectedReturnType {
         // Not the server's words: the connection's.
@@ -157,7 +195,11 @@ fn health(error: &RedisError, is_cluster: bool, heard: bool) -> Health {
         Health::Sound
     };
     // The other nodes of a cluster are reached meanwhile.
-    if is_cluster && health == Health::Broken { Health::Doubtful } else { health }
+    if is_cluster && health == Health::Broken {
+        Health::Doubtful
+    } else {
+        health
+    }
 }
 
 impl Shared {
@@ -223,7 +265,9 @@ fn say(shared: &Shared, why: &str) {
 async fn make(shared: Weak<Shared>, mut pause: Duration) {
     loop {
         tokio::time::sleep(pause).await;
-        let Some(strong) = shared.upgrade() else { return };
+        let Some(strong) = shared.upgrade() else {
+            return;
+        };
         let number = strong.state.borrow().number + 1;
         let ended = {
             let shared = shared.clone();
@@ -258,7 +302,8 @@ fn take_up(shared: &Shared, connection: Connection) {
             why: None,
             said: state.said.take(),
         };
-        // What is said again and again, such as that it may not write, is not over with a new connection.
+        // What is said again and again, such as that it may not write, is not over with a new
+        // connection.
         if state.pause.is_short() {
             healed = state.said.take();
         }
@@ -282,23 +327,39 @@ mod tests {
         let timed_out = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         assert_eq!(health(&timed_out, false, false), Health::Broken);
         assert_eq!(health(&timed_out, false, true), Health::Sound, "it is slow");
-        assert_eq!(health(&timed_out, true, true), Health::Doubtful, "other nodes answer");
+        assert_eq!(
+            health(&timed_out, true, true),
+            Health::Doubtful,
+            "other nodes answer"
+        );
         let reset = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         assert_eq!(health(&reset, false, true), Health::Broken);
-        assert_eq!(health(&of(redis::ErrorKind::Parse), false, true), Health::Broken);
-        assert_eq!(health(&of(redis::ErrorKind::AuthenticationFailed), false, true), Health::Broken);
+        assert_eq!(
+            health(&of(redis::ErrorKind::Parse), false, true),
+            Health::Broken
+        );
+        assert_eq!(
+            health(&of(redis::ErrorKind::AuthenticationFailed), false, true),
+            Health::Broken
+        );
         for (words, meant) in [
-            ("READONLY You can't write against a read only replica.", Health::Doubtful),
+            (
+                "READONLY You can't write against a read only replica.",
+                Health::Doubtful,
+            ),
             (
                 "ERR Error running script (call to f_1): @user_script:27: @user_script: 27: -READONLY You",
                 Health::Doubtful,
             ),
             ("NOAUTH Authentication required.", Health::Broken),
-            ("OOM command not allowed when used memory > 'maxmemory'.", Health::Sound),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                Health::Sound,
+            ),
             ("ERR unknown command", Health::Sound),
         ] {
-            let said =
-                redis::parse_redis_value(format!("-{words}\r\n").as_bytes()).and_then(redis::Value::extract_error);
+            let said = redis::parse_redis_value(format!("-{words}\r\n").as_bytes())
+                .and_then(redis::Value::extract_error);
             assert_eq!(health(&said.unwrap_err(), false, true), meant, "{words}");
         }
     }

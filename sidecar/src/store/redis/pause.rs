@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// Grows with every attempt, so that a server in trouble is not run over, and starts anew behind a connection that was
-/// good for some time.
+/// Grows with every attempt, so that a server in trouble is not run over, and starts anew behind a
+/// connection that was good for some time.
 #[derive(Debug, Default)]
 pub(super) struct Pause(Duration);
 
@@ -46,7 +46,10 @@ mod tests {
         assert_eq!(waits[0], Duration::ZERO, "the first attempt comes at once");
         assert!(waits[1] <= Pause::FIRST && waits[11] <= Pause::LONGEST);
         assert!(waits[11] >= Pause::LONGEST / 2 && waits[4] >= Pause::FIRST);
-        assert!(pause.next(Some(Duration::from_secs(1))) >= Pause::LONGEST / 2, "it was no good");
+        assert!(
+            pause.next(Some(Duration::from_secs(1))) >= Pause::LONGEST / 2,
+            "it was no good"
+        );
         assert_eq!(pause.next(Some(Pause::GOOD)), Duration::ZERO);
     }
 }

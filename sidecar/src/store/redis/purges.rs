@@ -21,13 +21,18 @@ pub(super) const MARKS_LIFE_MS: u64 = 366 * 86_400_000;
 /// Whoever is further behind starts anew.
 pub(super) const LOG_LIFE_MS: u64 = 86_400_000;
 
-/// Tells which Envoys follow here, and hears what time it is there. While one is missing, what it would
-/// tell is not known: what is stored is distrusted, again and again.
+/// Tells which Envoys follow here, and hears what time it is there. While one is missing, what it
+/// would tell is not known: what is stored is distrusted, again and again.
 pub async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let script = Script::new(include_str!("../envoys.lua"));
     let mut invocation = script.prepare_invoke();
-    invocation.key(envoys_key(namespace)).key(unused_key(namespace)).arg(LAPSE.as_millis() as u64);
-    invocation.arg(AGAIN.as_millis() as u64).arg(MISSED_FOR.as_millis() as u64);
+    invocation
+        .key(envoys_key(namespace))
+        .key(unused_key(namespace))
+        .arg(LAPSE.as_millis() as u64);
+    invocation
+        .arg(AGAIN.as_millis() as u64)
+        .arg(MISSED_FOR.as_millis() as u64);
     for news in purges.sessions().news() {
         match news {
             News::Follows(envoy, ago) => invocation.arg(envoy).arg(1).arg(ago.as_millis() as u64),
@@ -35,7 +40,9 @@ pub async fn watch_envoys(link: &Link, namespace: &str, purges: &Purges) -> Resu
         };
     }
     let (lost, now, longest): (u64, u64, u64) = read(link.run(&invocation).await?)?;
-    purges.sessions().one_is_missing_for(Duration::from_millis(longest));
+    purges
+        .sessions()
+        .one_is_missing_for(Duration::from_millis(longest));
     purges.clock().hear_store(Timestamp::from_millis(now));
     if lost > 0 {
         distrust(link, namespace, purges, "an Envoy is missing").await?;
@@ -65,7 +72,11 @@ fn purges_of(name: &str, times: &str) -> Option<[Purge; 2]> {
     };
     let (hard, soft) = times.split_once(':')?;
     let purge = |soft, time: &str| {
-        Some(Purge { scope: scope.clone(), soft, at_ms: Timestamp::from_millis(time.parse().ok()?) })
+        Some(Purge {
+            scope: scope.clone(),
+            soft,
+            at_ms: Timestamp::from_millis(time.parse().ok()?),
+        })
     };
     Some([purge(false, hard)?, purge(true, soft)?])
 }
@@ -93,11 +104,12 @@ pub(super) async fn announce(link: &Link, namespace: &str, purge: &Purge) -> Res
 }
 
 fn read<T: redis::FromRedisValue>(value: Value) -> Result<T, Fault> {
-    redis::from_redis_value(value).map_err(|_| Fault("Redis answered something else than was asked for".to_owned()))
+    redis::from_redis_value(value)
+        .map_err(|_| Fault("Redis answered something else than was asked for".to_owned()))
 }
 
-/// Reads all marks. Where they are gone, or were never there, nothing is known of what was purged: then everything
-/// requested until now is purged.
+/// Reads all marks. Where they are gone, or were never there, nothing is known of what was purged:
+/// then everything requested until now is purged.
 pub(super) async fn load_marks(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     if merge_marks(link, namespace, &[everything(purges)], purges).await? {
         tracing::info!("no marks of purges were found; what was stored before now is not used");
@@ -105,42 +117,79 @@ pub(super) async fn load_marks(link: &Link, namespace: &str, purges: &Purges) ->
     Ok(())
 }
 
-/// Puts the marks back that this process remembers, should they be gone: marks are keys like any other, and Redis may evict
-/// them. Also keeps them and the log from ending by themselves.
+/// Puts the marks back that this process remembers, should they be gone: marks are keys like any
+/// other, and Redis may evict them. Also keeps them and the log from ending by themselves.
 pub(super) async fn keep_marks(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let (marks, log) = (marks_key(namespace), log_key(namespace));
-    if link.query::<bool>(redis::cmd("HEXISTS").arg(&marks).arg(SINCE)).await? {
-        link.query::<i64>(redis::cmd("PEXPIRE").arg(&marks).arg(MARKS_LIFE_MS)).await?;
-        return link.query::<i64>(redis::cmd("PEXPIRE").arg(&log).arg(LOG_LIFE_MS)).await.map(drop);
+    if link
+        .query::<bool>(redis::cmd("HEXISTS").arg(&marks).arg(SINCE))
+        .await?
+    {
+        link.query::<i64>(redis::cmd("PEXPIRE").arg(&marks).arg(MARKS_LIFE_MS))
+            .await?;
+        return link
+            .query::<i64>(redis::cmd("PEXPIRE").arg(&log).arg(LOG_LIFE_MS))
+            .await
+            .map(drop);
     }
     tracing::warn!("the marks of purges were evicted or lost; they are put back");
-    merge_marks(link, namespace, &purges.all_marks(), purges).await.map(drop)
+    merge_marks(link, namespace, &purges.all_marks(), purges)
+        .await
+        .map(drop)
 }
 
 /// A purge of everything requested until now.
 fn everything(purges: &Purges) -> Purge {
-    Purge { scope: Scope::Everything, soft: false, at_ms: purges.clock().now() }
+    Purge {
+        scope: Scope::Everything,
+        soft: false,
+        at_ms: purges.clock().now(),
+    }
 }
 
-/// Adds `own` marks where Redis has lost them, and reads all that are there then. Says whether it had.
-async fn merge_marks(link: &Link, namespace: &str, own: &[Purge], purges: &Purges) -> Result<bool, Fault> {
+/// Adds `own` marks where Redis has lost them, and reads all that are there then. Says whether it
+/// had.
+async fn merge_marks(
+    link: &Link,
+    namespace: &str,
+    own: &[Purge],
+    purges: &Purges,
+) -> Result<bool, Fault> {
     let script = Script::new(include_str!("../marks.lua"));
     let mut invocation = script.prepare_invoke();
-    invocation.key(marks_key(namespace)).key(log_key(namespace)).key(unused_key(namespace));
-    invocation.arg(purges.clock().now().as_millis()).arg(MARKS_LIFE_MS).arg(LOG_LIFE_MS);
+    invocation
+        .key(marks_key(namespace))
+        .key(log_key(namespace))
+        .key(unused_key(namespace));
+    invocation
+        .arg(purges.clock().now().as_millis())
+        .arg(MARKS_LIFE_MS)
+        .arg(LOG_LIFE_MS);
     for purge in own {
-        let (hard, soft) = if purge.soft { (0, purge.at_ms.as_millis()) } else { (purge.at_ms.as_millis(), 0) };
-        invocation.arg(mark_name(&purge.scope).unwrap_or_default()).arg(hard).arg(soft);
+        let (hard, soft) = if purge.soft {
+            (0, purge.at_ms.as_millis())
+        } else {
+            (purge.at_ms.as_millis(), 0)
+        };
+        invocation
+            .arg(mark_name(&purge.scope).unwrap_or_default())
+            .arg(hard)
+            .arg(soft);
     }
     let reply = link.run(&invocation).await?;
     let (lost, marks): (bool, Vec<(String, String)>) = read_marks(reply)?;
     for (name, times) in marks.iter().filter(|(name, _)| name != SINCE) {
         let Some(read) = purges_of(name, times) else {
-            tracing::warn!("a mark of a purge in Redis is not understood; what was stored before now is not used");
+            tracing::warn!(
+                "a mark of a purge in Redis is not understood; what was stored before now is not used"
+            );
             purges.mark(&everything(purges));
             continue;
         };
-        for purge in read.into_iter().filter(|purge| purge.at_ms > Timestamp::default()) {
+        for purge in read
+            .into_iter()
+            .filter(|purge| purge.at_ms > Timestamp::default())
+        {
             purges.mark(&purge);
         }
     }
@@ -149,7 +198,9 @@ async fn merge_marks(link: &Link, namespace: &str, own: &[Purge], purges: &Purge
 
 /// The script's answer: whether there were no marks, and the marks.
 fn read_marks(reply: Value) -> Result<(bool, Vec<(String, String)>), Fault> {
-    let Value::Array(mut items) = reply else { return read(reply) };
+    let Value::Array(mut items) = reply else {
+        return read(reply);
+    };
     let marks = items.split_off(1.min(items.len()));
     let lost: Vec<bool> = read(Value::Array(items))?;
     Ok((lost.contains(&true), read(Value::Array(marks))?))
@@ -157,8 +208,9 @@ fn read_marks(reply: Value) -> Result<(bool, Vec<(String, String)>), Fault> {
 
 type Record = (String, Vec<(String, String)>);
 
-/// Appends what is new in the log. Where the place in it is lost, the log begins anew at its end; and where Redis has lost
-/// what it had told before (a failover, an old snapshot), what was stored before now is purged, for a purge may be lost too.
+/// Appends what is new in the log. Where the place in it is lost, the log begins anew at its end;
+/// and where Redis has lost what it had told before (a failover, an old snapshot), what was stored
+/// before now is purged, for a purge may be lost too.
 pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> Result<(), Fault> {
     let log = log_key(namespace);
     let here = purges.cursor();
@@ -168,7 +220,12 @@ pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> R
         // The last one known comes along: if it is still there, nothing between was lost.
         let from = if last.is_empty() { "-" } else { last.as_str() };
         let mut xrange = redis::cmd("XRANGE");
-        xrange.arg(&log).arg(from).arg("+").arg("COUNT").arg(LOG_LENGTH);
+        xrange
+            .arg(&log)
+            .arg(from)
+            .arg("+")
+            .arg("COUNT")
+            .arg(LOG_LENGTH);
         let records: Vec<Record> = link.query(&xrange).await?;
         let known = records.first().is_some_and(|(id, _)| *id == last);
         if !known {
@@ -178,28 +235,42 @@ pub(super) async fn catch_up(link: &Link, namespace: &str, purges: &Purges) -> R
         let all = fresh.len() < LOG_LENGTH - 1;
         for (id, fields) in fresh {
             missing.remove(id);
-            match fields.iter().find_map(|(_, json)| serde_json::from_str::<Purge>(json).ok()) {
+            match fields
+                .iter()
+                .find_map(|(_, json)| serde_json::from_str::<Purge>(json).ok())
+            {
                 Some(purge) => purges.push(id.clone(), purge),
                 None => {
-                    tracing::warn!("a purge in Redis is not understood; those who follow here start anew");
+                    tracing::warn!(
+                        "a purge in Redis is not understood; those who follow here start anew"
+                    );
                     load_marks(link, namespace, purges).await?;
                     purges.begin_at(id.clone());
                 }
             }
         }
         if all {
-            // What is the last here may be later than a purge of our own that is not among what was read.
+            // What is the last here may be later than a purge of our own that is not among what was
+            // read.
             return if missing.is_empty() {
                 Ok(())
             } else {
-                distrust(link, namespace, purges, LOST_PURGES).await.map(drop)
+                distrust(link, namespace, purges, LOST_PURGES)
+                    .await
+                    .map(drop)
             };
         }
     }
 }
 
-/// Whatever was stored before now may have been purged without anybody's knowing. Gives the place of that purge in the log.
-async fn distrust(link: &Link, namespace: &str, purges: &Purges, why: &str) -> Result<String, Fault> {
+/// Whatever was stored before now may have been purged without anybody's knowing. Gives the place
+/// of that purge in the log.
+async fn distrust(
+    link: &Link,
+    namespace: &str,
+    purges: &Purges,
+    why: &str,
+) -> Result<String, Fault> {
     tracing::warn!("{why}; what was stored before now is not used");
     let everything = everything(purges);
     purges.mark(&everything);
@@ -208,9 +279,14 @@ async fn distrust(link: &Link, namespace: &str, purges: &Purges, why: &str) -> R
     Ok(id)
 }
 
-/// Begins at the log's end, and finds out what the lost place means. An empty log is no place to begin at: one that is lost
-/// and begun anew looks the same. So it gets a purge, of everything.
-async fn begin_anew(link: &Link, namespace: &str, purges: &Purges, last: &str) -> Result<(), Fault> {
+/// Begins at the log's end, and finds out what the lost place means. An empty log is no place to
+/// begin at: one that is lost and begun anew looks the same. So it gets a purge, of everything.
+async fn begin_anew(
+    link: &Link,
+    namespace: &str,
+    purges: &Purges,
+    last: &str,
+) -> Result<(), Fault> {
     let log = log_key(namespace);
     let end = |command: &str, (from, to)| {
         let mut range = redis::cmd(command);
@@ -229,7 +305,15 @@ async fn begin_anew(link: &Link, namespace: &str, purges: &Purges, last: &str) -
             load_marks(link, namespace, purges).await?;
             id
         }
-        _ => distrust(link, namespace, purges, if last.is_empty() { NO_LOG } else { LOST_PURGES }).await?,
+        _ => {
+            distrust(
+                link,
+                namespace,
+                purges,
+                if last.is_empty() { NO_LOG } else { LOST_PURGES },
+            )
+            .await?
+        }
     };
     purges.begin_at(place);
     Ok(())

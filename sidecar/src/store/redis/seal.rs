@@ -1,10 +1,11 @@
 //! Integrity of what lies in Redis, where the operator shares a secret among the sidecars.
 //!
-//! What this decides: an entry counts only with an HMAC-SHA256 over its key, its meta and its body, so that whoever can
-//! write to Redis without the secret cannot put a response into the cache, nor move one to another URL or variant.
-//! What it leaves out: an old entry put back under its own key is authentic (its freshness runs out all the same), and
-//! entries can be deleted. Numbers that purges change in place are not sealed; they can only shorten an entry's life,
-//! for the filter reckons freshness by the sealed ones.
+//! What this decides: an entry counts only with an HMAC-SHA256 over its key, its meta and its body,
+//! so that whoever can write to Redis without the secret cannot put a response into the cache, nor
+//! move one to another URL or variant. What it leaves out: an old entry put back under its own key
+//! is authentic (its freshness runs out all the same), and entries can be deleted. Numbers that
+//! purges change in place are not sealed; they can only shorten an entry's life, for the filter
+//! reckons freshness by the sealed ones.
 
 use hmac::{Hmac, KeyInit, Mac};
 use larder_contract::key::KeyDigest;
@@ -24,7 +25,11 @@ pub struct Seal(Option<Hmac<Sha256>>);
 impl std::fmt::Debug for Seal {
     /// Never the secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Seal(secret)" } else { "Seal(none)" })
+        f.write_str(if self.0.is_some() {
+            "Seal(secret)"
+        } else {
+            "Seal(none)"
+        })
     }
 }
 
@@ -43,12 +48,24 @@ impl Seal {
     /// The seal of an entry; `None` without a secret.
     pub(super) fn seal(&self, key: &KeyDigest, fields: &[(String, Vec<u8>)]) -> Option<String> {
         let mac = over(self.0.clone()?, key, fields).finalize();
-        Some(mac.into_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
+        Some(
+            mac.into_bytes()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
     }
 
     /// Whether an entry may be believed: it has the right seal, or there is no secret.
-    pub(super) fn holds(&self, key: &KeyDigest, fields: &[(String, Vec<u8>)], seal: Option<&[u8]>) -> bool {
-        let Some(mac) = self.0.clone() else { return true };
+    pub(super) fn holds(
+        &self,
+        key: &KeyDigest,
+        fields: &[(String, Vec<u8>)],
+        seal: Option<&[u8]>,
+    ) -> bool {
+        let Some(mac) = self.0.clone() else {
+            return true;
+        };
         let pairs = seal.unwrap_or_default().chunks(2);
         let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         let given: Option<Vec<u8>> = pairs.map(byte).collect();
@@ -63,8 +80,10 @@ fn over(mut mac: Hmac<Sha256>, key: &KeyDigest, fields: &[(String, Vec<u8>)]) ->
         mac.update(bytes);
     };
     part(&key.0);
-    let mut sealed: Vec<&(String, Vec<u8>)> =
-        fields.iter().filter(|(name, _)| name != SEAL_FIELD && !UNSEALED.contains(&name.as_str())).collect();
+    let mut sealed: Vec<&(String, Vec<u8>)> = fields
+        .iter()
+        .filter(|(name, _)| name != SEAL_FIELD && !UNSEALED.contains(&name.as_str()))
+        .collect();
     sealed.sort();
     for (name, value) in sealed {
         part(name.as_bytes());
@@ -80,16 +99,29 @@ mod tests {
     const KEY: KeyDigest = KeyDigest([7; 32]);
 
     fn fields(pairs: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+            .collect()
     }
 
     #[test]
     fn any_change_but_a_purges_breaks_the_seal() {
         let seal = Seal::new("a secret of some length").unwrap();
-        let original = fields(&[("body", "hello"), ("etag", "\"1\""), ("fresh_until_ms", "9")]);
+        let original = fields(&[
+            ("body", "hello"),
+            ("etag", "\"1\""),
+            ("fresh_until_ms", "9"),
+        ]);
         let mark = seal.seal(&KEY, &original).unwrap();
-        let holds = |pairs: &[(&str, &str)]| seal.holds(&KEY, &fields(pairs), Some(mark.as_bytes()));
-        assert!(holds(&[("fresh_until_ms", "5"), ("etag", "\"1\""), ("body", "hello"), ("stale_from_ms", "5")]));
+        let holds =
+            |pairs: &[(&str, &str)]| seal.holds(&KEY, &fields(pairs), Some(mark.as_bytes()));
+        assert!(holds(&[
+            ("fresh_until_ms", "5"),
+            ("etag", "\"1\""),
+            ("body", "hello"),
+            ("stale_from_ms", "5")
+        ]));
         for changed in [
             &[("body", "hallo"), ("etag", "\"1\"")][..],
             &[("body", "hello"), ("etag", "\"2\"")],
@@ -99,7 +131,10 @@ mod tests {
         ] {
             assert!(!holds(changed), "{changed:?}");
         }
-        assert!(!seal.holds(&KeyDigest([8; 32]), &original, Some(mark.as_bytes())), "another URL");
+        assert!(
+            !seal.holds(&KeyDigest([8; 32]), &original, Some(mark.as_bytes())),
+            "another URL"
+        );
         for bad in [None, Some(&b""[..]), Some(b"zz"), Some(b"00")] {
             assert!(!seal.holds(&KEY, &original, bad));
         }

@@ -12,8 +12,10 @@ const START: (Micros, Micros) = (0, 3_000_000);
 impl Calm {
     /// From the faults, each of which goes on for `recovery` after its end.
     pub(crate) fn of(spans: &[Span], recovery: Micros) -> Self {
-        let mut troubled: Vec<(Micros, Micros)> =
-            spans.iter().map(|span| (span.begin, span.end.saturating_add(recovery))).collect();
+        let mut troubled: Vec<(Micros, Micros)> = spans
+            .iter()
+            .map(|span| (span.begin, span.end.saturating_add(recovery)))
+            .collect();
         troubled.push(START);
         troubled.sort_unstable();
         let mut joined: Vec<(Micros, Micros)> = Vec::new();

@@ -24,7 +24,10 @@ async fn begun(server: &RedisServer) -> (Link, Purges) {
 }
 
 fn distrusts(purges: &Purges, since: Timestamp) -> bool {
-    purges.all_marks().iter().any(|purge| purge.scope == Scope::Everything && purge.at_ms >= since)
+    purges
+        .all_marks()
+        .iter()
+        .any(|purge| purge.scope == Scope::Everything && purge.at_ms >= since)
 }
 
 #[tokio::test]
@@ -44,7 +47,11 @@ async fn every_purge_of_our_own_has_to_be_in_the_log_whatever_came_later() {
     let (link, purges) = begun(&server).await;
     let mut ids = Vec::new();
     for tag in ["a", "b"] {
-        let purge = Purge { scope: Scope::Tag(tag.to_owned()), soft: false, at_ms: purges.clock().now() };
+        let purge = Purge {
+            scope: Scope::Tag(tag.to_owned()),
+            soft: false,
+            at_ms: purges.clock().now(),
+        };
         ids.push(announce(&link, "t", &purge).await.unwrap());
         purges.expect(ids.last().unwrap().clone());
     }
@@ -54,7 +61,11 @@ async fn every_purge_of_our_own_has_to_be_in_the_log_whatever_came_later() {
     catch_up(&link, "t", &purges).await.unwrap();
     assert!(!distrusts(&purges, now), "all is there");
 
-    let purge = Purge { scope: Scope::Tag("c".to_owned()), soft: false, at_ms: purges.clock().now() };
+    let purge = Purge {
+        scope: Scope::Tag("c".to_owned()),
+        soft: false,
+        at_ms: purges.clock().now(),
+    };
     let lost = announce(&link, "t", &purge).await.unwrap();
     purges.expect(lost.clone());
     server.cli(&["XDEL", LOG, &lost]);
