@@ -20,9 +20,9 @@ use crate::metrics;
 use crate::refused::is_refused;
 use crate::store_client::StoreClient;
 
-mod place;
+mod lease;
 
-use place::Place;
+use lease::FollowerLease;
 
 /// How long the sidecar may hold the poll back, at most.
 const WAIT_MS: u64 = 20_000;
@@ -111,9 +111,9 @@ impl Following {
         if !config.store_enabled {
             return;
         }
-        let (place, version) = Place::lying(&outside.host);
-        if let Some(place) = &place {
-            self.heard = self.heard.max(place.heard);
+        let (lease, version) = FollowerLease::lying(&outside.host);
+        if let Some(lease) = &lease {
+            self.heard = self.heard.max(lease.heard);
         }
         if now < self.not_before {
             return;
@@ -127,7 +127,7 @@ impl Following {
         if polling && now.millis_since(self.renewed) < RENEW_MS {
             return;
         }
-        if !self.hold_place(&outside.host, place, version, now) {
+        if !self.hold_lease(&outside.host, lease, version, now) {
             // Another follows; its lease is looked at again when it may have lapsed.
             self.not_before = now.plus_millis(RENEW_MS);
         } else if !polling {
@@ -135,30 +135,30 @@ impl Following {
         }
     }
 
-    /// Takes or renews the lease, if the place is still as it was read. Says whether it is ours.
-    fn hold_place<H: Host>(
+    /// Takes or renews the lease, if it is still as it was read. Says whether it is ours.
+    fn hold_lease<H: Host>(
         &mut self,
         host: &H,
-        place: Option<Place>,
+        lease: Option<FollowerLease>,
         version: Option<u32>,
         now: Timestamp,
     ) -> bool {
-        if let Some(place) = place.filter(|place| place.owner != self.id) {
-            if now < place.until {
+        if let Some(lease) = lease.filter(|lease| lease.owner != self.id) {
+            if now < lease.until {
                 self.poll = None;
                 return false;
             }
-            self.cursor = place.cursor;
+            self.cursor = lease.cursor;
         }
         let (cursor, heard) = (self.cursor.clone(), self.heard);
-        let place = Place {
+        let lease = FollowerLease {
             owner: self.id,
             until: now.plus_millis(LEASE_MS),
             heard,
             cursor,
         };
         self.renewed = now;
-        place.put(host, version)
+        lease.put(host, version)
     }
 
     fn poll<H: Host>(
@@ -270,8 +270,8 @@ impl Following {
     ) {
         self.cursor = Some(heard.cursor);
         self.heard = self.heard.max(heard.until);
-        let (place, version) = Place::lying(&outside.host);
-        if self.hold_place(&outside.host, place, version, now)
+        let (lease, version) = FollowerLease::lying(&outside.host);
+        if self.hold_lease(&outside.host, lease, version, now)
             && let Some(config) = config
         {
             self.poll(outside, store, config, now);

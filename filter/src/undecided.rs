@@ -23,7 +23,7 @@ const MAX_IN_VAIN: u32 = 4;
 
 /// A request whose first piece of content has not come.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldRequest {
     pub(crate) config: Rc<Config>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) request: Request,
@@ -48,7 +48,7 @@ enum HeldContent {
 /// The requests of one worker that are held for this.
 #[derive(Debug, Default)]
 pub(crate) struct Undecided {
-    held: FxHashMap<u32, Held>,
+    held: FxHashMap<u32, HeldRequest>,
     content: HeldContent,
 }
 
@@ -70,7 +70,7 @@ impl Undecided {
         let (config, policy) = (config.clone(), policy.clone());
         self.held.insert(
             id,
-            Held {
+            HeldRequest {
                 config,
                 policy,
                 request,
@@ -107,7 +107,7 @@ impl Undecided {
     }
 
     /// It is known whether a request has content: it is held no more.
-    pub(crate) fn decide(&mut self, id: u32, has_content: bool) -> Option<Held> {
+    pub(crate) fn decide(&mut self, id: u32, has_content: bool) -> Option<HeldRequest> {
         let mut held = self.held.remove(&id)?;
         held.request.has_content = has_content;
         Some(held)
@@ -120,8 +120,8 @@ impl Undecided {
 
     /// Those whose content has not come by now, `most` of them.
     pub(crate) fn overdue(&self, now: Timestamp, most: usize) -> Vec<u32> {
-        let is_overdue = |held: &&Held| now.millis_since(held.since) >= PATIENCE_MS;
-        let of = |(id, held): (&u32, &Held)| is_overdue(&held).then_some(*id);
+        let is_overdue = |held: &&HeldRequest| now.millis_since(held.since) >= PATIENCE_MS;
+        let of = |(id, held): (&u32, &HeldRequest)| is_overdue(&held).then_some(*id);
         self.held.iter().filter_map(of).take(most).collect()
     }
 

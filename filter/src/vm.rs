@@ -18,7 +18,7 @@
 //!
 //! Shared data, which all VMs of an Envoy see, is written in few places, each under names of its
 //! own: slots (`collapsing/slots.rs`), answers left for others (`collapsing/handoff.rs`), inboxes
-//! and when they were last told of something untrue (`peers.rs`), who follows (`follow/place.rs`),
+//! and when they were last told of something untrue (`peers.rs`), who follows (`follow/lease.rs`),
 //! random numbers that all share (`shared_number.rs`), whether clients are known (`identity.rs`)
 //! and a token was refused (`refused.rs`).
 //!

@@ -33,13 +33,13 @@ pub(crate) struct AtSlot<'a> {
 
 /// A slot as it was read: its name, its bytes, their version.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ReadSlot {
     name: String,
     bytes: Option<Vec<u8>>,
     version: Option<u32>,
 }
 
-impl Place {
+impl ReadSlot {
     /// Writes the slot, unless somebody else was faster.
     pub(super) fn write<H: Host>(&self, host: &H, bytes: &[u8]) -> Swap {
         host.swap_shared(&self.name, bytes, self.version)
@@ -63,7 +63,7 @@ impl Slots {
         inbox: u32,
         at: AtSlot<'_>,
         now: Timestamp,
-    ) -> Option<(Place, Arrival)> {
+    ) -> Option<(ReadSlot, Arrival)> {
         let AtSlot { key, stream, terms } = at;
         let me = Identity {
             vm: self.vm,
@@ -83,7 +83,7 @@ impl Slots {
         key: &CollapseKey,
         stream: u32,
         now: Timestamp,
-    ) -> Option<(Place, Vec<u32>)> {
+    ) -> Option<(ReadSlot, Vec<u32>)> {
         let mut places = self.places_of(host, key).into_iter();
         places.find_map(|place| {
             self.finish(&place, key, stream, Finish::Free, now)
@@ -95,7 +95,7 @@ impl Slots {
     /// `None` if it does not lead it.
     pub(super) fn finish(
         &self,
-        place: &Place,
+        place: &ReadSlot,
         key: &CollapseKey,
         stream: u32,
         end: Finish,
@@ -123,12 +123,12 @@ impl Slots {
     }
 
     /// All slots that `key` may use, as they are now.
-    fn places_of<H: Host>(&mut self, host: &H, key: &CollapseKey) -> Vec<Place> {
+    fn places_of<H: Host>(&mut self, host: &H, key: &CollapseKey) -> Vec<ReadSlot> {
         let salt = self.salt.get(host);
         let read = |index: u32| {
             let name = format!("larder/s/{index}");
             let (bytes, version) = host.shared(&name);
-            Place {
+            ReadSlot {
                 name,
                 bytes,
                 version,

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::host::{Host, Map};
 use crate::l1::Found;
 use crate::stream::{Action, Client, Passage, Stream};
-use crate::undecided::Held;
+use crate::undecided::HeldRequest;
 
 impl<H: Host> Vm<H> {
     /// A request's head.
@@ -72,7 +72,7 @@ impl<H: Host> Vm<H> {
         let Some(held) = self.undecided.decide(id, has_content) else {
             return Action::Continue;
         };
-        let Held {
+        let HeldRequest {
             config,
             policy,
             request,

@@ -4,22 +4,22 @@ use larder_contract::http_time::Timestamp;
 
 use crate::host::{Host, Swap};
 
-const PLACE: &str = "larder/follower";
+const FOLLOWER: &str = "larder/follower";
 
 /// Who follows, until when its lease lasts, up to when everything was heard, and from where to go
 /// on. As bytes: owner 8, until 8, heard 8, cursor; numbers are big-endian.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct FollowerLease {
     pub(super) owner: u64,
     pub(super) until: Timestamp,
     pub(super) heard: Timestamp,
     pub(super) cursor: Option<String>,
 }
 
-impl Place {
+impl FollowerLease {
     /// As it lies there, and the version of that.
     pub(super) fn lying<H: Host>(host: &H) -> (Option<Self>, Option<u32>) {
-        let (bytes, version) = host.shared(PLACE);
+        let (bytes, version) = host.shared(FOLLOWER);
         (bytes.and_then(|bytes| Self::read(&bytes)), version)
     }
 
@@ -40,7 +40,7 @@ impl Place {
 
     /// Puts this in the place of what was read with `version`. Says whether nobody was faster.
     pub(super) fn put<H: Host>(&self, host: &H, version: Option<u32>) -> bool {
-        host.swap_shared(PLACE, &self.write(), version) == Swap::Done
+        host.swap_shared(FOLLOWER, &self.write(), version) == Swap::Done
     }
 
     fn write(&self) -> Vec<u8> {
