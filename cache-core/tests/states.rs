@@ -49,9 +49,32 @@ fn random_walks_take_every_transition_of_the_table_and_no_other() {
     );
 }
 
-/// The rows of the table in the module's documentation.
+#[test]
+fn the_picture_in_the_documents_is_drawn_from_the_table() {
+    let name = |state: &str| if state == ARRIVES { "[*]" } else { state }.to_owned();
+    let mut drawn = "```mermaid\nstateDiagram-v2\n".to_owned();
+    for (from, to, why) in rows() {
+        let label = if why.is_empty() {
+            why
+        } else {
+            format!(": {why}")
+        };
+        drawn += &format!("    {} --> {}{label}\n", name(&from), name(&to));
+    }
+    let document = include_str!("../../docs/design.md");
+    assert!(
+        document.contains(&drawn),
+        "docs/design.md has to show:\n{drawn}```"
+    );
+}
+
 fn table() -> Transitions {
-    let mut transitions = Transitions::new();
+    rows().into_iter().map(|(from, to, _)| (from, to)).collect()
+}
+
+/// The table in the module's documentation: a state, the next one, and why, where it says so.
+fn rows() -> Vec<(String, String, String)> {
+    let mut rows = Vec::new();
     for row in include_str!("../src/exchange.rs")
         .lines()
         .filter_map(|line| line.strip_prefix("//! | "))
@@ -60,11 +83,14 @@ fn table() -> Transitions {
         let [from, .., next] = cells[..] else {
             continue;
         };
-        let names = next.split('`').skip(1).step_by(2);
-        let from = from.trim_matches('`').to_owned();
-        transitions.extend(names.map(|to| (from.clone(), to.to_owned())));
+        let mut parts = next.split('`').skip(1);
+        while let (Some(to), behind) = (parts.next(), parts.next()) {
+            let why = behind.and_then(|text| text.strip_prefix(" (")?.split_once(')'));
+            let why = why.map_or_else(String::new, |(why, _)| why.to_owned());
+            rows.push((from.trim_matches('`').to_owned(), to.to_owned(), why));
+        }
     }
-    transitions
+    rows
 }
 
 /// One exchange to which anything may happen.
