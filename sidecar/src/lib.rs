@@ -10,6 +10,7 @@ pub mod clock;
 pub mod listening;
 pub mod purging;
 pub mod routes;
+pub mod serving;
 pub mod sessions;
 pub mod store;
 pub mod token;

@@ -6,8 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host};
 
 /// A listener whose connections send at once: an answer is not held back until the one before it is
@@ -44,15 +43,10 @@ impl std::fmt::Display for Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, Prompt>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Prompt>) -> Self {
-        Self(Some(stream.remote_addr().ip().to_canonical()))
-    }
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(_: IncomingStream<'_, UnixListener>) -> Self {
-        Self(None)
+impl Peer {
+    /// Who connects from this address.
+    pub fn at(address: &SocketAddr) -> Self {
+        Self(Some(address.ip().to_canonical()))
     }
 }
 

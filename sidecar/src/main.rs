@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use larder_sidecar::listening::{self, Listening, Peer};
+use larder_sidecar::serving::{self, Patience};
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow, watch_envoys};
 use larder_sidecar::{Access, Limits, Purged, Purges, Store, Token, Tokens, Waiting, app};
@@ -232,39 +233,31 @@ async fn serve<S: Store>(
         purge,
     };
     let place = listening::bind(&options.listen, !access.tokens.is_empty()).await?;
-    let app =
-        app(store, waiting.clone(), limits, access).into_make_service_with_connect_info::<Peer>();
-    let stop = told_to_stop(waiting);
+    let app = app(store, waiting.clone(), limits, access);
+    let (stop, patience) = (told_to_stop(waiting), Patience::default());
     match place {
         Listening::Unix(listener, path) => {
             println!("larder-sidecar listening on unix:{path} (store: {described})");
-            let ended = until_told(
-                axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())),
-                stop,
-            )
-            .await;
+            let peer = |_: &_| Peer(None);
+            let server = serving::serve(listener, peer, app, patience, stopped(stop.clone()));
+            until_told(server, stop).await;
             let _ = std::fs::remove_file(path);
-            ended
         }
         Listening::Tcp(listener, address) => {
             println!("larder-sidecar listening on http://{address} (store: {described})");
-            until_told(
-                axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())),
-                stop,
-            )
-            .await
+            let server = serving::serve(listener, Peer::at, app, patience, stopped(stop.clone()));
+            until_told(server, stop).await;
         }
     }
+    Ok(())
 }
+
 /// Serves until it is told to stop; then what is under way is finished.
-async fn until_told(
-    server: impl IntoFuture<Output = std::io::Result<()>>,
-    stop: watch::Receiver<bool>,
-) -> Result<(), String> {
+async fn until_told(server: impl Future<Output = ()>, stop: watch::Receiver<bool>) {
     tokio::select! {
-        result = server.into_future() => result.map_err(|error| error.to_string()),
+        () = server => {},
         // Envoy keeps its connections open; they are not waited for.
-        () = async { stopped(stop).await; tokio::time::sleep(Duration::from_millis(500)).await; } => Ok(()),
+        () = async { stopped(stop).await; tokio::time::sleep(Duration::from_millis(500)).await; } => {},
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use larder_sidecar::listening::{self, Listening, Peer};
+use larder_sidecar::serving::{self, Patience};
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::{Access, Limits, Purged, Purges, Token, Tokens, Waiting, app};
 use larder_stack::eventually;
@@ -35,9 +36,8 @@ async fn sidecar_with(access: Access) -> String {
     let Ok(Listening::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else {
         panic!("no port")
     };
-    tokio::spawn(
-        axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).into_future(),
-    );
+    let (patience, for_ever) = (Patience::default(), std::future::pending());
+    tokio::spawn(serving::serve(listener, Peer::at, app, patience, for_ever));
     format!("http://{address}")
 }
 

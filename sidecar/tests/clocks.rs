@@ -12,6 +12,7 @@ use larder_contract::store_api::{
     Invalidate, LOOK_UP_PATH, LookUp, PURGE_PATH,
 };
 use larder_sidecar::listening::{self, Listening, Peer};
+use larder_sidecar::serving::{self, Patience};
 use larder_sidecar::store::memory::Memory;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
 use larder_sidecar::{Access, Limits, Purged, Purges, Store, Token, Waiting, app};
@@ -172,9 +173,8 @@ async fn serve<S: Store>(store: S, purges: Purges) -> String {
     let Ok(Listening::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else {
         panic!("no port")
     };
-    tokio::spawn(
-        axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).into_future(),
-    );
+    let (patience, for_ever) = (Patience::default(), std::future::pending());
+    tokio::spawn(serving::serve(listener, Peer::at, app, patience, for_ever));
     format!("http://{address}")
 }
 
