@@ -42,6 +42,13 @@ pub(crate) fn mistakes(get: impl Fn(&str) -> Option<String>) -> Vec<String> {
             "LARDER_LOG_FORMAT: {value:?} is neither text nor json"
         ));
     }
+    if let Some(value) =
+        given("LARDER_CLOSED_ENVOY").filter(|value| value != "missing" && value != "left")
+    {
+        mistakes.push(format!(
+            "LARDER_CLOSED_ENVOY: {value:?} is neither missing nor left"
+        ));
+    }
     if let Some(Err(problem)) = given("REDIS_URL").map(|url| Address::parse(&url)) {
         mistakes.push(problem);
     }
@@ -98,6 +105,7 @@ mod tests {
                 "LARDER_REDIS_TIMEOUT_MS" | "LARDER_MAX_VARIANTS" => "0",
                 "LARDER_NAMESPACE" => "a{b}",
                 "LARDER_LOG_FORMAT" => "xml",
+                "LARDER_CLOSED_ENVOY" => "dead",
                 "REDIS_URL" => "http://h",
                 "LARDER_STORE_SECRET" | "LARDER_TOKEN" => "short",
                 _ => return None,
@@ -105,7 +113,7 @@ mod tests {
             Some(value.to_owned())
         };
         let mistakes = mistakes(get);
-        assert_eq!(mistakes.len(), 9, "{mistakes:?}");
+        assert_eq!(mistakes.len(), 10, "{mistakes:?}");
         assert!(!mistakes.join(" ").contains("short"));
         assert!(super::mistakes(|_| None).is_empty());
         assert!(super::mistakes(|_| Some(String::new())).is_empty());

@@ -71,6 +71,11 @@ struct Options {
     /// For rediss://…: the name in Redis's certificate, where it is not the URL's host
     #[arg(long, env = "LARDER_REDIS_SERVER_NAME")]
     redis_server_name: Option<String>,
+    /// What it means that an Envoy's connection has closed: missing (it may be cut off and go on, so
+    /// what is stored is distrusted for two minutes unless another begins here or this process ends
+    /// with it), or left (for a sidecar that many Envoys share, which come and go)
+    #[arg(long, env = "LARDER_CLOSED_ENVOY", default_value = "missing", value_parser = ["missing", "left"])]
+    closed_envoy: String,
     /// How it is logged: text, or json for machines
     #[arg(long, env = "LARDER_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
     log_format: String,
@@ -219,6 +224,9 @@ async fn serve<S: Store>(
     waiting: Waiting,
 ) -> Result<(), String> {
     let described = store.describe();
+    if options.closed_envoy == "left" {
+        store.purges().sessions().believe_closing();
+    }
     let limits = Limits {
         max_entry_bytes: options.max_entry_bytes,
         max_waiters: options.max_waiters,

@@ -13,6 +13,7 @@
 //! process ends with it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Sessions {
     envoys: Mutex<HashMap<String, Session>>,
     /// Since when an Envoy is missing, here or elsewhere.
     missing_since: Mutex<Option<Instant>>,
+    /// Whether one that has gone has left, whoever comes after it.
+    believes_closing: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +109,12 @@ pub struct Poll<'a> {
 }
 
 impl Sessions {
+    /// From now on an Envoy whose connection has closed has left, though it might only be cut off: for
+    /// a sidecar behind which Envoys come and go.
+    pub fn believe_closing(&self) {
+        self.believes_closing.store(true, Ordering::Relaxed);
+    }
+
     fn all(&self) -> MutexGuard<'_, HashMap<String, Session>> {
         self.envoys.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -281,6 +290,7 @@ impl Drop for Poll<'_> {
             && let Some(session) = self.sessions.all().get_mut(self.envoy)
         {
             session.gone = session.has_told_all();
+            session.left |= session.gone && self.sessions.believes_closing.load(Ordering::Relaxed);
         }
     }
 }

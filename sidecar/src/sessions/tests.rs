@@ -45,6 +45,23 @@ fn who_asks_for_long_polls_is_not_missing_meanwhile() {
 }
 
 #[test]
+fn whoever_has_gone_is_missed_unless_closing_is_believed() {
+    for believed in [false, true] {
+        let sessions = Sessions::default();
+        if believed {
+            sessions.believe_closing();
+        }
+        drop(sessions.poll("told all", WAIT));
+        age(&sessions, LAPSE);
+        assert_ne!(sessions.has_lost_one(), believed);
+        sessions.invalidates("has just told something");
+        drop(sessions.poll("has just told something", WAIT));
+        age(&sessions, LAPSE);
+        assert!(sessions.has_lost_one());
+    }
+}
+
+#[test]
 fn who_leaves_in_peace_costs_nothing() {
     for ends in [
         |sessions: &Sessions| sessions.poll("next", WAIT).answered(),
