@@ -114,20 +114,17 @@ async fn a_get_that_ends_with_an_empty_frame_is_cached_like_any_other() {
         });
         let hit = seen.await.unwrap();
         assert!(hit.body == miss.body && hit.status == 200);
-        for _ in 0..6 {
+        // Whoever waits for a tick does so for 20 ms at least; a busy machine holds up some, not all.
+        let mut took = Vec::new();
+        for _ in 0..12 {
             let begun = Instant::now();
-            assert!(
-                send(&world, "GET", &path, end)
-                    .await
-                    .said
-                    .contains("larder; hit")
-            );
-            assert!(
-                begun.elapsed() < Duration::from_millis(90),
-                "no tick was waited for: {:?}",
-                begun.elapsed()
-            );
+            let hit = send(&world, "GET", &path, end).await;
+            assert!(hit.said.contains("larder; hit"));
+            took.push(begun.elapsed());
         }
+        let is_quick = |took: &&Duration| **took < Duration::from_millis(20);
+        let quick = took.iter().filter(is_quick).count();
+        assert!(quick >= 3, "no tick is waited for: {took:?}");
         let head = send(&world, "HEAD", &path, end).await;
         assert!(
             head.said.contains("larder; hit") && head.body.is_empty(),

@@ -387,7 +387,7 @@ async fn a_run_that_died_is_not_given_another_configuration() {
         "{told}"
     );
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < Duration::from_secs(15),
         "said at once: {:?}",
         begun.elapsed()
     );
@@ -450,8 +450,13 @@ async fn the_logs_of_a_run_are_bounded_and_go_on() {
         })
     };
     written(10_000).await.expect("a log");
-    world.stack.keep_logs_within(10_000).await;
-    assert!(length() < 10_000, "{}", length());
+    // What Envoy had not written yet goes into the new one.
+    let kept = || async {
+        world.stack.keep_logs_within(10_000).await;
+        (length() < 10_000).then_some(())
+    };
+    let kept = eventually(Duration::from_secs(30), kept).await;
+    assert!(kept.is_some(), "{}", length());
     assert!(
         std::fs::metadata(log.with_extension("log.1"))
             .unwrap()
