@@ -27,7 +27,7 @@ mod events;
 mod lease;
 mod look_up;
 
-pub use clock::{AHEAD_FIELD, CLOCK_FIELD, ClockReading};
+pub use clock::{AHEAD_FIELD, CLOCK_FIELD, ClockReading, name_of};
 pub use events::{EVENTS_PATH, Events, EventsSince, UNHEARD_FIELD};
 pub use lease::{FENCE_FIELD, Fence, Holder, LeaseTerms};
 pub use look_up::{AnswerParts, LOOK_UP_PATH, LookUp, LookUpAnswer, UNCACHEABLE_FIELD};
@@ -58,6 +58,15 @@ pub struct Release {
 impl Release {
     /// The longest time for which a key is known as not storable.
     pub const MAX_UNCACHEABLE_MS: u64 = 600_000;
+
+    /// Gives a lease back and says nothing else of its key.
+    pub fn of(key: KeyDigest, fence: Fence) -> Self {
+        Self {
+            key,
+            fence,
+            uncacheable_ms: 0,
+        }
+    }
 }
 
 /// Drop every variant under some keys that was requested up to now, refuse writes of such ones, and

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use larder_cache_core::collapse::Identity;
 use larder_cache_core::policy::Policy;
 
 use crate::config::Config;
@@ -14,4 +15,11 @@ pub(crate) struct Cause {
     pub(crate) id: u32,
     pub(crate) config: Rc<Config>,
     pub(crate) policy: Arc<Policy>,
+}
+
+impl Cause {
+    /// The stream, if it is one and no refresh.
+    pub(crate) fn stream(&self) -> Option<u32> {
+        (self.id & Identity::REFRESH == 0).then_some(self.id)
+    }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use larder_contract::http_time::Timestamp;
 use larder_contract::purge::Purge;
-use larder_contract::store_api::{Events, EventsSince, UNHEARD_FIELD};
+use larder_contract::store_api::{Events, EventsSince, UNHEARD_FIELD, name_of};
 
 use crate::calls::{CallAnswer, Errand, Letter, Outside, Purpose};
 use crate::config::Config;
@@ -172,7 +172,7 @@ impl Following {
         let asked = EventsSince {
             after: self.cursor.clone(),
             wait_ms,
-            envoy: format!("{:016x}", store.envoy(&outside.host)),
+            envoy: name_of(store.envoy(&outside.host)),
         };
         let path = asked.path();
         let head = store.head(&outside.host, config, ("GET", &path), now);

@@ -180,14 +180,7 @@ impl StoreClient {
     pub(crate) fn give_back_leases(&mut self, now: Timestamp) -> bool {
         let due = self.leases_left.due(now).into_iter();
         due.fold(false, |any, (config, (key, fence))| {
-            self.tell(
-                &config,
-                StoreCall::Release {
-                    key,
-                    fence,
-                    uncacheable_ms: 0,
-                },
-            ) || any
+            self.tell(&config, StoreCall::Release(Release::of(key, fence))) || any
         })
     }
 
@@ -285,21 +278,10 @@ impl StoreClient {
                     self.write_head(&outside.host, &config, key, fence.as_ref(), now),
                     self.encode(stored, policy, now),
                 ),
-                StoreCall::Release {
-                    key,
-                    fence,
-                    uncacheable_ms,
-                } => {
-                    let release = Release {
-                        key: *key,
-                        fence: fence.clone(),
-                        uncacheable_ms: *uncacheable_ms,
-                    };
-                    (
-                        self.head(&outside.host, &config, ("POST", RELEASE_PATH), now),
-                        json(&release),
-                    )
-                }
+                StoreCall::Release(release) => (
+                    self.head(&outside.host, &config, ("POST", RELEASE_PATH), now),
+                    json(release),
+                ),
             };
             let cluster = &config.store_cluster.clone();
             let letter = Letter {

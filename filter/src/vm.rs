@@ -261,8 +261,7 @@ impl<H: Host> Vm<H> {
         if self.ticks.is_multiple_of(10) {
             self.peers.beat(&self.outside.host, &mut self.l1, now);
             self.collapsing.clear_old_handoffs(&self.outside.host, now);
-            let due = self.doubts.take_due(now);
-            self.settle(&due, now);
+            self.settle_due(now);
             self.l1.forget_old_invalidations(now);
             self.outside.metrics.flush(&self.outside.host, &self.l1);
         }

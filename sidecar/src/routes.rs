@@ -277,11 +277,7 @@ async fn write<S: Store>(
     let answer = if lead.is_some() && is_timely(entry.meta.request_time_ms, sidecar.now()) {
         sidecar.store.write(key, fence.as_ref(), entry).await
     } else if let Some(fence) = fence {
-        let release = Release {
-            key,
-            fence,
-            uncacheable_ms: 0,
-        };
+        let release = Release::of(key, fence);
         sidecar
             .store
             .release(&release)

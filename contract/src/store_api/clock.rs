@@ -22,6 +22,11 @@ pub struct ClockReading {
     pub now: Timestamp,
 }
 
+/// An Envoy's name: its number in 16 hex digits.
+pub fn name_of(envoy: u64) -> String {
+    format!("{envoy:016x}")
+}
+
 impl ClockReading {
     /// Reads it as it stands in [`CLOCK_FIELD`].
     pub fn parse(value: &[u8]) -> Option<Self> {
@@ -37,7 +42,7 @@ impl ClockReading {
 
     /// The Envoy as it calls itself in [`EventsSince`](super::EventsSince).
     pub fn name(&self) -> String {
-        format!("{:016x}", self.envoy)
+        name_of(self.envoy)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::key::KeyDigest;
-use larder_contract::store_api::Fence;
+use larder_contract::store_api::{Fence, Release};
 
 use super::leases::Lease;
 
@@ -24,21 +24,14 @@ pub(crate) enum StoreCall {
         policy: Arc<Policy>,
     },
     /// Give a lease back.
-    Release {
-        /// Of which key.
-        key: KeyDigest,
-        /// The lease.
-        fence: Fence,
-        /// Mark the key for so many milliseconds.
-        uncacheable_ms: u64,
-    },
+    Release(Release),
 }
 
 impl StoreCall {
     /// The lease it ends.
     pub(super) fn lease(&self) -> Option<Lease> {
         match self {
-            Self::Release { key, fence, .. }
+            Self::Release(Release { key, fence, .. })
             | Self::Write {
                 key,
                 fence: Some(fence),

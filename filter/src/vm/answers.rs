@@ -5,6 +5,7 @@ use std::rc::Rc;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
 use larder_contract::http_time::Timestamp;
+use larder_contract::store_api::Release;
 
 use super::Vm;
 use crate::calls::{Call, CallAnswer, Purpose};
@@ -113,14 +114,7 @@ impl<H: Host> Vm<H> {
     /// Gives back the lease that a call may have been given.
     pub(super) fn give_back_lease(&mut self, call: Call) {
         if let Some((key, fence)) = call.holds {
-            self.tell_store(
-                &call.config,
-                StoreCall::Release {
-                    key,
-                    fence,
-                    uncacheable_ms: 0,
-                },
-            );
+            self.tell_store(&call.config, StoreCall::Release(Release::of(key, fence)));
         }
     }
 

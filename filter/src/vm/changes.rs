@@ -4,13 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use larder_cache_core::collapse::Handoff;
 use larder_cache_core::collapse::message::Message;
-use larder_cache_core::collapse::{Handoff, Identity};
 use larder_cache_core::exchange::CacheCommand;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
-use larder_contract::store_api::Fence;
+use larder_contract::store_api::{Fence, Release};
 
 use super::Vm;
 use crate::cause::Cause;
@@ -63,20 +63,20 @@ impl<H: Host> Vm<H> {
             } => {
                 self.tell_store(
                     config,
-                    StoreCall::Release {
+                    StoreCall::Release(Release {
                         key,
                         fence,
                         uncacheable_ms,
-                    },
+                    }),
                 );
             }
             CacheCommand::Invalidate(keys) => {
                 self.invalidate(config, &keys, now);
-                self.tell_store_at_once(*id);
+                self.tell_store_of_changes(config, cause.stream());
             }
             CacheCommand::InvalidateDoubtful(keys) => {
                 self.doubt(config, &keys, now);
-                self.tell_store_at_once(*id);
+                self.tell_store_of_changes(config, cause.stream());
             }
         }
         None
@@ -113,14 +113,7 @@ impl<H: Host> Vm<H> {
         match fence {
             // The lease has to end even where the entry is refused.
             Some(fence) if !kept => {
-                self.tell_store(
-                    config,
-                    StoreCall::Release {
-                        key: key.digest(),
-                        fence,
-                        uncacheable_ms: 0,
-                    },
-                );
+                self.tell_store(config, StoreCall::Release(Release::of(key.digest(), fence)));
             }
             fence if kept && !local_only => {
                 self.tell_store(
@@ -147,38 +140,40 @@ impl<H: Host> Vm<H> {
         }
         if config.store_enabled {
             self.untold.add(config, keys, now);
-            self.go_on_later();
         }
     }
 
     /// While the callback of a stream lasts, its client knows of no answer yet. Should Envoy die
     /// right behind that, the store has been told. The root makes the call: one that a stream makes
-    /// ends with the stream.
-    fn tell_store_at_once(&mut self, stream: u32) {
-        let is_stream = stream & Identity::REFRESH == 0;
-        if is_stream
-            && self
-                .outside
-                .host
-                .set_effective_context(self.outside.calls.root())
-                .is_ok()
+    /// ends with the stream. Where no client waits, what has changed is told soon.
+    fn tell_store_of_changes(&mut self, config: &Config, stream: Option<u32>) {
+        if !config.store_enabled {
+            return;
+        }
+        let (host, root) = (&self.outside.host, self.outside.calls.root());
+        if let Some(id) = stream
+            && host.set_effective_context(root).is_ok()
         {
             self.untold.tell(&mut self.outside, &mut self.store);
-            let _ = self.outside.host.set_effective_context(stream);
+            let _ = self.outside.host.set_effective_context(id);
+        } else {
+            self.go_on_later();
         }
     }
 
     /// Drops what an unsafe request may have changed: now, and when the origin must have finished.
     fn doubt(&mut self, config: &Rc<Config>, keys: &[KeyDigest], now: Timestamp) {
         self.invalidate(config, keys, now);
-        let settled = self.doubts.add(config, keys, now);
-        self.settle(&settled, now);
+        for settled in self.doubts.add(config, keys, now) {
+            self.invalidate(&settled.config, &settled.keys, now);
+        }
     }
 
-    /// Drops once more what is in doubt.
-    pub(super) fn settle(&mut self, doubts: &[Doubt], now: Timestamp) {
-        for Doubt { config, keys, .. } in doubts {
-            self.invalidate(config, keys, now);
+    /// Drops once more what was in doubt until now.
+    pub(super) fn settle_due(&mut self, now: Timestamp) {
+        for Doubt { config, keys, .. } in self.doubts.take_due(now) {
+            self.invalidate(&config, &keys, now);
+            self.tell_store_of_changes(&config, None);
         }
     }
 

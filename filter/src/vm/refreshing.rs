@@ -7,6 +7,7 @@ use larder_cache_core::fields::Fields;
 use larder_cache_core::message::ResponseHead;
 use larder_cache_core::refresh::{Event, Question, Step};
 use larder_contract::http_time::Timestamp;
+use larder_contract::store_api::Release;
 
 use super::Vm;
 use crate::calls::{CallAnswer, Purpose};
@@ -24,14 +25,7 @@ impl<H: Host> Vm<H> {
             if !self.lead_refresh(&ordered, id, now) {
                 if let Some(fence) = ordered.order.fence.clone() {
                     let key = ordered.order.key.digest();
-                    self.tell_store(
-                        &ordered.config,
-                        StoreCall::Release {
-                            key,
-                            fence,
-                            uncacheable_ms: 0,
-                        },
-                    );
+                    self.tell_store(&ordered.config, StoreCall::Release(Release::of(key, fence)));
                 }
                 continue;
             }

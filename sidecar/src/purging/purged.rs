@@ -70,13 +70,7 @@ impl<S: Store> Store for Purged<S> {
         let mut found = self.store.look_up(asked).await?;
         if !self.purges.vouches_for(self.store.connection()) {
             if let LookUpAnswer::Lease { fence, .. } = found.answer {
-                self.store
-                    .release(&Release {
-                        key: asked.key,
-                        fence,
-                        uncacheable_ms: 0,
-                    })
-                    .await?;
+                self.store.release(&Release::of(asked.key, fence)).await?;
             }
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
         }
@@ -89,11 +83,7 @@ impl<S: Store> Store for Purged<S> {
             };
             let Some((time, soft)) = purged else { break };
             if let LookUpAnswer::Lease { fence, .. } = &found.answer {
-                let release = Release {
-                    key: asked.key,
-                    fence: fence.clone(),
-                    uncacheable_ms: 0,
-                };
+                let release = Release::of(asked.key, fence.clone());
                 self.store.release(&release).await?;
             }
             self.store.invalidate(&[asked.key], time, soft).await?;
@@ -113,13 +103,7 @@ impl<S: Store> Store for Purged<S> {
         }
         // It was requested before the purge and comes after it.
         if let Some(fence) = fence {
-            self.store
-                .release(&Release {
-                    key,
-                    fence: fence.clone(),
-                    uncacheable_ms: 0,
-                })
-                .await?;
+            self.store.release(&Release::of(key, fence.clone())).await?;
         }
         Ok(WriteAnswer::Fenced)
     }
