@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use larder_stack::stack::{built, project_root};
+use larder_stack::stack::{filter_module, project_root};
 use larder_stack::{StackError, swap};
 
 use crate::options::Filter;
@@ -18,11 +18,7 @@ pub(crate) async fn filter(options: &Filter) -> Result<()> {
             options.port
         ))
     })?;
-    let wasm = built(
-        &project_root(),
-        "target/wasm32-wasip1/wasm/larder_filter.wasm",
-        "make wasm",
-    )?;
+    let wasm = filter_module(&project_root())?;
     swap::swap(
         &folder,
         &wasm,

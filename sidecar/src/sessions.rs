@@ -150,16 +150,19 @@ impl Sessions {
     /// An Envoy tells that something is untrue. It may poll elsewhere; who does not poll here is
     /// not waited for.
     pub fn invalidates(&self, envoy: &str) {
-        if let Some(session) = session(&mut self.all(), envoy, u64::MAX) {
-            (session.invalidated, session.gone, session.left) =
-                (Some(Instant::now()), false, false);
-        }
+        self.speaks(envoy, |session| &mut session.invalidated);
     }
 
     /// What it told was refused: it has to try again.
     pub fn is_refused(&self, envoy: &str) {
+        self.speaks(envoy, |session| &mut session.refused);
+    }
+
+    /// An Envoy that speaks is there; and when it did is noted.
+    fn speaks(&self, envoy: &str, noted: impl FnOnce(&mut Session) -> &mut Option<Instant>) {
         if let Some(session) = session(&mut self.all(), envoy, u64::MAX) {
-            (session.refused, session.gone, session.left) = (Some(Instant::now()), false, false);
+            *noted(session) = Some(Instant::now());
+            (session.gone, session.left) = (false, false);
         }
     }
 

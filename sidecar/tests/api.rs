@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use larder_sidecar::listening::{self, Listening, Peer};
-use larder_sidecar::serving::{self, Patience};
-use larder_sidecar::store::memory::Memory;
-use larder_sidecar::{Access, Limits, Purged, Purges, Token, Tokens, Waiting, app};
+use larder_sidecar::listening;
+use larder_sidecar::serving::Patience;
+use larder_sidecar::{Access, Token, Tokens};
 use larder_stack::eventually;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+
+#[path = "common/served.rs"]
+mod served;
+
+use served::{on_memory, serve};
 
 /// A sidecar on a free port, on memory, that asks for no token but to purge.
 async fn sidecar(token: Option<&str>) -> String {
@@ -20,25 +24,14 @@ async fn sidecar(token: Option<&str>) -> String {
 }
 
 async fn sidecar_with(access: Access) -> String {
-    let store = Memory::new(1 << 20, 4);
-    let purges = Purges::default();
-    purges.begin_at(store.first_cursor());
-    let limits = Limits {
-        max_entry_bytes: 1024,
-        max_waiters: 10,
-    };
-    let app = app(
-        Purged::new(store, purges),
-        Waiting::default(),
-        limits,
-        access,
-    );
-    let Ok(Listening::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else {
-        panic!("no port")
-    };
-    let (patience, for_ever) = (Patience::default(), std::future::pending());
-    tokio::spawn(serving::serve(listener, Peer::at, app, patience, for_ever));
+    let address = serve(on_memory(), access, Patience::default()).await;
     format!("http://{address}")
+}
+
+/// The sidecar's counters.
+async fn metrics(client: &Client, sidecar: &str) -> String {
+    let answer = client.get(format!("{sidecar}/metrics")).send().await;
+    answer.unwrap().text().await.unwrap()
 }
 
 /// Path and method of each operation in the document.
@@ -162,14 +155,7 @@ async fn what_is_too_large_or_not_understood_is_refused_and_the_sidecar_lives_on
             .status()
             .is_success()
     );
-    let metrics = client
-        .get(format!("{sidecar}/metrics"))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = metrics(&client, &sidecar).await;
     assert!(
         metrics.contains("larder_sidecar_purges_total 0"),
         "{metrics}"
@@ -288,14 +274,7 @@ async fn whoever_guesses_is_turned_away_and_the_right_token_is_not() {
         events(TOKEN.to_owned()).await.unwrap().status(),
         StatusCode::OK
     );
-    let metrics = client
-        .get(format!("{sidecar}/metrics"))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = metrics(&client, &sidecar).await;
     assert!(
         metrics.contains("larder_sidecar_refused_attempts_total 31"),
         "{metrics}"

@@ -11,17 +11,18 @@ use larder_contract::store_api::{
     AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, Events, INVALIDATE_PATH,
     Invalidate, LOOK_UP_PATH, LookUp, PURGE_PATH,
 };
-use larder_sidecar::listening::{self, Listening, Peer};
-use larder_sidecar::serving::{self, Patience};
-use larder_sidecar::store::memory::Memory;
+use larder_sidecar::serving::Patience;
 use larder_sidecar::store::redis::{Redis, Seal, Settings, Tls, follow};
-use larder_sidecar::{Access, Limits, Purged, Purges, Store, Token, Waiting, app};
+use larder_sidecar::{Access, Purged, Purges, Store, Token, Waiting};
 use larder_stack::{RedisServer, eventually};
 use reqwest::{Client, RequestBuilder, Response};
 
 mod common;
+#[path = "common/served.rs"]
+mod reached;
 
 use common::meta_of;
+use reached::{on_memory, serve};
 
 const OPERATOR: &str = "operator";
 
@@ -155,33 +156,13 @@ fn key(path: &str) -> PrimaryKey {
     PrimaryKey::new(b"default", b"http", b"a", path.as_bytes())
 }
 
-async fn serve<S: Store>(store: S, purges: Purges) -> String {
+async fn served<S: Store>(store: Purged<S>) -> String {
     let access = Access {
         purge: Some(Token::new(OPERATOR)),
         ..Access::default()
     };
-    let limits = Limits {
-        max_entry_bytes: 10_000,
-        max_waiters: 10,
-    };
-    let app = app(
-        Purged::new(store, purges),
-        Waiting::default(),
-        limits,
-        access,
-    );
-    let Ok(Listening::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else {
-        panic!("no port")
-    };
-    let (patience, for_ever) = (Patience::default(), std::future::pending());
-    tokio::spawn(serving::serve(listener, Peer::at, app, patience, for_ever));
+    let address = serve(store, access, Patience::default()).await;
     format!("http://{address}")
-}
-
-async fn on_memory() -> String {
-    let (store, purges) = (Memory::new(1 << 20, 4), Purges::default());
-    purges.begin_at(store.first_cursor());
-    serve(store, purges).await
 }
 
 async fn on_redis(server: &RedisServer) -> String {
@@ -211,7 +192,7 @@ async fn on_redis(server: &RedisServer) -> String {
     eventually(Duration::from_secs(1), later)
         .await
         .expect("time passes");
-    serve(store, purges).await
+    served(Purged::new(store, purges)).await
 }
 
 /// Two Envoys at two sidecars, or at the same.
@@ -276,7 +257,7 @@ const LEADS_MS: [i64; 6] = [0, 300, 2_000, 9_000, -300, -9_000];
 
 #[tokio::test]
 async fn envoys_whose_clocks_differ_share_and_make_untrue_on_memory() {
-    let sidecar = on_memory().await;
+    let sidecar = served(on_memory()).await;
     for (n, ahead) in (1..).zip(LEADS_MS) {
         agree(
             &Envoy::new(&sidecar, n, ahead),
@@ -301,7 +282,7 @@ async fn envoys_whose_clocks_differ_share_and_make_untrue_on_redis() {
 
 #[tokio::test]
 async fn an_envoy_hears_of_a_purge_on_its_own_clock() {
-    let sidecar = on_memory().await;
+    let sidecar = served(on_memory()).await;
     let ahead = Envoy::new(&sidecar, 1, 5_000);
     let begin = ahead.follows().await;
     let before = ahead.now();
@@ -318,7 +299,7 @@ async fn an_envoy_hears_of_a_purge_on_its_own_clock() {
 
 #[tokio::test]
 async fn a_write_that_was_held_up_does_not_come_back_as_newer_than_what_replaced_it() {
-    let sidecar = on_memory().await;
+    let sidecar = served(on_memory()).await;
     let (held_up, other) = (Envoy::new(&sidecar, 1, 0), Envoy::new(&sidecar, 2, 0));
     held_up.follows().await;
     other.follows().await;
@@ -333,7 +314,7 @@ async fn a_write_that_was_held_up_does_not_come_back_as_newer_than_what_replaced
 
 #[tokio::test]
 async fn who_says_nothing_of_his_clock_is_believed_to_be_in_step() {
-    let sidecar = on_memory().await;
+    let sidecar = served(on_memory()).await;
     let (silent, envoy) = (Client::new(), Envoy::new(&sidecar, 1, 0));
     envoy.follows().await;
     let message = Invalidate {

@@ -3,36 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use larder_sidecar::listening::{self, Listening, Peer};
-use larder_sidecar::serving::{self, Patience};
-use larder_sidecar::store::memory::Memory;
-use larder_sidecar::{Access, Limits, Purged, Purges, Waiting, app};
+use larder_sidecar::Access;
+use larder_sidecar::serving::Patience;
 use larder_stack::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+#[path = "common/served.rs"]
+mod served;
+
+use served::{on_memory, serve};
+
 const LONG: Duration = Duration::from_secs(10);
 
 async fn sidecar(patience: Patience) -> SocketAddr {
-    let (store, purges) = (Memory::new(1 << 20, 4), Purges::default());
-    purges.begin_at(store.first_cursor());
-    let limits = Limits {
-        max_entry_bytes: 1024,
-        max_waiters: 10,
-    };
-    let app = app(
-        Purged::new(store, purges),
-        Waiting::default(),
-        limits,
-        Access::default(),
-    );
-    let Ok(Listening::Tcp(listener, address)) = listening::bind("127.0.0.1:0", false).await else {
-        panic!("no port")
-    };
-    let for_ever = std::future::pending();
-    tokio::spawn(serving::serve(listener, Peer::at, app, patience, for_ever));
-    address
+    serve(on_memory(), Access::default(), patience).await
 }
 
 /// A connection on which this was said.

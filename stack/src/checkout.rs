@@ -26,6 +26,15 @@ pub fn built(root: &Path, relative: &str, command: &str) -> Result<PathBuf> {
     }
 }
 
+/// The filter's module; the error names the command that makes it.
+pub fn filter_module(root: &Path) -> Result<PathBuf> {
+    built(
+        root,
+        "target/wasm32-wasip1/wasm/larder_filter.wasm",
+        "make wasm",
+    )
+}
+
 /// Envoy's binary: `ENVOY`, or the one that was fetched.
 pub fn envoy_binary(root: &Path) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("ENVOY").filter(|path| !path.is_empty()) {

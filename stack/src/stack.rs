@@ -16,7 +16,7 @@ use crate::{eventually, logs, swap};
 
 mod breaking;
 
-pub use crate::checkout::{built, envoy_binary, project_root};
+pub use crate::checkout::{built, envoy_binary, filter_module, project_root};
 
 const ACCESS_LOG: &str = "access.log";
 /// How long a start waits for Envoy to follow the store.
@@ -73,11 +73,7 @@ impl Stack {
     /// is being done.
     pub async fn start(settings: Settings, progress: impl Fn(&str)) -> Result<Self> {
         let root = project_root();
-        let wasm = built(
-            &root,
-            "target/wasm32-wasip1/wasm/larder_filter.wasm",
-            "make wasm",
-        )?;
+        let wasm = filter_module(&root)?;
         envoy_binary(&root)?;
         if settings.port != 0 {
             check_port(&settings)?;
@@ -96,11 +92,8 @@ impl Stack {
         let origins = start_origins(&settings, &run_dir, &progress).await?;
         let sidecar = start_sidecar(&settings, &run_dir, &progress).await?;
         let origin_addresses = addresses(&settings, &origins);
-        let sidecar_address = settings
-            .sidecar
-            .clone()
-            .or_else(|| sidecar.as_ref().map(|(_, address)| address.clone()));
-        let sidecars = vec![sidecar_address.unwrap_or_else(|| "127.0.0.1:1".to_owned())];
+        let sidecar_address = sidecar_of(&settings, sidecar.as_ref()).unwrap_or("127.0.0.1:1");
+        let sidecars = vec![sidecar_address.to_owned()];
         progress("starting Envoy");
         std::fs::write(
             run_dir.join(CONFIG_FILE),
@@ -238,8 +231,7 @@ impl Stack {
 
     /// `host:port` of the sidecar that the Envoy asks: its own, or the one that was given.
     pub fn sidecar_address(&self) -> Option<&str> {
-        let own = self.sidecar.as_ref().map(|(_, address)| address.as_str());
-        own.or(self.settings.sidecar.as_deref())
+        sidecar_of(&self.settings, self.sidecar.as_ref())
     }
 
     /// Where configuration and logs of this run are.
@@ -268,11 +260,7 @@ impl Stack {
     /// Gives the running Envoy another filter configuration. The error is Envoy's reason; the old
     /// one then keeps serving.
     pub async fn swap_filter_config(&mut self, config: &str) -> Result<()> {
-        let wasm = built(
-            &project_root(),
-            "target/wasm32-wasip1/wasm/larder_filter.wasm",
-            "make wasm",
-        )?;
+        let wasm = filter_module(&project_root())?;
         swap::swap(
             &self.run_dir,
             &wasm,
@@ -315,6 +303,12 @@ fn addresses(settings: &Settings, own: &[(Process, String)]) -> Vec<String> {
         Origins::Addresses(addresses) => addresses.clone(),
         Origins::Mock(_) => own.iter().map(|(_, address)| address.clone()).collect(),
     }
+}
+
+/// `host:port` of the sidecar: of the one that was given, or of our own.
+fn sidecar_of<'a>(settings: &'a Settings, own: Option<&'a (Process, String)>) -> Option<&'a str> {
+    let own = own.map(|(_, address)| address.as_str());
+    settings.sidecar.as_deref().or(own)
 }
 
 async fn start_origins(

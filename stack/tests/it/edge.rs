@@ -185,12 +185,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
 fn with_metrics_listener(world: &World, folder: &Path) -> (Process, u16) {
     let [port, admin, metrics] = free_ports();
     let root = larder_stack::stack::project_root();
-    let wasm = larder_stack::stack::built(
-        &root,
-        "target/wasm32-wasip1/wasm/larder_filter.wasm",
-        "make wasm",
-    )
-    .unwrap();
+    let wasm = larder_stack::stack::filter_module(&root).unwrap();
     let rendered = Command::new(larder_program())
         .current_dir(&root)
         .args([
