@@ -27,7 +27,7 @@ pub mod slot;
 
 pub use key::{CollapseKey, PLACES};
 pub use slot::{Handoff, Identity};
-use slot::{Pause, Slot};
+use slot::{Lead, Pause, Slot};
 
 /// After so many answers in a row that were for their own client alone, nobody waits under the key.
 const MAX_REFUSED: u8 = 2;
@@ -50,7 +50,7 @@ pub fn choose<'a>(
 ) -> usize {
     let rank = |bytes: Option<&[u8]>| match bytes.map_or(Slot::Free, Slot::decode) {
         slot if slot.is_about(key) => u8::from(!slot.is_live(now)),
-        Slot::Leading { until, .. } if now < until => 4,
+        Slot::Leading(lead) if now < lead.until => 4,
         slot if slot.is_live(now) => 3,
         _ => 2,
     };
@@ -154,17 +154,16 @@ pub fn arrive(
     terms: Terms,
 ) -> Arrival {
     let lead = |setbacks, pause, inboxes| {
-        let (key, leader) = (*key, me);
-        Slot::Leading {
-            key,
-            leader,
+        let lead = Lead {
+            key: *key,
+            leader: me,
             began: now,
             until: terms.until,
             setbacks,
             pause,
             inboxes,
-        }
-        .encode()
+        };
+        Slot::Leading(lead).encode()
     };
     let slot = slot.map_or(Slot::Free, Slot::decode);
     if me.is_refresh() {
@@ -174,10 +173,8 @@ pub fn arrive(
     }
     let none = Pause::default();
     match slot {
-        Slot::Leading {
-            key: held, until, ..
-        } if held != *key && now < until => Arrival::Occupied,
-        Slot::Leading { key: held, .. } if held == *key => meet(slot, inbox, now, terms, lead),
+        Slot::Leading(held) if held.key != *key && now < held.until => Arrival::Occupied,
+        Slot::Leading(held) if held.key == *key => meet(held, inbox, now, terms, lead),
         Slot::Paused { key: held, pause } if held == *key && pause.is_remembered(now) => {
             Arrival::Lead(lead(0, pause, Vec::new()))
         }
@@ -193,64 +190,33 @@ pub fn arrive(
 
 /// Decides where a leader of the same key is met.
 fn meet(
-    slot: Slot,
+    mut held: Lead,
     inbox: u32,
     now: Timestamp,
     terms: Terms,
     lead: impl FnOnce(u8, Pause, Vec<u32>) -> Vec<u8>,
 ) -> Arrival {
-    let Slot::Leading {
-        key,
-        leader,
-        began,
-        until,
-        setbacks,
-        pause,
-        inboxes,
-    } = slot
-    else {
-        return Arrival::Occupied;
-    };
-    if until <= now {
+    let leader = held.leader;
+    if held.until <= now {
         // Whoever waited for the one before waits for this one.
-        return Arrival::Lead(lead(0, pause, inboxes));
+        Arrival::Lead(lead(0, held.pause, held.inboxes))
+    } else if terms.replace(leader, held.began) {
+        let setbacks = if leader.is_refresh() {
+            0
+        } else {
+            held.setbacks
+        };
+        Arrival::Succeed(lead(setbacks, held.pause, held.inboxes))
+    } else if leader.is_refresh() && !terms.wait_for_refresh {
+        Arrival::Refreshing
+    } else if held.inboxes.contains(&inbox) {
+        Arrival::Wait(leader, None)
+    } else if held.inboxes.len() >= slot::MAX_INBOXES {
+        Arrival::Occupied
+    } else {
+        held.inboxes.push(inbox);
+        Arrival::Wait(leader, Some(Slot::Leading(held).encode()))
     }
-    if terms.replace(leader, began) {
-        return Arrival::Succeed(lead(
-            if leader.is_refresh() { 0 } else { setbacks },
-            pause,
-            inboxes,
-        ));
-    }
-    if leader.is_refresh() && !terms.wait_for_refresh {
-        return Arrival::Refreshing;
-    }
-    wait_for(leader, inboxes, inbox, |inboxes| Slot::Leading {
-        key,
-        leader,
-        began,
-        until,
-        setbacks,
-        pause,
-        inboxes,
-    })
-}
-
-/// Waits for a leader, woken through `inbox`. `slot` is what the slot holds with all inboxes.
-fn wait_for(
-    leader: Identity,
-    mut inboxes: Vec<u32>,
-    inbox: u32,
-    slot: impl FnOnce(Vec<u32>) -> Slot,
-) -> Arrival {
-    if inboxes.contains(&inbox) {
-        return Arrival::Wait(leader, None);
-    }
-    if inboxes.len() >= slot::MAX_INBOXES {
-        return Arrival::Occupied;
-    }
-    inboxes.push(inbox);
-    Arrival::Wait(leader, Some(slot(inboxes).encode()))
 }
 
 /// Decides for a background refresh. It never waits: another's fetch brings what it wants.
@@ -263,7 +229,7 @@ fn refresh(
 ) -> Arrival {
     let is_own = slot.is_about(key);
     match slot {
-        Slot::Leading { until, .. } if now < *until => Arrival::Occupied,
+        Slot::Leading(lead) if now < lead.until => Arrival::Occupied,
         Slot::Uncacheable { until, .. } if is_own && now < *until => Arrival::Uncacheable(*until),
         Slot::Paused { pause, .. } if is_own && now < pause.until => Arrival::NotYet(None),
         Slot::Asked { until, .. } if is_own && now < *until => {
@@ -307,56 +273,45 @@ pub fn finish(
     result: Finish,
     now: Timestamp,
 ) -> Option<(Vec<u8>, Vec<u32>)> {
-    match slot.map(Slot::decode)? {
-        Slot::Leading {
-            key: held,
-            leader,
-            setbacks,
-            pause,
-            inboxes,
-            ..
-        } if held == *key && leader == me => {
-            let (key, setbacks) = (*key, setbacks.saturating_add(1));
-            let next = match result {
-                // Only what the origin says anew ends a pause.
-                Finish::Free | Finish::Found(..) if pause.is_remembered(now) => {
-                    Slot::Paused { key, pause }
-                }
-                Finish::Free | Finish::Fetched => Slot::Free,
-                Finish::Published(handoff, until) | Finish::Found(handoff, until) => {
-                    Slot::Published {
-                        key,
-                        handoff,
-                        until,
-                    }
-                }
-                Finish::Uncacheable(until) => Slot::Uncacheable { key, until },
-                Finish::Refused(until) if setbacks >= MAX_REFUSED => {
-                    Slot::Uncacheable { key, until }
-                }
-                Finish::Refused(until) => Slot::Refused {
-                    key,
-                    until,
-                    setbacks,
-                },
-                Finish::Failed => Slot::Paused {
-                    key,
-                    pause: Pause::after(setbacks, now),
-                },
-            };
-            Some((next.encode(), inboxes))
-        }
-        _ => None,
+    let Slot::Leading(held) = slot.map(Slot::decode)? else {
+        return None;
+    };
+    if held.key != *key || held.leader != me {
+        return None;
     }
+    let (key, setbacks) = (*key, held.setbacks.saturating_add(1));
+    let next = match result {
+        // Only what the origin says anew ends a pause.
+        Finish::Free | Finish::Found(..) if held.pause.is_remembered(now) => Slot::Paused {
+            key,
+            pause: held.pause,
+        },
+        Finish::Free | Finish::Fetched => Slot::Free,
+        Finish::Published(handoff, until) | Finish::Found(handoff, until) => Slot::Published {
+            key,
+            handoff,
+            until,
+        },
+        Finish::Uncacheable(until) => Slot::Uncacheable { key, until },
+        Finish::Refused(until) if setbacks >= MAX_REFUSED => Slot::Uncacheable { key, until },
+        Finish::Refused(until) => Slot::Refused {
+            key,
+            until,
+            setbacks,
+        },
+        Finish::Failed => Slot::Paused {
+            key,
+            pause: Pause::after(setbacks, now),
+        },
+    };
+    Some((next.encode(), held.inboxes))
 }
 
 /// Where those wait who could use an answer that comes from a leader that was replaced: the inboxes
 /// of the slot, if one leads there under `key`.
 pub fn waiting(slot: Option<&[u8]>, key: &CollapseKey) -> Vec<u32> {
     match slot.map(Slot::decode) {
-        Some(Slot::Leading {
-            key: held, inboxes, ..
-        }) if held == *key => inboxes,
+        Some(Slot::Leading(held)) if held.key == *key => held.inboxes,
         _ => Vec::new(),
     }
 }

@@ -64,28 +64,32 @@ pub struct Handoff {
     pub sequence: u64,
 }
 
+/// A fetch under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// What is fetched.
+    pub key: CollapseKey,
+    /// Who fetches.
+    pub leader: Identity,
+    /// When it took the slot: its fetch did not begin before.
+    pub began: Timestamp,
+    /// When the leader is given up.
+    pub until: Timestamp,
+    /// How many fetches of its kind in a row ended badly before it.
+    pub setbacks: u8,
+    /// What the slot remembered of refreshes that failed.
+    pub pause: Pause,
+    /// Queues of the VMs in which requests wait.
+    pub inboxes: Vec<u32>,
+}
+
 /// A slot's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// Nobody leads and nothing is remembered.
     Free,
     /// A fetch is under way.
-    Leading {
-        /// What is fetched.
-        key: CollapseKey,
-        /// Who fetches.
-        leader: Identity,
-        /// When it took the slot: its fetch did not begin before.
-        began: Timestamp,
-        /// When the leader is given up.
-        until: Timestamp,
-        /// How many fetches of its kind in a row ended badly before it.
-        setbacks: u8,
-        /// What the slot remembered of refreshes that failed.
-        pause: Pause,
-        /// Queues of the VMs in which requests wait.
-        inboxes: Vec<u32>,
-    },
+    Leading(Lead),
     /// An answer lies in the handoff.
     Published {
         /// What was fetched.
@@ -132,7 +136,7 @@ impl Slot {
     fn front(&self) -> Option<(u8, &CollapseKey, Timestamp)> {
         match self {
             Self::Free => None,
-            Self::Leading { key, until, .. } => Some((LEADING, key, *until)),
+            Self::Leading(Lead { key, until, .. }) => Some((LEADING, key, *until)),
             Self::Published { key, until, .. } => Some((PUBLISHED, key, *until)),
             Self::Uncacheable { key, until } => Some((UNCACHEABLE, key, *until)),
             Self::Refused { key, until, .. } => Some((REFUSED, key, *until)),
@@ -160,21 +164,14 @@ impl Slot {
         bytes.extend_from_slice(&key.0);
         bytes.extend_from_slice(&until.as_millis().to_be_bytes());
         match self {
-            Self::Leading {
-                leader,
-                began,
-                setbacks,
-                pause,
-                inboxes,
-                ..
-            } => {
-                bytes.extend_from_slice(&leader.vm.to_be_bytes());
-                bytes.extend_from_slice(&leader.stream.to_be_bytes());
-                bytes.extend_from_slice(&began.as_millis().to_be_bytes());
-                bytes.push(*setbacks);
-                bytes.extend_from_slice(&pause.until.as_millis().to_be_bytes());
-                bytes.push(pause.failures);
-                for inbox in inboxes {
+            Self::Leading(lead) => {
+                bytes.extend_from_slice(&lead.leader.vm.to_be_bytes());
+                bytes.extend_from_slice(&lead.leader.stream.to_be_bytes());
+                bytes.extend_from_slice(&lead.began.as_millis().to_be_bytes());
+                bytes.push(lead.setbacks);
+                bytes.extend_from_slice(&lead.pause.until.as_millis().to_be_bytes());
+                bytes.push(lead.pause.failures);
+                for inbox in &lead.inboxes {
                     bytes.extend_from_slice(&inbox.to_be_bytes());
                 }
             }
@@ -240,7 +237,7 @@ impl Reader<'_> {
                 let inboxes = std::iter::from_fn(|| self.u32())
                     .take(MAX_INBOXES)
                     .collect();
-                Some(Slot::Leading {
+                Some(Slot::Leading(Lead {
                     key,
                     leader,
                     began,
@@ -248,7 +245,7 @@ impl Reader<'_> {
                     setbacks,
                     pause,
                     inboxes,
-                })
+                }))
             }
             PUBLISHED => {
                 let handoff = Handoff {
@@ -295,7 +292,7 @@ mod tests {
             let (key, leader) = (CollapseKey(key), Identity { vm, stream });
             for slot in [
                 Slot::Free,
-                Slot::Leading { key, leader, began, until, setbacks, pause, inboxes: inboxes.clone() },
+                Slot::Leading(Lead { key, leader, began, until, setbacks, pause, inboxes: inboxes.clone() }),
                 Slot::Published { key, handoff: Handoff { index: stream, sequence: vm }, until },
                 Slot::Uncacheable { key, until },
                 Slot::Refused { key, until, setbacks },
