@@ -55,18 +55,9 @@ impl Fleet {
         }
     }
 
-    /// All ask for one host, as behind one name.
     async fn get(&self, envoy: usize, path: &str) -> Answer {
         let url = format!("{}{path}", self.envoys[envoy].url());
-        Answer::of(
-            self.client
-                .get(url)
-                .header("host", "shop.example")
-                .send()
-                .await
-                .unwrap(),
-        )
-        .await
+        Answer::from_shop(self.client.get(url)).await
     }
 
     /// Every worker of every Envoy has it in level 1: it hits many times without the store being

@@ -120,15 +120,7 @@ impl Pair {
 
     async fn get(&self, envoy: usize, path: &str) -> Answer {
         let url = format!("{}{path}", self.envoys[envoy].url());
-        Answer::of(
-            self.client
-                .get(url)
-                .header("host", "shop.example")
-                .send()
-                .await
-                .unwrap(),
-        )
-        .await
+        Answer::from_shop(self.client.get(url)).await
     }
 
     async fn some(&self, envoy: usize, path: &str) -> Vec<Answer> {
@@ -189,15 +181,7 @@ impl Pair {
     async fn put(&self, envoy: usize, path: &str, word: &str) {
         self.becomes(path, word).await;
         let url = format!("{}{path}", self.envoys[envoy].url());
-        let answer = Answer::of(
-            self.client
-                .put(url)
-                .header("host", "shop.example")
-                .send()
-                .await
-                .unwrap(),
-        )
-        .await;
+        let answer = Answer::from_shop(self.client.put(url)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use larder_stack::{RedisServer, Settings, Stack, StoreKind, eventually};
-use reqwest::{Client, Response};
+use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 
 /// A running system with the store it lives on.
@@ -275,6 +275,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// To a request that counts as sent to one host, whichever Envoy gets it: as behind one name.
+    pub(crate) async fn from_shop(request: RequestBuilder) -> Self {
+        let response = request.header("host", "shop.example").send().await;
+        Self::of(response.unwrap()).await
+    }
+
     pub(crate) async fn of(response: Response) -> Self {
         let text = |value: &reqwest::header::HeaderValue| {
             String::from_utf8_lossy(value.as_bytes()).into_owned()
