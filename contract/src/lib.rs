@@ -28,3 +28,4 @@ pub mod purge;
 pub mod purge_order;
 pub mod selectors;
 pub mod store_api;
+pub mod store_stream;
