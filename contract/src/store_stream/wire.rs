@@ -78,7 +78,8 @@ pub(super) fn put_millis(frame: &mut Vec<u8>, millis: u64) {
 
 /// Text of more than 65,535 bytes, which no name, token, fence or cursor has, is cut off.
 pub(super) fn put_text(frame: &mut Vec<u8>, text: &str) {
-    let text = &text.as_bytes()[..text.floor_char_boundary(usize::from(u16::MAX))];
+    let end = text.floor_char_boundary(usize::from(u16::MAX));
+    let text = text.get(..end).unwrap_or_default();
     frame.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
-    frame.put_slice(text);
+    frame.put_slice(text.as_bytes());
 }
