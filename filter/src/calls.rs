@@ -3,13 +3,13 @@
 //! What this decides: what counts as an answer. Envoy answers in the place of an upstream that it
 //! did not reach; such an answer says something of the way there and nothing of the upstream.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use larder_cache_core::fields::Fields;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::store_api::Fence;
+use rustc_hash::FxHashMap;
 
 use crate::config::Config;
 use crate::host::{Host, Map, Refused};
@@ -18,7 +18,16 @@ use crate::metrics::Metrics;
 /// The field in which Envoy's router says how long the upstream took. Envoy's own answers lack it.
 pub(crate) const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
 
-/// A call of our own under way.
+/// What an answer repeats, so that it is known what it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Token {
+    /// Envoy's, of an HTTP call.
+    Call(u32),
+    /// Ours, of a question on the store stream.
+    Frame(u32),
+}
+
+/// A call or a question of our own under way.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) purpose: Purpose,
@@ -27,8 +36,10 @@ pub(crate) struct Call {
     pub(crate) holds: Option<(KeyDigest, Fence)>,
     pub(crate) config: Rc<Config>,
     pub(crate) sent: Timestamp,
+    /// When a question counts as not answered. Envoy keeps the time of calls.
+    until: Option<Timestamp>,
     /// The root context that made it. Envoy ends its calls with it, and tells nobody.
-    pub(crate) root: u32,
+    root: u32,
 }
 
 /// What a call of our own is for.
@@ -40,7 +51,7 @@ pub(crate) enum Purpose {
     RefreshLookUp(u32),
     /// A refresh's request to the origin.
     RefreshFetch(u32),
-    /// The long poll for purges.
+    /// What has been purged, as soon as there is something.
     Follow,
     /// A write or release: only its failure is of interest.
     Tell,
@@ -66,25 +77,39 @@ pub(crate) struct Letter<'a> {
     pub(crate) timeout_ms: u64,
 }
 
-/// The calls under way, by their tokens.
+/// The calls and questions under way, by their tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    /// The root context that host calls concern now.
+    /// The root context that host calls concern now, and the context itself.
     root: u32,
-    under_way: HashMap<u32, Call>,
-    /// Calls that went with their root.
-    lost: Vec<u32>,
+    context: u32,
+    under_way: FxHashMap<Token, Call>,
+    /// The look-up of each stream that has one under way.
+    look_ups: FxHashMap<u32, Token>,
+    /// Calls that went with their root, and questions that went with the store stream.
+    lost: Vec<Token>,
 }
 
 impl Calls {
-    /// What is sent from now on is sent on behalf of this root context.
-    pub(crate) fn set_root(&mut self, root: u32) {
-        self.root = root;
+    /// Host calls concern this context from now on, and what is sent is sent on behalf of its root
+    /// context.
+    pub(crate) fn set_context(&mut self, root: u32, context: u32) {
+        (self.root, self.context) = (root, context);
+    }
+
+    /// Host calls concern this stream from now on.
+    pub(crate) fn enter(&mut self, stream: u32) {
+        self.context = stream;
     }
 
     /// On whose behalf calls are made now.
     pub(crate) fn root(&self) -> u32 {
         self.root
+    }
+
+    /// The context that host calls concern now.
+    pub(crate) fn context(&self) -> u32 {
+        self.context
     }
 
     /// Makes a call. Gives its token.
@@ -93,57 +118,104 @@ impl Calls {
         host: &H,
         letter: &Letter<'_>,
         errand: Errand,
-    ) -> Result<u32, Refused> {
+    ) -> Result<Token, Refused> {
         let token = host.call(letter.cluster, letter.head, letter.body, letter.timeout_ms)?;
+        let token = Token::Call(token);
+        self.note(token, errand, None, self.root);
+        Ok(token)
+    }
+
+    /// A question is on its way, on a stream that belongs to a root context.
+    pub(crate) fn asked(
+        &mut self,
+        number: u32,
+        errand: Errand,
+        timeout_ms: u64,
+        root: u32,
+    ) -> Token {
+        let (token, until) = (Token::Frame(number), errand.now.plus_millis(timeout_ms));
+        self.note(token, errand, Some(until), root);
+        token
+    }
+
+    fn note(&mut self, token: Token, errand: Errand, until: Option<Timestamp>, root: u32) {
         let Errand {
             purpose,
             holds,
             config,
             now,
         } = errand;
-        self.under_way.insert(
-            token,
-            Call {
-                purpose,
-                holds,
-                config,
-                sent: now,
-                root: self.root,
-            },
-        );
-        Ok(token)
+        if let Purpose::LookUp(stream) = purpose {
+            self.look_ups.insert(stream, token);
+        }
+        let call = Call {
+            purpose,
+            holds,
+            config,
+            sent: now,
+            until,
+            root,
+        };
+        self.under_way.insert(token, call);
     }
 
     /// The call is over, or nobody waits for it any more.
-    pub(crate) fn take(&mut self, token: u32) -> Option<Call> {
-        self.under_way.remove(&token)
+    pub(crate) fn take(&mut self, token: Token) -> Option<Call> {
+        let call = self.under_way.remove(&token)?;
+        if let Purpose::LookUp(stream) = call.purpose {
+            self.look_ups.remove(&stream);
+        }
+        Some(call)
     }
 
     /// A root is gone, and its calls with it.
     pub(crate) fn lose(&mut self, root: u32) {
-        self.lost.extend(
-            self.under_way
-                .iter()
-                .filter(|(_, call)| call.root == root)
-                .map(|(token, _)| *token),
-        );
+        self.lose_all(|_, call| call.root == root);
     }
 
-    /// Calls that Envoy will not answer, each once.
-    pub(crate) fn take_lost(&mut self) -> Vec<(u32, Call)> {
+    /// The store stream is gone, and the answers to its questions with it.
+    pub(crate) fn lose_frames(&mut self) {
+        self.lose_all(|token, _| matches!(token, Token::Frame(_)));
+    }
+
+    fn lose_all(&mut self, is_lost: impl Fn(&Token, &Call) -> bool) {
+        let lost = self
+            .under_way
+            .iter()
+            .filter(|(token, call)| is_lost(token, call));
+        self.lost.extend(lost.map(|(token, _)| *token));
+    }
+
+    /// Calls and questions that will not be answered, each once.
+    pub(crate) fn take_lost(&mut self) -> Vec<(Token, Call)> {
         let lost = std::mem::take(&mut self.lost);
         lost.into_iter()
             .filter_map(|token| Some((token, self.take(token)?)))
             .collect()
     }
 
-    /// A stream's look-ups: Envoy tells nobody of an answer whose stream is gone.
-    pub(crate) fn take_look_ups_of(&mut self, stream: u32) -> Vec<Call> {
-        let is_its = |_: &u32, call: &mut Call| matches!(call.purpose, Purpose::LookUp(asker) if asker == stream);
-        self.under_way
-            .extract_if(is_its)
-            .map(|(_, call)| call)
+    /// Questions whose time is up.
+    pub(crate) fn take_overdue(&mut self, now: Timestamp) -> Vec<(Token, Call)> {
+        let is_due = |call: &Call| call.until.is_some_and(|until| until <= now);
+        let due: Vec<Token> = self
+            .under_way
+            .iter()
+            .filter_map(|(token, call)| is_due(call).then_some(*token))
+            .collect();
+        due.into_iter()
+            .filter_map(|token| Some((token, self.take(token)?)))
             .collect()
+    }
+
+    /// Whether a look-up's answer is waited for.
+    pub(crate) fn has_look_ups(&self) -> bool {
+        !self.look_ups.is_empty()
+    }
+
+    /// A stream's look-up: Envoy tells nobody of an answer whose stream is gone.
+    pub(crate) fn take_look_up_of(&mut self, stream: u32) -> Option<Call> {
+        let token = *self.look_ups.get(&stream)?;
+        self.take(token)
     }
 }
 
@@ -218,11 +290,6 @@ impl CallAnswer {
             fields,
             body,
         }
-    }
-
-    /// The status, if an upstream gave it.
-    pub(crate) fn upstream_status(&self) -> Option<u16> {
-        (self.from_upstream && self.status > 0).then_some(self.status)
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Config {
     pub store_enabled: bool,
     /// Envoy cluster of the sidecar.
     pub store_cluster: String,
+    /// By which way the sidecar is asked.
+    pub store_transport: Transport,
     /// What is presented to the sidecar, if anything is.
     pub store_token: Option<Secret>,
     /// How long a look-up may take before the request goes on without the store, in milliseconds.
@@ -55,6 +57,16 @@ pub struct Config {
     /// was looked for.
     pub refresh_cluster_found: Cell<Option<bool>>,
     rules: Vec<Rule>,
+}
+
+/// By which way the sidecar is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// One gRPC stream for each worker; calls where it cannot be opened.
+    #[default]
+    Stream,
+    /// An HTTP call for each question.
+    Calls,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -113,6 +125,12 @@ impl Config {
         } else {
             RefreshPath::Straight
         }
+    }
+
+    /// Whether what is asked for `other` may be asked on a stream that was opened for this.
+    pub(crate) fn has_sidecar_of(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || (self.store_cluster == other.store_cluster && self.store_token == other.store_token)
     }
 
     /// The policy of the first rule that matches; without one the request is left alone.

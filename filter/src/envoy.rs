@@ -11,13 +11,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
 
 use proxy_wasm::traits::{Context, RootContext};
 use proxy_wasm::types::LogLevel;
 
 use crate::answer::Passage;
 use crate::config::Config;
+use crate::host::Host as _;
 use crate::stream::Action;
 use crate::vm::{TICK_MS, Vm};
 
@@ -72,7 +72,7 @@ impl RootContext for Root {
                 root.1 = config;
             }
         });
-        hostcalls::set_tick_period(Duration::from_millis(TICK_MS));
+        Envoy::default().set_tick_period(TICK_MS);
         accepted
     }
 
@@ -219,6 +219,26 @@ extern "C" fn larder_on_http_call_response(
     with_vm(|vm| {
         vm.on_root(root);
         vm.on_call_response(token, num_headers as usize, size as usize);
+    });
+    hostcalls::restore_context(root);
+}
+
+/// A message on a gRPC stream of our own.
+#[unsafe(no_mangle)]
+extern "C" fn larder_on_grpc_receive(root: u32, stream: u32, size: u32) {
+    with_vm(|vm| {
+        vm.on_root(root);
+        vm.on_stream_message(stream, size as usize);
+    });
+    hostcalls::restore_context(root);
+}
+
+/// A gRPC stream of our own has ended.
+#[unsafe(no_mangle)]
+extern "C" fn larder_on_grpc_close(root: u32, stream: u32, status: u32) {
+    with_vm(|vm| {
+        vm.on_root(root);
+        vm.on_stream_closed(stream, status);
     });
     hostcalls::restore_context(root);
 }

@@ -11,14 +11,15 @@ use std::rc::Rc;
 
 use larder_contract::http_time::Timestamp;
 use larder_contract::purge::Purge;
-use larder_contract::store_api::{Events, EventsSince, UNHEARD_FIELD, name_of};
+use larder_contract::store_api::Events;
+use larder_contract::store_stream::{Answer, Question};
 
-use crate::calls::{CallAnswer, Errand, Letter, Outside, Purpose};
+use crate::calls::{Errand, Outside, Purpose, Token};
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
 use crate::refused::is_refused;
-use crate::store_client::StoreClient;
+use crate::store_client::{Answered, NoAnswer, StoreClient, status_of};
 
 mod lease;
 
@@ -53,7 +54,7 @@ pub(crate) struct Following {
 
 #[derive(Clone, Copy, Debug)]
 struct Poll {
-    token: u32,
+    token: Token,
     sent: Timestamp,
     /// When Envoy must have answered it.
     until: Timestamp,
@@ -169,18 +170,9 @@ impl Following {
         now: Timestamp,
     ) {
         let wait_ms = wait_ms(config);
-        let asked = EventsSince {
+        let question = Question::Follow {
             after: self.cursor.clone(),
             wait_ms,
-            envoy: name_of(store.envoy(&outside.host)),
-        };
-        let path = asked.path();
-        let head = store.head(&outside.host, config, ("GET", &path), now);
-        let letter = Letter {
-            cluster: &config.store_cluster,
-            head: &head,
-            body: &[],
-            timeout_ms: wait_ms + SLACK_MS,
         };
         let errand = Errand {
             purpose: Purpose::Follow,
@@ -188,7 +180,7 @@ impl Following {
             config: config.clone(),
             now,
         };
-        match outside.calls.make(&outside.host, &letter, errand) {
+        match store.send(outside, question, errand, wait_ms + SLACK_MS) {
             Ok(token) => {
                 let until = now.plus_millis(wait_ms + 2 * SLACK_MS);
                 self.poll = Some(Poll {
@@ -210,7 +202,7 @@ impl Following {
 
     /// The poll went with the root that made it. That says nothing against the store, so the next
     /// tick makes another: until then this Envoy hears of no purge.
-    pub(crate) fn forget_poll(&mut self, token: u32) {
+    pub(crate) fn forget_poll(&mut self, token: Token) {
         self.poll.take_if(|poll| poll.token == token);
     }
 
@@ -225,13 +217,13 @@ impl Following {
     pub(crate) fn on_events<H: Host>(
         &mut self,
         outside: &mut Outside<H>,
-        token: u32,
-        answer: &CallAnswer,
+        token: Token,
+        answered: Answered,
         now: Timestamp,
     ) -> Option<Heard> {
         // Else another VM follows by now.
         let poll = self.poll.take_if(|poll| poll.token == token)?;
-        match read_events(answer) {
+        match read_events(answered) {
             Ok((events, unheard_ms)) => Some(Heard {
                 // Without a cursor nothing is known of what came before: as if it had been missed.
                 missed: events.reset || self.cursor.is_none(),
@@ -239,12 +231,12 @@ impl Following {
                 cursor: events.cursor,
                 until: Timestamp::from_millis(poll.sent.as_millis().saturating_sub(unheard_ms)),
             }),
-            Err(error) => {
-                if let Some(status) = answer.upstream_status() {
+            Err(answered) => {
+                if let Some(status) = status_of(&answered) {
                     is_refused(&outside.host, &mut outside.metrics, status, now);
                 }
                 self.try_again_later(outside, now);
-                if let Some(error) = error
+                if let Err(NoAnswer::NotUnderstood(error)) = answered
                     && !std::mem::replace(&mut self.told_of_version, true)
                 {
                     let line = format!(
@@ -279,29 +271,19 @@ impl Following {
     }
 }
 
-/// The events, and for how many milliseconds before the poll the sidecar may have missed some.
-fn read_events(answer: &CallAnswer) -> Result<(Events, u64), Option<serde_json::Error>> {
-    let body = answer
-        .body
-        .as_ref()
-        .ok()
-        .filter(|_| answer.upstream_status() == Some(200))
-        .ok_or(None)?;
-    let events: Events = serde_json::from_slice(body).map_err(Some)?;
-    let safe = events
-        .cursor
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let unheard = match answer.fields.get(UNHEARD_FIELD) {
-        None => Some(0),
-        Some(text) => std::str::from_utf8(text)
-            .ok()
-            .and_then(|text| text.parse().ok()),
+/// The events, and for how many milliseconds before the poll the sidecar may have missed some; or
+/// the answer, if it is none that says so.
+fn read_events(answered: Answered) -> Result<(Events, u64), Answered> {
+    let Ok(Answer::Purges { events, unheard_ms }) = answered else {
+        return Err(answered);
     };
-    unheard
-        .filter(|_| safe)
-        .map(|unheard| (events, unheard))
-        .ok_or(None)
+    // The cursor becomes part of a path.
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if events.cursor.bytes().all(is_safe) {
+        Ok((events, unheard_ms))
+    } else {
+        Err(Err(NoAnswer::Lost))
+    }
 }
 
 /// An answer says that everything has been heard up to when it was asked for: so there has to be

@@ -11,6 +11,11 @@ use larder_contract::http_time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub u32);
 
+impl Refused {
+    /// We did not ask the host: there is no room, or nothing to ask it for.
+    pub const BUSY: Self = Self(u32::MAX);
+}
+
 /// What a shared-data write met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swap {
@@ -77,6 +82,22 @@ pub trait Host {
     ) -> Result<u32, Refused>;
     /// Content of the answer to a call of our own.
     fn call_body(&self, length: usize) -> Result<Vec<u8>, Refused>;
+    /// Opens a gRPC stream of our own to a cluster, for a service and its method. What comes on it
+    /// comes with the returned token, to the root context of the effective one.
+    fn open_stream(
+        &self,
+        cluster: &str,
+        method: (&str, &str),
+        metadata: &Fields,
+    ) -> Result<u32, Refused>;
+    /// Sends a message on such a stream, whose root context has to be the effective context's.
+    fn send(&self, stream: u32, message: &[u8]) -> Result<(), Refused>;
+    /// Ends such a stream. Nothing comes on it any more.
+    fn close_stream(&self, stream: u32);
+    /// The message that has come on such a stream.
+    fn stream_message(&self, length: usize) -> Result<Vec<u8>, Refused>;
+    /// From now on the effective context's root is called every so many milliseconds.
+    fn set_tick_period(&self, millis: u64);
     /// A shared value and its version; both absent when it was never written.
     fn shared(&self, key: &str) -> (Option<Vec<u8>>, Option<u32>);
     /// Writes a shared value if its version is still `version`; `None` if it was never written.

@@ -49,6 +49,7 @@ pub mod l1;
 pub mod metrics;
 pub mod pairs;
 mod peers;
+mod quick_ticks;
 pub mod refresh;
 mod refused;
 mod shared_number;

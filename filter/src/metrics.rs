@@ -37,6 +37,16 @@ pub const STORE_MS: &str = "larder.store_ms";
 pub const LEVEL_1_BYTES: &str = "larder.level1_bytes";
 /// Entries that left level 1 for want of room.
 pub const LEVEL_1_EVICTIONS: &str = "larder.level1_evictions";
+/// Store streams open, over all workers: where there is none, calls take its place.
+pub const STORE_STREAMS: &str = "larder.store_streams";
+/// Store streams that ended while they were in use.
+pub const STORE_STREAMS_LOST: &str = "larder.store_streams_lost";
+/// Questions to the sidecar that went on a store stream.
+pub const STORE_BY_STREAM: &str = "larder.store_questions.way.stream";
+/// Questions to the sidecar that went in a call of their own.
+pub const STORE_BY_CALL: &str = "larder.store_questions.way.call";
+/// Entries that were not shared, for the sidecar did not read what it was sent.
+pub const STORE_UNREAD: &str = "larder.store_unread";
 /// Calls to the store that brought no usable answer.
 pub const STORE_FAULTS: &str = "larder.store_faults";
 /// Calls that the sidecar refused for want of the right token.

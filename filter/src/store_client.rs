@@ -1,8 +1,8 @@
 //! The store as the filter uses it: look-ups within a budget, everything else told and forgotten,
 //! and a breaker.
 //!
-//! What this decides: which failure is which fault, and when the store is left alone. A fault never
-//! reaches a client.
+//! What this decides: by which way a question goes, which failure is which fault, and when the store
+//! is left alone. A fault never reaches a client.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -10,33 +10,31 @@ use std::sync::Arc;
 
 use larder_cache_core::codec;
 use larder_cache_core::exchange::{StoreAnswer, StoreFault, StoreQuestion};
-use larder_cache_core::fields::Fields;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::entry;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::KeyDigest;
-use larder_contract::store_api::{
-    CLOCK_FIELD, ClockReading, ENTRIES_PATH, FENCE_FIELD, Fence, Holder, LOOK_UP_PATH, LeaseTerms,
-    LookUp, RELEASE_PATH, Release, WriteAnswer,
-};
-use serde::Serialize;
+use larder_contract::store_api::{ClockReading, Holder, LeaseTerms, LookUp, Release, WriteAnswer};
+use larder_contract::store_stream::{Answer, Question};
 
 use crate::breaker::Breaker;
-use crate::calls::{Call, CallAnswer, Errand, Letter, Outside, Purpose};
+use crate::calls::{Call, CallAnswer, Errand, Letter, Outside, Purpose, Token};
 use crate::config::Config;
-use crate::host::Host;
+use crate::host::{Host, Refused};
 use crate::metrics;
 use crate::refused::is_refused;
 use crate::shared_number::SharedNumber;
 
+mod by_call;
 mod call;
 mod leases;
+mod line;
 mod reading;
 
 pub(crate) use call::StoreCall;
 use leases::LeasesLeft;
-pub(crate) use reading::{Told, told};
+pub(crate) use line::{Came, Line};
+pub(crate) use reading::{Answered, NoAnswer, Told, status_of, told};
 
 /// Writes are not waited for; they may take this long, in milliseconds.
 const WRITE_TIMEOUT_MS: u64 = 5_000;
@@ -52,6 +50,8 @@ pub(crate) struct StoreClient {
     /// Who this Envoy is among its peers.
     envoy: SharedNumber,
     breaker: Breaker,
+    /// The stream on which most questions go.
+    line: Line,
     /// What the store is to be told.
     outbox: VecDeque<(Rc<Config>, StoreCall)>,
     leases_left: LeasesLeft,
@@ -67,6 +67,7 @@ impl StoreClient {
         Self {
             envoy: SharedNumber::named(ENVOY),
             breaker: Breaker::default(),
+            line: Line::default(),
             outbox: VecDeque::new(),
             leases_left: LeasesLeft::default(),
             told_of_size: false,
@@ -74,7 +75,58 @@ impl StoreClient {
         }
     }
 
-    /// Sends a look-up, unless the store is left alone.
+    /// The store stream.
+    pub(crate) fn line(&mut self) -> &mut Line {
+        &mut self.line
+    }
+
+    /// On tick: opens the store stream where there should be one. Says whether one was given up.
+    pub(crate) fn keep_line<H: Host>(
+        &mut self,
+        outside: &mut Outside<H>,
+        config: &Rc<Config>,
+        now: Timestamp,
+    ) -> bool {
+        let envoy = self.envoy.get(&outside.host);
+        self.line.keep_open(outside, envoy, config, now)
+    }
+
+    /// Sends a question, on the store stream or in a call of its own. Gives what its answer will
+    /// repeat.
+    pub(crate) fn send<H: Host>(
+        &mut self,
+        outside: &mut Outside<H>,
+        question: Question<'_>,
+        errand: Errand,
+        timeout_ms: u64,
+    ) -> Result<Token, Refused> {
+        let (config, now) = (errand.config.clone(), errand.now);
+        if self.line.carries(&config, &question) {
+            outside.metrics.event(metrics::STORE_BY_STREAM);
+            let (number, root) = self.line.ask(outside, question, now)?;
+            return Ok(outside.calls.asked(number, errand, timeout_ms, root));
+        }
+        outside.metrics.event(metrics::STORE_BY_CALL);
+        let reading = ClockReading {
+            envoy: self.envoy.get(&outside.host),
+            now,
+        };
+        let (head, body) = by_call::request(&question, reading, &config);
+        let letter = Letter {
+            cluster: &config.store_cluster,
+            head: &head,
+            body: &body,
+            timeout_ms,
+        };
+        outside.calls.make(&outside.host, &letter, errand)
+    }
+
+    /// What the answer to a call says.
+    pub(crate) fn read_call(call: &Call, answer: CallAnswer) -> Answered {
+        by_call::read(call, answer)
+    }
+
+    /// Sends a look-up, unless the store is left alone. Gives what its answer will repeat.
     pub(crate) fn ask<H: Host>(
         &mut self,
         outside: &mut Outside<H>,
@@ -82,7 +134,7 @@ impl StoreClient {
         question: &StoreQuestion,
         purpose: Purpose,
         now: Timestamp,
-    ) -> Result<(), StoreFault> {
+    ) -> Result<Token, StoreFault> {
         if !self.breaker.allows(now) {
             return Err(StoreFault::Breaker);
         }
@@ -103,34 +155,28 @@ impl StoreClient {
             now_ms: now,
             lease,
         };
-        let body = serde_json::to_vec(&look_up).unwrap_or_default();
-        let head = self.head(&outside.host, config, ("POST", LOOK_UP_PATH), now);
-        let letter = Letter {
-            cluster: &config.store_cluster,
-            head: &head,
-            body: &body,
-            timeout_ms: config.store_timeout_ms + wait_ms,
-        };
-        let holds = lease.map(|terms| (question.key, terms.holder.as_fence()));
         let errand = Errand {
             purpose,
-            holds,
+            holds: lease.map(|terms| (question.key, terms.holder.as_fence())),
             config: config.clone(),
             now,
         };
-        outside
-            .calls
-            .make(&outside.host, &letter, errand)
-            .map(drop)
+        let timeout_ms = config.store_timeout_ms + wait_ms;
+        self.send(outside, Question::LookUp(look_up), errand, timeout_ms)
             .map_err(|refused| {
-                self.failed(
-                    outside,
-                    StoreFault::Error,
-                    now,
-                    &format!("call refused with status {}", refused.0),
-                );
+                self.is_refused_by_host(outside, refused, now);
                 StoreFault::Error
             })
+    }
+
+    fn is_refused_by_host<H: Host>(
+        &mut self,
+        outside: &mut Outside<H>,
+        refused: Refused,
+        now: Timestamp,
+    ) {
+        let why = format!("call refused with status {}", refused.0);
+        self.failed(outside, StoreFault::Error, now, &why);
     }
 
     fn failed<H: Host>(
@@ -155,15 +201,15 @@ impl StoreClient {
         &mut self,
         outside: &mut Outside<H>,
         call: Call,
-        answer: &CallAnswer,
+        answered: &Answered,
         now: Timestamp,
     ) {
-        let refused = answer.upstream_status() == Some(WriteAnswer::TooLarge.status());
+        let refused = status_of(answered) == Some(WriteAnswer::TooLarge.status());
         if refused && !std::mem::replace(&mut self.told_of_size, true) {
             let line = "larder: the sidecar refuses entries that max_object_bytes allows; raise LARDER_MAX_ENTRY_BYTES";
             outside.host.log(log::Level::Warn, line);
         }
-        if told(outside, answer, now) == Told::Accepted {
+        if told(outside, answered, now) == Told::Accepted {
             if let Some(lease) = call.holds {
                 self.leases_left.remove(&lease);
             }
@@ -175,78 +221,53 @@ impl StoreClient {
         }
     }
 
-    /// On tick: gives back what could not be given back at once, until it must have lapsed. Says
-    /// whether there is any.
-    pub(crate) fn give_back_leases(&mut self, now: Timestamp) -> bool {
-        let due = self.leases_left.due(now).into_iter();
-        due.fold(false, |any, (config, (key, fence))| {
-            self.tell(&config, StoreCall::Release(Release::of(key, fence))) || any
-        })
+    /// On tick: gives back what could not be given back at once, until it must have lapsed.
+    pub(crate) fn give_back_leases(&mut self, now: Timestamp) {
+        for (config, (key, fence)) in self.leases_left.due(now) {
+            self.tell(&config, StoreCall::Release(Release::of(key, fence)));
+        }
     }
 
     /// What a look-up brought.
     pub(crate) fn read_answer<H: Host>(
         &mut self,
         outside: &mut Outside<H>,
-        answer: CallAnswer,
+        answered: Answered,
         now: Timestamp,
     ) -> StoreAnswer {
-        let CallAnswer {
-            status,
-            from_upstream,
-            ..
-        } = answer;
-        if !from_upstream {
-            let fault = if status == 504 {
-                StoreFault::Timeout
-            } else {
-                StoreFault::Error
-            };
-            let slow = fault == StoreFault::Timeout;
-            self.failed(
-                outside,
-                fault,
-                now,
-                if slow {
-                    "no answer in time"
-                } else {
-                    "no connection or a broken answer"
-                },
-            );
-            return StoreAnswer::Fault(fault);
-        }
-        if is_refused(&outside.host, &mut outside.metrics, status, now) {
-            self.breaker.refused(now);
-            return StoreAnswer::Fault(StoreFault::Error);
-        }
-        let Some(answer) = reading::look_up_answer(outside, answer) else {
-            self.failed(
-                outside,
-                StoreFault::Error,
-                now,
-                &format!("answered with status {status}"),
-            );
-            return StoreAnswer::Fault(StoreFault::Error);
+        let (fault, why) = match answered {
+            Ok(Answer::LookUp { found, ahead }) => {
+                if self.breaker.succeeded(now) {
+                    let line = "larder: store answers again";
+                    outside.host.log(log::Level::Info, line);
+                }
+                return reading::found(outside, found, ahead);
+            }
+            Ok(Answer::Done { status }) => {
+                if is_refused(&outside.host, &mut outside.metrics, status, now) {
+                    self.breaker.refused(now);
+                    return StoreAnswer::Fault(StoreFault::Error);
+                }
+                (StoreFault::Error, format!("answered with status {status}"))
+            }
+            Ok(Answer::Purges { .. }) => {
+                (StoreFault::Error, "answered with something else".to_owned())
+            }
+            Err(none) => (none.fault(), none.to_string()),
         };
-        if self.breaker.succeeded(now) {
-            outside
-                .host
-                .log(log::Level::Info, "larder: store answers again");
-        }
-        answer
+        self.failed(outside, fault, now, &why);
+        StoreAnswer::Fault(fault)
     }
 
-    /// Tells the store something, soon: from a callback that outlives the stream. Says whether such
-    /// a callback is needed.
-    pub(crate) fn tell(&mut self, config: &Rc<Config>, call: StoreCall) -> bool {
+    /// Tells the store something, at the next [`Self::send_outbox`].
+    pub(crate) fn tell(&mut self, config: &Rc<Config>, call: StoreCall) {
         if !config.store_enabled {
-            return false;
+            return;
         }
         if self.outbox.len() >= MAX_OUTBOX {
             self.outbox.pop_front();
         }
         self.outbox.push_back((config.clone(), call));
-        true
     }
 
     /// Takes back the write of `stored`, if that is what the store was to be told last.
@@ -261,102 +282,56 @@ impl StoreClient {
 
     /// Sends all that the store is to be told.
     pub(crate) fn send_outbox<H: Host>(&mut self, outside: &mut Outside<H>) {
+        if self.outbox.is_empty() {
+            return;
+        }
         while let Some((config, call)) = self.outbox.pop_front() {
             let now = outside.host.now();
             // What ends a lease goes in any case: others would wait for it until it lapses.
             if call.lease().is_none() && !self.breaker.allows(now) {
                 continue;
             }
-            let holds = call.lease();
-            let (head, body) = match &call {
+            let errand = Errand {
+                purpose: Purpose::Tell,
+                holds: call.lease(),
+                config: config.clone(),
+                now,
+            };
+            let entry;
+            let question = match call {
                 StoreCall::Write {
                     key,
                     stored,
                     fence,
                     policy,
-                } => (
-                    self.write_head(&outside.host, &config, key, fence.as_ref(), now),
-                    self.encode(stored, policy, now),
-                ),
-                StoreCall::Release(release) => (
-                    self.head(&outside.host, &config, ("POST", RELEASE_PATH), now),
-                    json(release),
-                ),
+                } => {
+                    entry = self.encode(&stored, &policy, now);
+                    Question::Write {
+                        key,
+                        fence,
+                        entry: &entry,
+                    }
+                }
+                StoreCall::Release(release) => Question::Release(release),
             };
-            let cluster = &config.store_cluster.clone();
-            let letter = Letter {
-                cluster,
-                head: &head,
-                body: &body,
-                timeout_ms: WRITE_TIMEOUT_MS,
-            };
-            let errand = Errand {
-                purpose: Purpose::Tell,
-                holds,
-                config,
-                now,
-            };
-            if let Err(refused) = outside.calls.make(&outside.host, &letter, errand) {
-                self.failed(
-                    outside,
-                    StoreFault::Error,
-                    now,
-                    &format!("call refused with status {}", refused.0),
-                );
+            let lease = errand.holds.clone();
+            match self.send(outside, question, errand, WRITE_TIMEOUT_MS) {
+                Ok(_) => {}
+                // The sidecar is there and does not read: that it will be told later.
+                Err(Refused::BUSY) => self.keep_lease(lease, config, now),
+                Err(refused) => {
+                    self.keep_lease(lease, config, now);
+                    self.is_refused_by_host(outside, refused, now);
+                }
             }
         }
         self.encoded = None;
     }
 
-    fn write_head<H: Host>(
-        &mut self,
-        host: &H,
-        config: &Config,
-        key: &KeyDigest,
-        fence: Option<&Fence>,
-        now: Timestamp,
-    ) -> Fields {
-        let mut head = self.head(host, config, ("PUT", &format!("{ENTRIES_PATH}{key}")), now);
-        if let Some(fence) = fence {
-            head.append(FENCE_FIELD.as_bytes(), fence.0.as_bytes());
+    fn keep_lease(&mut self, lease: Option<leases::Lease>, config: Rc<Config>, now: Timestamp) {
+        if let Some(lease) = lease {
+            self.leases_left.add(lease, config, false, now);
         }
-        head
-    }
-
-    /// The head of a call, which says what time it is here.
-    pub(crate) fn head<H: Host>(
-        &mut self,
-        host: &H,
-        config: &Config,
-        (method, path): (&str, &str),
-        now: Timestamp,
-    ) -> Fields {
-        let content_type = if method == "PUT" {
-            "application/octet-stream"
-        } else {
-            "application/json"
-        };
-        let mut head = Fields::from_pairs([
-            (":method", method),
-            (":scheme", "http"),
-            (":authority", "larder-sidecar"),
-            (":path", path),
-            ("content-type", content_type),
-        ]);
-        let reading = ClockReading {
-            envoy: self.envoy(host),
-            now,
-        };
-        head.append(CLOCK_FIELD.as_bytes(), reading.to_string().as_bytes());
-        if let Some(token) = &config.store_token {
-            head.append(b"authorization", token.authorization().as_bytes());
-        }
-        head
-    }
-
-    /// Who this Envoy is among its peers.
-    pub(crate) fn envoy<H: Host>(&mut self, host: &H) -> u64 {
-        self.envoy.get(host)
     }
 
     /// The bytes of an entry, made once for the other workers and for the store.
@@ -384,8 +359,4 @@ impl StoreClient {
         self.encoded
             .take_if(|(known, _)| Arc::ptr_eq(known, stored));
     }
-}
-
-pub(crate) fn json(message: &impl Serialize) -> Rc<Vec<u8>> {
-    Rc::new(serde_json::to_vec(message).unwrap_or_default())
 }

@@ -11,13 +11,14 @@ use std::rc::Rc;
 use larder_cache_core::collapse::message::Message;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
-use larder_contract::store_api::{INVALIDATE_PATH, Invalidate};
+use larder_contract::store_api::Invalidate;
+use larder_contract::store_stream::Question;
 
-use crate::calls::{Errand, Letter, Outside, Purpose};
+use crate::calls::{Errand, Outside, Purpose};
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
-use crate::store_client::{StoreClient, Told, json};
+use crate::store_client::{StoreClient, Told};
 
 /// Keys that are kept; beyond it they become one invalidation of everything. By their digests: 1
 /// MiB at most.
@@ -157,21 +158,14 @@ impl Untold {
             return;
         };
         while let Some(message) = self.next(now) {
-            let head = store.head(&outside.host, &config, ("POST", INVALIDATE_PATH), now);
-            let body = json(&message);
-            let letter = Letter {
-                cluster: &config.store_cluster,
-                head: &head,
-                body: &body,
-                timeout_ms: TIMEOUT_MS,
-            };
             let errand = Errand {
                 purpose: Purpose::Invalidate,
                 holds: None,
                 config: config.clone(),
                 now,
             };
-            if outside.calls.make(&outside.host, &letter, errand).is_err() {
+            let question = Question::Invalidate(message);
+            if store.send(outside, question, errand, TIMEOUT_MS).is_err() {
                 self.refused(now);
             }
         }

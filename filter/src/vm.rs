@@ -43,6 +43,7 @@ use crate::host::Host;
 use crate::identity::Identity;
 use crate::l1::Level1;
 use crate::peers::Peers;
+use crate::quick_ticks::QuickTicks;
 use crate::refresh::{Refreshes, look_for_cluster};
 use crate::store_client::StoreClient;
 use crate::streams::Streams;
@@ -80,6 +81,7 @@ pub struct Vm<H> {
     untold: Untold,
     doubts: Doubts,
     identity: Identity,
+    quick_ticks: QuickTicks,
     ticks: u64,
     ticked: Timestamp,
 }
@@ -104,6 +106,7 @@ impl<H: Host> Vm<H> {
             untold: Untold::default(),
             doubts: Doubts::default(),
             identity: Identity::default(),
+            quick_ticks: QuickTicks::default(),
             ticks: 0,
             ticked: Timestamp::default(),
         }
@@ -135,7 +138,7 @@ impl<H: Host> Vm<H> {
     /// told to the root context that registered it last, and only worker VMs, which have streams,
     /// may have one.
     pub fn on_stream(&mut self, root: u32) {
-        self.outside.calls.set_root(root);
+        self.outside.calls.set_context(root, root);
         if self.peers.is_told(root) {
             return;
         }
@@ -151,13 +154,17 @@ impl<H: Host> Vm<H> {
 
     /// A root context is called: what is sent from now on is sent on its behalf.
     pub fn on_root(&mut self, root: u32) {
-        self.outside.calls.set_root(root);
+        self.outside.calls.set_context(root, root);
     }
 
     /// A root context is gone, and the calls it made with it: Envoy answers none of them. Each
     /// counts as failed.
     pub fn on_root_gone(&mut self, root: u32) {
         self.outside.calls.lose(root);
+        if self.store.line().on_root_gone(&self.outside, root) {
+            self.outside.calls.lose_frames();
+        }
+        self.quick_ticks.on_root_gone(root);
         // What follows may be sent again, and that only by a root that stays.
         self.go_on_later();
     }
@@ -227,6 +234,14 @@ impl<H: Host> Vm<H> {
     /// was lost.
     pub fn on_tick(&mut self) {
         let now = self.outside.host.now();
+        self.end_overdue_questions(now);
+        let calls = &self.outside.calls;
+        if self
+            .quick_ticks
+            .is_between(calls, &self.outside.host, self.ticked, now)
+        {
+            return;
+        }
         self.ticks += 1;
         if now < std::mem::replace(&mut self.ticked, now) {
             self.outside.host.log(
@@ -243,6 +258,7 @@ impl<H: Host> Vm<H> {
         self.identity.learn(&self.outside.host);
         self.remind(now);
         self.end_overdue_holds(now);
+        self.keep_line(now);
         if let Some(config) = &self.config {
             self.following
                 .follow(&mut self.outside, &mut self.store, config, now);
@@ -255,15 +271,23 @@ impl<H: Host> Vm<H> {
             look_for_cluster(&self.outside.host, &config);
         }
         self.remind_of_untold(now);
-        if self.store.give_back_leases(now) {
-            self.go_on_later();
-        }
+        self.store.give_back_leases(now);
+        self.send_outbox();
         if self.ticks.is_multiple_of(10) {
             self.peers.beat(&self.outside.host, &mut self.l1, now);
             self.collapsing.clear_old_handoffs(&self.outside.host, now);
             self.settle_due(now);
             self.l1.forget_old_invalidations(now);
             self.outside.metrics.flush(&self.outside.host, &self.l1);
+        }
+    }
+
+    fn keep_line(&mut self, now: Timestamp) {
+        let Some(config) = self.config.clone() else {
+            return;
+        };
+        if self.store.keep_line(&mut self.outside, &config, now) {
+            self.lose_line();
         }
     }
 

@@ -8,7 +8,7 @@ use larder_contract::http_time::DeltaSeconds;
 use larder_contract::store_api::LeaseTerms;
 use serde_json::{Map, Value};
 
-use super::{Config, DEFAULT_L1_BYTES, Rule, Secret};
+use super::{Config, DEFAULT_L1_BYTES, Rule, Secret, Transport};
 
 mod request_fields;
 mod values;
@@ -53,9 +53,10 @@ const POLICY_MEMBERS: [&str; 31] = [
 /// A shorter debug token could be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
 /// Every member of `store`.
-const STORE_MEMBERS: [&str; 6] = [
+const STORE_MEMBERS: [&str; 7] = [
     "enabled",
     "cluster",
+    "transport",
     "token",
     "timeout_ms",
     "wait_ms",
@@ -111,6 +112,7 @@ impl Reader {
         Config {
             store_enabled,
             store_cluster: cluster,
+            store_transport: self.transport(&store),
             store_token: self.token(&store),
             store_timeout_ms: self
                 .values
@@ -138,6 +140,18 @@ impl Reader {
             refresh_cluster: self.values.text(&top, "", "refresh_cluster"),
             refresh_cluster_found: Cell::new(None),
             rules: self.rules(top.get("rules")),
+        }
+    }
+
+    fn transport(&mut self, store: &Map<String, Value>) -> Transport {
+        match self.values.text(store, "store", "transport").as_deref() {
+            None | Some("stream") => Transport::Stream,
+            Some("calls") => Transport::Calls,
+            Some(_) => {
+                self.values
+                    .mistake("store.transport", "must be \"stream\" or \"calls\"");
+                Transport::Stream
+            }
         }
     }
 

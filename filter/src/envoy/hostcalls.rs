@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ptr::null_mut;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use larder_cache_core::fields::Fields;
 use larder_contract::http_time::Timestamp;
@@ -18,6 +18,8 @@ use larder_contract::http_time::Timestamp;
 use crate::host::{Host, Map, Refused, Swap};
 use crate::pairs;
 use crate::steady_clock::SteadyClock;
+
+mod streams;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -103,6 +105,7 @@ unsafe extern "C" {
 const OK: u32 = 0;
 const RESPONSE_BODY: u32 = 1;
 const CALL_RESPONSE_BODY: u32 = 4;
+const STREAM_MESSAGE: u32 = 5;
 const PLUGIN_CONFIGURATION: u32 = 7;
 const COUNTER: u32 = 0;
 const GAUGE: u32 = 1;
@@ -154,13 +157,6 @@ pub(super) fn plugin_configuration() -> Vec<u8> {
         proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, usize::MAX >> 1, data, size)
     })
     .unwrap_or_default()
-}
-
-pub(super) fn set_tick_period(period: Duration) {
-    // SAFETY: no pointers.
-    unsafe {
-        proxy_set_tick_period_milliseconds(u32::try_from(period.as_millis()).unwrap_or(u32::MAX))
-    };
 }
 
 /// Gives the callback's own context back its place after others were driven.
@@ -337,6 +333,33 @@ impl Host for Envoy {
         read(|data, size| unsafe {
             proxy_get_buffer_bytes(CALL_RESPONSE_BODY, 0, length, data, size)
         })
+    }
+
+    fn open_stream(
+        &self,
+        cluster: &str,
+        method: (&str, &str),
+        metadata: &Fields,
+    ) -> Result<u32, Refused> {
+        streams::open(cluster, method, metadata)
+    }
+
+    fn send(&self, stream: u32, message: &[u8]) -> Result<(), Refused> {
+        streams::send(stream, message)
+    }
+
+    fn close_stream(&self, stream: u32) {
+        streams::close(stream);
+    }
+
+    fn stream_message(&self, length: usize) -> Result<Vec<u8>, Refused> {
+        // SAFETY: plain call with pointers to locals that outlive it.
+        read(|data, size| unsafe { proxy_get_buffer_bytes(STREAM_MESSAGE, 0, length, data, size) })
+    }
+
+    fn set_tick_period(&self, millis: u64) {
+        // SAFETY: no pointers.
+        unsafe { proxy_set_tick_period_milliseconds(u32::try_from(millis).unwrap_or(u32::MAX)) };
     }
 
     fn shared(&self, key: &str) -> (Option<Vec<u8>>, Option<u32>) {

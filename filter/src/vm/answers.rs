@@ -6,40 +6,90 @@ use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
 use larder_contract::http_time::Timestamp;
 use larder_contract::store_api::Release;
+use larder_contract::store_stream::Said;
 
 use super::Vm;
-use crate::calls::{Call, CallAnswer, Purpose};
+use crate::calls::{Call, CallAnswer, Outside, Purpose, Token};
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics;
-use crate::store_client::{StoreCall, told};
+use crate::store_client::{Answered, Came, NoAnswer, StoreCall, StoreClient, told};
 use crate::watched::Write;
 
 impl<H: Host> Vm<H> {
     /// An answer to a call of our own.
     pub fn on_call_response(&mut self, token: u32, num_headers: usize, body_length: usize) {
-        if let Some(call) = self.outside.calls.take(token) {
+        if let Some(call) = self.outside.calls.take(Token::Call(token)) {
             let answer = CallAnswer::read(&self.outside.host, num_headers, body_length);
-            self.on_answer(token, call, answer);
+            self.on_call_answer(Token::Call(token), call, answer);
         }
     }
 
-    /// Calls whose root is gone count as failed.
+    /// A message on a gRPC stream of ours.
+    pub fn on_stream_message(&mut self, stream: u32, size: usize) {
+        let now = self.outside.host.now();
+        let line = self.store.line();
+        match line.on_message(&mut self.outside, stream, size, now) {
+            Some(Came::Said(Said::Answer { number, answer })) => {
+                let token = Token::Frame(number);
+                if let Some(call) = self.outside.calls.take(token) {
+                    self.on_answer(token, call, Ok(answer));
+                }
+            }
+            Some(Came::Lost) => self.lose_line(),
+            Some(Came::Said(_)) | None => {}
+        }
+    }
+
+    /// A gRPC stream of ours has ended, with gRPC's status.
+    pub fn on_stream_closed(&mut self, stream: u32, status: u32) {
+        let now = self.outside.host.now();
+        let line = self.store.line();
+        if line.on_closed(&mut self.outside, stream, status, now) {
+            self.lose_line();
+        }
+    }
+
+    /// Whoever asked on the store stream gets no answer.
+    pub(super) fn lose_line(&mut self) {
+        self.outside.calls.lose_frames();
+        self.fail_lost_calls();
+    }
+
+    /// Calls whose root is gone, and questions whose stream is, count as failed.
     pub(super) fn fail_lost_calls(&mut self) {
         for (token, call) in self.outside.calls.take_lost() {
-            match call.purpose {
-                Purpose::Follow => self.following.forget_poll(token),
-                _ => self.on_answer(token, call, CallAnswer::none()),
+            match (call.purpose, token) {
+                // Its root went, which says nothing against the store.
+                (Purpose::Follow, Token::Call(_)) => self.following.forget_poll(token),
+                _ => self.on_call_answer(token, call, CallAnswer::none()),
             }
         }
     }
 
-    /// Hands an answer to whoever asked.
-    fn on_answer(&mut self, token: u32, call: Call, answer: CallAnswer) {
+    /// Questions on the store stream have no deadline of their own.
+    pub(super) fn end_overdue_questions(&mut self, now: Timestamp) {
+        for (token, call) in self.outside.calls.take_overdue(now) {
+            self.on_answer(token, call, Err(NoAnswer::Timeout));
+        }
+    }
+
+    fn on_call_answer(&mut self, token: Token, call: Call, answer: CallAnswer) {
+        if let Purpose::RefreshFetch(id) = call.purpose {
+            let now = self.outside.host.now();
+            self.on_refresh_fetched(id, answer, now);
+        } else {
+            let answered = StoreClient::read_call(&call, answer);
+            self.on_answer(token, call, answered);
+        }
+    }
+
+    /// Hands the sidecar's answer to whoever asked.
+    fn on_answer(&mut self, token: Token, call: Call, answered: Answered) {
         let now = self.outside.host.now();
         match call.purpose {
             Purpose::LookUp(stream) => {
-                let answer = self.read_look_up(answer, now);
+                let answer = self.read_look_up(answered, now);
                 self.outside
                     .host
                     .record(metrics::STORE_MS, now.millis_since(call.sent));
@@ -47,31 +97,32 @@ impl<H: Host> Vm<H> {
                 self.drive_other(stream, Event::Store(answer));
             }
             Purpose::RefreshLookUp(id) => {
-                let answer = self.read_look_up(answer, now);
+                let answer = self.read_look_up(answered, now);
                 self.give_back_unseen(call, &answer);
                 self.on_refresh_look_up(id, answer, now);
             }
-            Purpose::Follow => self.on_events(token, &answer, now),
-            Purpose::RefreshFetch(id) => self.on_refresh_fetched(id, answer, now),
+            Purpose::Follow => self.on_events(token, answered, now),
             Purpose::Tell => {
-                self.store.on_told(&mut self.outside, call, &answer, now);
+                self.store.on_told(&mut self.outside, call, &answered, now);
             }
-            Purpose::Invalidate => self.on_invalidations_told(&answer, now),
+            Purpose::Invalidate => self.on_invalidations_told(&answered, now),
+            // Its answer is an origin's.
+            Purpose::RefreshFetch(_) => {}
         }
     }
 
-    fn on_invalidations_told(&mut self, answer: &CallAnswer, now: Timestamp) {
-        let told = told(&mut self.outside, answer, now);
+    fn on_invalidations_told(&mut self, answered: &Answered, now: Timestamp) {
+        let told = told(&mut self.outside, answered, now);
         if self.untold.on_told(&mut self.outside, told, now) {
             self.go_on_later();
         }
     }
 
     /// What has happened in the fleet takes effect here, and is told to the other workers.
-    fn on_events(&mut self, token: u32, answer: &CallAnswer, now: Timestamp) {
+    fn on_events(&mut self, token: Token, answered: Answered, now: Timestamp) {
         let Some(mut heard) = self
             .following
-            .on_events(&mut self.outside, token, answer, now)
+            .on_events(&mut self.outside, token, answered, now)
         else {
             return;
         };
@@ -99,8 +150,8 @@ impl<H: Host> Vm<H> {
         );
     }
 
-    fn read_look_up(&mut self, answer: CallAnswer, now: Timestamp) -> StoreAnswer {
-        self.store.read_answer(&mut self.outside, answer, now)
+    fn read_look_up(&mut self, answered: Answered, now: Timestamp) -> StoreAnswer {
+        self.store.read_answer(&mut self.outside, answered, now)
     }
 
     /// A look-up that timed out may have been given the lease all the same; nobody must wait for it
@@ -115,6 +166,7 @@ impl<H: Host> Vm<H> {
     pub(super) fn give_back_lease(&mut self, call: Call) {
         if let Some((key, fence)) = call.holds {
             self.tell_store(&call.config, StoreCall::Release(Release::of(key, fence)));
+            self.send_outbox();
         }
     }
 
@@ -125,24 +177,31 @@ impl<H: Host> Vm<H> {
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<(), StoreFault> {
-        self.store
-            .ask(&mut self.outside, config, question, purpose, now)
+        let asked = self
+            .store
+            .ask(&mut self.outside, config, question, purpose, now)?;
+        if let Token::Frame(_) = asked {
+            let Outside { calls, host, .. } = &self.outside;
+            self.quick_ticks.on_asked(calls, host, now);
+        }
+        Ok(())
     }
 
-    /// Tells the store something, soon.
+    /// Tells the store something, at the next [`Self::send_outbox`].
     pub(super) fn tell_store(&mut self, config: &Rc<Config>, call: StoreCall) {
-        if self.store.tell(config, call) {
-            self.go_on_later();
-        }
+        self.store.tell(config, call);
     }
 
     /// Tells the store of what need not wait any more.
     pub(super) fn write(&mut self, write: Option<Write>) {
         if let Some((config, call)) = write {
             self.tell_store(&config, call);
+            self.send_outbox();
         }
     }
 
+    /// Sends what the store is to be told. Envoy makes calls on the root context's behalf, so none
+    /// ends with the stream that is called about.
     pub(super) fn send_outbox(&mut self) {
         self.store.send_outbox(&mut self.outside);
     }

@@ -36,7 +36,7 @@ impl<H: Host> Vm<H> {
         let Some(mut stream) = self.streams.take(id) else {
             return;
         };
-        self.outside.calls.set_root(stream.root());
+        self.outside.calls.set_context(stream.root(), id);
         let effects = stream.handle(event, now);
         self.go_on(id, &mut stream, effects, now);
         self.streams.keep(id, stream);
@@ -151,6 +151,7 @@ impl<H: Host> Vm<H> {
                 if let Some(stored) = kept {
                     self.watch_route(id, stream, &stored, now);
                 }
+                self.send_outbox();
             }
         }
     }

@@ -89,6 +89,7 @@ impl<H: Host> Vm<H> {
                 self.tell_peers(&Message::Refreshed(*key, handoff), now);
             }
         }
+        self.send_outbox();
         match step.question {
             None => {}
             Some(Question::Fetch(fields)) => self.fetch_refresh(id, fields, now),

@@ -101,6 +101,7 @@ impl<H: Host> Vm<H> {
         request: Request,
         passage: Passage,
     ) -> Action {
+        self.outside.calls.enter(id);
         let host = &self.outside.host;
         let now = host.now();
         self.peers.beat_if_late(host, &mut self.l1, now);
@@ -146,12 +147,14 @@ impl<H: Host> Vm<H> {
 
     /// Envoy is done with a stream, and its request can be read once more.
     pub fn on_log(&mut self, id: u32) {
+        self.outside.calls.enter(id);
         let write = self.watched.on_log(&self.outside.host, &mut self.store, id);
         self.write(write);
     }
 
     /// The stream is over, whatever the reason.
     pub fn on_done(&mut self, id: u32) {
+        self.outside.calls.enter(id);
         let write = self.watched.forget(id);
         self.write(write);
         self.undecided.forget(id);
@@ -184,7 +187,7 @@ impl<H: Host> Vm<H> {
         self.streams.take(id);
         // Envoy tells nobody of an answer whose stream is gone; a lease that it may bring is given
         // back.
-        for call in self.outside.calls.take_look_ups_of(id) {
+        if let Some(call) = self.outside.calls.take_look_up_of(id) {
             self.give_back_lease(call);
         }
     }

@@ -51,6 +51,16 @@ pub(crate) struct Told {
     pub(crate) made_by: Vec<u32>,
     pub(crate) calls_made: usize,
     pub(crate) cluster_down: bool,
+    /// Whether gRPC streams can be opened.
+    pub(crate) has_streams: bool,
+    /// Cluster and method of each.
+    pub(crate) streams_opened: Vec<String>,
+    pub(crate) streams_closed: Vec<u32>,
+    /// What was sent on streams.
+    pub(crate) frames: Vec<(u32, Vec<u8>)>,
+    /// What has come on one.
+    pub(crate) stream_message: Vec<u8>,
+    pub(crate) tick_period: u64,
     /// The namespace of the stream's dynamic metadata, if it has any.
     pub(crate) metadata: Option<&'static str>,
     /// Whether Envoy has the cluster that leads refreshes through its routes.
@@ -234,6 +244,39 @@ impl Host for Fake {
     fn call_body(&self, length: usize) -> Result<Vec<u8>, Refused> {
         let told = self.count();
         Ok(told.call_body[..length.min(told.call_body.len())].to_vec())
+    }
+
+    fn open_stream(
+        &self,
+        cluster: &str,
+        (service, method): (&str, &str),
+        _metadata: &Fields,
+    ) -> Result<u32, Refused> {
+        let mut told = self.count();
+        if !told.has_streams {
+            return Err(Refused(10));
+        }
+        told.streams_opened
+            .push(format!("{cluster} {service}/{method}"));
+        Ok(u32::try_from(told.streams_opened.len()).unwrap())
+    }
+
+    fn send(&self, stream: u32, message: &[u8]) -> Result<(), Refused> {
+        self.count().frames.push((stream, message.to_vec()));
+        Ok(())
+    }
+
+    fn close_stream(&self, stream: u32) {
+        self.count().streams_closed.push(stream);
+    }
+
+    fn stream_message(&self, length: usize) -> Result<Vec<u8>, Refused> {
+        let told = self.count();
+        Ok(told.stream_message[..length.min(told.stream_message.len())].to_vec())
+    }
+
+    fn set_tick_period(&self, millis: u64) {
+        self.count().tick_period = millis;
     }
 
     fn shared(&self, key: &str) -> (Option<Vec<u8>>, Option<u32>) {

@@ -3,4 +3,5 @@
 mod documentation;
 mod fake_host;
 mod routes;
+mod store_stream;
 mod stories;

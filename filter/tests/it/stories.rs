@@ -109,7 +109,7 @@ impl Worker {
 
     /// As Envoy does with an answer given to a request: what stands in becomes what the client
     /// gets.
-    fn let_answers_pass(&mut self) {
+    pub(crate) fn let_answers_pass(&mut self) {
         let given = self.host.told.borrow().given.clone();
         for (id, status, body, said) in given.into_iter().skip(self.passed) {
             self.passed += 1;
@@ -224,7 +224,7 @@ impl Worker {
     }
 
     /// The sidecar answers the poll that was sent last.
-    fn hear(&mut self, events: &str) {
+    pub(crate) fn hear(&mut self, events: &str) {
         let fields = [(":status", "200"), ("x-envoy-upstream-service-time", "1")];
         self.answer_last("/v1/events", &fields, events.as_bytes());
     }
