@@ -9,6 +9,8 @@ pub(crate) enum Kind {
     Larder,
     /// The same without sidecar and store, as the others are.
     LarderAlone,
+    /// The same without the store stream: a call for each question.
+    LarderCalls,
     /// The same without level 1.
     LarderLevel2,
     /// With a rule that caches nothing.
@@ -37,6 +39,7 @@ impl Kind {
         match self {
             Self::Larder => "**Larder**",
             Self::LarderAlone => "Larder, no shared store",
+            Self::LarderCalls => "Larder, store by calls",
             Self::LarderLevel2 => "**Larder, level 2**",
             Self::LarderBypass => "Larder, bypass rule",
             Self::CacheV2 => "Envoy `cache_v2`",
@@ -59,7 +62,11 @@ impl Kind {
     pub(crate) fn is_larder(self) -> bool {
         matches!(
             self,
-            Self::Larder | Self::LarderAlone | Self::LarderLevel2 | Self::LarderBypass
+            Self::Larder
+                | Self::LarderAlone
+                | Self::LarderCalls
+                | Self::LarderLevel2
+                | Self::LarderBypass
         )
     }
 

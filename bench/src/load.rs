@@ -32,7 +32,12 @@ pub(crate) struct Outcome {
 }
 
 /// Asks for `url` with an `id` for so many seconds.
-pub(crate) async fn turn(url: &str, urls: Urls, seconds: u64) -> Result<Outcome, String> {
+pub(crate) async fn turn(
+    url: &str,
+    urls: Urls,
+    head: &[(&str, &str)],
+    seconds: u64,
+) -> Result<Outcome, String> {
     let script: PathBuf = project_root().join("bench/load/urls.lua");
     let mut wrk = Command::new("taskset");
     wrk.args([
@@ -44,6 +49,9 @@ pub(crate) async fn turn(url: &str, urls: Urls, seconds: u64) -> Result<Outcome,
         &format!("-d{seconds}s"),
     ]);
     wrk.arg(PATIENCE);
+    for (name, value) in head {
+        wrk.arg("-H").arg(format!("{name}: {value}"));
+    }
     match urls {
         Urls::InTurn(1) => wrk.arg(format!("{url}?id=1")),
         Urls::InTurn(count) => wrk

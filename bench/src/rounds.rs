@@ -164,6 +164,7 @@ impl Arena<'_> {
             load::turn(
                 &self.target(&server),
                 self.scenario.urls(self.plan.keys),
+                self.scenario.request_head(),
                 WARM_UP,
             )
             .await?;
@@ -218,7 +219,13 @@ impl Arena<'_> {
             0.0
         };
         let (cpu, sidecar_cpu) = server.cpu();
-        let outcome = load::turn(&self.target(server), urls, self.plan.seconds).await?;
+        let outcome = load::turn(
+            &self.target(server),
+            urls,
+            self.scenario.request_head(),
+            self.plan.seconds,
+        )
+        .await?;
         let (cpu_after, sidecar_after) = server.cpu();
         let found = if level_2 {
             server.level_2_hits(self.client).await?
@@ -252,7 +259,7 @@ impl Arena<'_> {
             row.sidecar_cpu
                 .push((sidecar_after - sidecar_cpu) / outcome.requests);
         }
-        if self.scenario == Scenario::Miss && row.kind.grows() {
+        if self.scenario.is_miss() && row.kind.grows() {
             *server = Server::start(row.kind, &self.origin.address, None).await?;
         }
         Ok(())
@@ -267,7 +274,7 @@ impl Arena<'_> {
 
     /// One answer looked at closely; and what was missed just now has to be there the next time.
     async fn probe(&self, server: &Server) -> Result<(), String> {
-        let id = if self.scenario == Scenario::Miss {
+        let id = if self.scenario.is_miss() {
             load::seed()
         } else {
             "1".to_owned()
@@ -280,7 +287,7 @@ impl Arena<'_> {
                 self.size
             ));
         }
-        if self.scenario != Scenario::Miss || server.kind == Kind::Proxy {
+        if !self.scenario.is_miss() || server.kind == Kind::Proxy {
             return Ok(());
         }
         let stored = eventually(Duration::from_secs(2), || async {

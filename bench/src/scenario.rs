@@ -16,6 +16,8 @@ pub(crate) enum Scenario {
     Level2,
     /// Every request is the first for its URL, and the answer is stored.
     Miss,
+    /// The same with a browser's request head.
+    MissBrowser,
     /// No answer may be stored.
     Uncacheable,
     /// All is stored and has to be validated every time; the origin answers 304.
@@ -24,16 +26,49 @@ pub(crate) enum Scenario {
     Herd,
 }
 
+/// What a browser sends for a page, beside `Host`; no cookie, so that the answer may be stored.
+const BROWSER: [(&str, &str); 16] = [
+    (
+        "accept",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    ),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("accept-language", "en-GB,en-US;q=0.9,en;q=0.8,de;q=0.7"),
+    ("connection", "keep-alive"),
+    ("dnt", "1"),
+    ("priority", "u=0, i"),
+    (
+        "referer",
+        "https://www.shop.example/catalogue/shoes/running?sort=price&page=2",
+    ),
+    (
+        "sec-ch-ua",
+        "\"Chromium\";v=\"143\", \"Not A(Brand\";v=\"24\", \"Google Chrome\";v=\"143\"",
+    ),
+    ("sec-ch-ua-mobile", "?0"),
+    ("sec-ch-ua-platform", "\"Linux\""),
+    ("sec-fetch-dest", "document"),
+    ("sec-fetch-mode", "navigate"),
+    ("sec-fetch-site", "same-origin"),
+    ("sec-fetch-user", "?1"),
+    ("upgrade-insecure-requests", "1"),
+    (
+        "user-agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/143.0.0.0 Safari/537.36",
+    ),
+];
+
 /// URLs in turn where one alone would be asked for by several at once.
 const MANY: usize = 1000;
 /// Envoy's limit for contents of direct responses.
 const DIRECT_BYTES: usize = 4096;
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Hit,
         Self::Level2,
         Self::Miss,
+        Self::MissBrowser,
         Self::Uncacheable,
         Self::Revalidation,
         Self::Herd,
@@ -45,6 +80,7 @@ impl Scenario {
             Self::Hit => "hits",
             Self::Level2 => "level-2",
             Self::Miss => "misses",
+            Self::MissBrowser => "misses-browser",
             Self::Uncacheable => "uncacheable",
             Self::Revalidation => "revalidation",
             Self::Herd => "herd",
@@ -55,7 +91,7 @@ impl Scenario {
     pub(crate) fn contestants(self, size: usize) -> Vec<Kind> {
         use Kind::{
             Cache, CacheV2, Direct, Floor, FloorReads, Larder, LarderAlone, LarderBypass,
-            LarderLevel2, Nginx, Proxy, Varnish,
+            LarderCalls, LarderLevel2, Nginx, Proxy, Varnish,
         };
         match self {
             Self::Hit if size > DIRECT_BYTES => vec![
@@ -65,7 +101,17 @@ impl Scenario {
                 Larder, CacheV2, Cache, Floor, FloorReads, Direct, Nginx, Varnish, Proxy,
             ],
             Self::Level2 => vec![LarderLevel2, Proxy],
-            Self::Miss => vec![Larder, LarderAlone, CacheV2, Cache, Nginx, Varnish, Proxy],
+            Self::Miss => vec![
+                Larder,
+                LarderCalls,
+                LarderAlone,
+                CacheV2,
+                Cache,
+                Nginx,
+                Varnish,
+                Proxy,
+            ],
+            Self::MissBrowser => vec![Larder, LarderCalls, LarderAlone, CacheV2, Proxy],
             Self::Uncacheable => vec![Larder, LarderBypass, CacheV2, Cache, Nginx, Varnish, Proxy],
             Self::Revalidation => vec![Larder, CacheV2, Cache, Nginx, Varnish, Proxy],
             Self::Herd => vec![Larder, CacheV2, Cache, Nginx, Varnish],
@@ -84,10 +130,23 @@ impl Scenario {
     /// Which URLs; `keys` is what was asked for.
     pub(crate) fn urls(self, keys: usize) -> Urls {
         match self {
-            Self::Miss => Urls::Fresh,
+            Self::Miss | Self::MissBrowser => Urls::Fresh,
             Self::Level2 | Self::Revalidation => Urls::InTurn(keys.max(MANY)),
             _ => Urls::InTurn(keys),
         }
+    }
+
+    /// Request fields beside those that the load sends anyhow.
+    pub(crate) fn request_head(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::MissBrowser => &BROWSER,
+            _ => &[],
+        }
+    }
+
+    /// Whether every request is the first for its URL.
+    pub(crate) fn is_miss(self) -> bool {
+        matches!(self, Self::Miss | Self::MissBrowser)
     }
 
     /// How the origin answers: contents of `size` bytes, and so many more fields.
@@ -140,11 +199,11 @@ impl Scenario {
                 "{} read from the sidecar",
                 percent(happened.from_level_2 / happened.asked)
             ))),
-            (Self::Miss, _) if !passed => Err(format!(
+            (Self::Miss | Self::MissBrowser, _) if !passed => Err(format!(
                 "only {} of the requests reached the origin",
                 percent(share)
             )),
-            (Self::Miss, _) => Ok(None),
+            (Self::Miss | Self::MissBrowser, _) => Ok(None),
             (Self::Uncacheable, _) if passed => Ok(None),
             (Self::Uncacheable, _) if kind.is_larder() => Err(format!(
                 "only {} of the requests reached the origin",

@@ -58,9 +58,7 @@ impl Server {
     ) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let mut server = match kind {
-            Kind::Larder | Kind::LarderAlone | Kind::LarderLevel2 | Kind::LarderBypass => {
-                larder(kind, origin, folder.path()).await?
-            }
+            kind if kind.is_larder() => larder(kind, origin, folder.path()).await?,
             Kind::Nginx => nginx(origin, folder.path()).await?,
             Kind::Varnish => varnish(origin, folder.path()).await?,
             _ => envoy(kind, origin, folder.path(), model).await?,
@@ -123,6 +121,9 @@ fn filter_config(kind: Kind) -> String {
     match kind {
         Kind::LarderAlone => {
             json!({ "store": { "enabled": false }, "rules": [{ "policy": {} }] }).to_string()
+        }
+        Kind::LarderCalls => {
+            json!({ "store": { "transport": "calls" }, "rules": [{ "policy": {} }] }).to_string()
         }
         Kind::LarderLevel2 => {
             json!({ "limits": { "l1_bytes": 0 }, "rules": [{ "policy": {} }] }).to_string()

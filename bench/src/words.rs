@@ -19,6 +19,7 @@ impl Scenario {
             Self::Hit => "Hits",
             Self::Level2 => "Level-2 hits",
             Self::Miss => "Misses",
+            Self::MissBrowser => "Misses of a browser",
             Self::Uncacheable => "Uncacheable responses",
             Self::Revalidation => "Revalidation",
             Self::Herd => "The herd",
@@ -50,6 +51,8 @@ Redis module for nginx.",
 Every request is the first for its URL, the answer is passed on and stored; a contestant that would not find it the next time
 has no figure. In brackets with the sidecar, which keeps a copy of everything for the other Envoys and runs on the other
 core, as the load and the origin do: they limit the rate, so what is compared is CPU.",
+            Self::MissBrowser => "\
+The same with the request head of a browser: 17 fields, 1 KB. A cache that compares fields has more to compare.",
             Self::Uncacheable => "\
 The origin says `no-store`. With the bypass rule Larder does not look at the responses. nginx' `proxy_cache_lock`, which the
 herd below needs, lets requests for one URL wait for one another even where nothing can be stored.",
