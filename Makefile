@@ -94,9 +94,9 @@ unit: setup-redis ## Unit, property and contract tests (with a real Redis)
 # How it starts, and what Envoy does before the filter, is the same with every level 1.
 WITHOUT_LEVEL_1 := --skip start:: --skip edge::
 
-e2e: build setup-redis ## End-to-end tests: real Envoy, real wasm, real sidecar, memory and Redis; level 1 on, off, small; as Istio configures filters
+e2e: build setup-redis ## End-to-end tests: real Envoy, real wasm, real sidecar, memory and Redis; level 1 on, off (the store by calls), small; as Istio configures filters
 	cargo test -p larder-stack --test '*' -- --test-threads=2
-	LARDER_L1_BYTES=0 cargo test -p larder-stack --test '*' -- --test-threads=2 $(WITHOUT_LEVEL_1)
+	LARDER_L1_BYTES=0 LARDER_TRANSPORT=calls cargo test -p larder-stack --test '*' -- --test-threads=2 $(WITHOUT_LEVEL_1)
 	LARDER_L1_BYTES=65536 LARDER_STOP_ITERATION=0 cargo test -p larder-stack --test '*' -- --test-threads=2 $(WITHOUT_LEVEL_1)
 
 conformance: build setup-conformance ## Run the public HTTP cache test suite on memory and Redis; write docs/conformance.md

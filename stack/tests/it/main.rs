@@ -17,6 +17,7 @@ mod routes;
 mod rules;
 mod sidecar;
 mod start;
+mod store_stream;
 mod support;
 mod trailers;
 mod whose;

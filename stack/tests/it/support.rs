@@ -45,6 +45,27 @@ pub(crate) fn larder_program() -> std::path::PathBuf {
 /// `LARDER_L1_BYTES` bounds level 1 in every scenario: 0 is off. What clients see has to be the
 /// same.
 pub(crate) fn with_level_1(settings: Settings) -> Settings {
+    with_transport(with_bounded_level_1(settings))
+}
+
+/// `LARDER_TRANSPORT=calls` has every scenario ask the sidecar by calls.
+pub(crate) fn calls_only() -> bool {
+    std::env::var("LARDER_TRANSPORT").is_ok_and(|value| value == "calls")
+}
+
+fn with_transport(settings: Settings) -> Settings {
+    let mut config: Value = serde_json::from_str(&settings.filter_config).unwrap();
+    if !calls_only() || !config["store"]["transport"].is_null() {
+        return settings;
+    }
+    config["store"]["transport"] = Value::from("calls");
+    Settings {
+        filter_config: config.to_string(),
+        ..settings
+    }
+}
+
+fn with_bounded_level_1(settings: Settings) -> Settings {
     let Ok(bytes) = std::env::var("LARDER_L1_BYTES") else {
         return settings;
     };
