@@ -11,8 +11,7 @@
 use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, UNKEYED_FIELD};
 use larder_contract::latin1::{narrow, widen};
 use larder_contract::ows::trim;
-use larder_contract::selectors::{SelectorToken, Selectors};
-use sha2::{Digest, Sha256};
+use larder_contract::selectors::{Presented, Selector, SelectorToken, Selectors};
 
 use crate::fields::{Fields, is_hop_by_hop, is_token, split_unquoted};
 use crate::message::Request;
@@ -127,12 +126,23 @@ impl SelectingFields {
         self.0.iter().map(|(name, _)| &**name)
     }
 
-    /// As the store compares them: a token for each value, an empty one for an absent field.
+    /// The names, in lower case, with the normalised values that were asked for.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (&**name, value.as_deref()))
+    }
+
+    /// As the store compares them.
     pub fn selectors(&self) -> Selectors {
-        let selector = |(name, value): &Selecting| {
-            (widen(name), value.as_deref().map(token).unwrap_or_default())
+        let selector = |value: Option<&[u8]>| {
+            value.map_or(Selector::Absent, |value| {
+                Selector::Is(SelectorToken::of(value))
+            })
         };
-        self.0.iter().map(selector).collect()
+        self.iter()
+            .map(|(name, value)| (widen(name), selector(value)))
+            .collect()
     }
 
     /// As they travel in an entry.
@@ -156,28 +166,29 @@ impl SelectingFields {
     }
 }
 
-/// Stands for a value where the store compares it: the first 32 hex digits of its SHA-256.
-pub fn token(value: &[u8]) -> SelectorToken {
-    let mut digits = hex::encode(Sha256::digest(value));
-    digits.truncate(32);
-    digits
-}
-
-/// Tokens for every field of `request` that could select a variant.
-pub fn presented_selectors(request: &Request) -> Selectors {
-    let mut selectors = Selectors::new();
+/// Tokens of every field of `request` that could select a variant: of all that the origin sees,
+/// for it may name any of them in `Vary`. Left out are fields of one connection and pseudo-fields
+/// that select nothing.
+pub fn presented_selectors(request: &Request) -> Presented {
+    let mut selectors: Vec<(String, SelectorToken)> = Vec::with_capacity(request.fields.len());
+    let mut value = Vec::new();
     for (name, _) in request.fields.iter() {
-        let pseudo = SELECTING_PSEUDO_FIELDS
-            .iter()
-            .any(|known| known.as_bytes() == name);
-        let selects = pseudo || (!name.starts_with(b":") && !is_hop_by_hop(name));
-        if selects && let Some(value) = normalised(name, &request.fields) {
-            selectors
-                .entry(widen(name))
-                .or_insert_with(|| token(&value));
+        let selects = if name.starts_with(b":") {
+            SELECTING_PSEUDO_FIELDS
+                .iter()
+                .any(|known| known.as_bytes() == name)
+        } else {
+            !is_hop_by_hop(name)
+        };
+        let is_known = || selectors.iter().any(|(known, _)| known.as_bytes() == name);
+        if selects && !is_known() {
+            value.clear();
+            if normalise(name, &request.fields, &mut value) {
+                selectors.push((widen(name), SelectorToken::of(&value)));
+            }
         }
     }
-    selectors
+    selectors.into_iter().collect()
 }
 
 /// Whether the response allows just the origin that asked. Who answers so has to say `Vary: Origin`
@@ -193,24 +204,42 @@ fn reflects_origin(request: &Request, response: &Fields) -> bool {
 }
 
 fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {
-    let mut lines = fields.all_bytes(name).peekable();
-    lines.peek()?;
-    if name == b"accept-encoding" {
-        return Some(coding::normalised(lines));
-    }
     let mut value = Vec::new();
-    for member in lines.flat_map(|line| split_unquoted(line, b',')).map(trim) {
+    normalise(name, fields, &mut value).then_some(value)
+}
+
+/// Writes the normalised value of `name` into `value`, which is empty. Says whether there is such a
+/// field.
+fn normalise(name: &[u8], fields: &Fields, value: &mut Vec<u8>) -> bool {
+    let mut lines = fields.all_bytes(name).peekable();
+    if lines.peek().is_none() {
+        return false;
+    }
+    if name == b"accept-encoding" {
+        value.append(&mut coding::normalised(lines));
+        return true;
+    }
+    let mut add = |member: &[u8]| {
         if !value.is_empty() {
             value.push(b',');
         }
-        value.extend_from_slice(member);
+        value.extend_from_slice(trim(member));
+    };
+    for line in lines {
+        // Looking for a comma is far quicker than looking for one outside quotes.
+        if line.contains(&b',') {
+            split_unquoted(line, b',').for_each(&mut add);
+        } else {
+            add(line);
+        }
     }
-    Some(value)
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use larder_contract::selectors;
     use proptest::prelude::*;
 
     fn fields(pairs: &[(&str, &str)]) -> Fields {
@@ -286,7 +315,8 @@ mod tests {
             ("x-a", "1"),
             (":override", "max-age=1"),
         ]));
-        assert_eq!(presented.keys().collect::<Vec<_>>(), [":override", "x-a"]);
+        let names: Vec<_> = presented.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [":override", "x-a"]);
     }
 
     #[test]
@@ -308,10 +338,7 @@ mod tests {
             };
             let selecting = SelectingFields::of(&names(&["x-a", "x-b"]), &build(&stored)).unwrap();
             let presented = presented_selectors(&build(&asking));
-            let store_matches = selecting.selectors().iter().all(|(name, token)| match presented.get(name) {
-                Some(presented) => presented == token,
-                None => token.is_empty(),
-            });
+            let store_matches = selectors::matches(&selecting.selectors(), &presented);
             prop_assert_eq!(store_matches, selecting.matches(&build(&asking)));
         }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::http_time::Timestamp;
 use crate::purge::Verdict;
-use crate::selectors::Selectors;
+use crate::selectors::{self, Selectors};
 
 /// First bytes of every encoded entry; the last one is the version.
 pub const MAGIC: [u8; 4] = *b"LRD\x01";
@@ -91,7 +91,7 @@ pub struct EntryMeta {
     /// Selecting header fields with their values in the request it answered; `None` where absent
     /// (RFC 9111 §4.1).
     pub selecting: Vec<(String, Option<String>)>,
-    /// `selecting` as the store compares it. An absent field has an empty token here.
+    /// `selecting` as the store compares it.
     pub selectors: Selectors,
     /// Names under which it can be purged.
     pub tags: Vec<String>,
@@ -157,13 +157,9 @@ impl EntryMeta {
         }
     }
 
-    /// Distinguishes the variants of one key: equal selectors, equal id. 32 hex digits.
+    /// Tells the variants of one key apart; see [`selectors::variant_id`].
     pub fn variant_id(&self) -> String {
-        let mut text = String::new();
-        for (name, token) in &self.selectors {
-            text.push_str(&format!("{}:{name}{}:{token}", name.len(), token.len()));
-        }
-        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
+        selectors::variant_id(&self.selectors)
     }
 }
 

@@ -29,3 +29,4 @@ pub mod purge_order;
 pub mod selectors;
 pub mod store_api;
 pub mod store_stream;
+mod wire;

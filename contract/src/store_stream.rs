@@ -23,7 +23,7 @@
 //! ```text
 //! hello        0x01  version u8   envoy u64
 //! look-up      0x02  number u32   sent u64   key 32   lease: 0x00, or 0x01 holder u64 lease_ms u32 wait_ms u32
-//!                    presented: count u16, then (name text, token text) for each
+//!                    presented: count u16, then (name text, token 16) for each
 //! write        0x03  number u32   sent u64   key 32   fence text, empty for none   entry: the rest
 //! release      0x04  number u32   sent u64   key 32   fence text   uncacheable_ms u32
 //! invalidate   0x05  number u32   sent u64   at u64   everything u8   keys: 32 each, the rest
@@ -39,12 +39,10 @@
 //!
 //! What this leaves out: how frames travel, and when which is sent.
 
-use std::fmt;
-
 mod asked;
 mod said;
-mod wire;
 
+pub use crate::wire::FrameFault;
 pub use asked::{Asked, Question};
 pub use said::{Answer, Said};
 
@@ -57,29 +55,6 @@ pub const SERVICE: &str = "larder.Store";
 pub const METHOD: &str = "Exchange";
 /// Where it is found over HTTP/2: `/service/method`.
 pub const PATH: &str = "/larder.Store/Exchange";
-
-/// Some bytes are not a frame of this version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrameFault {
-    /// It ends too early.
-    Short,
-    /// It goes on behind its end.
-    Long,
-    /// A kind, a flag or a text that no frame has.
-    Unknown,
-}
-
-impl fmt::Display for FrameFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Short => "a frame ends too early",
-            Self::Long => "a frame goes on behind its end",
-            Self::Unknown => "a frame says something unknown",
-        })
-    }
-}
-
-impl std::error::Error for FrameFault {}
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,6 @@ use larder_contract::entry::Entry;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::purge::Purge;
-use larder_contract::selectors::Selectors;
 use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 
 pub mod memory;
@@ -95,14 +94,6 @@ pub const INVALIDATION_MEMORY_MS: u64 = larder_contract::purge::remembered::MEMO
 pub(crate) fn is_timely(requested: Timestamp, now: Timestamp) -> bool {
     now.millis_since(requested) < INVALIDATION_MEMORY_MS
         && requested == requested.no_later_than(now)
-}
-
-/// A variant matches when each of its selectors has the same token in `presented`, or none where it
-/// is empty.
-pub(crate) fn matches(selectors: &Selectors, presented: &Selectors) -> bool {
-    selectors
-        .iter()
-        .all(|(name, token)| presented.get(name).map_or("", String::as_str) == token)
 }
 
 /// What an entry that matches means for a look-up at `now`.

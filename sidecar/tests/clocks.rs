@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use larder_contract::entry::{self, EntryMeta};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
-use larder_contract::selectors::Selectors;
+use larder_contract::selectors::Presented;
 use larder_contract::store_api::{
     AHEAD_FIELD, CLOCK_FIELD, ClockReading, ENTRIES_PATH, EVENTS_PATH, Events, INVALIDATE_PATH,
     Invalidate, LOOK_UP_PATH, LookUp, PURGE_PATH,
@@ -100,7 +100,7 @@ impl Envoy {
     async fn finds(&self, path: &str) -> Option<Timestamp> {
         let asked = LookUp {
             key: key(path).digest(),
-            presented: Selectors::new(),
+            presented: Presented::default(),
             now_ms: self.now(),
             lease: None,
         };

@@ -8,7 +8,7 @@ use larder_contract::entry::{Entry, EntryMeta, RouteSeen};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::purge::{Purge, Scope};
-use larder_contract::selectors::Selectors;
+use larder_contract::selectors::{Presented, Selector, SelectorToken, Selectors};
 use larder_contract::store_api::{
     Fence, Holder, LeaseTerms, LookUp, LookUpAnswer, Release, WriteAnswer,
 };
@@ -29,10 +29,22 @@ fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
+/// What an entry was selected by; an empty value stands for an absent field.
 fn selectors(pairs: &[(&str, &str)]) -> Selectors {
+    let selector = |value: &str| match value {
+        "" => Selector::Absent,
+        value => Selector::Is(SelectorToken::of(value.as_bytes())),
+    };
     pairs
         .iter()
-        .map(|(name, token)| ((*name).to_owned(), (*token).to_owned()))
+        .map(|(name, value)| ((*name).to_owned(), selector(value)))
+        .collect()
+}
+
+fn presented(pairs: &[(&str, &str)]) -> Presented {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), SelectorToken::of(value.as_bytes())))
         .collect()
 }
 
@@ -54,7 +66,7 @@ fn entry_of(body: &str, selecting: &[(&str, &str)], received: u64) -> Entry {
     }
 }
 
-fn asking(now: u64, presented: &[(&str, &str)], lease: Option<(u64, u64)>) -> LookUp {
+fn asking(now: u64, fields: &[(&str, &str)], lease: Option<(u64, u64)>) -> LookUp {
     static HOLDERS: AtomicU64 = AtomicU64::new(1);
     let holder = Holder(HOLDERS.fetch_add(1, Ordering::Relaxed));
     let lease = lease.map(|(lease_ms, wait_ms)| LeaseTerms {
@@ -64,7 +76,7 @@ fn asking(now: u64, presented: &[(&str, &str)], lease: Option<(u64, u64)>) -> Lo
     });
     LookUp {
         key: KEY,
-        presented: selectors(presented),
+        presented: presented(fields),
         now_ms: at(now),
         lease,
     }

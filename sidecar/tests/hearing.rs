@@ -7,7 +7,7 @@ use larder_contract::entry::{Entry, EntryMeta};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::purge::{Purge, Scope};
-use larder_contract::selectors::Selectors;
+use larder_contract::selectors::Presented;
 use larder_contract::store_api::{LookUp, LookUpAnswer};
 use larder_sidecar::store::redis::{Redis, Seal, Settings, follow};
 use larder_sidecar::{Purged, Purges, Store, Waiting};
@@ -67,7 +67,7 @@ async fn sidecar(url: String) -> Purged<Redis> {
 async fn finds(store: &impl Store) -> bool {
     let asked = LookUp {
         key: KEY,
-        presented: Selectors::new(),
+        presented: Presented::default(),
         now_ms: THEN,
         lease: None,
     };
@@ -165,7 +165,7 @@ async fn not_even_the_first_look_up_on_a_new_connection_finds_what_a_snapshot_br
     here.purge(of_tag("other", &here)).await.unwrap();
     let asked = LookUp {
         key: key.digest(),
-        presented: Selectors::new(),
+        presented: Presented::default(),
         now_ms: THEN,
         lease: None,
     };
@@ -299,7 +299,7 @@ async fn where_subscribing_is_not_allowed_purges_are_heard_all_the_same() {
 async fn finds_key(store: &Purged<Redis>, key: KeyDigest) -> bool {
     let asked = LookUp {
         key,
-        presented: Selectors::new(),
+        presented: Presented::default(),
         now_ms: THEN,
         lease: None,
     };

@@ -1,6 +1,6 @@
 //! Under which key requests collapse, and which slots that key may use.
 
-use larder_contract::key::{KeyDigest, append_part};
+use larder_contract::key::{ALWAYS_SELECTING, KeyDigest, append_part};
 use sha2::{Digest, Sha256};
 
 use crate::vary::SelectingFields;
@@ -15,12 +15,29 @@ pub struct CollapseKey(pub [u8; 32]);
 
 impl CollapseKey {
     /// `selecting` holds the values this request has for the fields that are known to select; none
-    /// while nothing is known of the resource.
+    /// while nothing is known of the resource. In whatever order they come: `Vary` may name them in
+    /// another one tomorrow. A request that has none of those that always select shares the
+    /// resource's own digest with its like, which costs nothing to reckon.
+    ///
+    /// A digest that nobody finds collisions of, and over the values themselves: whoever waits for
+    /// a fetch takes what it brings for the resource that it asked for.
     pub fn new(resource: &KeyDigest, selecting: &SelectingFields) -> Self {
+        let says_nothing = |(name, value): (&[u8], Option<&[u8]>)| {
+            value.is_none()
+                && ALWAYS_SELECTING
+                    .iter()
+                    .any(|known| known.as_bytes() == name)
+        };
+        if selecting.iter().all(says_nothing) {
+            return Self(resource.0);
+        }
+        let mut fields: Vec<_> = selecting.iter().collect();
+        fields.sort_unstable();
         let mut bytes = resource.0.to_vec();
-        for (name, token) in selecting.selectors() {
-            append_part(&mut bytes, name.as_bytes());
-            append_part(&mut bytes, token.as_bytes());
+        for (name, value) in fields {
+            append_part(&mut bytes, name);
+            bytes.push(u8::from(value.is_some()));
+            append_part(&mut bytes, value.unwrap_or_default());
         }
         Self(Sha256::digest(&bytes).into())
     }

@@ -1,10 +1,12 @@
-use larder_contract::key::KeyDigest;
+use larder_contract::key::{KeyDigest, PrimaryKey};
 
 use super::*;
+use crate::message::Request;
 use crate::vary::SelectingFields;
 
 const KEY: CollapseKey = CollapseKey([1; 32]);
 const OTHER: CollapseKey = CollapseKey([2; 32]);
+const RESOURCE: KeyDigest = KeyDigest([7; 32]);
 const ME: Identity = Identity { vm: 1, stream: 10 };
 const YOU: Identity = Identity { vm: 2, stream: 20 };
 const REFRESH: Identity = Identity {
@@ -97,10 +99,8 @@ fn a_key_whose_first_slot_another_uses_takes_its_next_one_and_is_found_there() {
 #[test]
 fn where_a_key_lies_depends_on_the_salt_and_fills_all_slots() {
     let key = |n: u64| {
-        CollapseKey::new(
-            &KeyDigest([u8::try_from(n % 251).unwrap(); 32]),
-            &SelectingFields::default(),
-        )
+        let resource = PrimaryKey::new(b"n", b"http", b"a", n.to_string().as_bytes());
+        CollapseKey::new(&resource.digest(), &SelectingFields::default())
     };
     let of = |salt| {
         (0..250)
@@ -122,6 +122,28 @@ fn where_a_key_lies_depends_on_the_salt_and_fills_all_slots() {
             .count()
     });
     assert!((0..8).map(meets).sum::<usize>() < 8, "{one:?}");
+}
+
+#[test]
+fn requests_collapse_by_what_selects_in_whatever_order_it_is_named() {
+    let request = Request::new("GET", "a", "/")
+        .with("x-a", "1")
+        .with("x-b", "");
+    let key = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        CollapseKey::new(&RESOURCE, &SelectingFields::of(&names, &request).unwrap())
+    };
+    let nothing = key(&[]);
+    assert_eq!(nothing, key(&[":override", ":unkeyed"]), "neither is there");
+    assert_eq!(key(&["x-a", "x-b"]), key(&["x-b", "x-a"]));
+    let different = [&[][..], &["x-a"], &["x-b"], &["x-c"], &["x-a", "x-b"]].map(key);
+    for (index, one) in different.iter().enumerate() {
+        assert!(!different[..index].contains(one), "{index}");
+    }
+    let other = request.with(":override", "max-age=1");
+    let names = [b":override".to_vec()];
+    let chosen = SelectingFields::of(&names, &other).unwrap();
+    assert_ne!(nothing, CollapseKey::new(&RESOURCE, &chosen));
 }
 
 #[test]

@@ -97,3 +97,80 @@ fn is_news(known: &StoredResponse, stored: &StoredResponse) -> bool {
     known.response_time < stored.response_time
         || (known.response_time == stored.response_time && tells_more)
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_contract::http_time::{DeltaSeconds, Timestamp};
+    use larder_contract::store_api::Fence;
+
+    use super::*;
+    use crate::exchange::{
+        Command, Effects, Event, Exchange, Local, Question, Setup, SlotAnswer, StoreQuestion,
+    };
+    use crate::message::Request;
+    use crate::policy::Policy;
+    use crate::route::RefreshPath;
+    use crate::vary::SelectingFields;
+
+    fn asking(name: &str, value: &str) -> Request {
+        Request::new("GET", "a.example", "/").with(name, value)
+    }
+
+    fn fresh_for(request: &Request, now: Timestamp) -> Arc<StoredResponse> {
+        let names = [b"x-a".to_vec(), b":unkeyed".to_vec()];
+        let mut stored = StoredResponse {
+            selecting: SelectingFields::of(&names, request).unwrap(),
+            request_time: now,
+            response_time: now,
+            ..StoredResponse::example()
+        };
+        stored.terms.lifetime = DeltaSeconds::new(60);
+        Arc::new(stored)
+    }
+
+    /// What becomes of a request to whom the store proposes something.
+    fn told(request: Request, answer: StoreAnswer, now: Timestamp) -> Effects {
+        let setup = Setup {
+            policy: Arc::new(Policy::default()),
+            namespace: Arc::from(b"n".as_slice()),
+            refreshes: RefreshPath::Routed,
+        };
+        let (mut exchange, _) = Exchange::open(request, setup, now);
+        exchange.handle(Event::Local(Local::default()), now);
+        let asked = exchange.handle(Event::Slot(SlotAnswer::Lead), now);
+        assert!(matches!(
+            asked.question,
+            Some(Question::AskStore(StoreQuestion { lease: true, .. }))
+        ));
+        exchange.handle(Event::Store(answer), now)
+    }
+
+    fn is_answered(effects: &Effects) -> bool {
+        effects
+            .commands
+            .iter()
+            .any(|command| matches!(command, Command::Reply(_)))
+    }
+
+    #[test]
+    fn a_store_that_takes_two_values_for_one_costs_a_miss_and_never_a_wrong_answer() {
+        let now = Timestamp::from_millis(1_000_000_000);
+        // As if the token of what is asked for were that of "1".
+        let other = || fresh_for(&asking("x-a", "1"), now);
+        let lease = || StoreAnswer::Lease(Fence("0a".to_owned()), Some(other()));
+        let hit = told(asking("x-a", "1"), StoreAnswer::Entry(other()), now);
+        assert!(is_answered(&hit), "{hit:?}");
+        for (name, value) in [("x-a", "2"), ("x-b", "1"), ("x-forwarded-host", "evil")] {
+            for answer in [StoreAnswer::Entry(other()), lease()] {
+                let effects = told(asking(name, value), answer, now);
+                assert!(!is_answered(&effects), "{name}: {effects:?}");
+                let Some(Question::Forward(change)) = effects.question else {
+                    panic!("{name}: {effects:?}")
+                };
+                assert_eq!(change.validates, None, "nor is it asked about");
+            }
+            let held = StoreAnswer::Held(Some(other()));
+            assert!(!is_answered(&told(asking(name, value), held, now)));
+        }
+    }
+}

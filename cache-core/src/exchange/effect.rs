@@ -10,7 +10,7 @@ use std::sync::Arc;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::key::PrimaryKey;
-use larder_contract::selectors::Selectors;
+use larder_contract::selectors::Presented;
 use larder_contract::store_api::Fence;
 use smallvec::SmallVec;
 
@@ -165,7 +165,7 @@ pub struct StoreQuestion {
     /// What is asked for.
     pub key: KeyDigest,
     /// The request's fields as the store compares them.
-    pub presented: Selectors,
+    pub presented: Presented,
     /// Whether the lease is wanted if the request has to go to the origin.
     pub lease: bool,
     /// Whether the answer may be held back while another Envoy fetches.

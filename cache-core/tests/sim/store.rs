@@ -8,6 +8,7 @@ use larder_cache_core::reuse;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
+use larder_contract::selectors;
 use larder_contract::store_api::Fence;
 
 /// After so long without a write a lease lapses.
@@ -32,13 +33,8 @@ impl Store {
         asked: &StoreQuestion,
         now: Timestamp,
     ) -> (StoreAnswer, Option<Timestamp>) {
-        let presented = |name: &str| asked.presented.get(name).map_or("", String::as_str);
         let matches = |stored: &&Arc<StoredResponse>| {
-            stored
-                .selecting
-                .selectors()
-                .into_iter()
-                .all(|(name, token)| presented(&name) == token)
+            selectors::matches(&stored.selecting.selectors(), &asked.presented)
         };
         let found = self
             .entries

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::lease::{Fence, LeaseTerms};
 use crate::http_time::Timestamp;
 use crate::key::KeyDigest;
-use crate::selectors::Selectors;
+use crate::selectors::Presented;
 
 /// `POST`: look up an entry, and be given the lease or wait for its holder.
 pub const LOOK_UP_PATH: &str = "/v1/look-up";
@@ -19,10 +19,9 @@ pub const UNCACHEABLE_FIELD: &str = "x-larder-uncacheable";
 pub struct LookUp {
     /// What is asked for.
     pub key: KeyDigest,
-    /// The presented request's fields. A variant matches when for each of its selectors `presented`
-    /// holds the same token, or none where the selector is empty. Of several that match, the one
-    /// with the latest response time counts.
-    pub presented: Selectors,
+    /// The presented request's fields; see [`crate::selectors::matches`]. Of several variants that
+    /// match, the one with the latest response time counts.
+    pub presented: Presented,
     /// The filter's clock, which the entry's time marks are compared with.
     pub now_ms: Timestamp,
     /// Wanted when no entry matches or the one that does is no longer fresh; `None` asks for a

@@ -2,12 +2,11 @@
 
 use bytes::BufMut;
 
-use super::FrameFault;
-use super::wire::{Reader, put_millis, put_text, put_time};
 use crate::http_time::Timestamp;
 use crate::key::KeyDigest;
-use crate::selectors::Selectors;
+use crate::selectors::{Presented, SelectorToken};
 use crate::store_api::{Fence, Holder, Invalidate, LeaseTerms, LookUp, Release};
+use crate::wire::{FrameFault, Reader, put_millis, put_text, put_time};
 
 const HELLO: u8 = 0x01;
 const LOOK_UP: u8 = 0x02;
@@ -192,7 +191,7 @@ fn write_look_up(look_up: &LookUp, frame: &mut Vec<u8>) {
     frame.put_u16(count);
     for (name, token) in look_up.presented.iter().take(usize::from(count)) {
         put_text(frame, name);
-        put_text(frame, token);
+        frame.put_slice(&token.0);
     }
 }
 
@@ -207,11 +206,11 @@ fn read_look_up(reader: &mut Reader<'_>) -> Result<LookUp, FrameFault> {
         }),
         false => None,
     };
-    let mut presented = Selectors::new();
-    for _ in 0..reader.u16()? {
-        let name = reader.text()?.to_owned();
-        presented.insert(name, reader.text()?.to_owned());
-    }
+    let count = reader.u16()?;
+    let field = |_| Ok((reader.text()?.to_owned(), SelectorToken(reader.array()?)));
+    let presented = (0..count)
+        .map(field)
+        .collect::<Result<Presented, FrameFault>>()?;
     Ok(LookUp {
         key,
         presented,

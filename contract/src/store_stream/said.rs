@@ -2,9 +2,8 @@
 
 use bytes::BufMut;
 
-use super::FrameFault;
-use super::wire::{Reader, put_text};
 use crate::store_api::{Events, Fence, LookUpAnswer};
+use crate::wire::{FrameFault, Reader, put_text};
 
 const WELCOME: u8 = 0x81;
 const OTHER_VERSION: u8 = 0x82;

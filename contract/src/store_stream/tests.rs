@@ -4,6 +4,7 @@ use super::*;
 use crate::http_time::Timestamp;
 use crate::key::KeyDigest;
 use crate::purge::{Purge, Scope};
+use crate::selectors::SelectorToken;
 use crate::store_api::{
     Events, Fence, Holder, Invalidate, LeaseTerms, LookUp, LookUpAnswer, Release,
 };
@@ -13,7 +14,9 @@ fn questions() -> Vec<Question<'static>> {
     let fence = Fence("0a1f".to_owned());
     let plain = LookUp {
         key,
-        presented: [("accept".to_owned(), "00ff".to_owned())].into(),
+        presented: [("accept".to_owned(), SelectorToken([0xab; 16]))]
+            .into_iter()
+            .collect(),
         now_ms: Timestamp::default(),
         lease: None,
     };
@@ -169,7 +172,8 @@ fn the_bytes_stay_as_the_head_of_this_module_says() {
     assert_eq!(look_up[45], 1, "a lease is asked for");
     assert_eq!(look_up[46..54], [0xff; 8]);
     assert_eq!(look_up[54..62], [0, 0, 0x75, 0x30, 0, 0, 0x0b, 0xb8]);
-    assert_eq!(look_up[62..], *b"\0\x01\0\x06accept\0\x0400ff");
+    assert_eq!(look_up[62..72], *b"\0\x01\0\x06accept");
+    assert_eq!(look_up[72..], [0xab; 16]);
     assert_eq!(PATH, format!("/{SERVICE}/{METHOD}"));
 }
 

@@ -7,6 +7,7 @@ use larder_cache_core::stored_response::ReuseTerms;
 use larder_cache_core::vary::SelectingFields;
 use larder_contract::http_time::DeltaSeconds;
 use larder_contract::purge::Verdict;
+use larder_contract::selectors::Selector;
 use proptest::prelude::*;
 
 const PATHS: [&str; 4] = ["/shop/1", "/shop/2", "/news/1", "/news/2"];
@@ -185,7 +186,7 @@ impl Eager {
     }
 }
 
-type Seen = (Vec<(String, String)>, Timestamp, Option<Timestamp>);
+type Seen = (Vec<(String, Selector)>, Timestamp, Option<Timestamp>);
 
 fn sorted<'a>(all: impl Iterator<Item = &'a Arc<StoredResponse>>) -> Vec<Seen> {
     let mut all: Vec<_> = all

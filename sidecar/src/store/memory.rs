@@ -16,12 +16,12 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::key::{ALWAYS_SELECTING, KeyDigest};
 use larder_contract::purge::Purge;
 use larder_contract::purge::requested::{is_newer, may_reach};
-use larder_contract::selectors::Selectors;
+use larder_contract::selectors::{Presented, matches};
 use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 use moka::Expiry;
 use moka::sync::Cache;
 
-use super::{Announced, Fault, Found, Store, is_fresh, matches};
+use super::{Announced, Fault, Found, Store, is_fresh};
 use crate::clock;
 
 mod key_state;
@@ -153,7 +153,7 @@ impl Memory {
 
     /// Requests for different variants have different leases, as far as the selecting fields are
     /// known.
-    fn lease_name(&self, variants: &[Variant], presented: &Selectors) -> u64 {
+    fn lease_name(&self, variants: &[Variant], presented: &Presented) -> u64 {
         let mut names: BTreeSet<&str> = variants
             .iter()
             .flat_map(|v| v.meta.selectors.keys().map(String::as_str))
@@ -161,8 +161,15 @@ impl Memory {
         names.extend(ALWAYS_SELECTING);
         let mut hasher = self.random.build_hasher();
         for name in names {
-            let token = presented.get(name).map_or("", String::as_str);
-            hasher.write(format!("{}:{name}{}:{token}", name.len(), token.len()).as_bytes());
+            hasher.write_usize(name.len());
+            hasher.write(name.as_bytes());
+            match presented.get(name) {
+                Some(token) => {
+                    hasher.write_u8(1);
+                    hasher.write(&token.0);
+                }
+                None => hasher.write_u8(0),
+            }
         }
         hasher.finish()
     }
