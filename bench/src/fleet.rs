@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use larder_contract::entry::{EntryMeta, VERSION, digest, encode};
+use larder_contract::entry::{CacheType, EntryMeta, Headers, Selecting, digest, encode};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::PrimaryKey;
 use larder_stack::{RedisServer, Settings, Sidecars, Stack, StoreKind, eventually};
@@ -295,23 +295,19 @@ fn entry(n: usize) -> (String, Vec<u8>) {
         .unwrap_or_default();
     let now = Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(0));
     let meta = EntryMeta {
-        version: VERSION,
         url,
         status: 200,
-        headers: [
+        headers: Headers::from_pairs([
             ("content-type", "text/plain"),
             ("etag", "\"1\""),
             ("cache-control", "max-age=600"),
             ("cache-tag", "everyone"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec(),
-        cache_type: "revalidate".to_owned(),
+        ]),
+        cache_type: CacheType::Revalidate,
         max_age: 600,
         use_stale_upto: 0,
         stale_while_revalidate: 0,
         stale_if_error: 0,
-        etag: "\"1\"".to_owned(),
         initial_age: 0,
         must_revalidate: false,
         no_cache: false,
@@ -321,8 +317,7 @@ fn entry(n: usize) -> (String, Vec<u8>) {
         fresh_until_ms: now.plus_millis(600_000),
         serve_stale_until_ms: now.plus_millis(600_000),
         ttl_ms: 900_000,
-        selecting: Vec::new(),
-        selectors: Default::default(),
+        selecting: Selecting::default(),
         tags: vec!["everyone".to_owned()],
         stale_from_ms: None,
         part_first: None,

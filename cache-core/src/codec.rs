@@ -7,9 +7,8 @@
 
 use std::sync::Arc;
 
-use larder_contract::entry::{Entry, EntryFault, EntryMeta, VERSION, digest};
+use larder_contract::entry::{CacheType, EntryFault, EntryMeta, Headers, digest};
 use larder_contract::http_time::{DeltaSeconds, Timestamp};
-use larder_contract::latin1::{narrow, widen};
 
 use crate::fields::{Fields, are_safe_to_emit};
 use crate::partial::Part;
@@ -30,20 +29,14 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
         .plus(windows.for_any.max(windows.grace))
         .plus(policy.keep);
     EntryMeta {
-        version: VERSION,
         url: stored.url.clone(),
         status: stored.status,
-        headers: stored
-            .fields
-            .iter()
-            .map(|(name, value)| (widen(name), widen(value)))
-            .collect(),
-        cache_type: cache_type(terms).to_owned(),
+        headers: headers_of(&stored.fields),
+        cache_type: cache_type(terms),
         max_age: terms.lifetime.as_secs(),
         use_stale_upto: windows.for_any.as_secs(),
         stale_while_revalidate: terms.stale_while_revalidate.as_secs(),
         stale_if_error: terms.stale_if_error.as_secs(),
-        etag: stored.fields.get("etag").map(widen).unwrap_or_default(),
         initial_age: stored.initial_age.as_secs(),
         must_revalidate: terms.must_revalidate,
         no_cache: terms.no_cache,
@@ -63,8 +56,7 @@ pub fn to_meta(stored: &StoredResponse, policy: &Policy, now: Timestamp) -> Entr
             fresh_until.plus(windows.while_revalidating)
         },
         ttl_ms: until.millis_since(now).clamp(1, MAX_TTL.as_millis()),
-        selecting: stored.selecting.to_pairs(),
-        selectors: stored.selecting.selectors(),
+        selecting: stored.selecting.clone().into(),
         tags: stored.tags.clone(),
         stale_from_ms: stored.stale_from,
         part_first: stored.part.map(|part| part.first),
@@ -101,29 +93,30 @@ impl StaleWindows {
     }
 }
 
-fn cache_type(terms: &ReuseTerms) -> &'static str {
+/// Fields keep their text as an entry does.
+fn headers_of(fields: &Fields) -> Headers {
+    Headers::of(fields.lengths().collect(), fields.text().to_vec())
+        .unwrap_or_else(|| Headers::from_pairs(fields.iter()))
+}
+
+fn cache_type(terms: &ReuseTerms) -> CacheType {
     let swr = terms.stale_while_revalidate > DeltaSeconds::ZERO;
     let sie = terms.stale_if_error > DeltaSeconds::ZERO;
     match (terms.must_revalidate || terms.no_cache, swr, sie) {
-        (true, _, _) => "must-revalidate",
-        (false, true, true) => "stale",
-        (false, true, false) => "stale-while-revalidate",
-        (false, false, true) => "stale-if-error",
-        (false, false, false) => "revalidate",
+        (true, _, _) => CacheType::MustRevalidate,
+        (false, true, true) => CacheType::Stale,
+        (false, true, false) => CacheType::StaleWhileRevalidate,
+        (false, false, true) => CacheType::StaleIfError,
+        (false, false, false) => CacheType::Revalidate,
     }
 }
 
-/// The stored response an entry describes; its framing, lengths and digest have been checked by
-/// `entry::decode`.
-pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
-    let meta = entry.meta;
-    let mut fields = Fields::with_capacity(meta.headers.len(), 32 * meta.headers.len());
-    for (name, value) in &meta.headers {
-        let (Some(name), Some(value)) = (narrow(name), narrow(value)) else {
-            return Err(EntryFault::Meta);
-        };
-        fields.append(&name, &value);
-    }
+/// The stored response that an entry describes; its framing, lengths and digest have been checked
+/// by `entry::decode`.
+pub fn from_entry((meta, body): (EntryMeta, &[u8])) -> Result<StoredResponse, EntryFault> {
+    let (lengths, text) = meta.headers.into_parts();
+    let length = |_: &[u8], line: usize| lengths.get(line).copied();
+    let fields = Fields::from_text(text, 0, lengths.len(), length).ok_or(EntryFault::Meta)?;
     if !are_safe_to_emit(&fields) || !(200..=599).contains(&meta.status) {
         return Err(EntryFault::Meta);
     }
@@ -132,7 +125,7 @@ pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
         (None, None) => None,
         _ => return Err(EntryFault::Meta),
     };
-    let end = |part: Part| part.first.checked_add(entry.body.len() as u64);
+    let end = |part: Part| part.first.checked_add(body.len() as u64);
     if part.is_some_and(|part| end(part).is_none_or(|end| end > part.complete)) {
         return Err(EntryFault::Meta);
     }
@@ -140,7 +133,7 @@ pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
         url: meta.url,
         status: meta.status,
         fields,
-        body: Arc::from(entry.body),
+        body: Arc::from(body),
         part,
         request_time: meta.request_time_ms,
         response_time: meta.response_time_ms,
@@ -154,7 +147,7 @@ pub fn from_entry(entry: Entry) -> Result<StoredResponse, EntryFault> {
         },
         explicitly_public: meta.public,
         stale_from: meta.stale_from_ms,
-        selecting: SelectingFields::from_pairs(&meta.selecting).ok_or(EntryFault::Meta)?,
+        selecting: SelectingFields::from(meta.selecting),
         tags: meta.tags,
         route: meta.route.into(),
         treatment: SeenTreatment::default(),
@@ -223,8 +216,8 @@ mod tests {
         let meta = to_meta(&stored, &policy, stored.response_time.plus_millis(1_000));
         assert_eq!(meta.ttl_ms, (5 + 15 + 100 - 1) * 1_000);
         assert_eq!(
-            (meta.max_age, meta.use_stale_upto, meta.cache_type.as_str()),
-            (5, 15, "stale-while-revalidate")
+            (meta.max_age, meta.use_stale_upto, meta.cache_type),
+            (5, 15, CacheType::StaleWhileRevalidate)
         );
     }
 
@@ -236,13 +229,10 @@ mod tests {
             ("x", "a\r\nset-cookie: b"),
             ("x y", "a"),
             (":status", "200"),
-            ("x", "\u{100}"),
+            ("x", "a\0b"),
         ] {
-            meta.headers = vec![(bad.0.to_owned(), bad.1.to_owned())];
-            let entry = Entry {
-                meta: meta.clone(),
-                body: stored.body.to_vec(),
-            };
+            meta.headers = Headers::from_pairs([bad]);
+            let entry = (meta.clone(), &*stored.body);
             assert_eq!(from_entry(entry), Err(EntryFault::Meta), "{bad:?}");
         }
     }
@@ -256,10 +246,7 @@ mod tests {
                 ..to_meta(&stored, &Policy::default(), stored.response_time)
             };
             assert_eq!(
-                from_entry(Entry {
-                    meta,
-                    body: stored.body.to_vec()
-                }),
+                from_entry((meta, &*stored.body)),
                 Err(EntryFault::Meta),
                 "{status}"
             );

@@ -8,10 +8,11 @@
 //! Normalisation may only join what means the same (RFC 9111 §4.1): white space around commas goes,
 //! and `accept-encoding` is read as the list of codings with weights that it is (`vary::coding`).
 
+use larder_contract::entry::Selecting;
 use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, UNKEYED_FIELD};
-use larder_contract::latin1::{narrow, widen};
+use larder_contract::latin1::widen;
 use larder_contract::ows::trim;
-use larder_contract::selectors::{Presented, Selector, SelectorToken, Selectors};
+use larder_contract::selectors::{Presented, SelectorToken, Selectors};
 
 use crate::fields::{Fields, is_hop_by_hop, is_token, split_unquoted};
 use crate::message::Request;
@@ -69,10 +70,19 @@ impl Vary {
 /// The request fields that selected a stored response, with their normalised values; `None` where
 /// absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SelectingFields(Vec<Selecting>);
+pub struct SelectingFields(Selecting);
 
-/// One field's name and value.
-type Selecting = (Box<[u8]>, Option<Box<[u8]>>);
+impl From<Selecting> for SelectingFields {
+    fn from(selecting: Selecting) -> Self {
+        Self(selecting)
+    }
+}
+
+impl From<SelectingFields> for Selecting {
+    fn from(fields: SelectingFields) -> Self {
+        fields.0
+    }
+}
 
 impl SelectingFields {
     /// The fields that selected `response` for `request`: those that `Vary` names, the override,
@@ -106,7 +116,7 @@ impl SelectingFields {
                 normalised(name, &request.fields).map(Into::into),
             )
         };
-        Some(Self(names.iter().map(pair).collect()))
+        Some(Self(Selecting(names.iter().map(pair).collect())))
     }
 
     /// Whether `request` has the same values (RFC 9111 §4.1).
@@ -115,7 +125,7 @@ impl SelectingFields {
         if request.fields.contains(UNKEYED_FIELD) && !knows_unkeyed() {
             return false;
         }
-        self.0.iter().all(|(name, value)| match value {
+        self.iter().all(|(name, value)| match value {
             None => request.fields.all_bytes(name).next().is_none(),
             Some(value) => normalised(name, &request.fields).as_deref() == Some(value),
         })
@@ -123,46 +133,17 @@ impl SelectingFields {
 
     /// The names, in lower case.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(|(name, _)| &**name)
+        self.iter().map(|(name, _)| name)
     }
 
     /// The names, in lower case, with the normalised values that were asked for.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (&**name, value.as_deref()))
+        self.0.iter()
     }
 
     /// As the store compares them.
     pub fn selectors(&self) -> Selectors {
-        let selector = |value: Option<&[u8]>| {
-            value.map_or(Selector::Absent, |value| {
-                Selector::Is(SelectorToken::of(value))
-            })
-        };
-        self.iter()
-            .map(|(name, value)| (widen(name), selector(value)))
-            .collect()
-    }
-
-    /// As they travel in an entry.
-    pub fn to_pairs(&self) -> Vec<(String, Option<String>)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (widen(name), value.as_deref().map(widen)))
-            .collect()
-    }
-
-    /// Takes back what [`Self::to_pairs`] gave. `None` when that cannot have been it.
-    pub fn from_pairs(pairs: &[(String, Option<String>)]) -> Option<Self> {
-        let pair = |(name, value): &(String, Option<String>)| {
-            let value = match value {
-                Some(value) => Some(narrow(value)?.into()),
-                None => None,
-            };
-            Some((narrow(name)?.into(), value))
-        };
-        pairs.iter().map(pair).collect::<Option<Vec<_>>>().map(Self)
+        self.0.selectors()
     }
 }
 
@@ -340,12 +321,6 @@ mod tests {
             let presented = presented_selectors(&build(&asking));
             let store_matches = selectors::matches(&selecting.selectors(), &presented);
             prop_assert_eq!(store_matches, selecting.matches(&build(&asking)));
-        }
-
-        #[test]
-        fn selecting_fields_survive_an_entry(value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..8))) {
-            let selecting = SelectingFields(vec![(b"x".as_slice().into(), value.map(Into::into))]);
-            prop_assert_eq!(SelectingFields::from_pairs(&selecting.to_pairs()), Some(selecting));
         }
     }
 }

@@ -1,63 +1,50 @@
-//! The bytes of one entry: on the way to the sidecar, in the handoff between worker VMs, and as a
-//! Redis hash.
+//! One stored response: on the way to the sidecar, in the handoff between worker VMs, and in the
+//! stores.
 //!
-//! ```text
-//! 0      3      4            8                8+n
-//! +------+------+------------+----------------+------------------+
-//! | LRD  | 0x01 | n (u32 BE) | meta: JSON (n) | body: the rest   |
-//! +------+------+------------+----------------+------------------+
-//! ```
-//!
-//! In Redis the same entry is one hash per variant: each member of the meta is one field, the body
-//! is another, so that `redis-cli HGETALL` shows it. Everything read is checked: version, lengths,
-//! digest. What fails is not an entry. What this leaves out: what the numbers mean for caching; see
-//! `codec`.
+//! It travels as one frame, whose bytes are described at the head of `frame`. In Redis it is one
+//! hash per variant: each member of the meta is one field, the body is another, so that `redis-cli
+//! HGETALL` shows it (`hash_fields`). Everything read is checked: version, lengths, digest. What
+//! fails is not an entry. What this leaves out: what the numbers mean for caching; see `codec`.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::http_time::Timestamp;
 use crate::purge::Verdict;
 use crate::selectors::{self, Selectors};
+use crate::wire::FrameFault;
 
-/// First bytes of every encoded entry; the last one is the version.
-pub const MAGIC: [u8; 4] = *b"LRD\x01";
+mod frame;
+mod hash_fields;
+mod headers;
+mod in_frame;
+mod selecting;
 
-/// The version of the meta and of the Redis layout. An entry of another version is treated as
+pub use frame::{MAGIC, check_body, decode, decode_meta, encode};
+pub use hash_fields::{BODY_FIELD, from_hash_fields, to_hash_fields};
+pub use headers::Headers;
+pub use in_frame::Entry;
+pub use selecting::Selecting;
+
+/// The version of the frame and of the Redis layout. An entry of another version is treated as
 /// absent.
-pub const VERSION: u32 = 1;
+pub const VERSION: u8 = 2;
 
-/// The Redis hash field that holds the body.
-pub const BODY_FIELD: &str = "body";
-
-const HEADER_LEN: usize = 8;
-
-/// A stored response as the store sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Everything but the body.
-    pub meta: EntryMeta,
-    /// The response's content.
-    pub body: Vec<u8>,
-}
-
-/// What is known of a stored response besides its body. Text is Latin-1 widened to Unicode, so any
-/// byte of a header value survives JSON; see [`crate::latin1`].
+/// What is known of a stored response besides its body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EntryMeta {
-    /// [`VERSION`].
-    pub version: u32,
-    /// The URL it was fetched from, for people who look into Redis. Not used to match.
+    /// The URL it was fetched from, for people who look into Redis and for purges by prefix. Not
+    /// used to match.
     pub url: String,
     /// HTTP status code.
     pub status: u16,
     /// End-to-end header fields in order, names in lower case.
-    pub headers: Vec<(String, String)>,
-    /// In one word what happens once it is stale: `must-revalidate`, `stale-while-revalidate`,
-    /// `stale-if-error`, `stale` (both) or `revalidate` (neither named).
-    pub cache_type: String,
+    pub headers: Headers,
+    /// In one word what happens once it is stale.
+    pub cache_type: CacheType,
     /// Freshness lifetime in seconds (RFC 9111 §4.2.1).
     pub max_age: u64,
     /// For how many seconds after `max_age` it may be used stale: the longer of its two stale
@@ -67,8 +54,6 @@ pub struct EntryMeta {
     pub stale_while_revalidate: u64,
     /// `stale-if-error` in seconds.
     pub stale_if_error: u64,
-    /// The entity tag, quotes and `W/` included, or empty.
-    pub etag: String,
     /// Age in seconds when the response was received: corrected_initial_age (RFC 9111 §4.2.3).
     pub initial_age: u64,
     /// Never served stale (RFC 9111 §5.2.2.2, §5.2.2.8, §5.2.2.10).
@@ -88,11 +73,8 @@ pub struct EntryMeta {
     /// How long the store keeps it, from the write on: freshness, stale windows and keep together.
     /// 1 ms to 1 year.
     pub ttl_ms: u64,
-    /// Selecting header fields with their values in the request it answered; `None` where absent
-    /// (RFC 9111 §4.1).
-    pub selecting: Vec<(String, Option<String>)>,
-    /// `selecting` as the store compares it.
-    pub selectors: Selectors,
+    /// Selecting header fields with their values in the request it answered (RFC 9111 §4.1).
+    pub selecting: Selecting,
     /// Names under which it can be purged.
     pub tags: Vec<String>,
     /// When a soft purge ended its freshness; absent when none did.
@@ -109,8 +91,24 @@ pub struct EntryMeta {
     pub route: Option<RouteSeen>,
     /// Bytes of the body.
     pub body_length: u64,
-    /// `xxh3:` and the XXH3-128 of the body in hex: against damage, not against forgery.
-    pub digest: String,
+    /// Of the body: against damage, not against forgery.
+    pub digest: BodyDigest,
+}
+
+/// In one word what happens to a response once it is stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheType {
+    /// It is validated first, whatever happens.
+    MustRevalidate,
+    /// It may be served while it is refreshed.
+    StaleWhileRevalidate,
+    /// It may be served when the origin fails.
+    StaleIfError,
+    /// Both.
+    Stale,
+    /// Neither was named.
+    Revalidate,
 }
 
 /// What was seen of a route.
@@ -157,9 +155,14 @@ impl EntryMeta {
         }
     }
 
+    /// What it was selected by, as the store compares it.
+    pub fn selectors(&self) -> Selectors {
+        self.selecting.selectors()
+    }
+
     /// Tells the variants of one key apart; see [`selectors::variant_id`].
     pub fn variant_id(&self) -> String {
-        selectors::variant_id(&self.selectors)
+        selectors::variant_id(&self.selectors())
     }
 }
 
@@ -193,104 +196,48 @@ impl fmt::Display for EntryFault {
 
 impl std::error::Error for EntryFault {}
 
-/// `xxh3:` and the XXH3-128 of `body` in hex.
-pub fn digest(body: &[u8]) -> String {
-    format!("xxh3:{:032x}", xxhash_rust::xxh3::xxh3_128(body))
+impl From<FrameFault> for EntryFault {
+    fn from(_: FrameFault) -> Self {
+        Self::Meta
+    }
 }
 
-/// Writes an entry in the frame above.
-pub fn encode(meta: &EntryMeta, body: &[u8]) -> Vec<u8> {
-    let json = serde_json::to_vec(meta).unwrap_or_default();
-    let len = u32::try_from(json.len()).unwrap_or(0);
-    let mut bytes = Vec::with_capacity(HEADER_LEN + json.len() + body.len());
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&len.to_be_bytes());
-    bytes.extend_from_slice(&json);
-    bytes.extend_from_slice(body);
-    bytes
+/// The XXH3-128 of a body. `xxh3:` and hex digits in Redis.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct BodyDigest(pub [u8; 16]);
+
+/// The digest of `body`.
+pub fn digest(body: &[u8]) -> BodyDigest {
+    BodyDigest(xxh3_128(body).to_be_bytes())
 }
 
-/// Reads the meta and where the body begins, without checking the body: what the sidecar needs of
-/// an entry in transit.
-pub fn decode_meta(bytes: &[u8]) -> Result<(EntryMeta, usize), EntryFault> {
-    let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(EntryFault::Framing)?;
-    if magic[..3] != MAGIC[..3] {
-        return Err(EntryFault::Framing);
+impl fmt::Display for BodyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "xxh3:{:032x}", u128::from_be_bytes(self.0))
     }
-    if magic[3] != MAGIC[3] {
-        return Err(EntryFault::Version);
-    }
-    let (len, rest) = rest.split_first_chunk::<4>().ok_or(EntryFault::Framing)?;
-    let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| EntryFault::Framing)?;
-    let json = rest.get(..len).ok_or(EntryFault::Framing)?;
-    let meta: EntryMeta = serde_json::from_slice(json).map_err(|_| EntryFault::Meta)?;
-    if meta.version != VERSION {
-        return Err(EntryFault::Version);
-    }
-    Ok((meta, HEADER_LEN + len))
 }
 
-/// Reads an entry and checks its body against its meta.
-pub fn decode(bytes: &[u8]) -> Result<Entry, EntryFault> {
-    let (meta, body_start) = decode_meta(bytes)?;
-    let body = bytes.get(body_start..).ok_or(EntryFault::Framing)?;
-    check_body(&meta, body)?;
-    Ok(Entry {
-        meta,
-        body: body.to_vec(),
-    })
+impl fmt::Debug for BodyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
-/// Checks length and digest of a body.
-pub fn check_body(meta: &EntryMeta, body: &[u8]) -> Result<(), EntryFault> {
-    if u64::try_from(body.len()) != Ok(meta.body_length) {
-        return Err(EntryFault::Length);
+impl Serialize for BodyDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
-    if digest(body) != meta.digest {
-        return Err(EntryFault::Digest);
-    }
-    Ok(())
 }
 
-/// The meta as hash fields: text as it is, all else as JSON. The body goes into [`BODY_FIELD`]
-/// beside them.
-pub fn to_hash_fields(meta: &EntryMeta) -> Vec<(String, String)> {
-    let Ok(serde_json::Value::Object(members)) = serde_json::to_value(meta) else {
-        return Vec::new();
-    };
-    let text = |value: serde_json::Value| match value {
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
-    };
-    members
-        .into_iter()
-        .map(|(name, value)| (name, text(value)))
-        .collect()
-}
-
-/// Reads hash fields back; fields that are no member of the meta are refused, as is a missing one.
-pub fn from_hash_fields<'a>(
-    fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
-) -> Result<EntryMeta, EntryFault> {
-    const TEXT: [&str; 4] = ["url", "cache_type", "etag", "digest"];
-    let mut members = serde_json::Map::new();
-    for (name, value) in fields {
-        if name == BODY_FIELD {
-            continue;
-        }
-        let value = if TEXT.contains(&name) {
-            let text = std::str::from_utf8(value).map_err(|_| EntryFault::Meta)?;
-            serde_json::Value::String(text.to_owned())
-        } else {
-            serde_json::from_slice(value).map_err(|_| EntryFault::Meta)?
-        };
-        members.insert(name.to_owned(), value);
-    }
-    let meta: EntryMeta = serde_json::from_value(members.into()).map_err(|_| EntryFault::Meta)?;
-    if meta.version != VERSION {
-        Err(EntryFault::Version)
-    } else {
-        Ok(meta)
+impl<'de> Deserialize<'de> for BodyDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut bytes = [0; 16];
+        let read = text
+            .strip_prefix("xxh3:")
+            .is_some_and(|digits| hex::decode_to_slice(digits, &mut bytes).is_ok());
+        read.then_some(Self(bytes))
+            .ok_or_else(|| serde::de::Error::custom("a digest is `xxh3:` and 32 hex digits"))
     }
 }
 

@@ -91,6 +91,12 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes(length)?).map_err(|_| FrameFault::Unknown)
     }
 
+    /// Bytes behind their length as u32.
+    pub(crate) fn long_bytes(&mut self) -> Result<&'a [u8], FrameFault> {
+        let length = usize::try_from(self.u32()?).map_err(|_| FrameFault::Short)?;
+        self.bytes(length)
+    }
+
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
@@ -116,4 +122,10 @@ pub(crate) fn put_text(frame: &mut Vec<u8>, text: &str) {
     let text = text.get(..end).unwrap_or_default();
     frame.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
     frame.put_slice(text.as_bytes());
+}
+
+/// Bytes behind their length as u32. There are never 4 GiB of them.
+pub(crate) fn put_bytes(frame: &mut Vec<u8>, bytes: &[u8]) {
+    frame.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    frame.put_slice(bytes);
 }

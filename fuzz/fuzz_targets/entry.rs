@@ -9,6 +9,9 @@ use larder_contract::entry;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
+    if let Ok((meta, body_start)) = entry::decode_meta(data) {
+        assert_eq!(entry::encode(&meta, &data[body_start..]), data);
+    }
     if let Ok(entry) = entry::decode(data)
         && let Ok(stored) = codec::from_entry(entry)
     {

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use larder_contract::entry::Entry;
+use larder_contract::entry::EntryMeta;
 use larder_contract::purge::{Marks, Purge, Scope, Verdict};
 use larder_contract::store_api::Events;
 use tokio::sync::Notify;
@@ -239,13 +239,11 @@ impl Purges {
         }
     }
 
-    fn verdict(&self, entry: &Entry) -> Verdict {
-        let verdict = self.marks().verdict(
-            &entry.meta.url,
-            &entry.meta.tags,
-            entry.meta.request_time_ms,
-        );
-        verdict.beyond(entry.meta.stale_from_ms)
+    fn verdict(&self, meta: &EntryMeta) -> Verdict {
+        let verdict = self
+            .marks()
+            .verdict(&meta.url, &meta.tags, meta.request_time_ms);
+        verdict.beyond(meta.stale_from_ms)
     }
 
     fn is_empty(&self) -> bool {

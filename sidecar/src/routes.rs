@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use larder_contract::entry;
+use larder_contract::entry::Entry;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::purge::{Purge, Scope};
@@ -267,14 +267,14 @@ async fn write<S: Store>(
                 .ok_or_else(|| Refusal::Malformed("a fence is hex digits".to_owned()))?,
         ),
     };
-    let mut entry = entry::decode(&body).map_err(|fault| Refusal::Malformed(fault.to_string()))?;
+    let mut entry = Entry::read(body).map_err(|fault| Refusal::Malformed(fault.to_string()))?;
     // What was held up on its way cannot be dated, and would come back as newer than what has
     // replaced it.
     let lead = sidecar.certain_lead(&headers);
-    entry
-        .meta
-        .move_times(lead.unwrap_or_default().saturating_neg());
-    let answer = if lead.is_some() && is_timely(entry.meta.request_time_ms, sidecar.now()) {
+    if let Some(lead) = lead.filter(|lead| *lead != 0) {
+        entry.change(|meta| meta.move_times(lead.saturating_neg()));
+    }
+    let answer = if lead.is_some() && is_timely(entry.meta().request_time_ms, sidecar.now()) {
         sidecar.store.write(key, fence.as_ref(), entry).await
     } else if let Some(fence) = fence {
         let release = Release::of(key, fence);

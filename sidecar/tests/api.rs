@@ -127,7 +127,12 @@ async fn what_is_too_large_or_not_understood_is_refused_and_the_sidecar_lives_on
         (
             "PUT",
             format!("/v1/entries/{key}"),
-            b"LRD\x01rubbish".to_vec(),
+            b"LRD\x02rubbish".to_vec(),
+        ),
+        (
+            "PUT",
+            format!("/v1/entries/{key}"),
+            b"LRD\x01\0\0\0\x02{}of version 1".to_vec(),
         ),
         ("PUT", "/v1/entries/x".to_owned(), Vec::new()),
         ("POST", "/v1/look-up".to_owned(), b"{}".to_vec()),

@@ -116,11 +116,10 @@ impl Envoy {
             .get(AHEAD_FIELD)
             .map_or(0, |value| value.to_str().unwrap().parse().unwrap());
         let found = answer.status() == 200;
-        let mut entry = found
-            .then_some(entry::decode(&answer.bytes().await.unwrap()).ok())
-            .flatten()?;
-        entry.meta.move_times(ahead);
-        Some(entry.meta.request_time_ms)
+        let bytes = answer.bytes().await.unwrap();
+        let (mut meta, _) = found.then(|| entry::decode(&bytes).ok()).flatten()?;
+        meta.move_times(ahead);
+        Some(meta.request_time_ms)
     }
 
     /// Tells of what became untrue then, on this Envoy's clock.

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_contract::entry;
-use larder_contract::entry::{Entry, EntryMeta, RouteSeen};
+use larder_contract::entry::{Entry, EntryMeta, Headers, RouteSeen, Selecting};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
 use larder_contract::purge::{Purge, Scope};
-use larder_contract::selectors::{Presented, Selector, SelectorToken, Selectors};
+use larder_contract::selectors::{Presented, SelectorToken};
 use larder_contract::store_api::{
     Fence, Holder, LeaseTerms, LookUp, LookUpAnswer, Release, WriteAnswer,
 };
@@ -30,15 +30,10 @@ fn at(millis: u64) -> Timestamp {
 }
 
 /// What an entry was selected by; an empty value stands for an absent field.
-fn selectors(pairs: &[(&str, &str)]) -> Selectors {
-    let selector = |value: &str| match value {
-        "" => Selector::Absent,
-        value => Selector::Is(SelectorToken::of(value.as_bytes())),
-    };
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), selector(value)))
-        .collect()
+fn selecting(pairs: &[(&str, &str)]) -> Selecting {
+    let value = |value: &str| (!value.is_empty()).then(|| value.as_bytes().into());
+    let field = |(name, text): &(&str, &str)| (name.as_bytes().into(), value(text));
+    Selecting(pairs.iter().map(field).collect())
 }
 
 fn presented(pairs: &[(&str, &str)]) -> Presented {
@@ -49,21 +44,18 @@ fn presented(pairs: &[(&str, &str)]) -> Presented {
 }
 
 /// Fresh for 5 s from `NOW`, then for 5 s to be served stale.
-fn entry_of(body: &str, selecting: &[(&str, &str)], received: u64) -> Entry {
+fn entry_of(body: &str, selected_by: &[(&str, &str)], received: u64) -> Entry {
     let meta = EntryMeta {
-        headers: vec![("x".to_owned(), "caf\u{e9}".to_owned())],
+        headers: Headers::from_pairs([("x", b"caf\xe9")]),
         max_age: 5,
         use_stale_upto: 5,
         stale_while_revalidate: 5,
         serve_stale_until_ms: at(NOW + 10_000),
         ttl_ms: 60_000,
-        selectors: selectors(selecting),
+        selecting: selecting(selected_by),
         ..meta_of(body.as_bytes(), at(received), at(NOW + 5_000))
     };
-    Entry {
-        meta,
-        body: body.as_bytes().to_vec(),
-    }
+    Entry::new(meta, body.as_bytes())
 }
 
 fn asking(now: u64, fields: &[(&str, &str)], lease: Option<(u64, u64)>) -> LookUp {
@@ -101,7 +93,7 @@ fn body_of(answer: &LookUpAnswer) -> Option<String> {
         LookUpAnswer::Lease { stale, .. } | LookUpAnswer::Held { stale } => stale.as_ref(),
         LookUpAnswer::Nothing { .. } => None,
     };
-    bytes.map(|bytes| String::from_utf8(entry::decode(bytes).unwrap().body).unwrap())
+    bytes.map(|bytes| String::from_utf8(entry::decode(bytes).unwrap().1.to_vec()).unwrap())
 }
 
 async fn lease(store: &impl Store, now: u64) -> Fence {
@@ -138,6 +130,13 @@ async fn what_is_written_is_found_until_it_is_stale(store: &impl Store) {
         ),
         "plain look-ups get it stale"
     );
+}
+
+async fn what_was_written_comes_back_byte_for_byte(store: &impl Store) {
+    let entry = entry_of("a", &[("x", "1"), ("y", "")], NOW);
+    store.write(KEY, None, entry.clone()).await.unwrap();
+    let found = ask(store, NOW, &[("x", "1")], true).await;
+    assert_eq!(found, LookUpAnswer::Entry(entry.frame().to_vec()));
 }
 
 async fn one_gets_the_lease_and_its_write_ends_it(store: &impl Store) {
@@ -427,7 +426,7 @@ async fn an_invalidation_from_the_future_keeps_nothing_out_and_leaves_nothing_in
     let key = PrimaryKey::new(b"n", b"http", b"a", b"/k").digest();
     let entry = |requested: u64| {
         let mut entry = entry_of("later", &[], requested);
-        entry.meta.fresh_until_ms = at(requested + day);
+        entry.change(|meta| meta.fresh_until_ms = at(requested + day));
         entry
     };
     let ask = async || {
@@ -508,7 +507,7 @@ async fn ends(store: &impl Store) -> Option<(Option<Timestamp>, Timestamp, Times
     let LookUpAnswer::Entry(bytes) = ask(store, NOW, &[], false).await else {
         return None;
     };
-    let meta = entry::decode(&bytes).unwrap().meta;
+    let meta = entry::decode(&bytes).unwrap().0;
     Some((
         meta.stale_from_ms,
         meta.fresh_until_ms,
@@ -610,7 +609,7 @@ async fn what_comes_from_the_future_is_reached_by_every_invalidation(store: &imp
 
 async fn an_entry_ends_with_its_ttl(store: &impl Store) {
     let mut entry = entry_of("a", &[], NOW);
-    entry.meta.ttl_ms = 50;
+    entry.change(|meta| meta.ttl_ms = 50);
     store.write(KEY, None, entry).await.unwrap();
     let gone = larder_stack::eventually(Duration::from_secs(5), || async {
         body_of(&ask(store, NOW, &[], false).await)
@@ -683,8 +682,10 @@ async fn nobody_waits_for_what_may_be_served_stale(store: &impl Store) {
 
 fn tagged(body: &str, tags: &[&str], received: u64) -> Entry {
     let mut entry = entry_of(body, &[], received);
-    entry.meta.url = "http://a/shop/1".to_owned();
-    entry.meta.tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+    entry.change(|meta| {
+        meta.url = "http://a/shop/1".to_owned();
+        meta.tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+    });
     entry
 }
 
@@ -769,7 +770,7 @@ async fn a_soft_purge_makes_stale_and_lets_nothing_live_longer(store: &Purged<im
     else {
         panic!("{answer:?}")
     };
-    let meta = entry::decode(bytes).unwrap().meta;
+    let meta = entry::decode(bytes).unwrap().0;
     assert_eq!(
         (meta.stale_from_ms, meta.fresh_until_ms),
         (Some(at(NOW + 100)), at(NOW + 100))
@@ -779,7 +780,7 @@ async fn a_soft_purge_makes_stale_and_lets_nothing_live_longer(store: &Purged<im
         .purge(purge(Scope::Tag("news".into()), true, NOW + 4_000))
         .await
         .unwrap();
-    let later = entry::decode(bytes).unwrap().meta;
+    let later = entry::decode(bytes).unwrap().0;
     assert_eq!(
         later.stale_from_ms,
         Some(at(NOW + 100)),
@@ -1044,6 +1045,7 @@ async fn a_follower_that_lost_its_place_is_told_to_start_anew() {
 
 contract! {
     what_is_written_is_found_until_it_is_stale
+    what_was_written_comes_back_byte_for_byte
     one_gets_the_lease_and_its_write_ends_it
     what_a_client_chose_has_a_lease_of_its_own_before_anything_is_stored
     what_was_asked_for_earlier_never_replaces_what_was_asked_for_later
@@ -1157,16 +1159,19 @@ async fn an_entry_of_another_version_is_a_miss_and_never_a_fault() {
     let server = RedisServer::start().await.unwrap();
     let store = redis(&server).await;
     let mut entry = entry_of("a", &[], NOW);
-    entry.meta.route = Some(RouteSeen {
-        at_ms: at(NOW),
-        changes: false,
+    entry.change(|meta| {
+        meta.route = Some(RouteSeen {
+            at_ms: at(NOW),
+            changes: false,
+        });
     });
-    let variant = format!("t:{{{KEY}}}:v:{}", entry.meta.variant_id());
+    let variant = format!("t:{{{KEY}}}:v:{}", entry.meta().variant_id());
     // An older one does not say what was seen of the route; a newer one says something that is not
     // known here.
     for (change, found) in [
         (vec!["HDEL", &variant, "route"], true),
         (vec!["HSET", &variant, "of_a_later_version", "1"], false),
+        (vec!["HSET", &variant, "version", "1"], false),
         (vec!["HSET", &variant, "version", "99"], false),
         (
             vec![
@@ -1180,7 +1185,7 @@ async fn an_entry_of_another_version_is_a_miss_and_never_a_fault() {
         (vec!["HSET", &variant, "route", "[]"], false),
     ] {
         // A later fetch replaces it, whatever it was.
-        entry.meta.request_time_ms = entry.meta.request_time_ms.plus_millis(1);
+        entry.change(|meta| meta.request_time_ms = meta.request_time_ms.plus_millis(1));
         assert_eq!(
             store.write(KEY, None, entry.clone()).await.unwrap(),
             WriteAnswer::Stored,

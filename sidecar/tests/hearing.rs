@@ -31,10 +31,7 @@ fn entry(tag: &str, requested: Timestamp) -> Entry {
         tags: vec![tag.to_owned()],
         ..meta_of(b"x", requested, FOREVER)
     };
-    Entry {
-        meta,
-        body: b"x".to_vec(),
-    }
+    Entry::new(meta, b"x")
 }
 
 async fn redis(url: String) -> Redis {

@@ -110,9 +110,9 @@ fn read_entry<H: Host>(
     bytes: &[u8],
     ahead: i64,
 ) -> Option<Arc<StoredResponse>> {
-    let entry = entry::decode(bytes).map(|mut entry| {
-        entry.meta.move_times(ahead);
-        entry
+    let entry = entry::decode(bytes).map(|(mut meta, body)| {
+        meta.move_times(ahead);
+        (meta, body)
     });
     match entry.and_then(codec::from_entry) {
         Ok(stored) => Some(Arc::new(stored)),

@@ -74,7 +74,7 @@ impl Worker {
             .iter()
             .filter(|(_, _, head, _)| head.get(":method") == Some(b"PUT"));
         writes
-            .map(|(.., content)| entry::decode(content).unwrap().meta.route)
+            .map(|(.., content)| entry::decode(content).unwrap().0.route)
             .collect()
     }
 

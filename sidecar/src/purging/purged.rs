@@ -52,7 +52,8 @@ impl<S: Store> Purged<S> {
             | LookUpAnswer::Held { stale: Some(bytes) } => bytes,
             _ => return None,
         };
-        match self.purges.verdict(&entry::decode(bytes).ok()?) {
+        let (meta, _) = entry::decode_meta(bytes).ok()?;
+        match self.purges.verdict(&meta) {
             Verdict::Kept => None,
             Verdict::StaleSince(time) => Some((time, true)),
             Verdict::Gone(time) => Some((time, false)),
@@ -98,7 +99,7 @@ impl<S: Store> Store for Purged<S> {
         fence: Option<&Fence>,
         entry: Entry,
     ) -> Result<WriteAnswer, Fault> {
-        if self.purges.verdict(&entry) == Verdict::Kept {
+        if self.purges.verdict(entry.meta()) == Verdict::Kept {
             return self.store.write(key, fence, entry).await;
         }
         // It was requested before the purge and comes after it.

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use larder_contract::crowding::{self, Standing};
-use larder_contract::entry::{self, Entry, EntryMeta};
+use larder_contract::entry::{self, Entry};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{ALWAYS_SELECTING, KeyDigest};
 use larder_contract::purge::Purge;
 use larder_contract::purge::requested::{is_newer, may_reach};
-use larder_contract::selectors::{Presented, matches};
+use larder_contract::selectors::{Presented, Selectors, matches};
 use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 use moka::Expiry;
 use moka::sync::Cache;
@@ -43,35 +43,58 @@ pub struct Memory {
     announced: AtomicU64,
 }
 
+/// An entry in the frame in which it came, and of what it says only what is compared.
 #[derive(Clone, Debug)]
 struct Variant {
-    meta: Arc<EntryMeta>,
-    encoded: Arc<[u8]>,
+    frame: Arc<[u8]>,
+    selectors: Arc<Selectors>,
+    requested: Timestamp,
+    received: Timestamp,
+    fresh_until: Timestamp,
+    serve_stale_until: Timestamp,
     ends: Instant,
     /// Look-ups it has answered, and writes that renewed it.
     uses: Arc<AtomicU32>,
 }
 
 impl Variant {
+    fn new(entry: &Entry, now: Instant, uses: Arc<AtomicU32>) -> Self {
+        let meta = entry.meta();
+        Self {
+            // Of its own: what came may be a part of a larger piece of memory.
+            frame: entry.frame().into(),
+            selectors: Arc::new(meta.selectors()),
+            requested: meta.request_time_ms,
+            received: meta.response_time_ms,
+            fresh_until: meta.fresh_until_ms,
+            serve_stale_until: meta.serve_stale_until_ms,
+            ends: now + Duration::from_millis(meta.ttl_ms),
+            uses,
+        }
+    }
+
     fn standing(&self) -> Standing {
         let uses = self.uses.load(Ordering::Relaxed);
         Standing {
             uses,
-            received: self.meta.response_time_ms,
+            received: self.received,
             spent: false,
         }
     }
 
     /// Whether what was made untrue at `time` may concern it.
     fn is_reached(&self, time: Timestamp) -> bool {
-        may_reach(time, self.meta.request_time_ms, clock::now())
+        may_reach(time, self.requested, clock::now())
     }
 
     fn end_freshness(&mut self, time: Timestamp) {
-        if Arc::make_mut(&mut self.meta).end_freshness(time)
-            && let Ok(entry) = entry::decode(&self.encoded)
+        if let Ok((mut meta, body_start)) = entry::decode_meta(&self.frame)
+            && meta.end_freshness(time)
         {
-            self.encoded = entry::encode(&self.meta, &entry.body).into();
+            let body = self.frame.get(body_start..).unwrap_or_default();
+            self.frame = entry::encode(&meta, body).into();
+            self.fresh_until = meta.fresh_until_ms;
+            self.serve_stale_until = meta.serve_stale_until_ms;
         }
     }
 }
@@ -110,7 +133,7 @@ impl Memory {
         let weigh = |_: &KeyDigest, variants: &Arc<[Variant]>| {
             let size: usize = variants
                 .iter()
-                .map(|variant| 2 * OVERHEAD + variant.encoded.len())
+                .map(|variant| 2 * OVERHEAD + variant.frame.len())
                 .sum();
             u32::try_from(size).unwrap_or(u32::MAX)
         };
@@ -156,7 +179,7 @@ impl Memory {
     fn lease_name(&self, variants: &[Variant], presented: &Presented) -> u64 {
         let mut names: BTreeSet<&str> = variants
             .iter()
-            .flat_map(|v| v.meta.selectors.keys().map(String::as_str))
+            .flat_map(|v| v.selectors.keys().map(String::as_str))
             .collect();
         names.extend(ALWAYS_SELECTING);
         let mut hasher = self.random.build_hasher();
@@ -182,16 +205,15 @@ impl Store for Memory {
         let variants = self.variants(&asked.key, now);
         let matching = variants
             .iter()
-            .filter(|variant| matches(&variant.meta.selectors, &asked.presented));
-        let found = matching.max_by_key(|variant| variant.meta.response_time_ms);
-        let bytes = found.map(|variant| variant.encoded.to_vec());
+            .filter(|variant| matches(&variant.selectors, &asked.presented));
+        let found = matching.max_by_key(|variant| variant.received);
         if let Some(variant) = found {
             variant.uses.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(variant) = found
-            && (asked.lease.is_none() || is_fresh(variant.meta.fresh_until_ms, asked.now_ms))
+            && (asked.lease.is_none() || is_fresh(variant.fresh_until, asked.now_ms))
         {
-            return Ok(Found::now(LookUpAnswer::Entry(variant.encoded.to_vec())));
+            return Ok(Found::now(LookUpAnswer::Entry(variant.frame.to_vec())));
         }
         let Some(terms) = asked.lease else {
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: false }));
@@ -204,10 +226,11 @@ impl Store for Memory {
         {
             return Ok(Found::now(LookUpAnswer::Nothing { uncacheable: true }));
         }
+        let bytes = found.map(|variant| variant.frame.to_vec());
         let name = self.lease_name(&variants, &asked.presented);
         if let Some(lease_left_ms) = states.lease_left_ms(&asked.key, name, now) {
             let may_serve_stale =
-                found.is_some_and(|variant| asked.now_ms < variant.meta.serve_stale_until_ms);
+                found.is_some_and(|variant| asked.now_ms < variant.serve_stale_until);
             return Ok(Found {
                 answer: LookUpAnswer::Held { stale: bytes },
                 lease_left_ms,
@@ -245,7 +268,7 @@ impl Store for Memory {
     ) -> Result<WriteAnswer, Fault> {
         let now = Instant::now();
         let mut states = self.states();
-        let is_untrue = states.is_untrue(&key, entry.meta.request_time_ms);
+        let is_untrue = states.is_untrue(&key, entry.meta().request_time_ms);
         let holds = match fence {
             Some(fence) => states.end_lease(key, fence, now),
             None => true,
@@ -259,26 +282,21 @@ impl Store for Memory {
         }
         states.uncacheable.remove(&key);
         let mut variants = self.variants(&key, now);
+        let mut written = Variant::new(&entry, now, Arc::default());
         let renewed = variants
             .iter()
-            .position(|variant| variant.meta.selectors == entry.meta.selectors);
-        let is_later = |held: &Variant| {
-            is_newer(
-                held.meta.request_time_ms,
-                entry.meta.request_time_ms,
-                clock::now(),
-            )
-        };
+            .position(|variant| variant.selectors == written.selectors);
+        let is_later = |held: &Variant| is_newer(held.requested, written.requested, clock::now());
         if renewed
             .and_then(|at| variants.get(at))
             .is_some_and(is_later)
         {
             return Ok(WriteAnswer::Fenced); // what is there was asked for later
         }
-        let uses = renewed
-            .map(|at| variants.remove(at).uses)
-            .unwrap_or_default();
-        uses.fetch_add(u32::from(renewed.is_some()), Ordering::Relaxed);
+        if let Some(at) = renewed {
+            written.uses = variants.remove(at).uses;
+            written.uses.fetch_add(1, Ordering::Relaxed);
+        }
         while variants.len() >= self.max_variants.max(1) {
             let standings: Vec<Standing> = variants.iter().map(Variant::standing).collect();
             let Some(goes) = crowding::first_to_go(&standings) else {
@@ -286,14 +304,7 @@ impl Store for Memory {
             };
             variants.remove(goes);
         }
-        let ends = now + Duration::from_millis(entry.meta.ttl_ms);
-        let encoded = entry::encode(&entry.meta, &entry.body).into();
-        variants.push(Variant {
-            meta: Arc::new(entry.meta),
-            encoded,
-            ends,
-            uses,
-        });
+        variants.push(written);
         self.entries.insert(key, variants.into());
         Ok(WriteAnswer::Stored)
     }

@@ -21,6 +21,7 @@ use larder_contract::entry::{self, BODY_FIELD, Entry};
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::KeyDigest;
 use larder_contract::purge::Purge;
+use larder_contract::selectors::variant_id;
 use larder_contract::store_api::{Fence, LookUp, LookUpAnswer, Release, WriteAnswer};
 use redis::{Script, ScriptInvocation, Value};
 use serde_json::json;
@@ -173,16 +174,18 @@ impl Store for Redis {
         fence: Option<&Fence>,
         entry: Entry,
     ) -> Result<WriteAnswer, Fault> {
-        let meta = &entry.meta;
-        let record =
-            json!({ "selectors": meta.selectors, "received": meta.response_time_ms.as_millis() });
+        let meta = entry.meta();
+        let selectors = meta.selectors();
+        let variant = variant_id(&selectors);
+        let received = meta.response_time_ms.as_millis();
+        let record = json!({ "selectors": selectors, "received": received });
         let mut invocation = self.write.prepare_invoke();
         invocation
             .key(self.names(&key))
-            .key(format!("{}:v:{}", self.base(&key), meta.variant_id()))
+            .key(format!("{}:v:{variant}", self.base(&key)))
             .arg(fence.map_or("", |fence| fence.0.as_str()))
             .arg(meta.request_time_ms.as_millis())
-            .arg(meta.variant_id())
+            .arg(&variant)
             .arg(record.to_string())
             .arg(meta.ttl_ms)
             .arg(self.max_variants)
@@ -192,7 +195,7 @@ impl Store for Redis {
             .into_iter()
             .map(|(name, value)| (name, value.into_bytes()))
             .collect();
-        fields.push((BODY_FIELD.to_owned(), entry.body));
+        fields.push((BODY_FIELD.to_owned(), entry.body().to_vec()));
         if let Some(seal) = self.seal.seal(&key, &fields) {
             fields.push((SEAL_FIELD.to_owned(), seal.into_bytes()));
         }
@@ -277,9 +280,7 @@ impl Redis {
             fields.push((String::from_utf8(text(name)?).ok()?, text(value)?));
         }
         let entry = self.read_entry(&asked.key, fields);
-        let stale = entry
-            .as_ref()
-            .map(|entry| entry::encode(&entry.meta, &entry.body));
+        let stale = entry.as_ref().map(|entry| entry.frame().to_vec());
         let fence_text = String::from_utf8(fence).ok()?;
         Some(match status {
             200 => match stale {
@@ -294,7 +295,7 @@ impl Redis {
             }),
             202 => Found {
                 may_serve_stale: entry
-                    .is_some_and(|entry| asked.now_ms < entry.meta.serve_stale_until_ms),
+                    .is_some_and(|entry| asked.now_ms < entry.meta().serve_stale_until_ms),
                 answer: LookUpAnswer::Held { stale },
                 lease_left_ms: u64::try_from(left).unwrap_or(0),
             },
@@ -317,15 +318,15 @@ impl Redis {
         let body = fields
             .iter()
             .find(|(name, _)| name == BODY_FIELD)
-            .map(|(_, body)| body.clone())?;
+            .map(|(_, body)| body.as_slice())?;
         let meta = entry::from_hash_fields(
             fields
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_slice())),
         )
         .ok()?;
-        entry::check_body(&meta, &body).ok()?;
-        Some(Entry { meta, body })
+        entry::check_body(&meta, body).ok()?;
+        Some(Entry::new(meta, body))
     }
 }
 
