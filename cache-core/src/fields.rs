@@ -249,6 +249,21 @@ impl Fields {
         self.lines.iter().map(|line| line.read(&self.text))
     }
 
+    /// Of each name the first line as `(name, value)`, in order, and whether more lines follow.
+    pub fn firsts(&self) -> impl Iterator<Item = (&[u8], &[u8], bool)> {
+        self.lines.iter().enumerate().filter_map(|(at, line)| {
+            let (name, value) = line.read(&self.text);
+            let has_the_same = |other: &Line| {
+                other.marks == line.marks
+                    && other.name_len == line.name_len
+                    && other.read(&self.text).0 == name
+            };
+            let (before, rest) = self.lines.split_at_checked(at)?;
+            let is_first = !before.iter().any(has_the_same);
+            is_first.then(|| (name, value, rest.iter().skip(1).any(has_the_same)))
+        })
+    }
+
     /// The lines whose names have marks that `may_be` accepts, in order. Much cheaper than reading
     /// every name.
     pub fn marked(

@@ -8,9 +8,11 @@
 //! Normalisation may only join what means the same (RFC 9111 §4.1): white space around commas goes,
 //! and `accept-encoding` is read as the list of codings with weights that it is (`vary::coding`).
 
+use std::borrow::Cow;
+
 use larder_contract::entry::Selecting;
 use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, UNKEYED_FIELD};
-use larder_contract::latin1::widen;
+use larder_contract::latin1::{in_ascii, widen};
 use larder_contract::ows::trim;
 use larder_contract::selectors::{Presented, SelectorToken, Selectors};
 
@@ -151,25 +153,34 @@ impl SelectingFields {
 /// for it may name any of them in `Vary`. Left out are fields of one connection and pseudo-fields
 /// that select nothing.
 pub fn presented_selectors(request: &Request) -> Presented {
-    let mut selectors: Vec<(String, SelectorToken)> = Vec::with_capacity(request.fields.len());
-    let mut value = Vec::new();
-    for (name, _) in request.fields.iter() {
-        let selects = if name.starts_with(b":") {
-            SELECTING_PSEUDO_FIELDS
-                .iter()
-                .any(|known| known.as_bytes() == name)
-        } else {
-            !is_hop_by_hop(name)
-        };
-        let is_known = || selectors.iter().any(|(known, _)| known.as_bytes() == name);
-        if selects && !is_known() {
+    let fields = &request.fields;
+    let mut tokens = Vec::with_capacity(fields.len());
+    let mut value = Vec::with_capacity(256);
+    for (name, line, has_more) in fields.firsts() {
+        if may_select(name) {
             value.clear();
-            if normalise(name, &request.fields, &mut value) {
-                selectors.push((widen(name), SelectorToken::of(&value)));
+            if has_more {
+                normalise(name, fields.all_bytes(name), &mut value);
+            } else {
+                normalise(name, std::iter::once(line), &mut value);
             }
+            tokens.push((as_text(name), SelectorToken::of(&value)));
         }
     }
-    selectors.into_iter().collect()
+    tokens.into_iter().collect()
+}
+
+fn may_select(name: &[u8]) -> bool {
+    let is = |known: &str| known.as_bytes() == name;
+    if name.starts_with(b":") {
+        SELECTING_PSEUDO_FIELDS.into_iter().any(is)
+    } else {
+        !is_hop_by_hop(name)
+    }
+}
+
+fn as_text(name: &[u8]) -> Cow<'_, str> {
+    in_ascii(name).map_or_else(|| Cow::Owned(widen(name)), Cow::Borrowed)
 }
 
 /// Whether the response allows just the origin that asked. Who answers so has to say `Vary: Origin`
@@ -185,20 +196,18 @@ fn reflects_origin(request: &Request, response: &Fields) -> bool {
 }
 
 fn normalised(name: &[u8], fields: &Fields) -> Option<Vec<u8>> {
+    let mut lines = fields.all_bytes(name).peekable();
+    lines.peek()?;
     let mut value = Vec::new();
-    normalise(name, fields, &mut value).then_some(value)
+    normalise(name, lines, &mut value);
+    Some(value)
 }
 
-/// Writes the normalised value of `name` into `value`, which is empty. Says whether there is such a
-/// field.
-fn normalise(name: &[u8], fields: &Fields, value: &mut Vec<u8>) -> bool {
-    let mut lines = fields.all_bytes(name).peekable();
-    if lines.peek().is_none() {
-        return false;
-    }
+/// Writes the normalised value of a field with these lines into `value`, which is empty.
+fn normalise<'a>(name: &[u8], lines: impl Iterator<Item = &'a [u8]>, value: &mut Vec<u8>) {
     if name == b"accept-encoding" {
         value.append(&mut coding::normalised(lines));
-        return true;
+        return;
     }
     let mut add = |member: &[u8]| {
         if !value.is_empty() {
@@ -207,14 +216,15 @@ fn normalise(name: &[u8], fields: &Fields, value: &mut Vec<u8>) -> bool {
         value.extend_from_slice(trim(member));
     };
     for line in lines {
-        // Looking for a comma is far quicker than looking for one outside quotes.
-        if line.contains(&b',') {
-            split_unquoted(line, b',').for_each(&mut add);
-        } else {
+        // Looking for a byte is far quicker than looking for one outside quotes.
+        if !line.contains(&b',') {
             add(line);
+        } else if !line.contains(&b'"') {
+            line.split(|byte| *byte == b',').for_each(&mut add);
+        } else {
+            split_unquoted(line, b',').for_each(&mut add);
         }
     }
-    true
 }
 
 #[cfg(test)]
@@ -297,7 +307,7 @@ mod tests {
             (":override", "max-age=1"),
         ]));
         let names: Vec<_> = presented.iter().map(|(name, _)| name).collect();
-        assert_eq!(names, [":override", "x-a"]);
+        assert_eq!(names, ["x-a", ":override"]);
     }
 
     #[test]
@@ -309,6 +319,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_value_is_its_members_without_the_white_space_around_them(
+            lines in proptest::collection::vec("[ab, \\\\\"]{0,6}", 1..3),
+        ) {
+            let lines: Vec<_> = lines.iter().map(String::as_bytes).collect();
+            let mut expected = Vec::new();
+            for member in lines.iter().flat_map(|line| split_unquoted(line, b',')) {
+                if !expected.is_empty() {
+                    expected.push(b',');
+                }
+                expected.extend_from_slice(trim(member));
+            }
+            let mut value = Vec::new();
+            normalise(b"x", lines.into_iter(), &mut value);
+            prop_assert_eq!(value, expected);
+        }
+
         #[test]
         fn the_store_sees_a_match_exactly_when_there_is_one(
             stored in proptest::collection::vec(("x-[ab]", "[ab, ]{0,4}"), 0..4),

@@ -26,7 +26,7 @@ pub use frame::{MAGIC, check_body, decode, decode_meta, encode};
 pub use hash_fields::{BODY_FIELD, from_hash_fields, to_hash_fields};
 pub use headers::Headers;
 pub use in_frame::Entry;
-pub use selecting::Selecting;
+pub use selecting::{Selecting, SelectingField};
 
 /// The version of the frame and of the Redis layout. An entry of another version is treated as
 /// absent.

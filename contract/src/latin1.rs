@@ -2,10 +2,16 @@
 
 /// Text with each byte as the character of the same number, so that any bytes survive JSON.
 pub fn widen(bytes: &[u8]) -> String {
-    if bytes.is_ascii() {
-        return String::from_utf8_lossy(bytes).into_owned();
-    }
-    bytes.iter().map(|&byte| char::from(byte)).collect()
+    in_ascii(bytes).map_or_else(
+        || bytes.iter().map(|&byte| char::from(byte)).collect(),
+        str::to_owned,
+    )
+}
+
+/// The bytes as text, where that needs no other than they are.
+pub fn in_ascii(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.is_ascii().then_some(text)
 }
 
 /// The bytes that [`widen`] made text of. `None` when a character is above U+00FF.

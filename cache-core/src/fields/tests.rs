@@ -140,3 +140,21 @@ proptest! {
         prop_assert!(!fields.contains(&name));
     }
 }
+
+#[test]
+fn of_each_name_the_first_line_is_told_and_whether_more_follow() {
+    let fields = Fields::from_pairs([("b", "1"), ("a", ""), ("b", "2"), ("A", ""), ("c", "")]);
+    let firsts: Vec<_> = fields
+        .firsts()
+        .map(|(name, value, more)| (name.to_vec(), value.to_vec(), more))
+        .collect();
+    let line = |name: &[u8], value: &[u8], more| (name.to_vec(), value.to_vec(), more);
+    assert_eq!(
+        firsts,
+        [
+            line(b"b", b"1", true),
+            line(b"a", b"", true),
+            line(b"c", b"", false)
+        ]
+    );
+}

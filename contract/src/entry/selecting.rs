@@ -7,11 +7,14 @@ use crate::latin1::{narrow, widen};
 use crate::selectors::{Selector, SelectorToken, Selectors};
 use crate::wire::{FrameFault, Reader, put_bytes};
 
+/// A name in lower case, and a normalised value.
+pub type SelectingField = (Box<[u8]>, Option<Box<[u8]>>);
+
 /// Selecting fields with their normalised values in the request that was answered; `None` where a
 /// field was absent (RFC 9111 §4.1). Names are in lower case. In JSON a list of pairs of texts, in
 /// which each byte is the character of its number; see [`crate::latin1`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selecting(pub Vec<(Box<[u8]>, Option<Box<[u8]>>)>);
+pub struct Selecting(pub Vec<SelectingField>);
 
 impl Selecting {
     /// All of them, in order.

@@ -207,7 +207,7 @@ fn read_look_up(reader: &mut Reader<'_>) -> Result<LookUp, FrameFault> {
         false => None,
     };
     let count = reader.u16()?;
-    let field = |_| Ok((reader.text()?.to_owned(), SelectorToken(reader.array()?)));
+    let field = |_| Ok((reader.text()?, SelectorToken(reader.array()?)));
     let presented = (0..count)
         .map(field)
         .collect::<Result<Presented, FrameFault>>()?;
