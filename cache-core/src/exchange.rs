@@ -17,7 +17,8 @@
 //! the code.
 //!
 //! [`Exchange::begin`] is the one entrance. It asks on the spot what the host has at hand
-//! ([`AtHand`]), and a plain hit leaves by it again without a state of its own (`at_once`).
+//! ([`AtHand`]), and a plain hit leaves by it again without a state of its own (`at_once`), as
+//! does a plain request whose answer is known not to be storable (`marked`).
 //!
 //! What this decides: which state takes which event. What happens in a state is in the module of
 //! its name; the rules themselves are in the modules that those consult. An event that does not fit
@@ -28,6 +29,7 @@ use larder_contract::key::PrimaryKey;
 
 use crate::cache_status::CacheStatus;
 use crate::message::Request;
+use at_once::AtOnce;
 
 mod arrival;
 mod arriving;
@@ -44,6 +46,7 @@ mod forwarded;
 mod known;
 mod leadership;
 mod local;
+mod marked;
 mod parts;
 mod passing;
 mod presented;
@@ -61,6 +64,7 @@ pub use effect::{
     ResponseChange, StoreQuestion,
 };
 pub use event::{Event, Local, Outcome, ResponseSource, SlotAnswer, StoreAnswer, StoreFault};
+pub use marked::{Marked, MarkedResponse};
 use presented::Presented;
 pub use presented::Setup;
 use state::{Passing, State};
@@ -87,6 +91,8 @@ pub struct Exchange {
 pub enum Begun {
     /// It is answered, and so reported: nothing else is to be done, now or later.
     Answered(Reply, CacheStatus),
+    /// It goes to the origin as it came, and of the cache its answer gets no more than this says.
+    Marked(Marked),
     /// It goes on with this.
     Running(Exchange, Effects),
 }
@@ -124,13 +130,16 @@ impl Exchange {
         now: Timestamp,
     ) -> Begun {
         at_once::prepare(&mut request, &setup.policy);
-        if let Some((reply, status)) = at_once::answer(&request, &setup, at_hand, now) {
-            return Begun::Answered(reply, status);
-        }
+        let key = match at_once::answer(&request, &setup, at_hand, now) {
+            AtOnce::Answer(reply, status) => return Begun::Answered(reply, status),
+            AtOnce::Marked(marked) => return Begun::Marked(marked),
+            AtOnce::Nowhere(key) => key,
+        };
+        let is_looked_up = key.is_some();
         request.is_identified |= !request.is_credentialed(&setup.policy) && at_hand.knows_client();
-        let (mut exchange, mut effects) = Self::open(request, setup, now);
+        let (mut exchange, mut effects) = Self::read(request, key, setup, now);
         if let State::Local = exchange.state {
-            effects = exchange.look_up(at_hand, now);
+            effects = exchange.look_up(is_looked_up, at_hand, now);
         }
         Begun::of(exchange, effects)
     }
@@ -138,8 +147,17 @@ impl Exchange {
     /// The same one step at a time, for a host that has nothing at hand: where the state is `Local`
     /// then, the next event is [`Event::Local`].
     pub fn open(request: Request, setup: Setup, now: Timestamp) -> (Self, Effects) {
+        Self::read(request, None, setup, now)
+    }
+
+    fn read(
+        request: Request,
+        key: Option<PrimaryKey>,
+        setup: Setup,
+        now: Timestamp,
+    ) -> (Self, Effects) {
         let mut step = Step::at(now);
-        let (mut presented, malformed) = Presented::of(request, setup, now);
+        let (mut presented, malformed) = Presented::of(request, key, setup, now);
         let state = arrival::on_request(&mut presented, malformed.as_ref(), &mut step);
         (Self { presented, state }, step.effects)
     }
@@ -152,9 +170,18 @@ impl Exchange {
         step.effects
     }
 
-    fn look_up(&mut self, at_hand: &mut impl AtHand, now: Timestamp) -> Effects {
+    fn look_up(
+        &mut self,
+        is_looked_up: bool,
+        at_hand: &mut impl AtHand,
+        now: Timestamp,
+    ) -> Effects {
         let untrue = at_hand.untrue(&self.presented.key);
-        let held = at_hand.look_up(&self.presented.key);
+        let held = if is_looked_up {
+            at_hand.looked_up()
+        } else {
+            at_hand.look_up(&self.presented.key)
+        };
         let is_chosen = held.variants.len() > 1;
         let effects = self.handle(Event::Local(held.with(untrue)), now);
         if is_chosen

@@ -1,13 +1,14 @@
-//! The short way of a hit says what the long way says.
+//! The short ways, of a hit and of what is known not to be storable, say what the long way says.
 
 use std::sync::{Arc, LazyLock};
 
 use larder_cache_core::exchange::{
-    AtHand, Begun, Command, Effects, Event, Exchange, Held, Local, Setup,
+    AtHand, Begun, Command, Effects, Event, Exchange, ForwardedRequest, Held, Local, Marked,
+    Question, ResponseChange, ResponseSource, Setup,
 };
 use larder_cache_core::field_names::FieldPattern;
 use larder_cache_core::fields::Fields;
-use larder_cache_core::message::Request;
+use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::partial::Part;
 use larder_cache_core::policy::{Handling, Policy};
 use larder_cache_core::route::RefreshPath;
@@ -174,6 +175,8 @@ fn prepared(mut request: Request) -> Request {
 struct Hand<'a> {
     key: PrimaryKey,
     variants: &'a [Arc<StoredResponse>],
+    marked_until: Option<Timestamp>,
+    found: Held<'a>,
     knows: bool,
     /// Whether it was asked what only the long way needs.
     went_far: bool,
@@ -182,11 +185,16 @@ struct Hand<'a> {
 
 impl AtHand for Hand<'_> {
     fn look_up(&mut self, key: &PrimaryKey) -> Held<'_> {
-        let variants = if *key == self.key { self.variants } else { &[] };
-        Held {
-            variants,
-            ..Held::default()
-        }
+        self.found = if *key == self.key {
+            held(self.variants, self.marked_until)
+        } else {
+            Held::default()
+        };
+        self.found
+    }
+
+    fn looked_up(&mut self) -> Held<'_> {
+        self.found
     }
 
     fn untrue(&mut self, _: &PrimaryKey) -> Times {
@@ -207,6 +215,15 @@ impl AtHand for Hand<'_> {
     }
 }
 
+/// A mark never stands beside variants.
+fn held(variants: &[Arc<StoredResponse>], marked_until: Option<Timestamp>) -> Held<'_> {
+    Held {
+        variants,
+        uncacheable_until: marked_until.filter(|_| variants.is_empty()),
+        ..Held::default()
+    }
+}
+
 fn setup(policy: &Policy) -> Setup {
     let (policy, namespace) = (Arc::new(policy.clone()), Arc::from(b"n".as_slice()));
     Setup {
@@ -220,19 +237,20 @@ fn key_of(request: &Request) -> PrimaryKey {
     PrimaryKey::new(b"n", request.scheme(), request.authority(), request.path())
 }
 
-/// What the long way comes to, if level 1 is all it has, and in which state.
+/// What the long way comes to, if level 1 is all it has, and where it stands.
 fn the_long_way(
     request: &Request,
     policy: &Policy,
-    variants: &[Arc<StoredResponse>],
+    held: Held<'_>,
     now: Timestamp,
-) -> (Effects, &'static str) {
+) -> (Effects, Exchange) {
     let (mut exchange, mut effects) = Exchange::open(request.clone(), setup(policy), now);
     if exchange.state_name() == "Local" {
         let same_key = *exchange.key() == key_of(request);
         let local = if same_key {
             Local {
-                variants,
+                variants: held.variants,
+                uncacheable_until: held.uncacheable_until,
                 ..Local::default()
             }
         } else {
@@ -240,17 +258,30 @@ fn the_long_way(
         };
         effects = exchange.handle(Event::Local(local), now);
     }
-    (effects, exchange.state_name())
+    (effects, exchange)
 }
 
 /// Whether the short way answers. Whichever way it takes, it comes to what the long way comes to.
 fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) -> bool {
+    goes_short(request, policy, variants, None)
+}
+
+fn goes_short(
+    request: &Request,
+    policy: &Policy,
+    variants: &[Arc<StoredResponse>],
+    marked_until: Option<Timestamp>,
+) -> bool {
     let now = Timestamp::from_millis(1_000_000);
-    let (effects, state) = the_long_way(request, policy, variants, now);
+    let level_1 = held(variants, marked_until);
+    let (effects, mut exchange) = the_long_way(request, policy, level_1, now);
+    let state = exchange.state_name();
     let (key, knows) = (key_of(request), request.is_identified);
     let mut hand = Hand {
         key,
         variants,
+        marked_until,
+        found: Held::default(),
         knows,
         went_far: false,
         counted: Vec::new(),
@@ -279,6 +310,17 @@ fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) ->
             );
             !hand.went_far
         }
+        Begun::Marked(marked) => {
+            assert!(marked_until.is_some_and(|until| now < until));
+            // Who is known by metadata alone is not asked about: nothing is served.
+            if !knows {
+                assert_eq!(effects.commands.into_vec(), [], "{request:?}");
+                let passes = Question::Forward(ForwardedRequest::default());
+                assert_eq!(effects.question, Some(passes), "{request:?}");
+                passes_alike(marked, &mut exchange, now);
+            }
+            true
+        }
         Begun::Running(exchange, running) => {
             assert_eq!(
                 (kinds(&running), exchange.state_name()),
@@ -288,6 +330,41 @@ fn hits(request: &Request, policy: &Policy, variants: &[Arc<StoredResponse>]) ->
             false
         }
     }
+}
+
+/// The answer to a request that went to the origin passes as on the long way, unless that stores it.
+fn passes_alike(marked: Marked, exchange: &mut Exchange, now: Timestamp) {
+    let (status, source) = if exchange.request().fields.len().is_multiple_of(2) {
+        (200, ResponseSource::Origin)
+    } else {
+        (503, ResponseSource::NoOrigin)
+    };
+    let fields = Fields::from_pairs([("cache-control", "no-store")]);
+    let head = ResponseHead { status, fields };
+    let event = Event::Response {
+        head,
+        source,
+        end: true,
+    };
+    let effects = exchange.handle(event, now);
+    let answer = marked.on_response(status, source);
+    let mut set = answer.add;
+    answer
+        .set
+        .iter()
+        .for_each(|(name, value)| set.append(name, value));
+    let change = ResponseChange {
+        status: answer.status,
+        set,
+        ..ResponseChange::default()
+    };
+    assert_eq!(
+        effects.commands.into_vec(),
+        [
+            Command::PassResponse(change),
+            Command::Report(answer.report)
+        ]
+    );
 }
 
 /// What is to be done, without that the two ways order the fields of a request otherwise.
@@ -314,6 +391,57 @@ proptest! {
         request in requests(), policy in policies(), variants in proptest::collection::vec(stored(), 0..4),
     ) {
         hits(&request, &policy, &variants);
+    }
+
+    #[test]
+    fn what_is_known_not_to_be_storable_passes_alike(
+        request in requests(), policy in policies(), until in 999_000_u64..1_002_000, collapse in any::<bool>(),
+    ) {
+        let policy = Policy { collapse, ..policy };
+        goes_short(&request, &policy, &[], Some(Timestamp::from_millis(until)));
+    }
+}
+
+#[test]
+fn a_plain_request_to_a_marked_key_goes_the_short_way_and_one_that_is_changed_does_not() {
+    let until = Some(Timestamp::from_millis(1_000_001));
+    let plain = Request::new("GET", "a.example", "/p?q=1").with("cookie", "a=b");
+    let goes = |request: &Request, policy: &Policy, until| goes_short(request, policy, &[], until);
+    let safe = Policy::default();
+    assert!(goes(&plain, &safe, until));
+    assert!(!goes(
+        &plain,
+        &safe,
+        Some(Timestamp::from_millis(1_000_000))
+    ));
+    assert!(!goes(&plain, &safe, None));
+    for (name, value) in [
+        ("x-forwarded-host", "evil"),
+        ("range", "bytes=0-1"),
+        ("authorization", "Bearer x"),
+        ("x-forwarded-proto", "HTTPS"),
+    ] {
+        let special = plain.clone().with(name, value);
+        assert!(!goes(&special, &safe, until), "{name}");
+    }
+    for request in [
+        Request::new("GET", "A.example", "/"),
+        Request::new("GET", "a.example", "/%c3"),
+        Request::new("HEAD", "a.example", "/"),
+    ] {
+        assert!(!goes(&request, &safe, until), "{request:?}");
+    }
+    for policy in [
+        Policy {
+            collapse: false,
+            ..Policy::default()
+        },
+        Policy {
+            strip_tag_fields: true,
+            ..Policy::default()
+        },
+    ] {
+        assert!(!goes(&plain, &policy, until));
     }
 }
 

@@ -29,6 +29,10 @@ pub(crate) struct RoomsAtHand<'a, H> {
 impl<H: Host> AtHand for RoomsAtHand<'_, H> {
     fn look_up(&mut self, key: &PrimaryKey) -> Held<'_> {
         self.found = self.l1.look_up(key);
+        self.looked_up()
+    }
+
+    fn looked_up(&mut self) -> Held<'_> {
         Held {
             variants: self.found.variants(),
             distrusted: self.distrusted,

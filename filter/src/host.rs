@@ -44,6 +44,10 @@ pub trait Host {
     fn random(&self) -> u64;
     /// All headers of a map, pseudo-fields included.
     fn headers(&self, map: Map) -> Result<Fields, Refused>;
+    /// The value of a header, its lines joined by commas; `None` without one.
+    fn header(&self, map: Map, name: &[u8]) -> Option<Vec<u8>>;
+    /// Adds a header line behind those of its name.
+    fn add_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused>;
     /// Sets a header in place of any of its name.
     fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused>;
     /// Removes a header.

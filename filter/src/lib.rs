@@ -46,6 +46,7 @@ mod follow;
 pub mod host;
 mod identity;
 pub mod l1;
+mod marked;
 pub mod metrics;
 pub mod pairs;
 mod peers;

@@ -18,6 +18,8 @@ use crate::host::{Host, Map};
 
 mod response;
 
+pub(crate) use response::source_of;
+
 /// What Envoy is told to do with what is passing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {

@@ -8,6 +8,7 @@
 //! | what becomes of an exchange's questions and commands | `vm/driving.rs`; of a change that concerns all requests: `vm/changes.rs` |
 //! | how a stream's request and response stand with Envoy | `stream.rs`, `stream/response.rs`; before that: `undecided.rs` |
 //! | how an answer of the cache's own reaches its client | `answer.rs` |
+//! | what an answer gets that is known not to be storable | `marked.rs` |
 //! | who leads and who waits, and what a leader's end leaves behind | `collapsing.rs`; where that lies: `collapsing/` |
 //! | what a purge does to level 1 | `l1.rs`; who hears of it: `follow.rs` (the fleet's), `peers.rs` (this Envoy's) |
 //! | what an unsafe method makes untrue, until all know it | `untold.rs` (the store), `doubt.rs` (again, later), `peers.rs` |
@@ -42,6 +43,7 @@ use crate::follow::Following;
 use crate::host::Host;
 use crate::identity::Identity;
 use crate::l1::Level1;
+use crate::marked::MarkedStreams;
 use crate::peers::Peers;
 use crate::quick_ticks::QuickTicks;
 use crate::refresh::{Refreshes, look_for_cluster};
@@ -72,6 +74,7 @@ pub struct Vm<H> {
     undecided: Undecided,
     streams: Streams,
     answers: Answers,
+    marked: MarkedStreams,
     watched: WatchedRoutes,
     refreshes: Refreshes,
     peers: Peers,
@@ -97,6 +100,7 @@ impl<H: Host> Vm<H> {
             undecided: Undecided::default(),
             streams: Streams::default(),
             answers: Answers::default(),
+            marked: MarkedStreams::default(),
             watched: WatchedRoutes::default(),
             refreshes: Refreshes::default(),
             peers: Peers::new(id),

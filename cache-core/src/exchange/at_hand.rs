@@ -13,6 +13,8 @@ use crate::stored_response::StoredResponse;
 pub trait AtHand {
     /// What level 1 holds under a key.
     fn look_up(&mut self, key: &PrimaryKey) -> Held<'_>;
+    /// What the last look-up brought, once more.
+    fn looked_up(&mut self) -> Held<'_>;
     /// When a key was last made untrue, if that is remembered.
     fn untrue(&mut self, key: &PrimaryKey) -> Times;
     /// `stored`, one of several under its key, has answered.

@@ -1,19 +1,23 @@
-//! The short way of the most frequent exchange: a plain GET that a fresh stored response answers
-//! whole.
+//! The short way of the most frequent exchanges: a plain GET that a fresh stored response answers
+//! whole, or whose answer is known not to be storable.
 //!
 //! It decides nothing anew: it asks the rules that the long way asks, and gives up at whatever is
 //! special. What it says is what the long way would say; `tests/at_once.rs` holds it to that. It
 //! exists because a hit's cost inside a proxy is the amount of code it runs through, more than what
 //! that code does (`docs/benchmarks.md`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
+use larder_contract::key::{PrimaryKey, UNKEYED_FIELD};
+use larder_contract::path::canonical_path;
 use larder_contract::purge::requested::reaches;
 
 use super::at_hand::{AtHand, Held};
 use super::details::Details;
 use super::effect::Reply;
+use super::marked::Marked;
 use super::presented::{Setup, key_of};
 use super::reply::whole;
 use crate::cache_status::{self, CacheStatus};
@@ -62,40 +66,65 @@ fn is_plain(request: &Request, policy: &Policy) -> bool {
         && !(policy.query_override && request.path().contains(&b'?'))
 }
 
-/// The answer to a plain request, if something fresh gives it, and what to report. `None` leads to
-/// the long way.
+/// Where the short way leads.
+pub(super) enum AtOnce {
+    /// To an answer.
+    Answer(Reply, CacheStatus),
+    /// To the origin, and past the cache.
+    Marked(Marked),
+    /// To the long way, with the key that was looked up last if there is one: it is the request's.
+    Nowhere(Option<PrimaryKey>),
+}
+
+/// Tries the short way.
 pub(super) fn answer(
     request: &Request,
     setup: &Setup,
     at_hand: &mut impl AtHand,
     now: Timestamp,
-) -> Option<(Reply, CacheStatus)> {
+) -> AtOnce {
     let policy = &setup.policy;
     if !is_plain(request, policy) {
-        return None;
+        return AtOnce::Nowhere(None);
     }
     let key = key_of(&setup.namespace, request, None);
     let held = at_hand.look_up(&key);
+    if held.uncacheable_until.is_some_and(|until| now < until) && is_marked(request, policy) {
+        let told = cache_status::is_told(request, policy);
+        return AtOnce::Marked(Marked { told });
+    }
     let is_chosen = held.variants.len() > 1;
-    let (stored, told) = (
-        fresh(request, policy, held, now)?,
-        cache_status::is_told(request, policy),
-    );
+    let Some(stored) = fresh(request, policy, held, now) else {
+        return AtOnce::Nowhere(Some(key));
+    };
+    let told = cache_status::is_told(request, policy);
     let status = CacheStatus {
         hit: true,
         ttl: Some(reuse::ttl(stored, now)),
         ..CacheStatus::default()
     };
     let reply = whole(stored, &status, told, Details::Hit, now);
-    let stored = reply.stored.as_ref()?;
+    let Some(stored) = &reply.stored else {
+        return AtOnce::Nowhere(Some(key));
+    };
     let is_anybodys = stored.explicitly_public || policy.reuse_with_authorization;
     if !is_anybodys && at_hand.may_know_client() && at_hand.knows_client() {
-        return None;
+        return AtOnce::Nowhere(Some(key));
     }
     if is_chosen {
         at_hand.count_use(&key, stored);
     }
-    Some((reply, status))
+    AtOnce::Answer(reply, status)
+}
+
+/// Whether a mark of its key speaks of this plain request, and neither it nor its answer is changed
+/// on its way. Who asks does not matter, for nothing is served from the cache.
+fn is_marked(request: &Request, policy: &Policy) -> bool {
+    policy.collapse
+        && !policy.strip_tag_fields
+        && !request.fields.contains(UNKEYED_FIELD)
+        && matches!(canonical_path(request.path()), Cow::Borrowed(_))
+        && request.canonical_changes().is_empty()
 }
 
 /// The variant that answers, if it does so as it is.

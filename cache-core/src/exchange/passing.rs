@@ -10,7 +10,7 @@ use super::presented::Presented;
 use super::reply;
 use super::state::{Passing, State};
 use super::step::Step;
-use crate::cache_status::Detail;
+use crate::cache_status::{CacheStatus, Detail};
 use crate::invalidation::{self, Target};
 use crate::message::ResponseHead;
 
@@ -47,22 +47,33 @@ pub(super) fn pass_on(
     source: ResponseSource,
     presented: &Presented,
 ) -> [Command; 2] {
-    let mut status = known.forwarded(head.status);
+    let (status, code) = passed_on(known, head.status, source);
+    reply::pass(presented, &head.fields, code, status)
+}
+
+/// How a response with this status that is not stored is reported, and the status code that it gets
+/// instead.
+pub(super) fn passed_on(
+    known: &Known,
+    status: u16,
+    source: ResponseSource,
+) -> (CacheStatus, Option<u16>) {
+    let mut report = known.forwarded(status);
     let code = match source {
         ResponseSource::NoOrigin | ResponseSource::Lost => {
-            status.detail = Some(Detail::NoOrigin);
+            report.detail = Some(Detail::NoOrigin);
             Some(502)
         }
         ResponseSource::Timeout => {
-            status.detail = Some(Detail::OriginTimeout);
+            report.detail = Some(Detail::OriginTimeout);
             None
         }
         ResponseSource::Origin | ResponseSource::Proxy => None,
     };
     if source != ResponseSource::Origin {
-        status.forward_status = None;
+        report.forward_status = None;
     }
-    reply::pass(presented, &head.fields, code, status)
+    (report, code)
 }
 
 /// RFC 9111 §4.4: what an unsafe method changed is not served from before. An answer that was lost

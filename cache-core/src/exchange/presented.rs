@@ -56,9 +56,11 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    /// Reads the request. The second is what is wrong with its override.
+    /// Reads the request, whose key may be known from [`key_of`]. The second is what is wrong with
+    /// its override.
     pub(super) fn of(
         request: Request,
+        key: Option<PrimaryKey>,
         setup: Setup,
         now: Timestamp,
     ) -> (Self, Option<MalformedOverride>) {
@@ -69,7 +71,7 @@ impl Presented {
         } = setup;
         let told = cache_status::is_told(&request, &policy);
         let is_untouched = !policy.cache || is_tunnel(&request);
-        let key = key_of(&namespace, &request, None);
+        let key = key.unwrap_or_else(|| key_of(&namespace, &request, None));
         let mut presented = Self {
             policy,
             namespace,

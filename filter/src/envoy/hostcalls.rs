@@ -26,6 +26,20 @@ unsafe extern "C" {
     fn proxy_log(level: i32, message: *const u8, size: usize) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        size: usize,
+    ) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
         key: *const u8,
@@ -208,6 +222,27 @@ impl Host for Envoy {
         let bytes =
             read(|data, size| unsafe { proxy_get_header_map_pairs(map_number(map), data, size) })?;
         pairs::read(bytes).ok_or(Refused(u32::MAX))
+    }
+
+    fn header(&self, map: Map, name: &[u8]) -> Option<Vec<u8>> {
+        // SAFETY: the host reads the name before it returns; the rest are pointers to locals.
+        read(|data, size| unsafe {
+            proxy_get_header_map_value(map_number(map), name.as_ptr(), name.len(), data, size)
+        })
+        .ok()
+    }
+
+    fn add_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        // SAFETY: the host copies both slices before it returns.
+        done(unsafe {
+            proxy_add_header_map_value(
+                map_number(map),
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            )
+        })
     }
 
     fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {

@@ -83,7 +83,7 @@ impl Stream {
 }
 
 /// Who made a response. Envoy's own answers lack the field its router adds to an origin's.
-fn source_of<H: Host>(host: &H, status: u16, has_service_time: bool) -> ResponseSource {
+pub(crate) fn source_of<H: Host>(host: &H, status: u16, has_service_time: bool) -> ResponseSource {
     if has_service_time {
         return ResponseSource::Origin;
     }

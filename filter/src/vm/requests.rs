@@ -126,6 +126,13 @@ impl<H: Host> Vm<H> {
                 self.outside.metrics.request(&status);
                 Action::Pause
             }
+            Begun::Marked(marked) => {
+                self.marked.expect(id, marked);
+                if passage == Passage::Held {
+                    let _ = host.resume_request();
+                }
+                Action::Continue
+            }
             Begun::Running(exchange, effects) => {
                 let root = self.outside.calls.root();
                 let stream = Stream::new(exchange, client, (config, policy), root, passage);
@@ -158,6 +165,7 @@ impl<H: Host> Vm<H> {
         let write = self.watched.forget(id);
         self.write(write);
         self.undecided.forget(id);
+        self.marked.forget(id);
         self.answers.end(&self.outside.host, id);
         let Some(stream) = self.streams.get(id) else {
             return;

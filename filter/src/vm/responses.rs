@@ -14,6 +14,10 @@ impl<H: Host> Vm<H> {
         if self.answers.send_head(host, id) {
             return Action::Continue;
         }
+        if let Some(status) = self.marked.on_response_headers(host, id) {
+            self.outside.metrics.request(&status);
+            return Action::Continue;
+        }
         let head = self
             .streams
             .get_mut(id)

@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
-use larder_cache_core::exchange::{AtHand, Begun, Exchange, Held, Setup};
+use larder_cache_core::exchange::{AtHand, Begun, Exchange, Held, ResponseSource, Setup};
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
@@ -118,8 +118,13 @@ struct AlmostNothing<'a>(&'a mut Level1, Found);
 impl AtHand for AlmostNothing<'_> {
     fn look_up(&mut self, key: &PrimaryKey) -> Held<'_> {
         self.1 = self.0.look_up(key);
+        self.looked_up()
+    }
+
+    fn looked_up(&mut self) -> Held<'_> {
         Held {
             variants: self.1.variants(),
+            uncacheable_until: self.1.uncacheable_until(),
             ..Held::default()
         }
     }
@@ -167,4 +172,34 @@ fn a_plain_hit_allocates_its_key_and_the_fields_of_its_own_and_nothing_else() {
     let (begun, count) = allocations(|| Exchange::begin(request, setup, &mut at_hand, now));
     assert!(matches!(begun, Begun::Answered(..)));
     assert_eq!(count, needed);
+}
+
+#[test]
+fn a_request_to_a_marked_key_allocates_its_key_and_its_answer_the_two_fields() {
+    let now = Timestamp::from_millis(1_000_000);
+    let (request, key) = (
+        Request::new("GET", "a", "/"),
+        PrimaryKey::new(b"n", b"http", b"a", b"/"),
+    );
+    let mut l1 = Level1::new(1 << 20, 7);
+    l1.mark_uncacheable(&key, now.plus_millis(1));
+    let setup = Setup {
+        policy: Arc::new(Policy::default()),
+        namespace: Arc::from(b"n".as_slice()),
+        refreshes: RefreshPath::Routed,
+    };
+    let key = allocations(|| PrimaryKey::new(b"n", b"http", b"a", b"/")).1;
+    let mut at_hand = AlmostNothing(&mut l1, Found::Nothing);
+    let (begun, count) = allocations(|| Exchange::begin(request, setup, &mut at_hand, now));
+    assert_eq!(count, key);
+    let Begun::Marked(marked) = begun else {
+        panic!("{begun:?}")
+    };
+    let response = || marked.on_response(200, ResponseSource::Origin);
+    let (response, count) = allocations(response);
+    assert_eq!((response.add.len(), response.set.len()), (1, 1));
+    assert!(
+        count <= 4,
+        "each field: its text, and where it lies; {count}"
+    );
 }

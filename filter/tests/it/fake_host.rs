@@ -125,6 +125,23 @@ impl Host for Fake {
         })
     }
 
+    fn header(&self, map: Map, name: &[u8]) -> Option<Vec<u8>> {
+        let told = self.count();
+        let fields = match map {
+            Map::Request => &told.request,
+            Map::Response => &told.response,
+            Map::CallResponse => &told.call_response,
+        };
+        fields.combined(std::str::from_utf8(name).unwrap())
+    }
+
+    fn add_header(&self, _map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        self.count()
+            .set
+            .push((format!("+{}", text(name)), text(value)));
+        Ok(())
+    }
+
     fn set_header(&self, _map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         self.count().set.push((text(name), text(value)));
         Ok(())

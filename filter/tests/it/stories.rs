@@ -701,27 +701,101 @@ fn the_origin_gets_the_host_that_the_key_names() {
 fn what_is_not_storable_asks_neither_slot_nor_store_until_its_mark_ends() {
     let envoy = envoy();
     let mut worker = Worker::new(&envoy, 1);
+    worker.believes_for_ever();
     worker.request(1, "GET", "/");
     worker.store_has_nothing();
     worker.respond(1, "200", &[("cache-control", "no-store")], b"hello");
     worker.vm.on_done(1);
     worker.vm.on_queue_ready();
-    let before = worker.host.told.borrow().calls_made;
+    let calls = |worker: &Worker| worker.host.told.borrow().calls_made;
+    let before = calls(&worker);
     assert_eq!(worker.request(2, "GET", "/"), Action::Continue);
+    let asked = calls(&worker) - before;
+    assert_eq!(asked, 3, "the inbox, the request, the clock");
+    worker.host.told.borrow_mut().set.clear();
+    let storable = [("cache-control", "max-age=60")];
+    let before = calls(&worker);
     assert_eq!(
-        worker.host.told.borrow().calls_made - before,
-        5,
-        "the request, the inbox, the clock, who asks"
+        worker.respond(2, "200", &storable, b"hello"),
+        Action::Continue
     );
-    // Once it is storable after all the mark is forgotten.
-    worker.respond(2, "200", &[("cache-control", "max-age=60")], b"hello");
-    assert!(worker.is_hit(3, "/"));
-    envoy.borrow_mut().now += 61_000;
+    worker.vm.on_log(2);
+    worker.vm.on_done(2);
+    let asked = calls(&worker) - before;
+    assert_eq!(asked, 3, "its status, and the two fields");
+    assert_eq!(
+        worker.host.told.borrow().set,
+        [
+            (
+                "+cache-status".to_owned(),
+                "larder; fwd=uri-miss; fwd-status=200; detail=uncacheable".to_owned()
+            ),
+            ("x-cache-status".to_owned(), "MISS".to_owned())
+        ]
+    );
+    // That it is storable by now is noticed when the mark ends.
+    assert!(!worker.is_hit(3, "/"));
+    worker.vm.on_done(3);
+    worker.lives_on(61_000);
     assert_eq!(
         worker.request(4, "GET", "/"),
         Action::Pause,
         "it leads, and asks the store"
     );
+    worker.store_has_nothing();
+    worker.respond(4, "200", &storable, b"hello");
+    assert!(worker.is_hit(5, "/"));
+}
+
+#[test]
+fn what_envoy_answers_under_a_marked_key_is_told_from_what_the_origin_does() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.request(1, "GET", "/");
+    worker.store_has_nothing();
+    worker.respond(1, "200", &[("cache-control", "no-store")], b"hello");
+    worker.vm.on_done(1);
+    worker.vm.on_queue_ready();
+    let said = |worker: &Worker| {
+        let told = worker.host.told.borrow();
+        let said: Vec<_> = told
+            .set
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        said.join(" ")
+    };
+    for (id, status, details, expected) in [
+        (
+            2,
+            "503",
+            "no_healthy_upstream",
+            ":status=502 +cache-status=larder; fwd=uri-miss; detail=no-origin",
+        ),
+        (
+            3,
+            "504",
+            "response_timeout",
+            "+cache-status=larder; fwd=uri-miss; detail=origin-timeout",
+        ),
+        (
+            4,
+            "301",
+            "direct_response",
+            "+cache-status=larder; fwd=uri-miss; detail=uncacheable",
+        ),
+    ] {
+        assert_eq!(worker.request(id, "GET", "/"), Action::Continue);
+        worker.host.told.borrow_mut().set.clear();
+        worker.host.told.borrow_mut().details = details.to_owned();
+        worker.fail(id, status);
+        assert_eq!(said(&worker), format!("{expected} x-cache-status=MISS"));
+    }
+    worker.request(5, "GET", "/");
+    worker.host.told.borrow_mut().set.clear();
+    worker.respond(5, "404", &[], b"");
+    let expected = "+cache-status=larder; fwd=uri-miss; fwd-status=404; detail=uncacheable";
+    assert_eq!(said(&worker), format!("{expected} x-cache-status=MISS"));
 }
 
 #[test]
