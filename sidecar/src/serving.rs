@@ -26,6 +26,13 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 /// How long that answer may take.
 const ITS_ANSWER: Duration = Duration::from_secs(10);
 
+/// Bytes of one HTTP/2 request, and of all on a connection, that may be under way unread. The library
+/// closes a connection whose unread frames are small and many: each counts what it lacks to 256
+/// bytes, up to half of a connection's window. On a store stream every question is such a frame, so
+/// a whole stream of the smallest, some 50 bytes, has to fit: 1 MiB.
+const UNREAD_OF_A_STREAM: u32 = 256 << 10;
+const UNREAD: u32 = 4 << 20;
+
 /// What a connection is granted.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -112,6 +119,8 @@ fn builder(patience: Patience) -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .initial_stream_window_size(UNREAD_OF_A_STREAM)
+        .initial_connection_window_size(UNREAD)
         .keep_alive_interval(SIGN_OF_LIFE)
         .keep_alive_timeout(ITS_ANSWER);
     builder

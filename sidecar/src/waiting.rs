@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use larder_contract::key::KeyDigest;
 use larder_contract::store_api::{LookUp, LookUpAnswer};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::store::{Fault, Store};
@@ -20,6 +20,9 @@ use crate::store::{Fault, Store};
 const UNHEARD: Duration = Duration::from_millis(50);
 /// A lapsed lease is looked for a little after its end.
 const SLACK: Duration = Duration::from_millis(2);
+/// For so long after [`Waiting::close`] streams stay open: an Envoy that stops together with this
+/// process closes its own, which tells that it has left in peace.
+const LAST_WORDS: Duration = Duration::from_millis(400);
 
 /// Who waits for which key. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +33,7 @@ struct Shared {
     keys: Mutex<HashMap<KeyDigest, (Arc<Notify>, usize)>>,
     /// Whether wakes from elsewhere are heard; a store of this process alone needs none.
     unheard: AtomicBool,
-    closing: AtomicBool,
+    closing: watch::Sender<bool>,
 }
 
 /// Leaves the list when it is dropped, however the look-up ends.
@@ -62,13 +65,21 @@ impl Waiting {
 
     /// No more waiting: held look-ups are answered now.
     pub fn close(&self) {
-        self.0.closing.store(true, Ordering::Relaxed);
+        self.0.closing.send_replace(true);
         self.wake_all();
     }
 
     /// Whether [`Waiting::close`] was called.
     pub fn is_closing(&self) -> bool {
-        self.0.closing.load(Ordering::Relaxed)
+        *self.0.closing.borrow()
+    }
+
+    /// Waits until streams are to end: a moment after [`Waiting::close`] was called.
+    pub async fn ended(&self) {
+        let mut closing = self.0.closing.subscribe();
+        // The sender is ours, so it is there.
+        let _ = closing.wait_for(|closing| *closing).await;
+        tokio::time::sleep(LAST_WORDS).await;
     }
 
     /// How many look-ups are held back.
@@ -115,7 +126,7 @@ impl Waiting {
             let found = store.look_up(&asked).await?;
             let held = matches!(found.answer, LookUpAnswer::Held { .. }) && !found.may_serve_stale;
             let now = Instant::now();
-            if !held || now >= deadline || self.0.closing.load(Ordering::Relaxed) {
+            if !held || now >= deadline || self.is_closing() {
                 return Ok(found.answer);
             }
             let mut look_again = now + Duration::from_millis(found.lease_left_ms) + SLACK;

@@ -85,6 +85,16 @@ impl Asked<'_> {
         }
     }
 
+    /// The number of a question that cannot be read any further, so that it can be refused.
+    pub fn number_of(frame: &[u8]) -> Option<u32> {
+        let mut reader = Reader(frame);
+        let kind = reader.u8().ok()?;
+        (LOOK_UP..=FOLLOW)
+            .contains(&kind)
+            .then(|| reader.u32().ok())
+            .flatten()
+    }
+
     /// Reads a frame.
     pub fn read(frame: &[u8]) -> Result<Asked<'_>, FrameFault> {
         let mut reader = Reader(frame);

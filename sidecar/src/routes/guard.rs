@@ -1,13 +1,15 @@
 //! Asks for the token before anything is read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use larder_contract::store_api::PURGE_PATH;
+use larder_contract::store_stream;
 
-use super::Sidecar;
+use crate::answering::Sidecar;
 use crate::listening::Peer;
 use crate::store::Store;
 
@@ -22,8 +24,11 @@ pub(super) async fn guard<S: Store>(
 ) -> Response {
     let path = request.uri().path();
     let tokens = &sidecar.access.tokens;
-    let is_asked_for = path.starts_with("/v1/") && path != PURGE_PATH && !tokens.is_empty();
+    let is_question = path.starts_with("/v1/") && path != PURGE_PATH;
+    let is_asked_for = (is_question || path == store_stream::PATH) && !tokens.is_empty();
     if !is_asked_for || tokens.are_presented(request.headers()) {
+        let by_http = &sidecar.counters.by_http;
+        by_http.fetch_add(u64::from(is_question), Ordering::Relaxed);
         return next.run(request).await;
     }
     let peer = request

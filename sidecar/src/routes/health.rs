@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::{Refusal, Sidecar};
+use crate::answering::{Refusal, Sidecar};
 use crate::store::Store;
 
 /// The process lives.

@@ -7,21 +7,6 @@ use axum::extract::State;
 use super::Shared;
 use crate::store::Store;
 
-/// What has happened since the process began.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) entries: AtomicU64,
-    pub(super) leases: AtomicU64,
-    pub(super) held: AtomicU64,
-    pub(super) nothing: AtomicU64,
-    pub(super) stored: AtomicU64,
-    pub(super) fenced: AtomicU64,
-    pub(super) invalidations: AtomicU64,
-    pub(super) purges: AtomicU64,
-    pub(super) faults: AtomicU64,
-    pub(super) refused: AtomicU64,
-}
-
 /// Prometheus text.
 pub(super) async fn metrics<S: Store>(State(sidecar): Shared<S>) -> String {
     let counters = &sidecar.counters;
@@ -60,6 +45,15 @@ pub(super) async fn metrics<S: Store>(State(sidecar): Shared<S>) -> String {
     line("larder_sidecar_purges_total", &counters.purges);
     line("larder_sidecar_store_faults_total", &counters.faults);
     line("larder_sidecar_refused_attempts_total", &counters.refused);
+    line(
+        "larder_sidecar_questions_total{way=\"stream\"}",
+        &counters.by_stream,
+    );
+    line(
+        "larder_sidecar_questions_total{way=\"http\"}",
+        &counters.by_http,
+    );
+    line("larder_sidecar_streams", &counters.streams);
     text.push_str("# TYPE larder_sidecar_crowded_total counter\n");
     for (table, times) in sidecar.store.crowded() {
         text.push_str(&format!(
