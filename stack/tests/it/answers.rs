@@ -1,7 +1,8 @@
 //! A hit has exactly the fields of the miss, whatever Envoy's routes, error pages and filters do to
 //! answers of its own.
 
-use std::time::{Duration, Instant};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime};
 
 use larder_stack::{Origins, Settings};
 use serde_json::json;
@@ -9,7 +10,12 @@ use serde_json::json;
 use crate::raw_origin::{RawOrigin, Step, answer, head};
 use crate::support::{Answer, On, World};
 
-const DATE: (&str, &str) = ("date", "Wed, 25 Nov 2026 10:00:00 GMT");
+/// When the origin says that it made each answer: an hour ago, whenever the tests run, so that a
+/// short lifetime is over and the longest staleness is not.
+static DATE: LazyLock<(&str, &str)> = LazyLock::new(|| {
+    let date = httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(3600));
+    ("date", date.leak())
+});
 const FRESH: (&str, &str) = ("cache-control", "max-age=2000000000");
 const TYPE: (&str, &str) = ("content-type", "text/html");
 
@@ -161,7 +167,7 @@ fn has_length(answer: &Answer, length: usize) -> bool {
 /// Responses of every kind: their paths, and the lengths of their content.
 fn every_kind(origin: &RawOrigin) -> Vec<(String, usize)> {
     let kept = [
-        DATE,
+        *DATE,
         FRESH,
         TYPE,
         ("x-kept", "a"),
@@ -176,17 +182,17 @@ fn every_kind(origin: &RawOrigin) -> Vec<(String, usize)> {
         );
         kinds.push((format!("/{size}"), size));
     }
-    let long = [DATE, FRESH, TYPE, ("x-long", &"y".repeat(5000))];
+    let long = [*DATE, FRESH, TYPE, ("x-long", &"y".repeat(5000))];
     let chunked = head(
         "200 OK",
-        &[DATE, FRESH, TYPE, ("transfer-encoding", "chunked")],
+        &[*DATE, FRESH, TYPE, ("transfer-encoding", "chunked")],
     );
     for (path, size, sent) in [
-        ("/typeless", 5, answer("200 OK", &[DATE, FRESH], b"hello")),
+        ("/typeless", 5, answer("200 OK", &[*DATE, FRESH], b"hello")),
         (
             "/missing",
             7,
-            answer("404 Not Found", &[DATE, FRESH, TYPE], b"nothing"),
+            answer("404 Not Found", &[*DATE, FRESH, TYPE], b"nothing"),
         ),
         ("/long-head", 5, answer("200 OK", &long, b"hello")),
         (
@@ -268,7 +274,7 @@ async fn parts_and_confirmations_equal(world: &World, path: &str, size: usize, m
 }
 
 async fn followers_equal_the_leader(world: &World, origin: &RawOrigin) {
-    let waiting = [DATE, FRESH, TYPE, ("x-kept", "a"), ("x-kept", "b")];
+    let waiting = [*DATE, FRESH, TYPE, ("x-kept", "a"), ("x-kept", "b")];
     let slow = answer("200 OK", &waiting, b"hello");
     origin.script("/slow", move |_| {
         vec![
@@ -327,7 +333,7 @@ async fn a_hit_has_the_fields_of_the_miss_behind_a_cors_filter() {
 async fn stale_copies_equal_the_miss(settings: Settings) {
     let (world, origin) = world(settings).await;
     let stale = [
-        DATE,
+        *DATE,
         ("cache-control", "max-age=1, stale-if-error=2000000000"),
         TYPE,
         ("x-kept", "a"),
@@ -336,11 +342,11 @@ async fn stale_copies_equal_the_miss(settings: Settings) {
     let error = |content: &[u8]| {
         vec![Step::Send(answer(
             "500 Oops",
-            &[DATE, ("x-error", "1")],
+            &[*DATE, ("x-error", "1")],
             content,
         ))]
     };
-    let chunked = Step::Send(head("500 Oops", &[DATE, ("transfer-encoding", "chunked")]));
+    let chunked = Step::Send(head("500 Oops", &[*DATE, ("transfer-encoding", "chunked")]));
     let piece = Step::Send(b"5\r\nhello\r\n".to_vec());
     let last = Step::Send(b"0\r\n\r\n".to_vec());
     let later = Step::Wait(Duration::from_secs(3));
@@ -403,10 +409,10 @@ async fn a_stale_copy_in_place_of_an_error_without_content_has_the_fields_of_the
     let stale = ("cache-control", "max-age=1, stale-if-error=2000000000");
     origin.answers(
         "/a",
-        answer("200 OK", &[DATE, stale, TYPE, ("x-kept", "a")], b"hello"),
+        answer("200 OK", &[*DATE, stale, TYPE, ("x-kept", "a")], b"hello"),
     );
     let miss = world.stored(ask(&world, "/a", 1, &[])).await.remove(0);
-    origin.answers("/a", answer("503 Oops", &[DATE, ("x-kept", "b")], b""));
+    origin.answers("/a", answer("503 Oops", &[*DATE, ("x-kept", "b")], b""));
     for again in ask(&world, "/a", 3, &[]).await {
         assert_eq!(
             (shown(&again), &again.body),
@@ -434,14 +440,14 @@ async fn a_stale_copy_leaves_the_connection_to_the_origin_open() {
         answer(
             "200 OK",
             &[
-                DATE,
+                *DATE,
                 ("cache-control", "max-age=1, stale-if-error=2000000000"),
             ],
             b"hello",
         ),
     );
     world.stored(ask(&world, "/a", 1, &[])).await;
-    origin.answers("/a", answer("500 Oops", &[DATE], &[b'e'; 10_000]));
+    origin.answers("/a", answer("500 Oops", &[*DATE], &[b'e'; 10_000]));
     ask(&world, "/a", 1, &[]).await;
     let before = origin.connections();
     for answer in ask(&world, "/a", 10, &[]).await {
@@ -456,7 +462,7 @@ async fn confirmed_answers_equal_the_miss(settings: Settings) {
     let (world, origin) = world(settings).await;
     for (path, typed) in [("/typed", true), ("/typeless", false)] {
         let fields = [
-            DATE,
+            *DATE,
             ("cache-control", "no-cache"),
             ("etag", "\"1\""),
             ("x-kept", "a"),
@@ -472,7 +478,7 @@ async fn confirmed_answers_equal_the_miss(settings: Settings) {
             vec![Step::Send(match confirmed {
                 true => head(
                     "304 Not Modified",
-                    &[DATE, ("etag", "\"1\""), ("x-kept", "a")],
+                    &[*DATE, ("etag", "\"1\""), ("x-kept", "a")],
                 ),
                 false => answer("200 OK", &fields, b"hello"),
             })]
@@ -523,15 +529,20 @@ async fn once_an_error_page_was_rewritten_the_origin_is_asked_for_the_whole() {
     origin.script("/a", |request| {
         let confirmed = request.contains("if-none-match: \"1\"");
         vec![Step::Send(match confirmed {
-            true => head("304 Not Modified", &[DATE, ("etag", "\"1\"")]),
+            true => head("304 Not Modified", &[*DATE, ("etag", "\"1\"")]),
             false => answer(
                 "200 OK",
-                &[DATE, ("cache-control", "no-cache"), ("etag", "\"1\""), TYPE],
+                &[
+                    *DATE,
+                    ("cache-control", "no-cache"),
+                    ("etag", "\"1\""),
+                    TYPE,
+                ],
                 b"hello",
             ),
         })]
     });
-    origin.answers("/hit", answer("200 OK", &[DATE, FRESH, TYPE], b"hello"));
+    origin.answers("/hit", answer("200 OK", &[*DATE, FRESH, TYPE], b"hello"));
     world.until("/hit", Answer::is_hit).await;
     for again in ask(&world, "/a", 6, &[]).await {
         assert_eq!(
@@ -572,7 +583,7 @@ async fn answers_without_content_leave_nothing_on_the_clients_connection() {
             path,
             answer(
                 "200 OK",
-                &[DATE, lifetime, ("etag", "\"1\""), TYPE],
+                &[*DATE, lifetime, ("etag", "\"1\""), TYPE],
                 b"hello",
             ),
         );
@@ -582,19 +593,24 @@ async fn answers_without_content_leave_nothing_on_the_clients_connection() {
     origin.script("/confirmed", |request| {
         let confirmed = request.contains("if-none-match: \"1\"");
         vec![Step::Send(match confirmed {
-            true => head("304 Not Modified", &[DATE, ("etag", "\"1\"")]),
+            true => head("304 Not Modified", &[*DATE, ("etag", "\"1\"")]),
             false => answer(
                 "200 OK",
-                &[DATE, ("cache-control", "no-cache"), ("etag", "\"1\""), TYPE],
+                &[
+                    *DATE,
+                    ("cache-control", "no-cache"),
+                    ("etag", "\"1\""),
+                    TYPE,
+                ],
                 b"hello",
             ),
         })]
     });
     world.stored(ask(&world, "/confirmed", 1, &[])).await;
-    origin.answers("/empty", head("204 No Content", &[DATE, FRESH, TYPE]));
+    origin.answers("/empty", head("204 No Content", &[*DATE, FRESH, TYPE]));
     world.stored(ask(&world, "/empty", 1, &[])).await;
     ask(&world, "/empty", 2, &[]).await;
-    origin.answers("/stale", answer("500 Oops", &[DATE], &[b'e'; 10_000]));
+    origin.answers("/stale", answer("500 Oops", &[*DATE], &[b'e'; 10_000]));
     let address = world.stack.url().replace("http://", "");
     for (path, status) in [
         ("/hit", "304"),
@@ -619,7 +635,7 @@ async fn answers_without_content_leave_nothing_on_the_clients_connection() {
 /// A part with a strong validator, as it is sent.
 fn sent_part(range: &str, content: &[u8]) -> Vec<u8> {
     let fields = [
-        DATE,
+        *DATE,
         FRESH,
         TYPE,
         ("etag", "\"1\""),
@@ -687,7 +703,7 @@ async fn an_answer_whose_rest_is_short_breaks_off(
 ) {
     let range = ("content-range", "bytes 100000-199999/200000");
     let short = [
-        DATE,
+        *DATE,
         FRESH,
         TYPE,
         ("etag", "\"1\""),
