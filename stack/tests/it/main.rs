@@ -10,6 +10,7 @@ mod frames;
 mod herds;
 mod overrides;
 mod passing;
+mod platforms;
 mod promise;
 mod raw_origin;
 mod rfc;
