@@ -12,7 +12,7 @@ origins ?=
 health_path ?= /health-check
 
 # What may be given on the command line; a misspelt setting would else be ignored.
-SETTINGS := port bind host workers config origins health_path suite seconds target minutes seed
+SETTINGS := port bind host workers config origins health_path suite seconds target minutes seed registry
 VARIABLES := ENVOY REDIS_URL SHELL LARDER_% CARGO_% RUST%
 given := $(strip $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name))))
 unknown := $(filter-out $(SETTINGS) $(VARIABLES),$(given))
@@ -21,7 +21,7 @@ $(if $(unknown),$(error $(firstword $(unknown))= is no setting of make; there ar
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
 LARDER := target/release/larder
 
-.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e versions-check test-versions setup-deploy deploy-check conformance conformance-check attack attack-check attack-build chaos chaos-check chaos-build fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
+.PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e versions-check test-versions setup-deploy deploy-check setup-image image image-check conformance conformance-check attack attack-check attack-build chaos chaos-check chaos-build fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
 
 help: ## List the targets
 	@echo 'Larder: an HTTP cache inside Envoy'
@@ -73,7 +73,7 @@ run: build ## Run the cache: make run port=3000 [origins=…] [config=…] [work
 filter: build ## Swap the filter configuration of a running cache: make filter config=… [port=3000]
 	@$(LARDER) filter --port='$(port)' --config='$(config)'
 
-test: build setup-redis lint unit e2e versions-check deploy-check conformance-check attack-check chaos-check ## Everything that has to pass: lint, unit, contract, end-to-end, other versions of Envoy, manifests, conformance, attack and fault tests
+test: build setup-redis lint unit e2e versions-check deploy-check image-check conformance-check attack-check chaos-check ## Everything that has to pass: lint, unit, contract, end-to-end, other versions of Envoy, manifests, image, conformance, attack and fault tests
 
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check
@@ -123,6 +123,23 @@ setup-deploy: ## Install what the checks of the manifests need: kubectl (Debian,
 deploy-check: setup-deploy wasm ## The manifests in deploy/ against their schemas, Envoy and the sidecar; and what is refused of broken ones
 	@scripts/check-deploy
 	@scripts/check-deploy-refuses
+
+setup-image: ## Install what the check of the image needs, where it is missing: a registry and skopeo (Debian, Ubuntu)
+	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null || { \
+	  echo '· installing docker-registry and skopeo'; \
+	  sudo=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
+	  command -v apt-get >/dev/null || { echo 'docker-registry and skopeo are missing; install them with your package manager' >&2; exit 1; }; \
+	  $$sudo apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends docker-registry skopeo >/dev/null; }
+
+image: wasm ## The module as an OCI image, and the manifests with its digest: make image registry=ghcr.io/you/larder
+	@[ -n '$(registry)' ] || { echo 'make image needs registry=host/path, where the image will be' >&2; exit 1; }
+	@scripts/make-image '$(registry)'
+	@echo '· target/image has the layouts, target/deploy the manifests; to push:'
+	@echo '  skopeo copy --preserve-digests oci:target/image/artifact docker://$(registry)/filter:VERSION'
+
+image-check: setup-image setup-deploy wasm ## The image made twice, pushed to a registry and pulled back
+	@scripts/check-image
 
 conformance: build setup-conformance ## Run the public HTTP cache test suite on memory and Redis; write docs/conformance.md
 	@node conformance/conformance.mjs --verbose $(if $(suite),--suite '$(suite)')
