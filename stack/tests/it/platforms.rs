@@ -6,15 +6,14 @@
 
 use std::time::{Duration, Instant};
 
-use larder_stack::process::Process;
-use larder_stack::render::{EnvoyConfig, edited};
-use larder_stack::{Origins, Settings, eventually, launch};
+use larder_stack::{Origins, Settings, eventually};
 use reqwest::Client;
 use serde_json::json;
 
 use crate::raw_origin::{RawOrigin, Step, answer};
 use crate::support::{Answer, On, World, patient, patient_with};
 
+mod fetching;
 mod rendered;
 
 use rendered::{
@@ -76,7 +75,7 @@ impl Platform {
             // The rule for health checks lets them pass, and Envoy Gateway hides what Envoy adds to
             // an origin's answer: nothing would tell that the filter is there.
             health_path: String::new(),
-            envoy_edits,
+            envoy_edits: [envoy_edits, settings.envoy_edits].concat(),
             ..settings
         };
         let mut world = World::with(On::Memory, settings).await;
@@ -254,101 +253,47 @@ async fn a_route_without_a_policy_is_not_cached_and_one_with_another_policy_is_a
     assert_eq!(world.fetches("/anything/other").await, 1);
 }
 
-/// An Envoy with one worker whose module comes from `registry`.
-async fn fetching(registry: &str, digest: &str, fail_open: bool) -> Fetching {
-    let folder = tempfile::tempdir().unwrap();
-    let run_dir = folder.path().display().to_string();
+/// Envoy Gateway puts its compressor behind the cache: what it compresses is stored so, as the
+/// variant of those who take it.
+#[tokio::test]
+async fn a_hit_is_compressed_as_the_miss_was_by_a_compressor_behind_the_cache() {
     let origin = RawOrigin::start().await;
-    let lifetime = ("cache-control", "max-age=600");
-    origin.answers("/page", answer("200 OK", &[lifetime], b"the page"));
-    let config = EnvoyConfig {
-        listen: ("127.0.0.1", 0),
-        admin_port: 0,
-        metrics: None,
-        host: None,
-        run_dir: folder.path(),
-        access_log: "",
-        origins: std::slice::from_ref(&origin.address),
-        sidecars: &["127.0.0.1:1".to_owned()],
-        health_path: "",
-        health_interval: "1s",
-        custom_methods: false,
+    let fields = [
+        ("cache-control", "max-age=600"),
+        ("content-type", "text/plain"),
+    ];
+    origin.answers("/page", answer("200 OK", &fields, &[b'x'; 3_000]));
+    let router = "- name: envoy.filters.http.router\n";
+    let types = "type.googleapis.com/envoy.extensions";
+    let compressor = json!({
+        "name": "envoy.filters.http.compressor",
+        "typed_config": {
+            "@type": format!("{types}.filters.http.compressor.v3.Compressor"),
+            "compressor_library": {
+                "name": "gzip",
+                "typed_config": { "@type": format!("{types}.compression.gzip.compressor.v3.Gzip") },
+            },
+        },
+    });
+    let edit = format!("- {compressor}\n{:18}{router}", "");
+    let settings = Settings {
+        origins: Origins::Addresses(vec![origin.address.clone()]),
+        envoy_edits: vec![(router.to_owned(), edit)],
+        ..patient()
     };
-    let config = config
-        .render(include_str!("../../../envoy/envoy.yaml"))
-        .unwrap();
-    let level_1_only = include_str!("../../../envoy/filters/level-1-only.json");
-    let filters = [gateway_filter(POLICY, level_1_only, digest, fail_open)];
-    let edits = gateway_edits(&run_dir, registry, &filters, false);
-    let config = edited(config, &edits).unwrap();
-    let (envoy, url) = launch::plain_envoy(folder.path(), &config).await.unwrap();
-    Fetching {
-        envoy,
-        url,
-        origin,
-        _folder: folder,
+    let rendered = Platform::EnvoyGateway.with(settings).await;
+    let world = &rendered.world;
+    let gzip = [("accept-encoding", "gzip")];
+    let miss = world.stored(world.send("GET", "/page", &gzip)).await;
+    let hit = world.send("GET", "/page", &gzip).await;
+    assert!(!miss.is_hit() && hit.is_hit(), "{miss:?} {hit:?}");
+    for answer in [&miss, &hit] {
+        assert_eq!(answer.header("content-encoding"), "gzip", "{answer:?}");
     }
-}
-
-struct Fetching {
-    envoy: Process,
-    url: String,
-    origin: RawOrigin,
-    _folder: tempfile::TempDir,
-}
-
-impl Fetching {
-    async fn get(&self) -> Answer {
-        let response = reqwest::get(format!("{}/page", self.url)).await;
-        Answer::of(response.unwrap()).await
-    }
-
-    /// Envoy's log names the cause, once.
-    async fn logs(&self, words: &str) {
-        let said = eventually(Duration::from_secs(5), || async {
-            self.envoy.output().contains(words).then_some(())
-        });
-        assert!(said.await.is_some(), "{words}: {}", self.envoy.output());
-    }
-}
-
-/// What it means for clients that the module did not come.
-async fn without_the_module(registry: &str, digest: &str, words: &str) {
-    for fail_open in [false, true] {
-        let fetching = fetching(registry, digest, fail_open).await;
-        for _ in 0..3 {
-            let answer = fetching.get().await;
-            let told = (answer.status, answer.body.as_str());
-            let expected = if fail_open {
-                (200, "the page")
-            } else {
-                (503, "")
-            };
-            assert_eq!(told, expected, "fail_open {fail_open}: {answer:?}");
-            assert_eq!(answer.header("cache-status"), "", "{answer:?}");
-        }
-        let asked = fetching.origin.connections();
-        assert_eq!(asked > 0, fail_open, "the origin was asked {asked} times");
-        fetching.logs(words).await;
-    }
-}
-
-#[tokio::test]
-async fn a_module_with_the_right_digest_is_fetched_and_caches() {
-    let registry = registry().await;
-    let fetching = fetching(&registry.address, &digest(&module()), false).await;
-    assert!(fetching.get().await.says("stored"));
-    assert!(fetching.get().await.is_hit());
-}
-
-#[tokio::test]
-async fn a_module_with_another_digest_closes_the_route_or_leaves_it_uncached() {
-    let registry = registry().await;
-    without_the_module(&registry.address, &digest(b"another"), "failed to load").await;
-}
-
-#[tokio::test]
-async fn a_registry_that_is_away_closes_the_route_or_leaves_it_uncached() {
-    let nobody = format!("127.0.0.1:{}", launch::free_port().unwrap());
-    without_the_module(&nobody, &digest(&module()), "failed to load").await;
+    assert_eq!(hit.body, miss.body);
+    let plain = world.get("/page").await;
+    assert_eq!(
+        (plain.header("content-encoding"), plain.body.len()),
+        ("", 3_000)
+    );
 }
