@@ -18,8 +18,9 @@ use proxy_wasm::types::LogLevel;
 use crate::answer::Passage;
 use crate::config::Config;
 use crate::host::Host as _;
+use crate::quick_ticks::TICK_MS;
 use crate::stream::Action;
-use crate::vm::{TICK_MS, Vm};
+use crate::vm::Vm;
 
 mod hostcalls;
 

@@ -8,8 +8,9 @@ use larder_contract::http_time::Timestamp;
 
 use crate::calls::Calls;
 use crate::host::Host;
-use crate::vm::TICK_MS;
 
+/// How often the VM is ticked else, in milliseconds.
+pub(crate) const TICK_MS: u64 = 100;
 /// How often the VM is ticked while look-ups are waited for, in milliseconds.
 const QUICK_MS: u64 = 20;
 /// Ticks are as quick as that for so long after the last look-up: under load there is always one.

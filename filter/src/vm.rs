@@ -62,8 +62,6 @@ mod responses;
 
 /// Answers to other streams per callback: above 300 the VM's stack overflows.
 pub const BATCH: usize = 64;
-/// How often Envoy calls [`Vm::on_tick`], in milliseconds.
-pub const TICK_MS: u64 = 100;
 
 /// The state of one VM: rooms that know nothing of each other, or as much as they are lent.
 pub struct Vm<H> {
