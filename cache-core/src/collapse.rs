@@ -62,6 +62,20 @@ pub fn choose<'a>(
         .map_or(0, |(index, _)| index)
 }
 
+/// Whether a slot says something of `key` that still counts.
+pub fn speaks_of(slot: Option<&[u8]>, key: &CollapseKey, now: Timestamp) -> bool {
+    let slot = slot.map_or(Slot::Free, Slot::decode);
+    slot.is_about(key) && slot.is_live(now)
+}
+
+/// Until when somebody leads in a slot, if somebody does.
+pub fn led_until(slot: &[u8]) -> Option<Timestamp> {
+    match Slot::decode(slot) {
+        Slot::Leading(lead) => Some(lead.until),
+        _ => None,
+    }
+}
+
 /// What became of a leader's fetch, as its slot remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {

@@ -101,9 +101,9 @@ impl Collapsing {
         at: AtSlot<'_>,
         now: Timestamp,
     ) -> Option<SlotAnswer> {
-        let inbox = peers.inbox()?;
+        let from = (peers.inbox()?, peers.is_settled_alone(now));
         for _ in 0..ATTEMPTS {
-            let (place, arrival) = self.slots.arrive(host, inbox, at, now)?;
+            let (place, arrival) = self.slots.arrive(host, from, at, now)?;
             let (bytes, answer) = match arrival {
                 Arrival::Lead(bytes) => (Some(bytes), SlotAnswer::Lead),
                 Arrival::Succeed(bytes) => (Some(bytes), SlotAnswer::Succeed),
@@ -120,7 +120,8 @@ impl Collapsing {
                 Arrival::Uncacheable(until) => (None, SlotAnswer::Uncacheable(until)),
                 Arrival::Occupied | Arrival::NotYet(_) => (None, SlotAnswer::Occupied),
             };
-            if bytes.is_none_or(|bytes| place.write(host, &bytes) == Swap::Done) {
+            let swap = bytes.map(|bytes| self.slots.write(host, &place, at.key, bytes, now));
+            if swap.is_none_or(|swap| swap == Swap::Done) {
                 return Some(answer);
             }
         }
@@ -139,12 +140,13 @@ impl Collapsing {
         let Some(inbox) = peers.inbox() else {
             return false;
         };
-        match self.slots.arrive(host, inbox, at, now) {
+        let from = (inbox, peers.is_settled_alone(now));
+        match self.slots.arrive(host, from, at, now) {
             Some((place, Arrival::Lead(bytes))) if begins() => {
-                place.write(host, &bytes) == Swap::Done
+                self.slots.write(host, &place, at.key, bytes, now) == Swap::Done
             }
             Some((place, Arrival::NotYet(Some(bytes)))) => {
-                let _ = place.write(host, &bytes);
+                let _ = self.slots.write(host, &place, at.key, bytes, now);
                 false
             }
             _ => false,
@@ -178,7 +180,7 @@ impl Collapsing {
             let Some((bytes, _)) = self.slots.finish(&place, key, stream, finish, now) else {
                 continue;
             };
-            if place.write(lent.host, &bytes) == Swap::Done {
+            if self.slots.write(lent.host, &place, key, bytes, now) == Swap::Done {
                 wake_peers(&lent, end, inboxes, handoff);
                 break;
             }

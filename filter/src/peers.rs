@@ -18,6 +18,8 @@ use crate::l1::Level1;
 /// An inbox whose VM has not been heard of for so long is dead: nobody writes to it any more. Long,
 /// for a process that was stopped for a while goes on, and must find what it was told meanwhile.
 const DEAD_AFTER_MS: u64 = 60_000;
+/// A VM that has been alone for so long counts on it.
+const SETTLED_AFTER_MS: u64 = 2_000;
 /// Attempts at a contended value.
 const ATTEMPTS: usize = 16;
 
@@ -33,8 +35,8 @@ pub(crate) struct Peers {
     inbox: Option<Inbox>,
     /// When this VM showed last that it lives.
     beaten: Option<Timestamp>,
-    /// No other VM had an inbox when the registry was read last.
-    alone: bool,
+    /// No other VM had an inbox when the registry was read last; and since when that is so.
+    alone_since: Option<Timestamp>,
     /// Whether Envoy owes us a call that we asked for.
     called_for: Cell<bool>,
     /// Whether it was said that a worker is of another version.
@@ -55,7 +57,7 @@ impl Peers {
             id,
             inbox: None,
             beaten: None,
-            alone: false,
+            alone_since: None,
             called_for: Cell::new(false),
             told_of_version: false,
         }
@@ -73,7 +75,18 @@ impl Peers {
 
     /// Whether no other VM has an inbox.
     pub(crate) fn is_alone(&self) -> bool {
-        self.alone
+        self.alone_since.is_some()
+    }
+
+    /// Whether that has been so for a while: where several workers begin, one is the first.
+    pub(crate) fn is_settled_alone(&self, now: Timestamp) -> bool {
+        self.alone_since
+            .is_some_and(|since| now.millis_since(since) >= SETTLED_AFTER_MS)
+    }
+
+    /// Another VM has an inbox now.
+    pub(crate) fn on_joined(&mut self) {
+        self.alone_since = None;
     }
 
     /// Whether any of these inboxes is another VM's.
@@ -158,19 +171,21 @@ impl Peers {
         }
     }
 
-    /// Writes this VM's heartbeat into the registry, and drops dead inboxes from it.
+    /// Writes this VM's heartbeat into the registry, and drops dead inboxes from it. The others are
+    /// told of one that was not there before.
     pub(crate) fn beat<H: Host>(&mut self, host: &H, l1: &mut Level1, now: Timestamp) {
         let Some(own) = self.inbox() else { return };
-        if self.is_late(now) {
+        let is_late = self.is_late(now);
+        if is_late {
             // The others may have given this VM up, and told it nothing since.
             l1.clear(now, now);
         }
-        self.beaten = Some(now);
+        let is_new = self.beaten.replace(now).is_none() || is_late;
         for _ in 0..ATTEMPTS {
             let (held, version) = host.shared(REGISTRY);
             let mut living = living(held.as_deref().unwrap_or_default(), now);
             living.retain(|(queue, _)| *queue != own);
-            self.alone = living.is_empty();
+            self.alone_since = living.is_empty().then(|| self.alone_since.unwrap_or(now));
             living.push((own, now));
             let mut bytes = Vec::with_capacity(living.len() * 12);
             for (queue, beat) in living {
@@ -178,8 +193,11 @@ impl Peers {
                 bytes.extend_from_slice(&beat.as_millis().to_be_bytes());
             }
             if host.swap_shared(REGISTRY, &bytes, version) == Swap::Done {
-                return;
+                break;
             }
+        }
+        if is_new && !self.is_alone() {
+            self.tell(host, &Message::Joined, now);
         }
     }
 

@@ -1,24 +1,30 @@
 //! A random number that all VMs of this Envoy share, drawn by whichever of them comes first.
 
+use std::cell::Cell;
+
 use crate::host::{Host, Swap};
 
 /// One such number, by its name in shared data.
 #[derive(Debug)]
 pub(crate) struct SharedNumber {
     name: &'static str,
-    known: Option<u64>,
+    known: Cell<Option<u64>>,
 }
 
 impl SharedNumber {
     /// The number of that name. It is looked for when it is first asked for.
     pub(crate) const fn named(name: &'static str) -> Self {
-        Self { name, known: None }
+        Self {
+            name,
+            known: Cell::new(None),
+        }
     }
 
     /// The number.
-    pub(crate) fn get<H: Host>(&mut self, host: &H) -> u64 {
-        let name = self.name;
-        *self.known.get_or_insert_with(|| look_up(host, name))
+    pub(crate) fn get<H: Host>(&self, host: &H) -> u64 {
+        let number = self.known.get().unwrap_or_else(|| look_up(host, self.name));
+        self.known.set(Some(number));
+        number
     }
 }
 

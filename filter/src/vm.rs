@@ -200,6 +200,7 @@ impl<H: Host> Vm<H> {
                 Message::Refreshed(key, handoff) => {
                     Collapsing::take_refreshed(host, &mut self.l1, &key, handoff)
                 }
+                Message::Joined => self.peers.on_joined(),
                 Message::Continue => {}
             }
         }

@@ -25,6 +25,8 @@ pub enum Message {
     Purges(Vec<Purge>),
     /// Purges may have been missed: forget everything that was requested up to a time.
     Forget(Timestamp),
+    /// There is one more worker VM.
+    Joined,
     /// To oneself: go on with what was left, on a fresh stack.
     Continue,
 }
@@ -51,7 +53,7 @@ impl Message {
     pub fn makes_untrue(&self) -> bool {
         match self {
             Self::Invalidate(..) | Self::Purges(_) | Self::Forget(_) => true,
-            Self::Wake(..) | Self::Refreshed(..) | Self::Continue => false,
+            Self::Wake(..) | Self::Refreshed(..) | Self::Joined | Self::Continue => false,
         }
     }
 
@@ -96,6 +98,7 @@ impl Message {
                 bytes.push(b'F');
                 bytes.extend_from_slice(&time.as_millis().to_be_bytes());
             }
+            Self::Joined => bytes.push(b'J'),
             Self::Continue => bytes.push(b'C'),
         }
         bytes
@@ -133,6 +136,7 @@ impl Message {
             }
             [VERSION, b'P'] => serde_json::from_slice(reader.0).ok().map(Self::Purges),
             [VERSION, b'F'] => Some(Self::Forget(Timestamp::from_millis(reader.u64()?))),
+            [VERSION, b'J'] => Some(Self::Joined),
             [VERSION, b'C'] => Some(Self::Continue),
             _ => None,
         }
@@ -181,6 +185,7 @@ mod tests {
                 },
             ]),
             Message::Forget(Timestamp::from_millis(5)),
+            Message::Joined,
             Message::Continue,
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));

@@ -1,16 +1,23 @@
-//! Where the leader slots lie in shared data, and which of them are a key's.
+//! Where the leader slots lie, and which of them are a key's.
 //!
-//! Shared data never forgets a key, so the names are fixed; one secret of this Envoy says which
-//! slots a key may use.
+//! They lie in shared data, which never forgets a key, so the names are fixed; one secret of this
+//! Envoy says which slots a key may use. A VM that has been alone for a while has slots of its own
+//! instead, in its memory. Whoever leads in either kind goes on to count when the kind changes, until
+//! he ends: here. A newcomer does not see what lies in memory, and may fetch once what is being
+//! fetched here; a mark in the other kind is found out once more. A slot only says who fetches, so
+//! nobody gets another answer by it.
 
-use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Identity, Terms};
+use larder_cache_core::collapse::{self, Arrival, CollapseKey, Finish, Identity, PLACES, Terms};
 use larder_contract::http_time::Timestamp;
+use rustc_hash::FxHashMap;
 
 use crate::host::{Host, Swap};
 use crate::shared_number::SharedNumber;
 
 /// Leader slots in one Envoy.
 const SLOTS: u32 = 4096;
+/// When there are so many leaders, those whose time is up are looked for: as many as there are slots.
+const MOST_LED: usize = SLOTS as usize;
 /// In shared data: what this Envoy's leader slots are found by.
 const SALT: &str = "larder/salt";
 
@@ -20,6 +27,11 @@ pub(super) struct Slots {
     /// A random number: who this VM is among its peers.
     vm: u64,
     salt: SharedNumber,
+    /// Those that lie in this VM, by their numbers: no more than there are slots.
+    own: FxHashMap<u32, Vec<u8>>,
+    /// The keys that somebody leads in shared data, as far as this VM has to do with it, and until
+    /// when at most.
+    led_in_shared: FxHashMap<CollapseKey, Timestamp>,
 }
 
 /// A request at a slot.
@@ -31,19 +43,19 @@ pub(crate) struct AtSlot<'a> {
     pub(crate) terms: Terms,
 }
 
-/// A slot as it was read: its name, its bytes, their version.
+/// A slot as it was read: where it lies, and its bytes.
 #[derive(Debug)]
 pub(super) struct ReadSlot {
-    name: String,
+    place: Place,
     bytes: Option<Vec<u8>>,
-    version: Option<u32>,
 }
 
-impl ReadSlot {
-    /// Writes the slot, unless somebody else was faster.
-    pub(super) fn write<H: Host>(&self, host: &H, bytes: &[u8]) -> Swap {
-        host.swap_shared(&self.name, bytes, self.version)
-    }
+#[derive(Debug)]
+enum Place {
+    /// In this VM, under this number.
+    Own(u32),
+    /// In shared data, under this name; and the version of its bytes.
+    Shared(String, Option<u32>),
 }
 
 impl Slots {
@@ -52,15 +64,53 @@ impl Slots {
         Self {
             vm,
             salt: SharedNumber::named(SALT),
+            own: FxHashMap::default(),
+            led_in_shared: FxHashMap::default(),
         }
     }
 
-    /// What the slot says to a request that arrives from `inbox`; and the slot, for the bytes that
-    /// are to be written.
+    /// Writes the slot of `key`, unless somebody else was faster.
+    pub(super) fn write<H: Host>(
+        &mut self,
+        host: &H,
+        slot: &ReadSlot,
+        key: &CollapseKey,
+        bytes: Vec<u8>,
+        now: Timestamp,
+    ) -> Swap {
+        match &slot.place {
+            Place::Own(index) => {
+                self.own.insert(*index, bytes);
+                Swap::Done
+            }
+            Place::Shared(name, version) => {
+                let swap = host.swap_shared(name, &bytes, *version);
+                if swap == Swap::Done {
+                    self.note_shared(key, &bytes, now);
+                }
+                swap
+            }
+        }
+    }
+
+    fn note_shared(&mut self, key: &CollapseKey, bytes: &[u8], now: Timestamp) {
+        let Some(until) = collapse::led_until(bytes) else {
+            self.led_in_shared.remove(key);
+            return;
+        };
+        if self.led_in_shared.len() >= MOST_LED && !self.led_in_shared.contains_key(key) {
+            // Whose end was another VM's to write.
+            self.led_in_shared.retain(|_, until| now < *until);
+        }
+        self.led_in_shared.insert(*key, until);
+    }
+
+    /// What the slot says to a request that arrives from `inbox` of a VM that is alone or is not;
+    /// and the slot, for the bytes that are to be written.
     pub(super) fn arrive<H: Host>(
         &mut self,
         host: &H,
-        inbox: u32,
+        (inbox, is_alone): (u32, bool),
         at: AtSlot<'_>,
         now: Timestamp,
     ) -> Option<(ReadSlot, Arrival)> {
@@ -69,7 +119,16 @@ impl Slots {
             vm: self.vm,
             stream,
         };
-        let mut places = self.places_of(host, key);
+        let is_led_in_shared = || {
+            let until = self.led_in_shared.get(key);
+            until.is_some_and(|until| now < *until)
+        };
+        let is_own = self.has_own(host, key, now) || (is_alone && !is_led_in_shared());
+        let mut places: Vec<ReadSlot> = if is_own {
+            self.own_of(host, key).collect()
+        } else {
+            self.shared_of(host, key).collect()
+        };
         let index = collapse::choose(places.iter().map(|place| place.bytes.as_deref()), key, now);
         let place = (index < places.len()).then(|| places.swap_remove(index))?;
         let arrival = collapse::arrive(place.bytes.as_deref(), key, me, inbox, now, terms);
@@ -78,17 +137,17 @@ impl Slots {
 
     /// The slot that `stream` leads, and the inboxes of those who wait there.
     pub(super) fn led_by<H: Host>(
-        &mut self,
+        &self,
         host: &H,
         key: &CollapseKey,
         stream: u32,
         now: Timestamp,
     ) -> Option<(ReadSlot, Vec<u32>)> {
-        let mut places = self.places_of(host, key).into_iter();
-        places.find_map(|place| {
-            self.finish(&place, key, stream, Finish::Free, now)
-                .map(|(_, inboxes)| (place, inboxes))
-        })
+        let finish = |place: ReadSlot| {
+            let (_, inboxes) = self.finish(&place, key, stream, Finish::Free, now)?;
+            Some((place, inboxes))
+        };
+        self.all_of(host, key).find_map(finish)
     }
 
     /// The slot's bytes once `stream` has left it so, and the inboxes of those who wait there;
@@ -114,26 +173,42 @@ impl Slots {
     }
 
     /// The inboxes of those who wait for whoever leads `key`.
-    pub(super) fn waiting<H: Host>(&mut self, host: &H, key: &CollapseKey) -> Vec<u32> {
-        let places = self.places_of(host, key);
-        places
-            .iter()
+    pub(super) fn waiting<H: Host>(&self, host: &H, key: &CollapseKey) -> Vec<u32> {
+        self.all_of(host, key)
             .flat_map(|place| collapse::waiting(place.bytes.as_deref(), key))
             .collect()
     }
 
-    /// All slots that `key` may use, as they are now.
-    fn places_of<H: Host>(&mut self, host: &H, key: &CollapseKey) -> Vec<ReadSlot> {
-        let salt = self.salt.get(host);
-        let read = |index: u32| {
+    /// Whether a slot of this VM's own says something of `key` that still counts.
+    fn has_own<H: Host>(&self, host: &H, key: &CollapseKey, now: Timestamp) -> bool {
+        let speaks = |place: ReadSlot| collapse::speaks_of(place.bytes.as_deref(), key, now);
+        !self.own.is_empty() && self.own_of(host, key).any(speaks)
+    }
+
+    /// All slots that `key` may use, each read when it is asked for; this VM's own first.
+    fn all_of<H: Host>(&self, host: &H, key: &CollapseKey) -> impl Iterator<Item = ReadSlot> {
+        self.own_of(host, key).chain(self.shared_of(host, key))
+    }
+
+    fn own_of<H: Host>(&self, host: &H, key: &CollapseKey) -> impl Iterator<Item = ReadSlot> {
+        self.places_of(host, key).into_iter().map(|index| ReadSlot {
+            place: Place::Own(index),
+            bytes: self.own.get(&index).cloned(),
+        })
+    }
+
+    fn shared_of<H: Host>(&self, host: &H, key: &CollapseKey) -> impl Iterator<Item = ReadSlot> {
+        self.places_of(host, key).into_iter().map(|index| {
             let name = format!("larder/s/{index}");
             let (bytes, version) = host.shared(&name);
             ReadSlot {
-                name,
+                place: Place::Shared(name, version),
                 bytes,
-                version,
             }
-        };
-        key.places(SLOTS, salt).map(read).into()
+        })
+    }
+
+    fn places_of<H: Host>(&self, host: &H, key: &CollapseKey) -> [u32; PLACES] {
+        key.places(SLOTS, self.salt.get(host))
     }
 }

@@ -13,7 +13,7 @@ use larder_filter::host::{Host, Map, Refused, Swap};
 /// What all VMs of one Envoy have in common.
 #[derive(Debug, Default)]
 pub(crate) struct Common {
-    shared: HashMap<String, (Vec<u8>, u32)>,
+    pub(crate) shared: HashMap<String, (Vec<u8>, u32)>,
     queues: Vec<(String, VecDeque<Vec<u8>>)>,
     version: u32,
     pub(crate) now: u64,

@@ -1001,6 +1001,134 @@ fn a_request_waits_while_another_worker_fetches_and_is_answered_from_the_handoff
     );
 }
 
+/// Which of a worker's slots lie in shared data.
+fn shared_slots(envoy: &Rc<RefCell<Common>>) -> usize {
+    let common = envoy.borrow();
+    common
+        .shared
+        .keys()
+        .filter(|name| name.starts_with("larder/s/"))
+        .count()
+}
+
+#[test]
+fn a_worker_that_has_been_alone_for_a_while_keeps_its_slots_to_itself() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.believes_for_ever();
+    worker.fetch(1, "/first");
+    let of_the_beginning = shared_slots(&envoy);
+    assert!(of_the_beginning > 0, "who comes with others sees theirs");
+    for _ in 0..3 {
+        worker.lives_on(1_000);
+    }
+    assert_eq!(worker.request(2, "GET", "/"), Action::Pause);
+    assert_eq!(worker.request(3, "GET", "/"), Action::Pause);
+    worker.store_has_nothing();
+    let storable = [
+        ("cache-control", "max-age=60"),
+        ("content-type", "text/plain"),
+    ];
+    worker.respond(2, "200", &storable, b"hello");
+    worker.go_on();
+    let answered = worker.host.told.borrow().given.clone();
+    assert!(
+        matches!(answered.last(), Some((3, 200, ..))),
+        "{answered:?}"
+    );
+    assert_eq!(shared_slots(&envoy), of_the_beginning);
+}
+
+#[test]
+fn a_miss_of_a_worker_that_is_alone_asks_nothing_of_shared_data() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.believes_for_ever();
+    let calls_of_a_miss = |worker: &mut Worker, id, path| {
+        let before = worker.host.told.borrow().calls_made;
+        worker.fetch(id, path);
+        worker.host.told.borrow().calls_made - before
+    };
+    worker.fetch(1, "/first");
+    let among_others = calls_of_a_miss(&mut worker, 2, "/second");
+    for _ in 0..3 {
+        worker.lives_on(1_000);
+    }
+    let alone = calls_of_a_miss(&mut worker, 3, "/third");
+    let spared = among_others - alone;
+    assert_eq!(
+        spared, 7,
+        "four slots read, one of them again, and two writes"
+    );
+}
+
+#[test]
+fn what_a_worker_leads_goes_on_to_count_when_another_one_comes() {
+    let envoy = envoy();
+    let mut a = Worker::new(&envoy, 1);
+    a.believes_for_ever();
+    a.fetch(1, "/first");
+    for _ in 0..3 {
+        a.lives_on(1_000);
+    }
+    assert_eq!(a.request(2, "GET", "/"), Action::Pause);
+    a.store_has_nothing();
+    let (before, mut b) = (shared_slots(&envoy), Worker::new(&envoy, 2));
+    b.believes_for_ever();
+    assert_eq!(
+        b.request(1, "GET", "/"),
+        Action::Pause,
+        "one more fetch at most"
+    );
+    b.store_has_nothing();
+    assert_eq!(b.host.told.borrow().resumed, [1]);
+    assert!(shared_slots(&envoy) > before);
+    // What was begun alone is waited for where it was begun.
+    assert_eq!(a.request(3, "GET", "/"), Action::Pause);
+    let storable = [
+        ("cache-control", "max-age=60"),
+        ("content-type", "text/plain"),
+    ];
+    a.respond(2, "200", &storable, b"of a");
+    a.go_on();
+    let (stream, _, content, _) = a.host.told.borrow().given.last().cloned().unwrap();
+    assert_eq!((stream, content.as_str()), (3, "of a"));
+    b.respond(1, "200", &storable, b"of b");
+    // From now on both go to the same slots.
+    assert_eq!(a.request(4, "GET", "/next"), Action::Pause);
+    let asked = b.host.told.borrow().sent.len();
+    assert_eq!(b.request(2, "GET", "/next"), Action::Pause);
+    assert_eq!(
+        b.host.told.borrow().sent.len(),
+        asked,
+        "it waits for the other"
+    );
+}
+
+#[test]
+fn what_a_worker_leads_ends_where_it_was_begun_when_it_is_alone_by_then() {
+    let envoy = envoy();
+    let mut worker = Worker::new(&envoy, 1);
+    worker.believes_for_ever();
+    assert_eq!(worker.request(1, "GET", "/"), Action::Pause);
+    assert_eq!(worker.request(2, "GET", "/"), Action::Pause);
+    worker.store_has_nothing();
+    for _ in 0..3 {
+        worker.lives_on(1_000);
+    }
+    let storable = [
+        ("cache-control", "max-age=60"),
+        ("content-type", "text/plain"),
+    ];
+    worker.respond(1, "200", &storable, b"hello");
+    worker.go_on();
+    let answered = worker.host.told.borrow().given.clone();
+    assert!(
+        matches!(answered.last(), Some((2, 200, ..))),
+        "{answered:?}"
+    );
+}
+
 #[test]
 fn waiters_are_answered_in_batches_and_never_from_a_streams_callback() {
     let mut worker = Worker::new(&envoy(), 1);
