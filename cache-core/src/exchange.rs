@@ -50,6 +50,7 @@ mod marked;
 mod parts;
 mod passing;
 mod presented;
+mod reduction;
 mod reply;
 mod search;
 mod sharing;

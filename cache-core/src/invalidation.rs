@@ -21,8 +21,13 @@ pub struct Target {
 }
 
 impl Target {
+    /// What `request` is about.
+    pub fn of(request: &Request) -> Self {
+        Self::at(request, request.path())
+    }
+
     /// A path at the origin of `request`.
-    fn of(request: &Request, path: &[u8]) -> Self {
+    fn at(request: &Request, path: &[u8]) -> Self {
         let (scheme, authority) = (request.scheme().to_vec(), request.authority().to_vec());
         Self {
             scheme,
@@ -60,7 +65,7 @@ pub fn targets(request: &Request, response: &ResponseHead) -> Vec<Target> {
     if !is_unsafe(request.method()) || !(lost || (200..400).contains(&response.status)) {
         return Vec::new();
     }
-    let mut targets = vec![Target::of(request, request.path())];
+    let mut targets = vec![Target::of(request)];
     let named: &[&str] = match response.status {
         200..300 => &["location", "content-location"],
         300..400 => &["content-location"],
@@ -73,7 +78,7 @@ pub fn targets(request: &Request, response: &ResponseHead) -> Vec<Target> {
             .and_then(|reference| resolve(trim(reference), request));
         targets.extend(
             resolved
-                .map(|path| Target::of(request, &path))
+                .map(|path| Target::at(request, &path))
                 .filter(|found| found.path != request.path()),
         );
     }
@@ -84,7 +89,7 @@ pub fn targets(request: &Request, response: &ResponseHead) -> Vec<Target> {
 /// What an unsafe method may have changed although nobody saw its answer: its client left, the
 /// connection broke, or the time was up.
 pub fn doubtful_target(request: &Request) -> Option<Target> {
-    is_unsafe(request.method()).then(|| Target::of(request, request.path()))
+    is_unsafe(request.method()).then(|| Target::of(request))
 }
 
 /// Whether an answer with this status that is not stored ends what is stored: a success that

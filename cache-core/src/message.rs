@@ -7,6 +7,7 @@ use larder_contract::key::{canonical_authority, canonical_scheme};
 
 use crate::fields::Fields;
 use crate::policy::Policy;
+use crate::policy::key::cookies;
 
 /// The scheme by which a proxy in front was asked.
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
@@ -20,6 +21,9 @@ pub struct Request {
     pub has_content: bool,
     /// Whether the proxy knows who asks by other means than a field (`Policy::identity_metadata`).
     pub is_identified: bool,
+    /// The fields whose values here are not the client's, for the rule leaves something of them out
+    /// (`exchange::reduction`).
+    pub reduced: Vec<&'static str>,
 }
 
 impl Request {
@@ -76,18 +80,24 @@ impl Request {
     /// authority in their canonical spelling, and no other scheme beside it. The path is changed
     /// apart from them (`Presented`).
     pub fn canonical_changes(&self) -> Fields {
-        let mut changes = Fields::default();
         let scheme = canonical_scheme(self.scheme());
         let authority = canonical_authority(&scheme, self.authority());
-        if *authority != *self.authority() {
-            changes.append(b":authority", &authority);
+        self.changes_to(&scheme, &authority)
+    }
+
+    /// The fields to change so that the origin is asked under this scheme and authority, and no
+    /// other scheme beside it.
+    pub fn changes_to(&self, scheme: &[u8], authority: &[u8]) -> Fields {
+        let mut changes = Fields::default();
+        if authority != self.authority() {
+            changes.append(b":authority", authority);
         }
-        if self.pseudo(":scheme") != &*scheme {
-            changes.append(b":scheme", &scheme);
+        if self.pseudo(":scheme") != scheme {
+            changes.append(b":scheme", scheme);
         }
         let mut forwarded = self.fields.all(FORWARDED_PROTO);
-        if forwarded.next().is_some_and(|value| value != &*scheme) || forwarded.next().is_some() {
-            changes.append(FORWARDED_PROTO.as_bytes(), &scheme);
+        if forwarded.next().is_some_and(|value| value != scheme) || forwarded.next().is_some() {
+            changes.append(FORWARDED_PROTO.as_bytes(), scheme);
         }
         changes
     }
@@ -104,8 +114,16 @@ impl Request {
     /// Whether what is answered may be for this client alone: it has credentials, or a cookie that
     /// the policy heeds.
     pub fn is_one_clients(&self, policy: &Policy) -> bool {
-        self.is_credentialed(policy)
-            || (!policy.store_with_cookie && self.fields.contains("cookie"))
+        self.is_credentialed(policy) || (!policy.store_with_cookie && self.has_own_cookie(policy))
+    }
+
+    /// Whether the request carries a cookie that the rule does not make part of the key: what is
+    /// answered to it may be for this client alone.
+    pub fn has_own_cookie(&self, policy: &Policy) -> bool {
+        let keyed = policy.key_cookies();
+        self.fields.contains(cookies::FIELD)
+            && (keyed.is_empty()
+                || cookies::pairs(&self.fields).any(|(name, _)| !cookies::is_among(keyed, name)))
     }
 
     fn pseudo(&self, name: &str) -> &[u8] {

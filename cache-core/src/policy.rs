@@ -9,11 +9,14 @@ use std::sync::Arc;
 use larder_contract::http_time::DeltaSeconds;
 
 use crate::field_names::FieldNames;
+use crate::glob::Glob;
 
 mod identity;
+pub mod key;
 mod unkeyed;
 
 pub use identity::{IDENTITY_FIELDS, IDENTITY_METADATA};
+pub use key::KeyRules;
 pub use unkeyed::{Handling, UNKEYED_FIELDS, UnkeyedFields};
 
 /// How one rule's requests are cached. `Policy::default()` is the safe default.
@@ -96,6 +99,13 @@ pub struct Policy {
     /// Targeted fields that stand in for `Cache-Control`, most specific first, in lower case (RFC
     /// 9213).
     pub targeted_fields: Vec<String>,
+    /// What is left out of the key and what is put into it; `None` where nothing is.
+    pub key: Option<Arc<KeyRules>>,
+    /// Cookies that count as absent: a request with no other is as one without.
+    pub ignore_cookies: Vec<Glob>,
+    /// Whether a response with `Set-Cookie` is stored without it. The client whose request brought
+    /// it gets it.
+    pub strip_set_cookie: bool,
 }
 
 /// Who is told how an answer came about: what is stored, and for how long, helps whoever wants to
@@ -174,6 +184,16 @@ impl Policy {
         "pragma",
     ];
 
+    /// The cookies whose values are part of the key.
+    pub fn key_cookies(&self) -> &[Glob] {
+        self.key.as_ref().map_or(&[], |rules| &rules.cookies)
+    }
+
+    /// Whether the origin gets of a request what is left out of its key.
+    pub fn origin_sees_all(&self) -> bool {
+        self.key.as_ref().is_some_and(|rules| rules.origin_sees_all)
+    }
+
     /// The lifetime the operator gives to responses of this status that name none.
     pub fn lifetime_of_status(&self, status: u16) -> Option<DeltaSeconds> {
         let named = self
@@ -243,6 +263,9 @@ impl Default for Policy {
             tell: Tell::All,
             debug_token: None,
             targeted_fields: vec!["cdn-cache-control".to_owned()],
+            key: None,
+            ignore_cookies: Vec::new(),
+            strip_set_cookie: false,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::exchange::event::{Outcome, StoreAnswer};
 use crate::fields::{Fields, is_hop_by_hop};
 use crate::invalidation;
 use crate::message::{Request, ResponseHead};
+use crate::policy::key::cookies;
 use crate::policy::{Handling, Policy};
 use crate::query_override::QueryOverride;
 use crate::reuse::{self, Reuse};
@@ -294,6 +295,11 @@ const HTTP_PSEUDO_FIELDS: [&str; 4] = [":method", ":scheme", ":authority", ":pat
 /// own.
 pub fn leaves_out(selecting: &SelectingFields, request: &Request, policy: &Policy) -> bool {
     let is_there = |name: &[u8]| request.fields.all_bytes(name).next().is_some();
+    let keyed = policy.key_cookies();
+    let is_keyed = |(name, _): (&[u8], _)| cookies::is_among(keyed, name);
+    if !keyed.is_empty() && cookies::pairs(&request.fields).any(is_keyed) {
+        return true;
+    }
     selecting
         .names()
         .any(|name| is_the_clients_own(name, policy) && is_there(name))
@@ -346,7 +352,7 @@ fn request_to_send(order: &RefreshOrder, policy: &Policy) -> Request {
     if policy.normalise_accept_language {
         language::add_pseudo_fields(&mut fields);
     }
-    unkeyed::add_pseudo_field(&mut fields, &policy.unkeyed_fields);
+    unkeyed::add_pseudo_field(&mut fields, policy);
     Request {
         fields,
         ..Request::default()

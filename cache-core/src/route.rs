@@ -186,6 +186,7 @@ mod tests {
     #[test]
     fn what_the_cache_itself_changed_is_no_change_of_the_route() {
         let request = Request {
+            reduced: Vec::new(),
             fields: Fields::from_pairs([
                 (":authority", "a"),
                 (":path", "/x?cache-control=max-age=1"),

@@ -141,10 +141,10 @@ pub fn storable(
         NotStorable::Authorization,
     )?;
     refuse(
-        !policy.store_set_cookie && sets_cookie(response, directives),
+        !policy.store_set_cookie && !policy.strip_set_cookie && sets_cookie(response, directives),
         NotStorable::SetCookie,
     )?;
-    let cookie = !policy.store_with_cookie && request.fields.contains("cookie");
+    let cookie = !policy.store_with_cookie && request.has_own_cookie(policy);
     refuse(
         cookie && !directives.is_explicitly_public(),
         NotStorable::Cookie,

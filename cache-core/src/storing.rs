@@ -110,6 +110,9 @@ fn stored_fields(
                 .any(|tag_field| tag_field.as_bytes() == name)
         });
     }
+    if policy.strip_set_cookie {
+        fields.remove(b"set-cookie");
+    }
     if !fields.contains("date") {
         // RFC 9110 §6.6.1: who caches a response without Date says when it came.
         fields.append(b"date", response_time.to_http_date().as_bytes());
@@ -226,9 +229,8 @@ pub fn error_response(fetched: &Fetched<'_>, policy: &Policy) -> Option<StoredRe
         policy,
     )
     .ok()?;
-    let own = ["cookie", "authorization"]
-        .iter()
-        .any(|name| fetched.request.fields.contains(name));
+    let request = fetched.request;
+    let own = request.has_own_cookie(policy) || request.fields.contains("authorization");
     if own || fetched.response.fields.contains("set-cookie") {
         return None;
     }

@@ -8,9 +8,12 @@ use larder_cache_core::exchange::{
 };
 use larder_cache_core::field_names::FieldPattern;
 use larder_cache_core::fields::Fields;
+use larder_cache_core::glob::Glob;
 use larder_cache_core::message::{Request, ResponseHead};
 use larder_cache_core::partial::Part;
-use larder_cache_core::policy::{Handling, Policy};
+use larder_cache_core::policy::key::QueryKept;
+use larder_cache_core::policy::key::bucket::Buckets;
+use larder_cache_core::policy::{Handling, KeyRules, Policy};
 use larder_cache_core::route::RefreshPath;
 use larder_cache_core::route::RouteNote;
 use larder_cache_core::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
@@ -24,7 +27,7 @@ use proptest::strategy::ValueTree;
 
 static SAFE: LazyLock<Policy> = LazyLock::new(Policy::default);
 
-const FIELDS: [(&str, &str); 24] = [
+const FIELDS: [(&str, &str); 25] = [
     ("accept-encoding", "gzip, br"),
     ("accept-encoding", "br"),
     ("accept-language", "de"),
@@ -33,6 +36,7 @@ const FIELDS: [(&str, &str); 24] = [
     ("cache-control", "max-age=1, max-stale=9"),
     ("content-type", "application/grpc"),
     ("cookie", "a=b"),
+    ("cookie", "a=b; b=c"),
     ("if-modified-since", "Thu, 01 Jan 2026 00:00:00 GMT"),
     ("if-none-match", "\"1\""),
     ("if-range", "\"1\""),
@@ -85,8 +89,20 @@ fn policies() -> impl Strategy<Value = Policy> {
         Handling::Bypass,
         Handling::Ignore,
     ];
-    (any::<[bool; 6]>(), select(unkeyed.to_vec())).prop_map(
-        |([cache, query, directives, language, authorization, purge], host)| Policy {
+    (any::<[bool; 8]>(), select(unkeyed.to_vec())).prop_map(
+        |(
+            [
+                cache,
+                query,
+                directives,
+                language,
+                authorization,
+                purge,
+                keys,
+                all,
+            ],
+            host,
+        )| Policy {
             cache: cache || purge,
             query_override: query,
             request_directives: if directives {
@@ -97,12 +113,27 @@ fn policies() -> impl Strategy<Value = Policy> {
             normalise_accept_language: language,
             reuse_with_authorization: authorization,
             allow_purge: purge,
+            key: keys.then(|| Arc::new(key_rules(all))),
+            ignore_cookies: keys.then(|| Glob::new("a")).into_iter().collect(),
             unkeyed_fields: Policy::default()
                 .unkeyed_fields
                 .with([(FieldPattern::parse("x-forwarded-host").unwrap(), host)]),
             ..Policy::default()
         },
     )
+}
+
+fn key_rules(origin_sees_all: bool) -> KeyRules {
+    KeyRules {
+        query: QueryKept::Without(vec![Glob::new("q")]),
+        ignore_scheme: true,
+        cookies: vec![Glob::new("b")],
+        buckets: Buckets::new("accept-encoding", ["gzip"])
+            .into_iter()
+            .collect(),
+        origin_sees_all,
+        ..KeyRules::default()
+    }
 }
 
 fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
@@ -167,7 +198,7 @@ fn stored() -> impl Strategy<Value = Arc<StoredResponse>> {
 
 /// A request as either way reads it, so that its own response can be found.
 fn prepared(mut request: Request) -> Request {
-    vary::unkeyed::add_pseudo_field(&mut request.fields, &SAFE.unkeyed_fields);
+    vary::unkeyed::add_pseudo_field(&mut request.fields, &SAFE);
     request
 }
 
@@ -230,11 +261,14 @@ fn setup(policy: &Policy) -> Setup {
         policy,
         namespace,
         refreshes: RefreshPath::Routed,
+        rules: None,
     }
 }
 
-fn key_of(request: &Request) -> PrimaryKey {
-    PrimaryKey::new(b"n", request.scheme(), request.authority(), request.path())
+fn key_of(request: &Request, policy: &Policy) -> PrimaryKey {
+    let rules = policy.key.as_deref().cloned().unwrap_or_default();
+    let named = rules.name(request.scheme(), request.authority(), request.path());
+    named.key(b"n")
 }
 
 /// What the long way comes to, if level 1 is all it has, and where it stands.
@@ -246,7 +280,7 @@ fn the_long_way(
 ) -> (Effects, Exchange) {
     let (mut exchange, mut effects) = Exchange::open(request.clone(), setup(policy), now);
     if exchange.state_name() == "Local" {
-        let same_key = *exchange.key() == key_of(request);
+        let same_key = *exchange.key() == key_of(request, policy);
         let local = if same_key {
             Local {
                 variants: held.variants,
@@ -276,7 +310,7 @@ fn goes_short(
     let level_1 = held(variants, marked_until);
     let (effects, mut exchange) = the_long_way(request, policy, level_1, now);
     let state = exchange.state_name();
-    let (key, knows) = (key_of(request), request.is_identified);
+    let (key, knows) = (key_of(request, policy), request.is_identified);
     let mut hand = Hand {
         key,
         variants,

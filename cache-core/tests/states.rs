@@ -124,6 +124,7 @@ impl Walk {
             policy: Arc::new(self.policy()),
             namespace: Arc::from(b"walk".as_slice()),
             refreshes: self.one_of(&[RefreshPath::Routed, RefreshPath::Straight]),
+            rules: None,
         };
         let (mut exchange, effects) = Exchange::open(self.request(), setup, self.now);
         taken.insert((ARRIVES.to_owned(), exchange.state_name().to_owned()));
@@ -255,6 +256,7 @@ impl Walk {
             policy: Arc::new(policy),
             namespace: Arc::from(b"walk".as_slice()),
             refreshes: RefreshPath::Routed,
+            rules: None,
         };
         let is_part = self.chance.random_range(0..4) == 0;
         let mut request = Request::new("GET", "a.example", "/");

@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     let status = 200 + u16::from(data.first().copied().unwrap_or(0));
     let now = Timestamp::from_millis(1_700_000_000_000);
     let (policy, namespace) = (Arc::new(Policy::strict()), Arc::from(b"n".as_slice()));
-    let (mut exchange, _) = Exchange::open(request, Setup { policy, namespace, refreshes: RefreshPath::Routed }, now);
+    let (mut exchange, _) = Exchange::open(request, Setup { policy, namespace, refreshes: RefreshPath::Routed, rules: None }, now);
     exchange.handle(Event::Local(Local::default()), now);
     exchange.handle(Event::Slot(SlotAnswer::Lead), now);
     exchange.handle(Event::Store(StoreAnswer::Nothing { uncacheable: false }), now);

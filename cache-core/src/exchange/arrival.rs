@@ -63,7 +63,7 @@ pub(super) fn on_request(
 }
 
 fn purge(presented: &Presented, step: &mut Step) -> State {
-    step.cache(presented.invalidation());
+    step.cache(presented.invalidation_by_url());
     step.commands(reply::purged(
         presented,
         CacheStatus::default().with_detail(Detail::Purged),

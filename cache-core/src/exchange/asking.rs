@@ -134,6 +134,7 @@ mod tests {
             policy: Arc::new(Policy::default()),
             namespace: Arc::from(b"n".as_slice()),
             refreshes: RefreshPath::Routed,
+            rules: None,
         };
         let (mut exchange, _) = Exchange::open(request, setup, now);
         exchange.handle(Event::Local(Local::default()), now);

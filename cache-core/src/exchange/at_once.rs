@@ -19,6 +19,7 @@ use super::details::Details;
 use super::effect::Reply;
 use super::marked::Marked;
 use super::presented::{Setup, key_of};
+use super::reduction;
 use super::reply::whole;
 use crate::cache_status::{self, CacheStatus};
 use crate::fields::NameSet;
@@ -47,9 +48,11 @@ const SPECIAL: NameSet<13> = NameSet::new([
 /// Fields that count where the policy honours request directives (RFC 9111 §5.2.1, §5.4).
 const DIRECTIVES: NameSet<2> = NameSet::new(["cache-control", "pragma"]);
 
-/// Reads what the policy says of a request's fields. To be done before anything else.
+/// Reads what the policy says of a request's fields. To be done before anything else; twice is as
+/// once.
 pub(super) fn prepare(request: &mut Request, policy: &Policy) {
-    vary::unkeyed::add_pseudo_field(&mut request.fields, &policy.unkeyed_fields);
+    reduction::reduce(request, policy);
+    vary::unkeyed::add_pseudo_field(&mut request.fields, policy);
 }
 
 /// Whether this way may be tried: then the key is that of the request's own target.
@@ -87,7 +90,7 @@ pub(super) fn answer(
     if !is_plain(request, policy) {
         return AtOnce::Nowhere(None);
     }
-    let key = key_of(&setup.namespace, request, None);
+    let key = key_of(setup, request, None);
     let held = at_hand.look_up(&key);
     if held.uncacheable_until.is_some_and(|until| now < until) && is_marked(request, policy) {
         let told = cache_status::is_told(request, policy);
@@ -122,6 +125,8 @@ pub(super) fn answer(
 fn is_marked(request: &Request, policy: &Policy) -> bool {
     policy.collapse
         && !policy.strip_tag_fields
+        && (policy.key.is_none() || policy.origin_sees_all())
+        && (request.reduced.is_empty() || policy.origin_sees_all())
         && !request.fields.contains(UNKEYED_FIELD)
         && matches!(canonical_path(request.path()), Cow::Borrowed(_))
         && request.canonical_changes().is_empty()

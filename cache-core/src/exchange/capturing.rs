@@ -125,6 +125,7 @@ pub(super) fn begin_post(
     let own_url =
         || invalidation::content_location(request, head).as_deref() == Some(request.path());
     if !presented.policy.store_post
+        || presented.is_renamed()
         || request.method() != b"POST"
         || head.status != 200
         || !own_url()

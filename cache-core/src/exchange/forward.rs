@@ -44,7 +44,7 @@ pub(super) fn forward(
         && presented.is_get()
         && !presented.has_ranges()
         && !is_better_left_conditional(&known, presented);
-    let mut change = presented.change();
+    let mut change = presented.reduced_change();
     let asked_for = if may_store {
         // The client's own conditions would get a 304 that says nothing about what is to be stored.
         let present = validation::PRECONDITIONS

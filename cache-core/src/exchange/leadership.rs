@@ -163,7 +163,7 @@ impl Leadership {
 
 /// A failure that this request's own fields may have caused is nobody else's.
 fn as_seen_by_others(outcome: Outcome, presented: &Presented) -> Outcome {
-    let own = presented.request.fields.contains("cookie") || presented.is_credentialed();
+    let own = presented.request.has_own_cookie(&presented.policy) || presented.is_credentialed();
     match outcome {
         Outcome::Failed(_) if own => Outcome::NotForOthers { counts: true },
         outcome => outcome,

@@ -84,6 +84,6 @@ fn look_further(
 /// nothing else. What is stored under the key tells that it will not.
 fn may_be_refused_for_its_cookie(presented: &Presented, known: &[Arc<StoredResponse>]) -> bool {
     !presented.policy.store_with_cookie
-        && presented.request.fields.contains("cookie")
+        && presented.request.has_own_cookie(&presented.policy)
         && !known.iter().any(|stored| stored.explicitly_public)
 }

@@ -1,7 +1,5 @@
 //! A request that went on without the cache is answered; an unsafe one invalidates (RFC 9111 §4.4).
 
-use larder_contract::key::{KeyDigest, PrimaryKey};
-
 use super::capturing;
 use super::effect::{CacheCommand, Command};
 use super::event::ResponseSource;
@@ -11,7 +9,7 @@ use super::reply;
 use super::state::{Passing, State};
 use super::step::Step;
 use crate::cache_status::{CacheStatus, Detail};
-use crate::invalidation::{self, Target};
+use crate::invalidation;
 use crate::message::ResponseHead;
 
 pub(super) fn on_response(
@@ -81,7 +79,7 @@ pub(super) fn passed_on(
 fn invalidate(head: &ResponseHead, source: ResponseSource, presented: &Presented, step: &mut Step) {
     match source {
         ResponseSource::Origin => {
-            let keys = keys_of(&invalidation::targets(&presented.request, head), presented);
+            let keys = presented.keys_of(&invalidation::targets(&presented.request, head));
             if !keys.is_empty() {
                 step.cache(CacheCommand::Invalidate(keys));
             }
@@ -94,32 +92,8 @@ fn invalidate(head: &ResponseHead, source: ResponseSource, presented: &Presented
 
 /// What was asked for may have happened, or may yet.
 pub(super) fn doubt(presented: &Presented, step: &mut Step) {
-    let keys = keys_of(
-        invalidation::doubtful_target(&presented.request).as_slice(),
-        presented,
-    );
+    let keys = presented.keys_of(invalidation::doubtful_target(&presented.request).as_slice());
     if !keys.is_empty() {
         step.cache(CacheCommand::InvalidateDoubtful(keys));
     }
-}
-
-fn keys_of(targets: &[Target], presented: &Presented) -> Vec<KeyDigest> {
-    let digest = |target: &Target| {
-        let key = PrimaryKey::new(
-            &presented.namespace,
-            &target.scheme,
-            &target.authority,
-            &target.path,
-        );
-        if key == presented.key {
-            presented.key.digest()
-        } else {
-            key.digest()
-        }
-    };
-    let mut digests: Vec<KeyDigest> = targets.iter().map(digest).collect();
-    if !digests.is_empty() && !digests.contains(&presented.key.digest()) {
-        digests.push(presented.key.digest());
-    }
-    digests
 }

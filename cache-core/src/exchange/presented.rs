@@ -4,17 +4,24 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
+use larder_contract::key::{
+    ALWAYS_SELECTING, KeyDigest, OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD,
+};
 use larder_contract::path::canonical_path;
 
 use super::effect::{CacheCommand, ForwardedRequest, RefreshOrder};
+use super::reduction::{self, Reduction, is_tunnel};
 use crate::cache_control::RequestDirectives;
 use crate::cache_status::{self, DEBUG_FIELD};
 use crate::collapse::CollapseKey;
+use crate::fields::Fields;
+use crate::invalidation::Target;
 use crate::message::{Request, ResponseHead};
+use crate::policy::key::Named;
 use crate::policy::{Handling, Policy};
 use crate::query_override::{self, MalformedOverride, QueryOverride};
 use crate::route::RefreshPath;
+use crate::rules::Rules;
 use crate::storability::NotStorable;
 use crate::storing::Fetched;
 use crate::vary::{self, SelectingFields};
@@ -28,6 +35,9 @@ pub struct Setup {
     pub namespace: Arc<[u8]>,
     /// How background refreshes travel.
     pub refreshes: RefreshPath,
+    /// All rules, where any of them leaves something out of the key: an invalidation has to meet
+    /// the keys that each of them makes of a URL.
+    pub rules: Option<Arc<Rules>>,
 }
 
 /// One request under one policy.
@@ -36,6 +46,7 @@ pub(super) struct Presented {
     pub(super) policy: Arc<Policy>,
     pub(super) namespace: Arc<[u8]>,
     pub(super) refreshes: RefreshPath,
+    rules: Option<Arc<Rules>>,
     /// As it will be sent, but for the path: judged as the origin gets it.
     pub(super) request: Request,
     pub(super) key: PrimaryKey,
@@ -45,6 +56,8 @@ pub(super) struct Presented {
     is_path_canonical: bool,
     /// How the request differs on every way to the origin from what the client sent.
     adjusted: ForwardedRequest,
+    /// What the key names, where the rule leaves something out of it.
+    reduction: Option<Reduction>,
     pub(super) overriding: Option<QueryOverride>,
     pub(super) asked: Option<RequestDirectives>,
     pub(super) arrived: Timestamp,
@@ -64,23 +77,26 @@ impl Presented {
         setup: Setup,
         now: Timestamp,
     ) -> (Self, Option<MalformedOverride>) {
+        let key = key.unwrap_or_else(|| key_of(&setup, &request, None));
         let Setup {
             policy,
             namespace,
             refreshes,
+            rules,
         } = setup;
         let told = cache_status::is_told(&request, &policy);
         let is_untouched = !policy.cache || is_tunnel(&request);
-        let key = key.unwrap_or_else(|| key_of(&namespace, &request, None));
         let mut presented = Self {
             policy,
             namespace,
             refreshes,
+            rules,
             request,
             key,
             path: None,
             is_path_canonical: true,
             adjusted: ForwardedRequest::default(),
+            reduction: None,
             overriding: None,
             asked: None,
             arrived: now,
@@ -109,7 +125,7 @@ impl Presented {
                 taken.directives.canonical().as_bytes(),
             );
             self.overriding = Some(taken.directives);
-            self.key = key_of(&self.namespace, &self.request, Some(&taken.path));
+            self.key = key_by(&self.policy, &self.namespace, &self.request, &taken.path);
             self.path = Some(taken.path);
         }
         Ok(())
@@ -137,7 +153,35 @@ impl Presented {
         for name in &self.adjusted.remove {
             self.request.fields.remove(name);
         }
-        vary::unkeyed::add_pseudo_field(&mut self.request.fields, &self.policy.unkeyed_fields);
+        reduction::reduce(&mut self.request, &self.policy);
+        vary::unkeyed::add_pseudo_field(&mut self.request.fields, &self.policy);
+        self.name_by_rules();
+    }
+
+    /// Asks for what the key names, where the rule leaves something out of it.
+    fn name_by_rules(&mut self) {
+        let policy = self.policy.clone();
+        let Some(rules) = &policy.key else { return };
+        let named = rules.name(
+            self.request.scheme(),
+            self.request.authority(),
+            self.origin_path(),
+        );
+        let named = named.into_owned();
+        let mut reduction = Reduction {
+            path: None,
+            set: Fields::default(),
+            named,
+        };
+        if reduction::concerns(&self.request) && !rules.origin_sees_all {
+            let Reduction { named, path, set } = &mut reduction;
+            *path = (*named.path != *self.origin_path()).then(|| named.path.to_vec());
+            *set = self.request.changes_to(&named.scheme, &named.authority);
+            for (name, value) in set.iter() {
+                self.request.fields.set(name, value);
+            }
+        }
+        self.reduction = Some(reduction);
     }
 
     /// Reads what only a look-up needs.
@@ -158,9 +202,79 @@ impl Presented {
         }
     }
 
-    /// Whether the client named host, scheme and path as the key does.
+    /// The same for a request that is asked for the cache: without what its rule leaves out.
+    pub(super) fn reduced_change(&self) -> ForwardedRequest {
+        let mut change = self.change();
+        reduction::apply(
+            self.reduction.as_ref(),
+            &self.request,
+            &self.policy,
+            &mut change,
+        );
+        change
+    }
+
+    /// Whether the client named host, scheme and path as the key does. What its rule leaves out of
+    /// a query does not count: the operator says that it changes nothing.
     pub(super) fn is_canonical(&self) -> bool {
-        self.adjusted.set.is_empty() && self.is_path_canonical
+        let is_reduced = |reduction: &Reduction| !reduction.set.is_empty();
+        self.adjusted.set.is_empty()
+            && self.is_path_canonical
+            && !self.reduction.as_ref().is_some_and(is_reduced)
+    }
+
+    /// Whether the key names another URL than the client did.
+    pub(super) fn is_renamed(&self) -> bool {
+        self.reduction.as_ref().is_some_and(|reduction| {
+            let Named {
+                scheme,
+                authority,
+                path,
+            } = &reduction.named;
+            (&**scheme, &**authority) != (self.request.scheme(), self.request.authority())
+                || **path != *self.origin_path()
+        })
+    }
+
+    /// The keys under which something may be stored for these URLs; with any of them the request's
+    /// own.
+    pub(super) fn keys_of(&self, targets: &[Target]) -> Vec<KeyDigest> {
+        let mut digests: Vec<KeyDigest> = Vec::new();
+        let mut add = |key: &PrimaryKey| {
+            let own = *key == self.key;
+            let digest = if own { self.key.digest() } else { key.digest() };
+            if !digests.contains(&digest) {
+                digests.push(digest);
+            }
+        };
+        for target in targets {
+            let Target {
+                scheme,
+                authority,
+                path,
+            } = target;
+            add(&PrimaryKey::new(&self.namespace, scheme, authority, path));
+            for named in self.rules.iter().flat_map(|rules| rules.names_of(target)) {
+                add(&named.key(&self.namespace));
+            }
+        }
+        if !targets.is_empty() {
+            add(&self.key);
+        }
+        digests
+    }
+
+    /// Drops what is stored for the request's own URL under whatever rule, everywhere.
+    pub(super) fn invalidation_by_url(&self) -> CacheCommand {
+        if self.rules.is_none() {
+            return self.invalidation();
+        }
+        let path = self.origin_path().to_vec();
+        let target = Target {
+            path,
+            ..Target::of(&self.request)
+        };
+        CacheCommand::Invalidate(self.keys_of(&[target]))
     }
 
     /// Drops what is stored under the request's own key, everywhere.
@@ -191,18 +305,26 @@ impl Presented {
 
     /// Path and query as the origin gets them.
     pub(super) fn origin_path(&self) -> &[u8] {
-        self.path.as_deref().unwrap_or_else(|| self.request.path())
+        self.reduction
+            .as_ref()
+            .and_then(|reduction| reduction.path.as_deref())
+            .or(self.path.as_deref())
+            .unwrap_or_else(|| self.request.path())
     }
 
-    /// The URL that is fetched, for people and for purges by prefix.
+    /// The URL that is fetched, or that the rule names in its place: for people and for purges by
+    /// prefix.
     pub(super) fn url(&self) -> String {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        format!(
-            "{}://{}{}",
-            text(self.request.scheme()),
-            text(self.request.authority()),
-            text(self.origin_path())
-        )
+        let (scheme, authority, path) = match &self.reduction {
+            Some(Reduction { named, .. }) => (&*named.scheme, &*named.authority, &*named.path),
+            None => (
+                self.request.scheme(),
+                self.request.authority(),
+                self.origin_path(),
+            ),
+        };
+        format!("{}://{}{}", text(scheme), text(authority), text(path))
     }
 
     pub(super) fn is_head(&self) -> bool {
@@ -277,22 +399,15 @@ impl Presented {
 /// The key of what a request asks for; `path` is its path and query for the origin, where that
 /// differs. The only place that makes a key of a request: what the short way looks up is what the
 /// long way keeps.
-pub(super) fn key_of(namespace: &[u8], request: &Request, path: Option<&[u8]>) -> PrimaryKey {
-    PrimaryKey::new(
-        namespace,
-        request.scheme(),
-        request.authority(),
-        path.unwrap_or_else(|| request.path()),
-    )
+pub(super) fn key_of(setup: &Setup, request: &Request, path: Option<&[u8]>) -> PrimaryKey {
+    let path = path.unwrap_or_else(|| request.path());
+    key_by(&setup.policy, &setup.namespace, request, path)
 }
 
-/// Requests whose answer is a tunnel or a stream of its own protocol: never touched.
-fn is_tunnel(request: &Request) -> bool {
-    let grpc = || {
-        request
-            .fields
-            .get("content-type")
-            .is_some_and(|value| value.starts_with(b"application/grpc"))
-    };
-    request.method() == b"CONNECT" || request.fields.contains("upgrade") || grpc()
+fn key_by(policy: &Policy, namespace: &[u8], request: &Request, path: &[u8]) -> PrimaryKey {
+    let (scheme, authority) = (request.scheme(), request.authority());
+    match &policy.key {
+        None => PrimaryKey::new(namespace, scheme, authority, path),
+        Some(rules) => rules.name(scheme, authority, path).key(namespace),
+    }
 }

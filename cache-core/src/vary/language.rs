@@ -93,7 +93,7 @@ fn takes_in(range: &[u8], tag: &[u8]) -> bool {
 }
 
 /// `q=0.8` as 800 (RFC 9110 §12.4.2).
-fn weight(parameter: &[u8]) -> Option<u16> {
+pub(crate) fn weight(parameter: &[u8]) -> Option<u16> {
     let (whole, fraction) = match parameter.strip_prefix(b"q=")? {
         [whole @ (b'0' | b'1')] => (*whole, &[][..]),
         [whole @ (b'0' | b'1'), b'.', fraction @ ..] => (*whole, fraction),

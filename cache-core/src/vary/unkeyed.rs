@@ -1,25 +1,38 @@
-//! The fields of a request that select although no `Vary` names them, as one pseudo-field.
+//! The fields and cookies of a request that select although no `Vary` names them, as one
+//! pseudo-field.
 //!
 //! What this decides: a response belongs to the requests with the same such fields and values, byte
 //! for byte, for nobody knows what an origin makes of them. Requests without any share one variant.
-//! What it leaves out: which fields these are (`policy::unkeyed`).
+//! What it leaves out: which fields and cookies these are (`policy::unkeyed`, `policy::key`).
+
+use std::borrow::Cow;
 
 use larder_contract::key::UNKEYED_FIELD;
 
 use crate::fields::Fields;
-use crate::policy::{Handling, UnkeyedFields};
+use crate::policy::key::cookies;
+use crate::policy::{Handling, Policy};
 
 /// Adds the pseudo-field to a request that has any of them; once.
-pub fn add_pseudo_field(request: &mut Fields, unkeyed: &UnkeyedFields) {
-    let mut lines: Vec<_> = unkeyed.lines(request, Handling::Select).collect();
+pub fn add_pseudo_field(request: &mut Fields, policy: &Policy) {
+    let lines = policy.unkeyed_fields.lines(request, Handling::Select);
+    let mut lines: Vec<(Cow<'_, [u8]>, &[u8])> = lines
+        .map(|(name, value)| (Cow::Borrowed(name), value))
+        .collect();
+    let keyed = policy.key_cookies();
+    if !keyed.is_empty() {
+        let cookies = cookies::pairs(request).filter(|(name, _)| cookies::is_among(keyed, name));
+        // No field has a colon in its name.
+        lines.extend(cookies.map(|(name, value)| (Cow::Owned([b"cookie:", name].concat()), value)));
+    }
     if lines.is_empty() || request.contains(UNKEYED_FIELD) {
         return;
     }
     // By name: the order of lines of different names means nothing, that of one name's does (RFC
     // 9110 §5.3).
-    lines.sort_by_key(|(name, _)| *name);
+    lines.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut value = Vec::new();
-    for part in lines.into_iter().flat_map(|(name, value)| [name, value]) {
+    for part in lines.iter().flat_map(|(name, value)| [&**name, *value]) {
         value.extend_from_slice(part.len().to_string().as_bytes());
         value.push(b':');
         value.extend_from_slice(part);
@@ -30,12 +43,11 @@ pub fn add_pseudo_field(request: &mut Fields, unkeyed: &UnkeyedFields) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Policy;
 
     fn value(pairs: &[(&str, &str)]) -> Option<String> {
         let mut fields = Fields::from_pairs(pairs.iter().copied());
         for _ in 0..2 {
-            add_pseudo_field(&mut fields, &Policy::default().unkeyed_fields);
+            add_pseudo_field(&mut fields, &Policy::default());
         }
         assert!(fields.all(UNKEYED_FIELD).count() <= 1);
         fields

@@ -86,6 +86,7 @@ pub(crate) fn setup(policy: &Arc<Policy>, refreshes: RefreshPath) -> Setup {
         policy: policy.clone(),
         namespace: Arc::from(b"sim".as_slice()),
         refreshes,
+        rules: None,
     }
 }
 

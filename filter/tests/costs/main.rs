@@ -160,6 +160,7 @@ fn a_plain_hit_allocates_its_key_and_the_fields_of_its_own_and_nothing_else() {
         policy,
         namespace,
         refreshes: RefreshPath::Routed,
+        rules: None,
     };
     let needed = allocations(|| {
         (
