@@ -130,6 +130,8 @@ pub fn reuse_terms(
     policy: &Policy,
 ) -> (ReuseTerms, LifetimeSource) {
     let (lifetime, source) = freshness_lifetime(response, directives, response_time, policy);
+    let names_stale_use =
+        directives.stale_while_revalidate.is_some() || directives.stale_if_error.is_some();
     let terms = ReuseTerms {
         lifetime,
         stale_while_revalidate: directives.stale_while_revalidate.unwrap_or_default(),
@@ -138,7 +140,7 @@ pub fn reuse_terms(
         // must-revalidate.
         must_revalidate: directives.must_revalidate
             || directives.proxy_revalidate
-            || directives.s_maxage.is_some(),
+            || (directives.s_maxage.is_some() && !(policy.stale_with_s_maxage && names_stale_use)),
         no_cache: directives.no_cache == FieldScope::Whole,
     };
     (terms, source)
@@ -250,6 +252,30 @@ mod tests {
                     .must_revalidate,
                 "{value}"
             );
+        }
+    }
+
+    #[test]
+    fn stale_use_beside_s_maxage_takes_the_operators_word_and_the_origins() {
+        let lenient = Policy {
+            stale_with_s_maxage: true,
+            ..Policy::default()
+        };
+        for (value, policy, forbidden) in [
+            ("s-maxage=1, stale-while-revalidate=9", &lenient, false),
+            ("s-maxage=1, stale-if-error=9", &lenient, false),
+            ("s-maxage=1", &lenient, true),
+            (
+                "s-maxage=1, stale-if-error=9, proxy-revalidate",
+                &lenient,
+                true,
+            ),
+            ("s-maxage=1, stale-if-error=9", &Policy::default(), true),
+        ] {
+            let response = ResponseHead::new(200, &[("cache-control", value)]);
+            let directives = ResponseDirectives::of(&response.fields, policy);
+            let (terms, _) = reuse_terms(&response, &directives, NOW, policy);
+            assert_eq!(terms.must_revalidate, forbidden, "{value}");
         }
     }
 }

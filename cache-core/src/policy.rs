@@ -106,6 +106,27 @@ pub struct Policy {
     /// Whether a response with `Set-Cookie` is stored without it. The client whose request brought
     /// it gets it.
     pub strip_set_cookie: bool,
+    /// Whether `stale-while-revalidate` and `stale-if-error` count beside `s-maxage`, which else
+    /// forbids every stale use (RFC 9111 §5.2.2.10).
+    pub stale_with_s_maxage: bool,
+    /// The statuses of the origin's that count as an error: a stale copy may stand in for them (RFC
+    /// 5861 §4).
+    pub error_statuses: Vec<StatusRange>,
+    /// For how long after an error that a stale copy stood in for the origin is not asked for the
+    /// same again.
+    pub error_cooldown: DeltaSeconds,
+    /// Response fields that a `304` does not change in what is stored.
+    pub keep_on_304: FieldNames,
+    /// By how many percent a lifetime may be shorter than what is said, so that what was stored
+    /// together does not expire together. 0 to 50; how much it is follows from the URL, so all
+    /// Envoys agree.
+    pub lifetime_jitter: u64,
+    /// Media types, or families such as `image/*`, of which the rule itself gives lifetimes; none
+    /// stands for all.
+    pub lifetime_types: Vec<Glob>,
+    /// Whether the rule is for some paths. Its own lifetimes are not for paths that an origin may
+    /// read otherwise then.
+    pub is_by_path: bool,
 }
 
 /// Who is told how an answer came about: what is stored, and for how long, helps whoever wants to
@@ -121,7 +142,7 @@ pub enum Tell {
     None,
 }
 
-/// Some statuses: one, or a class. A class leaves out what speaks of one client's request, not of
+/// Some statuses: one, or a class such as all of `5xx` or `52x`. A class leaves out what speaks of one client's request, not of
 /// the resource: nobody else would get that. Such a status is named by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRange {
@@ -132,18 +153,27 @@ pub struct StatusRange {
 }
 
 impl StatusRange {
-    /// Reads `404` or `5xx`.
+    /// One status.
+    pub const fn one(status: u16) -> Self {
+        Self {
+            first: status,
+            last: status,
+        }
+    }
+
+    /// Reads `404`, `52x` or `5xx`.
     pub fn parse(text: &str) -> Option<Self> {
-        let first = match text.strip_suffix("xx") {
-            Some(class) => class.parse::<u16>().ok()?.checked_mul(100)?,
-            None => text.parse().ok()?,
+        let digits = text.trim_end_matches('x');
+        let width = match text.len().checked_sub(digits.len())? {
+            0 => 1,
+            1 => 10,
+            2 => 100,
+            _ => return None,
         };
-        let last = if text.ends_with("xx") {
-            first + 99
-        } else {
-            first
-        };
-        ((200..=599).contains(&first) && text.len() == 3).then_some(Self { first, last })
+        let is_number = text.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let first = digits.parse::<u16>().ok().filter(|_| is_number)? * width;
+        let last = first + width - 1;
+        (200..=599).contains(&first).then_some(Self { first, last })
     }
 
     /// Whether `status` is among them.
@@ -183,6 +213,16 @@ impl Policy {
         "stale-if-error",
         "pragma",
     ];
+
+    /// The statuses that count as an error by default (RFC 5861 §4).
+    pub const ERROR_STATUSES: [u16; 4] = [500, 502, 503, 504];
+
+    /// Whether an answer of the origin with this status counts as an error.
+    pub fn is_error(&self, status: u16) -> bool {
+        self.error_statuses
+            .iter()
+            .any(|statuses| statuses.contains(status))
+    }
 
     /// The cookies whose values are part of the key.
     pub fn key_cookies(&self) -> &[Glob] {
@@ -266,6 +306,13 @@ impl Default for Policy {
             key: None,
             ignore_cookies: Vec::new(),
             strip_set_cookie: false,
+            stale_with_s_maxage: false,
+            error_statuses: Self::ERROR_STATUSES.map(StatusRange::one).to_vec(),
+            error_cooldown: DeltaSeconds::ZERO,
+            keep_on_304: FieldNames::default(),
+            lifetime_jitter: 0,
+            lifetime_types: Vec::new(),
+            is_by_path: false,
         }
     }
 }

@@ -182,7 +182,8 @@ impl Refresh {
 
     fn fresh_response(&self, head: &ResponseHead, body: &[u8], now: Timestamp) -> Refreshed {
         if let (304, Some(stored)) = (head.status, &self.order.stored) {
-            return match validation::freshen(stored, head, self.request_time, now) {
+            let kept = &self.policy.keep_on_304;
+            return match validation::freshen(stored, head, self.request_time, now, kept) {
                 Ok(fresh) => match storing::renewed(
                     &fresh,
                     &self.sent,
@@ -198,7 +199,7 @@ impl Refresh {
                 Err(_) => Refreshed::Replaced,
             };
         }
-        if head.status >= 500 {
+        if head.status >= 500 || self.policy.is_error(head.status) {
             return Refreshed::Failed;
         }
         let fetched = Fetched {

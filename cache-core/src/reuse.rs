@@ -8,6 +8,7 @@ use larder_contract::http_time::{DeltaSeconds, Timestamp};
 use crate::age;
 use crate::cache_control::RequestDirectives;
 use crate::policy::Policy;
+pub use crate::stored_response::Failure;
 use crate::stored_response::StoredResponse;
 
 /// The decision about one stored response.
@@ -148,15 +149,6 @@ fn satisfies_request(
     })
 }
 
-/// How the origin failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// It answered, with an error (RFC 5861 §4).
-    ErrorStatus,
-    /// It gave no answer: the cache is disconnected (RFC 9111 §4.2.4).
-    Disconnected,
-}
-
 /// May `stored` answer because the origin failed? (RFC 5861 §4, RFC 9111 §4.2.4)
 pub fn may_serve_on_error(
     stored: &StoredResponse,
@@ -169,6 +161,19 @@ pub fn may_serve_on_error(
         return true; // it might have answered without asking (RFC 5861 §3)
     }
     !stored.terms.must_revalidate && is_within_error_window(stored, asked, policy, failure, now)
+}
+
+/// Whether `stored` answers without the origin being asked, because it failed a moment ago and the
+/// operator lets it recover.
+pub fn is_left_alone(
+    stored: &StoredResponse,
+    asked: Option<&RequestDirectives>,
+    policy: &Policy,
+    now: Timestamp,
+) -> bool {
+    let failure = stored.treatment.recent_failure(now);
+    policy.error_cooldown > DeltaSeconds::ZERO
+        && failure.is_some_and(|failure| may_serve_on_error(stored, asked, policy, failure, now))
 }
 
 /// Whether only `must-revalidate` or its kin keeps a response from standing in for the origin's

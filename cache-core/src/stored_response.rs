@@ -5,7 +5,7 @@
 //! (`reuse`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use larder_contract::http_time::{DeltaSeconds, Timestamp};
 use larder_contract::purge::Verdict;
@@ -84,6 +84,15 @@ impl StoredResponse {
     }
 }
 
+/// How the origin failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It answered, with an error (RFC 5861 §4).
+    ErrorStatus,
+    /// It gave no answer: the cache is disconnected (RFC 9111 §4.2.4).
+    Disconnected,
+}
+
 /// What becomes of an answer of the cache's own on its way through the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
@@ -93,11 +102,16 @@ pub enum Treatment {
     Changed,
 }
 
-/// The [`Treatment`] seen last, if any was. It is no part of the response: it does not count in a
+/// The [`Treatment`] seen last, if any was, and whether the origin failed. It is no part of the response: it does not count in a
 /// comparison, is not encoded, and is unknown for a clone, which may be answered with under other
 /// circumstances.
 #[derive(Debug, Default)]
-pub struct SeenTreatment(AtomicU8);
+pub struct SeenTreatment {
+    treatment: AtomicU8,
+    /// Until when the origin is left alone, in milliseconds after the epoch, times two; and 1 if it
+    /// did not answer at all.
+    failed: AtomicU64,
+}
 
 impl SeenTreatment {
     const EXACT: u8 = 1;
@@ -105,7 +119,7 @@ impl SeenTreatment {
 
     /// What was seen, if anything was.
     pub fn get(&self) -> Option<Treatment> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.treatment.load(Ordering::Relaxed) {
             Self::EXACT => Some(Treatment::Exact),
             Self::CHANGED => Some(Treatment::Changed),
             _ => None,
@@ -120,7 +134,26 @@ impl SeenTreatment {
         } else {
             Self::CHANGED
         };
-        self.0.fetch_max(seen, Ordering::Relaxed);
+        self.treatment.fetch_max(seen, Ordering::Relaxed);
+    }
+
+    /// Remembers that the origin failed when it was asked about the response, and until when it is
+    /// not asked again.
+    pub fn note_failure(&self, failure: Failure, until: Timestamp) {
+        let lost = u64::from(failure == Failure::Disconnected);
+        self.failed
+            .store(until.as_millis() << 1 | lost, Ordering::Relaxed);
+    }
+
+    /// How the origin failed a moment ago, while it is left alone for that.
+    pub fn recent_failure(&self, now: Timestamp) -> Option<Failure> {
+        let failed = self.failed.load(Ordering::Relaxed);
+        let failure = if failed & 1 == 1 {
+            Failure::Disconnected
+        } else {
+            Failure::ErrorStatus
+        };
+        (now.as_millis() < failed >> 1).then_some(failure)
     }
 }
 

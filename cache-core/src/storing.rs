@@ -22,6 +22,7 @@ use crate::stored_response::{ReuseTerms, SeenTreatment, StoredResponse};
 use crate::vary::SelectingFields;
 
 mod content;
+mod lifetime;
 
 use content::Content;
 
@@ -60,7 +61,7 @@ pub fn judge(
         // forbidden.
         directives.no_cache = FieldScope::Absent;
     }
-    let (terms, source) = terms_of(response, &directives, overriding, response_time, policy);
+    let (terms, source) = terms_of(fetched, &directives, policy);
     storability::storable(request, response, &directives, source, policy)?;
     if declared_length(&response.fields).is_some_and(|length| length > policy.max_object_bytes) {
         return Err(NotStorable::TooLarge);
@@ -75,8 +76,13 @@ pub fn judge(
             .flat_map(|name| response.fields.all(name)),
     );
     let tags = tags.ok_or(NotStorable::Tags)?;
+    let url = url();
     Ok(StoredResponse {
-        url: url(),
+        terms: ReuseTerms {
+            lifetime: lifetime::shortened(terms.lifetime, &url, overriding, policy),
+            ..terms
+        },
+        url,
         status: response.status,
         fields: stored_fields(response, &directives, response_time, policy),
         body: Arc::from([]),
@@ -84,7 +90,6 @@ pub fn judge(
         request_time,
         response_time,
         initial_age: age::corrected_initial_age(&response.fields, request_time, response_time),
-        terms,
         explicitly_public: directives.is_explicitly_public(),
         stale_from: None,
         selecting,
@@ -122,16 +127,26 @@ fn stored_fields(
 
 /// What a response says about its reuse, the override first.
 fn terms_of(
-    response: &ResponseHead,
+    fetched: &Fetched<'_>,
     directives: &ResponseDirectives,
-    overriding: Option<&QueryOverride>,
-    response_time: Timestamp,
     policy: &Policy,
 ) -> (ReuseTerms, LifetimeSource) {
-    match overriding {
-        Some(overriding) => (overriding.reuse_terms(), LifetimeSource::Override),
-        None => freshness::reuse_terms(response, directives, response_time, policy),
+    let Fetched {
+        request, response, ..
+    } = *fetched;
+    if let Some(overriding) = fetched.overriding {
+        return (overriding.reuse_terms(), LifetimeSource::Override);
     }
+    let (terms, source) =
+        freshness::reuse_terms(response, directives, fetched.response_time, policy);
+    if source == LifetimeSource::PolicyDefault && !lifetime::is_given(request, response, policy) {
+        let terms = ReuseTerms {
+            lifetime: DeltaSeconds::ZERO,
+            ..terms
+        };
+        return (terms, LifetimeSource::None);
+    }
+    (terms, source)
 }
 
 /// Whether a `206` may be kept as a part, judged as the whole would be (RFC 9111 §3.3).

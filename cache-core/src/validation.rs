@@ -7,6 +7,7 @@ use larder_contract::http_time::Timestamp;
 use larder_contract::ows::trim;
 
 use crate::age;
+use crate::field_names::FieldNames;
 use crate::fields::{Fields, connection_options, is_hop_by_hop};
 use crate::message::ResponseHead;
 use crate::storability::is_worked_out_anew;
@@ -100,12 +101,13 @@ fn without_mark<'a>(tag: &'a [u8], coding: &[u8]) -> Option<&'a [u8]> {
 pub struct UnexpectedNotModified;
 
 /// The stored response as a `304` renews it (RFC 9111 §4.3.4, §3.2). `terms` stay; the caller works
-/// them out anew.
+/// them out anew. The fields in `kept` stay as they are stored.
 pub fn freshen(
     stored: &StoredResponse,
     not_modified: &ResponseHead,
     request_time: Timestamp,
     response_time: Timestamp,
+    kept: &FieldNames,
 ) -> Result<StoredResponse, UnexpectedNotModified> {
     if let (Some(new), Some(old)) = (not_modified.fields.get("etag"), stored.fields.get("etag"))
         && !is_confirmed_by(old, new)
@@ -122,6 +124,7 @@ pub fn freshen(
             && !is_hop_by_hop(name)
             && !listed.iter().any(|option| option == name)
             && !describes_content(name)
+            && !kept.contains(name)
     };
     fields.retain(|name, _| {
         !(updates(name) && not_modified.fields.iter().any(|(new, _)| new == name))
@@ -145,6 +148,7 @@ pub fn freshen_by_head(
     head: &ResponseHead,
     request_time: Timestamp,
     response_time: Timestamp,
+    kept: &FieldNames,
 ) -> Result<StoredResponse, UnexpectedNotModified> {
     let same = |name| {
         head.fields
@@ -158,7 +162,7 @@ pub fn freshen_by_head(
     if stored.status != 200 || !same("etag") || !same("last-modified") || length == Some(false) {
         return Err(UnexpectedNotModified);
     }
-    freshen(stored, head, request_time, response_time)
+    freshen(stored, head, request_time, response_time, kept)
 }
 
 /// Fields that say how the stored bytes are to be read stay with these bytes (RFC 9111 §3.2);
@@ -186,6 +190,7 @@ mod tests {
             &ResponseHead::new(304, pairs),
             at,
             at,
+            &FieldNames::default(),
         )
     }
 
@@ -203,6 +208,20 @@ mod tests {
         assert_eq!(stored.fields.all("etag").count(), 1);
         assert_eq!(&*stored.body, b"hello");
         assert_eq!(stored.response_time, Timestamp::from_millis(2_000_000_000));
+    }
+
+    #[test]
+    fn a_304_leaves_alone_what_the_operator_keeps() {
+        let mut stored = StoredResponse::example();
+        let policy = |nonce: &str| format!("script-src 'nonce-{nonce}'");
+        let csp = "content-security-policy";
+        stored.fields.set(csp.as_bytes(), policy("1").as_bytes());
+        let answer = ResponseHead::new(304, &[(csp, &policy("2")), ("x-frame-options", "DENY")]);
+        let at = Timestamp::from_millis(2_000_000_000);
+        let kept = FieldNames::of(&[csp, "x-frame-*"]);
+        let fresh = freshen(&stored, &answer, at, at, &kept).unwrap();
+        assert_eq!(fresh.fields.get(csp), Some(policy("1").as_bytes()));
+        assert!(!fresh.fields.contains("x-frame-options"));
     }
 
     #[test]
@@ -243,6 +262,7 @@ mod tests {
                 &ResponseHead::new(304, &[("etag", answered)]),
                 at,
                 at,
+                &FieldNames::default(),
             );
             fresh
                 .map(|fresh| String::from_utf8(fresh.fields.get("etag").unwrap().to_vec()).unwrap())
@@ -288,6 +308,7 @@ mod tests {
                 &ResponseHead::new(200, pairs),
                 at,
                 at,
+                &FieldNames::default(),
             )
         };
         for agreeing in [

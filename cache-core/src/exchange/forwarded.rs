@@ -16,6 +16,7 @@ use super::step::Step;
 use super::{capturing, completing, parts, reply, sharing, validated};
 use crate::cache_status::{CacheStatus, Detail};
 use crate::message::ResponseHead;
+use crate::policy::Policy;
 use crate::reuse::{self, Failure};
 use crate::stored_response::StoredResponse;
 use crate::{partial, preconditions};
@@ -34,9 +35,13 @@ pub(super) fn on_response(
         asked_for,
         request_time,
     } = forwarded;
-    if let Some(failure) = failure_of(head, source)
+    if let Some(failure) = failure_of(head, source, &presented.policy)
         && let Some(stale) = fallback(&mut known, failure, presented, step.now)
     {
+        let cooldown = presented.policy.error_cooldown;
+        stale
+            .treatment
+            .note_failure(failure, step.now.plus(cooldown));
         return serve_stale(&stale, &known, lead, head.status, presented, step);
     }
     if source != ResponseSource::Origin {
@@ -77,9 +82,9 @@ pub(super) fn on_response(
 
 /// What the proxy itself says is a failure only if it says so: a refusal or a redirect of its own
 /// is an answer.
-fn failure_of(head: &ResponseHead, source: ResponseSource) -> Option<Failure> {
+fn failure_of(head: &ResponseHead, source: ResponseSource, policy: &Policy) -> Option<Failure> {
     match source {
-        ResponseSource::Origin => is_server_error(head.status).then_some(Failure::ErrorStatus),
+        ResponseSource::Origin => policy.is_error(head.status).then_some(Failure::ErrorStatus),
         ResponseSource::Proxy => is_server_error(head.status).then_some(Failure::Disconnected),
         ResponseSource::NoOrigin | ResponseSource::Lost | ResponseSource::Timeout => {
             Some(Failure::Disconnected)
@@ -138,7 +143,7 @@ fn serve_stale(
     State::OVER
 }
 
-/// RFC 5861 §4: the statuses that count as an error.
+/// RFC 5861 §4: the statuses of the proxy's that count as an error, whatever the origin's are.
 fn is_server_error(status: u16) -> bool {
-    matches!(status, 500 | 502 | 503 | 504)
+    Policy::ERROR_STATUSES.contains(&status)
 }

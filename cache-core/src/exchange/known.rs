@@ -152,6 +152,15 @@ impl Known {
                     Some(why) => return self.remember(stored, Forward::Stale, Some(why)),
                     None => (hit.with_detail(Detail::StaleWhileRevalidate), true),
                 },
+                Reuse::Validate(MustValidate::Stale)
+                    if reuse::is_left_alone(&stored, presented.asked.as_ref(), policy, now) =>
+                {
+                    let status = CacheStatus {
+                        stale_on_error: true,
+                        ..hit.with_detail(Detail::StaleIfError)
+                    };
+                    (status, false)
+                }
                 Reuse::Validate(why) => {
                     let forbidden = why == MustValidate::Stale
                         && reuse::is_stale_use_forbidden(&stored, policy, now);

@@ -31,7 +31,9 @@ pub(super) fn on_not_modified(
         forward_status: Some(304),
         ..CacheStatus::forwarded(known.why)
     };
-    let Ok(fresh) = validation::freshen(stale, answer.head, answer.request_time, step.now) else {
+    let kept = &presented.policy.keep_on_304;
+    let fresh = validation::freshen(stale, answer.head, answer.request_time, step.now, kept);
+    let Ok(fresh) = fresh else {
         on_unexpected_not_modified(stale, status, lead, presented, step);
         return State::OVER;
     };
@@ -151,7 +153,9 @@ pub(super) fn freshen_by_head(
         // What this client would get may be another thing than what is stored for everybody.
         return;
     }
-    let Ok(fresh) = validation::freshen_by_head(stale, answer.head, answer.request_time, step.now)
+    let kept = &presented.policy.keep_on_304;
+    let Ok(fresh) =
+        validation::freshen_by_head(stale, answer.head, answer.request_time, step.now, kept)
     else {
         step.cache(presented.invalidation());
         return;
