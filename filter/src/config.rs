@@ -9,13 +9,14 @@ use std::sync::Arc;
 use larder_cache_core::message::Request;
 use larder_cache_core::policy::Policy;
 use larder_cache_core::route::RefreshPath;
-use larder_contract::key::{canonical_authority, canonical_scheme};
-use larder_contract::path::canonical_path;
+use larder_cache_core::rules::Rules;
 use serde_json::Value;
 
+mod mistake;
 mod reading;
 mod secret;
 
+pub use mistake::{Mistake, Refused};
 use reading::Reader;
 pub use secret::Secret;
 
@@ -56,7 +57,9 @@ pub struct Config {
     /// Whether Envoy has that cluster, or [`REFRESH_CLUSTER`] where none is named; `None` until it
     /// was looked for.
     pub refresh_cluster_found: Cell<Option<bool>>,
-    rules: Vec<Rule>,
+    rules: Arc<Rules>,
+    /// Whether any rule leaves something out of its keys.
+    makes_keys: bool,
 }
 
 /// By which way the sidecar is asked.
@@ -69,33 +72,27 @@ pub enum Transport {
     Calls,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Rule {
-    host: Option<String>,
-    path_prefix: Option<String>,
-    path: Option<String>,
-    method: Option<String>,
-    header: Option<String>,
-    policy: Arc<Policy>,
-}
-
 impl Config {
-    /// Reads the JSON text. The error lists every mistake, one line each.
+    /// Reads the JSON text. The error lists every mistake.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
+        Self::read(text).map_err(|refused| refused.to_string())
+    }
+
+    /// The same, with each mistake by itself.
+    pub fn read(text: &[u8]) -> Result<Self, Refused> {
         let text = if text.iter().all(u8::is_ascii_whitespace) {
             b"{}"
         } else {
             text
         };
-        let value: Value =
-            serde_json::from_slice(text).map_err(|error| format!("not JSON: {error}"))?;
+        let value: Value = serde_json::from_slice(text).map_err(Refused::NotJson)?;
         let mut reader = Reader::default();
         let config = reader.config(&value);
         let mistakes = reader.mistakes();
         if mistakes.is_empty() {
             Ok(config)
         } else {
-            Err(mistakes.join("; "))
+            Err(Refused::Mistakes(mistakes))
         }
     }
 
@@ -135,43 +132,12 @@ impl Config {
 
     /// The policy of the first rule that matches; without one the request is left alone.
     pub fn policy_for(&self, request: &Request) -> Option<&Arc<Policy>> {
-        self.rules
-            .iter()
-            .find(|rule| rule.matches(request))
-            .map(|rule| &rule.policy)
+        self.rules.policy_for(request)
     }
-}
 
-/// Whether a rule's `host`, with its port where that is not the default one, is what the request
-/// asks for in any spelling.
-fn is_host(host: &[u8], request: &Request) -> bool {
-    let scheme = canonical_scheme(request.scheme());
-    canonical_authority(&scheme, host) == canonical_authority(&scheme, request.authority())
-}
-
-impl Rule {
-    fn matches(&self, request: &Request) -> bool {
-        let path = canonical_path(request.path());
-        let without_query = path.split(|&byte| byte == b'?').next().unwrap_or_default();
-        self.host
-            .as_ref()
-            .is_none_or(|host| is_host(host.as_bytes(), request))
-            && self
-                .path_prefix
-                .as_ref()
-                .is_none_or(|prefix| path.starts_with(&canonical_path(prefix.as_bytes())))
-            && self
-                .path
-                .as_ref()
-                .is_none_or(|exact| *without_query == *canonical_path(exact.as_bytes()))
-            && self
-                .method
-                .as_ref()
-                .is_none_or(|method| method.as_bytes() == request.method())
-            && self
-                .header
-                .as_ref()
-                .is_none_or(|name| request.fields.contains(name))
+    /// All rules, where any of them leaves something out of its keys.
+    pub fn key_rules(&self) -> Option<&Arc<Rules>> {
+        self.makes_keys.then_some(&self.rules)
     }
 }
 

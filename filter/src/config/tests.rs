@@ -230,3 +230,179 @@ fn what_is_not_json_is_refused_without_a_panic() {
         assert!(Config::parse(text.as_bytes()).is_err(), "{text}");
     }
 }
+
+fn mistakes(rules: &str) -> Vec<String> {
+    match Config::read(format!("{{\"rules\": {rules}}}").as_bytes()) {
+        Ok(_) => Vec::new(),
+        Err(Refused::Mistakes(mistakes)) => mistakes.into_iter().map(|one| one.path).collect(),
+        Err(refused) => panic!("{refused}"),
+    }
+}
+
+#[test]
+fn a_rule_that_can_never_match_is_a_mistake() {
+    let shadowed = r#"[{"match": {"path_prefix": "/a"}}, {}, {"match": {"host": "x"}}, {"match": {"path": "/a/b"}}]"#;
+    assert_eq!(mistakes(shadowed), ["rules[2]", "rules[3]"]);
+    let contradictory = r#"[{"match": {"path": "/a.js", "path_suffix": ".css"}}]"#;
+    assert_eq!(mistakes(contradictory), ["rules[0].match"]);
+    let several = r#"[{"match": {"host": "a"}}, {"match": {"host": "a", "method": "GET"}}, {}]"#;
+    assert_eq!(mistakes(several), ["rules[1]"]);
+    let distinct = r#"[{"match": {"method": "GET"}}, {"match": {"methods": ["GET", "HEAD"]}}, {}]"#;
+    assert!(mistakes(distinct).is_empty());
+}
+
+#[test]
+fn a_condition_that_cannot_be_read_is_named() {
+    for (condition, name) in [
+        (r#""host": "*""#, "host"),
+        (r#""path_regex": "(""#, "path_regex"),
+        (r#""path_regex": "(a{999}){999}""#, "path_regex"),
+        (r#""methods": []"#, "methods"),
+        (r#""methods": ["G ET"]"#, "methods"),
+        (r#""method": "GET", "methods": ["HEAD"]"#, "methods"),
+        (r#""fields": {"a b": true}"#, "fields.a b"),
+        (r#""query": {"a": 1}"#, "query.a"),
+        (r#""cookies": []"#, "cookies"),
+    ] {
+        let found = mistakes(&format!("[{{\"match\": {{{condition}}}}}]"));
+        assert_eq!(found, [format!("rules[0].match.{name}")], "{condition}");
+    }
+}
+
+#[test]
+fn every_kind_of_condition_is_read() {
+    let text = br#"{"rules": [{"match": {"host": "*.shop.example", "path_suffix": ".js", "path_glob": "/a/*", "path_regex": "[0-9]",
+        "methods": ["GET", "HEAD"], "fields": {"X-A": "1*"}, "query": {"v": true, "w": false}, "cookies": {"c": "2"}}}]}"#;
+    let config = Config::parse(text).unwrap();
+    let request = |method, host, path| {
+        Request::new(method, host, path)
+            .with("x-a", "12")
+            .with("cookie", "b=1; c=2")
+    };
+    let is_met = |request: &Request| config.policy_for(request).is_some();
+    assert!(is_met(&request("HEAD", "a.shop.example", "/a/1.js?v")));
+    for other in [
+        request("POST", "a.shop.example", "/a/1.js?v"),
+        request("GET", "shop.example", "/a/1.js?v"),
+        request("GET", "a.shop.example", "/a/1.css?v"),
+        request("GET", "a.shop.example", "/a/x.js?v"),
+        request("GET", "a.shop.example", "/a/1.js"),
+        request("GET", "a.shop.example", "/a/1.js?v&w=1"),
+        Request::new("GET", "a.shop.example", "/a/1.js?v").with("cookie", "c=2"),
+        Request::new("GET", "a.shop.example", "/a/1.js?v").with("x-a", "1"),
+    ] {
+        assert!(!is_met(&other), "{other:?}");
+    }
+}
+
+#[test]
+fn what_counts_in_a_key_is_read_and_nothing_costs_where_nothing_is_left_out() {
+    let read = |key: &str| {
+        let text = format!(r#"{{"rules": [{{"policy": {{"key": {key}}}}}]}}"#);
+        Config::read(text.as_bytes())
+    };
+    for plain in [
+        "{}",
+        r#"{"fields": ["x-country"]}"#,
+        r#"{"sort_query": false}"#,
+    ] {
+        let config = read(plain).unwrap();
+        assert!(config.key_rules().is_none(), "{plain}");
+    }
+    let config = read(
+        r#"{"query_ignore": ["utm_*"], "ignore_scheme": true, "host": "Shop.example:80",
+        "cookies": ["currency"], "fields": ["x-country"], "buckets": {"accept": ["image/webp"]}}"#,
+    )
+    .unwrap();
+    assert!(config.key_rules().is_some());
+    let policy = config.policy_for(&Request::new("GET", "a", "/")).unwrap();
+    assert_eq!(
+        policy.unkeyed_fields.handling(b"x-country"),
+        Handling::Select
+    );
+    assert_eq!(policy.unkeyed_fields.handling(b"x-host"), Handling::Select);
+    let named = policy
+        .key
+        .as_ref()
+        .unwrap()
+        .name(b"http", b"b", b"/?utm_a=1&b=2");
+    assert_eq!(
+        (&*named.scheme, &*named.path),
+        (&b"https"[..], &b"/?b=2"[..])
+    );
+    for (bad, name) in [
+        (r#"{"query_ignore": "utm_*"}"#, "query_ignore"),
+        (
+            r#"{"query_ignore": ["a"], "query_only": ["b"]}"#,
+            "query_only",
+        ),
+        (r#"{"host": "*.example"}"#, "host"),
+        (r#"{"fields": ["a b"]}"#, "fields"),
+        (r#"{"cookies": [""]}"#, "cookies"),
+        (
+            r#"{"buckets": {"user-agent": ["x"]}}"#,
+            "buckets.user-agent",
+        ),
+        (r#"{"buckets": {"accept": []}}"#, "buckets.accept"),
+        (r#"{"origin_sees": "nothing"}"#, "origin_sees"),
+        (r#"{"querry_only": []}"#, "querry_only"),
+    ] {
+        let message = read(bad).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("rules[0].policy.key.{name} ")),
+            "{bad}: {message}"
+        );
+    }
+}
+
+#[test]
+fn what_operators_ask_for_is_off_until_it_is_asked_for() {
+    let read = |policy: &str| {
+        let text =
+            format!(r#"{{"rules": [{{"match": {{"path_prefix": "/"}}, "policy": {policy}}}]}}"#);
+        let config = Config::parse(text.as_bytes())?;
+        Ok::<_, String>(
+            config
+                .policy_for(&Request::new("GET", "a", "/"))
+                .unwrap()
+                .clone(),
+        )
+    };
+    assert_eq!(
+        *read("{}").unwrap(),
+        Policy {
+            is_by_path: true,
+            ..Policy::default()
+        }
+    );
+    let policy = read(r#"{"ignore_cookies": ["_ga*"], "strip_set_cookie": true, "stale_with_s_maxage": true,
+        "error_statuses": [429, "52x"], "error_cooldown_s": 5, "keep_on_304": ["content-security-policy"],
+        "lifetime_jitter_percent": 10, "lifetime_types": ["image/*"]}"#)
+        .unwrap();
+    assert!(policy.strip_set_cookie && policy.stale_with_s_maxage);
+    assert!(policy.is_error(429) && policy.is_error(521) && !policy.is_error(503));
+    assert_eq!(
+        (policy.error_cooldown.as_secs(), policy.lifetime_jitter),
+        (5, 10)
+    );
+    assert!(policy.keep_on_304.contains(b"content-security-policy"));
+    for (bad, name) in [
+        (r#"{"ignore_cookies": [1]}"#, "ignore_cookies"),
+        (r#"{"error_statuses": [200]}"#, "error_statuses"),
+        (r#"{"error_statuses": ["5x"]}"#, "error_statuses"),
+        (r#"{"error_cooldown_s": 3601}"#, "error_cooldown_s"),
+        (r#"{"keep_on_304": ["a b"]}"#, "keep_on_304"),
+        (
+            r#"{"lifetime_jitter_percent": 51}"#,
+            "lifetime_jitter_percent",
+        ),
+        (r#"{"lifetime_types": ["css"]}"#, "lifetime_types"),
+        (r#"{"lifetime_types": ["*/*"]}"#, "lifetime_types"),
+    ] {
+        let message = read(bad).unwrap_err();
+        assert!(
+            message.contains(&format!("rules[0].policy.{name} ")),
+            "{bad}: {message}"
+        );
+    }
+}

@@ -32,6 +32,7 @@ impl<H: Host> Vm<H> {
             fields,
             has_content: !end,
             is_identified: false,
+            reduced: Vec::new(),
         };
         if request.fields.contains(DEBUG_FIELD) {
             // A secret between the client and this cache, wherever the request goes.
@@ -110,6 +111,7 @@ impl<H: Host> Vm<H> {
             policy: policy.clone(),
             namespace: config.namespace.clone(),
             refreshes: config.refresh_path(),
+            rules: config.key_rules().cloned(),
         };
         let mut at_hand = RoomsAtHand {
             host,

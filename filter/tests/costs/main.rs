@@ -188,6 +188,7 @@ fn a_request_to_a_marked_key_allocates_its_key_and_its_answer_the_two_fields() {
         policy: Arc::new(Policy::default()),
         namespace: Arc::from(b"n".as_slice()),
         refreshes: RefreshPath::Routed,
+        rules: None,
     };
     let key = allocations(|| PrimaryKey::new(b"n", b"http", b"a", b"/")).1;
     let mut at_hand = AlmostNothing(&mut l1, Found::Nothing);

@@ -1,5 +1,4 @@
-//! The members that say which request fields name the client, and which select although no `Vary`
-//! names them.
+//! The members that are lists of field names, and what says who asks.
 
 use larder_cache_core::field_names::{FieldNames, FieldPattern};
 use larder_cache_core::policy::{Handling, UnkeyedFields};
@@ -13,13 +12,15 @@ const PATTERNS: &str =
     "must be a list of field names, which may end in * after three letters or more";
 
 impl Reader {
-    pub(super) fn identity_fields(
+    /// A list of field names and families of them.
+    pub(super) fn patterns(
         &mut self,
         policy: &Map<String, Value>,
         path: &str,
+        name: &str,
         default: FieldNames,
     ) -> FieldNames {
-        let Some(value) = policy.get("identity_fields") else {
+        let Some(value) = policy.get(name) else {
             return default;
         };
         match value
@@ -28,8 +29,7 @@ impl Reader {
         {
             Some(patterns) => FieldNames::new(patterns),
             None => {
-                self.values
-                    .mistake(&joined(path, "identity_fields"), PATTERNS);
+                self.values.mistake(&joined(path, name), PATTERNS);
                 default
             }
         }

@@ -4,11 +4,13 @@ use larder_cache_core::fields::is_token;
 use larder_contract::http_time::DeltaSeconds;
 use serde_json::{Map, Value};
 
+use crate::config::Mistake;
+
 /// Reads values and collects mistakes; a mistaken value becomes its default, so that reading goes
 /// on.
 #[derive(Default)]
 pub(super) struct Values {
-    pub(super) mistakes: Vec<String>,
+    pub(super) mistakes: Vec<Mistake>,
 }
 
 impl Values {
@@ -140,7 +142,10 @@ impl Values {
 
     /// Notes a mistake at a path.
     pub(super) fn mistake(&mut self, path: &str, problem: &str) {
-        self.mistakes.push(format!("{path} {problem}"));
+        self.mistakes.push(Mistake {
+            path: path.to_owned(),
+            problem: problem.to_owned(),
+        });
     }
 }
 
