@@ -72,6 +72,19 @@ impl Rules {
             .filter_map(|rule| rule.policy.key.as_ref())
             .map(|rules| rules.name(scheme, authority, path))
     }
+
+    /// What keys may name for whatever lies at a host; the path is `/`.
+    pub fn names_of_host<'a>(
+        &'a self,
+        scheme: &'a [u8],
+        authority: &'a [u8],
+    ) -> impl Iterator<Item = Named<'a>> {
+        self.0
+            .iter()
+            .filter(|rule| rule.matches.may_match_host(scheme, authority))
+            .filter_map(|rule| rule.policy.key.as_ref())
+            .map(|rules| rules.name(scheme, authority, b"/"))
+    }
 }
 
 #[cfg(test)]

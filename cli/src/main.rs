@@ -1,8 +1,8 @@
-//! `larder`, the program for people: `run`, `filter`, `render` and `purge`.
+//! `larder`, the program for people: `run`, `filter`, `render`, `check` and `purge`.
 //!
 //! What this decides: what the command line and `.env` mean, and how a mistake is told: one line
 //! that names the way out. What it leaves out: starting processes (`larder-stack`), carrying out
-//! purges (the sidecar).
+//! purges (the sidecar), reading filter configurations (`larder-filter`).
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ use clap::Parser;
 use larder_stack::StackError;
 use larder_stack::stack::project_root;
 
+mod check;
 mod filter;
 mod options;
 mod purge;
@@ -42,6 +43,7 @@ async fn main() -> ExitCode {
         (Verb::Purge(options), Ok(())) => purge::purge(&options).await,
         (Verb::Filter(options), _) => filter::filter(&options).await,
         (Verb::Render(options), _) => render::render(&options),
+        (Verb::Check(options), _) => check::check(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use larder_contract::purge_order::DEFAULT_NAMESPACE;
 use larder_stack::render::{host_and_port, host_name};
 
 const ABOUT_SETTINGS: &str = "\
@@ -31,9 +30,18 @@ example:
   larder render --bind 0.0.0.0 --port 10000 --origins shop:8080 --sidecar sidecar:7480 \\
     --run-dir /etc/larder/run --wasm /etc/larder/larder_filter.wasm --out .";
 
+const CHECK_EXAMPLES: &str = "\
+examples:
+  larder check envoy/filters/default.json
+  larder check --strict filter.json
+  larder check --schema > config.schema.json
+
+A mistake ends it with 1. What is allowed and dangerous is a warning; --strict makes it a mistake.";
+
 const PURGE_EXAMPLES: &str = "\
 examples:
   larder purge --url 'http://shop.example/item?id=1'
+  larder purge --url 'http://shop.example/item?id=1&utm_source=x' --config filter.json
   larder purge --tag news --tag sport
   larder purge --prefix http://shop.example/images/ --soft
   larder purge --everything";
@@ -58,6 +66,9 @@ pub(crate) enum Verb {
     /// Write Envoy's configuration and the filter's to files, for an Envoy that runs elsewhere
     #[command(after_help = RENDER_EXAMPLE)]
     Render(Render),
+    /// Say whether a file is a filter configuration, with the line and column of each mistake
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Check),
     /// Drop stored responses everywhere: level 1 of every Envoy, and the store
     #[command(after_help = PURGE_EXAMPLES)]
     Purge(Purge),
@@ -147,6 +158,19 @@ pub(crate) struct Render {
 }
 
 #[derive(Args)]
+pub(crate) struct Check {
+    /// The filter's configuration
+    #[arg(required_unless_present = "schema", conflicts_with = "schema", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) file: Option<String>,
+    /// Take warnings for mistakes
+    #[arg(long, conflicts_with = "schema")]
+    pub(crate) strict: bool,
+    /// Print the JSON Schema of configurations instead
+    #[arg(long)]
+    pub(crate) schema: bool,
+}
+
+#[derive(Args)]
 #[group(id = "scope", required = true, multiple = false)]
 pub(crate) struct What {
     /// All variants of one URL, as clients ask for it
@@ -173,9 +197,13 @@ pub(crate) struct Purge {
     /// Stale from now on, instead of gone
     #[arg(long)]
     pub(crate) soft: bool,
-    /// The filter configuration's namespace, for --url
-    #[arg(long, default_value = DEFAULT_NAMESPACE)]
-    pub(crate) namespace: String,
+    /// The filter's configuration, for --url and --prefix: purges what its rules make of the URL,
+    /// too
+    #[arg(long, env = "LARDER_FILTER_CONFIG", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) config: Option<String>,
+    /// The filter configuration's namespace, for --url; without it that of --config, or "default"
+    #[arg(long)]
+    pub(crate) namespace: Option<String>,
     /// The sidecar's LARDER_PURGE_TOKEN, from the environment or .env
     #[arg(long, env = "LARDER_PURGE_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,

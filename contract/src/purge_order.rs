@@ -89,28 +89,50 @@ impl Order {
 /// The keys of a URL as clients ask for it, however it is spelled: under the scheme it names, and
 /// under the other, for only who runs the proxy in front knows which of the two a request came by.
 fn keys_of(url: &str, namespace: &str) -> Result<[PrimaryKey; 2], String> {
-    let wrong =
-        || format!("{url:?} is no URL: scheme://host[:port]/path?query, as clients ask for it");
-    let url = Url::read(url).ok_or_else(wrong)?;
-    let other = match url.scheme.as_str() {
-        "http" => "https",
-        "https" => "http",
-        _ => return Err(wrong()),
+    let url = RequestedUrl::read(url)?;
+    let other = if url.scheme == "http" {
+        "https"
+    } else {
+        "http"
     };
-    if url.authority.is_empty() {
-        return Err(wrong());
-    }
-    let path = path_as_requested(url.rest.as_bytes());
     // A port that this scheme leaves out is left out for the other, too.
     let key = |scheme: &str| {
         PrimaryKey::new(
             namespace.as_bytes(),
             scheme.as_bytes(),
             url.authority.as_bytes(),
-            &path,
+            &url.path,
         )
     };
     Ok([key(&url.scheme), key(other)])
+}
+
+/// A URL of HTTP as a request for it is keyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestedUrl {
+    /// `http` or `https`.
+    pub scheme: String,
+    /// Host and port, in their canonical spelling.
+    pub authority: String,
+    /// Path and query, as Envoy makes a request for them.
+    pub path: Vec<u8>,
+}
+
+impl RequestedUrl {
+    /// Reads a URL in any spelling. The error says what is wrong with it.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let url = Url::read(text)
+            .filter(|url| matches!(url.scheme.as_str(), "http" | "https"))
+            .filter(|url| !url.authority.is_empty());
+        let url = url.ok_or_else(|| {
+            format!("{text:?} is no URL: scheme://host[:port]/path?query, as clients ask for it")
+        })?;
+        Ok(Self {
+            path: path_as_requested(url.rest.as_bytes()),
+            scheme: url.scheme,
+            authority: url.authority,
+        })
+    }
 }
 
 /// A prefix as stored URLs begin: scheme, host, port and path are spelled as theirs. A prefix that

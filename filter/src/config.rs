@@ -15,6 +15,10 @@ use serde_json::Value;
 mod mistake;
 mod reading;
 mod secret;
+#[cfg(not(target_arch = "wasm32"))]
+mod urls;
+#[cfg(not(target_arch = "wasm32"))]
+mod warnings;
 
 pub use mistake::{Mistake, Refused};
 use reading::Reader;

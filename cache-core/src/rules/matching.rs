@@ -135,6 +135,13 @@ impl Match {
             && (self.matches_method(b"GET") || self.matches_method(b"HEAD"))
     }
 
+    /// Whether anything at this host may match.
+    pub fn may_match_host(&self, scheme: &[u8], authority: &[u8]) -> bool {
+        self.host
+            .as_ref()
+            .is_none_or(|host| host.matches(scheme, authority))
+    }
+
     /// Whether every GET and HEAD for a URL that may match does.
     pub fn needs_no_more_than_a_url(&self) -> bool {
         self.fields.is_empty()
@@ -153,9 +160,7 @@ impl Match {
     }
 
     fn matches_url(&self, scheme: &[u8], authority: &[u8], path: &[u8]) -> bool {
-        self.host
-            .as_ref()
-            .is_none_or(|host| host.matches(scheme, authority))
+        self.may_match_host(scheme, authority)
             && (self.path.is_empty() || self.matches_path(path))
             && (self.query.is_empty() || self.matches_query(path))
     }

@@ -61,6 +61,7 @@ impl Reader {
                 "namespace",
                 "refresh_cluster",
                 "debug_token",
+                "$schema",
             ],
         );
         let store = self

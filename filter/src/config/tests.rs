@@ -406,3 +406,95 @@ fn what_operators_ask_for_is_off_until_it_is_asked_for() {
         );
     }
 }
+
+#[test]
+fn a_purged_url_is_looked_for_under_every_name_that_a_rule_may_give_it() {
+    let config = Config::parse(
+        br#"{"rules": [
+        {"match": {"host": "one.example"}, "policy": {"key": {"host": "shop.example", "query_ignore": ["utm_*"]}}},
+        {"match": {"cookies": {"beta": true}}, "policy": {"key": {"query_only": ["id"]}}},
+        {"policy": {"key": {"ignore_scheme": true}}}]}"#,
+    )
+    .unwrap();
+    let urls = |url| config.urls_of(url).unwrap();
+    assert_eq!(
+        urls("http://one.example/p?utm_source=x&b=1"),
+        [
+            "http://one.example/p?utm_source=x&b=1",
+            "https://shop.example/p?b=1",
+            "http://shop.example/p?b=1",
+        ]
+    );
+    assert_eq!(
+        urls("http://Two.example:80/a/../p?b=1&id=2"),
+        [
+            "http://Two.example:80/a/../p?b=1&id=2",
+            "https://two.example/p?id=2",
+            "https://two.example/p?b=1&id=2",
+            "http://two.example/p?id=2",
+        ]
+    );
+    assert!(
+        config
+            .urls_of("two.example/p")
+            .unwrap_err()
+            .contains("is no URL")
+    );
+}
+
+#[test]
+fn what_is_legal_and_dangerous_is_warned_of() {
+    let warned = |rule: &str| {
+        let text = format!(r#"{{"rules": [{rule}]}}"#);
+        let config = Config::parse(text.as_bytes()).unwrap();
+        let warnings = config.warnings(text.as_bytes());
+        warnings.into_iter().map(|one| one.path).collect::<Vec<_>>()
+    };
+    let policy = |member: &str| format!("rules[0].policy.{member}");
+    for (rule, member) in [
+        (
+            r#"{"match": {"path_prefix": "/a/"}, "policy": {"default_lifetime_s": 9}}"#,
+            "default_lifetime_s",
+        ),
+        (
+            r#"{"match": {"path_suffix": ".css"}, "policy": {"status_lifetimes_s": {"2xx": 9}}}"#,
+            "status_lifetimes_s",
+        ),
+        (r#"{"policy": {"allow_purge": true}}"#, "allow_purge"),
+        (
+            r#"{"match": {"header": "x-secret"}, "policy": {"allow_purge": true}}"#,
+            "allow_purge",
+        ),
+        (r#"{"policy": {"query_override": true}}"#, "query_override"),
+        (
+            r#"{"policy": {"key": {"query_ignore": ["a"], "origin_sees": "all"}}}"#,
+            "key.origin_sees",
+        ),
+        (
+            r#"{"policy": {"store_set_cookie": true}}"#,
+            "store_set_cookie",
+        ),
+        (
+            r#"{"policy": {"store_with_cookie": true}}"#,
+            "store_with_cookie",
+        ),
+        (
+            r#"{"policy": {"reuse_with_authorization": true}}"#,
+            "reuse_with_authorization",
+        ),
+    ] {
+        assert_eq!(warned(rule), [policy(member)], "{rule}");
+    }
+    for rule in [
+        "{}",
+        r#"{"policy": {"default_lifetime_s": 9}}"#,
+        r#"{"match": {"path_prefix": "/a/"}, "policy": {"status_lifetimes_s": {"404": 9}}}"#,
+        r#"{"match": {"path_prefix": "/a/"}, "policy": {"default_lifetime_s": 9, "lifetime_types": ["image/*"]}}"#,
+        r#"{"match": {"fields": {"x-secret": "s3cret"}}, "policy": {"allow_purge": true}}"#,
+    ] {
+        assert!(warned(rule).is_empty(), "{rule}");
+    }
+    let token = br#"{"store": {"token": "0123456789abcdef"}}"#;
+    let config = Config::parse(token).unwrap();
+    assert_eq!(config.warnings(token).len(), 1);
+}

@@ -1,0 +1,64 @@
+//! The URLs under which a purge by URL has to look, for `larder purge --config`.
+
+use larder_cache_core::invalidation::Target;
+use larder_contract::purge_order::RequestedUrl;
+
+use super::Config;
+
+impl Config {
+    /// What the keys name under which something may be stored for this URL, as URLs: the one as it
+    /// stands first, and then each that a rule names in its place. The error says what is wrong
+    /// with it.
+    pub fn urls_of(&self, url: &str) -> Result<Vec<String>, String> {
+        let mut urls = vec![url.to_owned()];
+        let RequestedUrl {
+            authority, path, ..
+        } = RequestedUrl::read(url)?;
+        // Only who runs the proxy in front knows by which scheme a request came.
+        for scheme in ["https", "http"] {
+            let target = Target {
+                scheme: scheme.as_bytes().to_vec(),
+                authority: authority.clone().into_bytes(),
+                path: path.clone(),
+            };
+            for named in self.rules.names_of(&target) {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let named = format!(
+                    "{}://{}{}",
+                    text(&named.scheme),
+                    text(&named.authority),
+                    text(&named.path)
+                );
+                if !urls.contains(&named) {
+                    urls.push(named);
+                }
+            }
+        }
+        Ok(urls)
+    }
+
+    /// The same for the beginning of URLs, as far as rules give scheme and host another name. One
+    /// that ends within the host is left as it is.
+    pub fn prefixes_of(&self, prefix: &str) -> Vec<String> {
+        let mut prefixes = vec![prefix.to_owned()];
+        let rest = prefix.split_once("://").and_then(|(scheme, rest)| {
+            let end = rest.find(['/', '?'])?;
+            let (authority, path) = rest.split_at_checked(end)?;
+            Some((scheme, authority, path))
+        });
+        let Some((scheme, authority, path)) = rest else {
+            return prefixes;
+        };
+        for named in self
+            .rules
+            .names_of_host(scheme.as_bytes(), authority.as_bytes())
+        {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let named = format!("{}://{}{path}", text(&named.scheme), text(&named.authority));
+            if !prefixes.contains(&named) {
+                prefixes.push(named);
+            }
+        }
+        prefixes
+    }
+}
