@@ -8,6 +8,7 @@ mod faults;
 mod fleet;
 mod frames;
 mod herds;
+mod keys;
 mod overrides;
 mod passing;
 mod platforms;
