@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use larder_cache_core::exchange::{
-    Command, Effects, Event, Exchange, Local, Question, ResponseSource, Setup, SlotAnswer,
-    StoreAnswer,
+    CacheCommand, Command, Effects, Event, Exchange, Local, Question, ResponseSource, Setup,
+    SlotAnswer, StoreAnswer,
 };
 use larder_cache_core::fields::Fields;
 use larder_cache_core::message::{Request, ResponseHead};
@@ -88,6 +88,54 @@ fn answer(
         at,
     );
     (true, gives_stale(&effects))
+}
+
+/// As far as the origin's answer of this status with these fields.
+fn answered(
+    stored: &Arc<StoredResponse>,
+    policy: &Policy,
+    (status, pairs): (u16, &[(&str, &str)]),
+) -> Effects {
+    let setup = Setup {
+        policy: Arc::new(policy.clone()),
+        namespace: Arc::from(b"n".as_slice()),
+        refreshes: RefreshPath::Routed,
+        rules: None,
+    };
+    let (mut exchange, _) = Exchange::open(Request::new("GET", "a", "/"), setup, NOW);
+    let variants = std::slice::from_ref(stored);
+    let local = Local {
+        variants,
+        ..Local::default()
+    };
+    exchange.handle(Event::Local(local), NOW);
+    exchange.handle(Event::Slot(SlotAnswer::Succeed), NOW);
+    let response = Event::Response {
+        head: ResponseHead::new(status, pairs),
+        source: ResponseSource::Origin,
+        end: true,
+    };
+    exchange.handle(response, NOW)
+}
+
+#[test]
+fn a_cookie_in_a_304_that_is_not_stored_goes_to_the_one_who_asked() {
+    let policy = Policy {
+        strip_set_cookie: true,
+        ..Policy::default()
+    };
+    let pairs = [("set-cookie", "a=1"), ("cache-control", "max-age=9")];
+    let effects = answered(&stale(), &policy, (304, &pairs));
+    let has_cookie = |stored: &StoredResponse| stored.fields.contains("set-cookie");
+    let (mut shown, mut kept) = (None, None);
+    for command in effects.commands {
+        match command {
+            Command::Reply(reply) => shown = reply.stored.as_deref().map(has_cookie),
+            Command::Cache(CacheCommand::Keep { stored, .. }) => kept = Some(has_cookie(&stored)),
+            _ => {}
+        }
+    }
+    assert_eq!((shown, kept), (Some(true), Some(false)));
 }
 
 #[test]

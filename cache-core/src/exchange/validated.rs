@@ -38,24 +38,31 @@ pub(super) fn on_not_modified(
         return State::OVER;
     };
     match renewed(&fresh, presented) {
-        Ok(fresh) => {
-            let fresh = Arc::new(fresh);
+        Ok(kept) => {
+            let kept = Arc::new(kept);
             let status = CacheStatus {
                 stored: true,
                 detail: known.detail,
                 ..status
             };
+            // A cookie that is not stored goes to the one who asked.
+            let sets_cookie = answer.head.fields.contains("set-cookie");
+            let shown = if sets_cookie && presented.policy.strip_set_cookie {
+                Arc::new(fresh)
+            } else {
+                kept.clone()
+            };
             step.commands(reply::with(
                 presented,
-                &fresh,
+                &shown,
                 status,
                 Details::Validated,
                 step.now,
             ));
-            if is_worth_keeping(stale, &fresh, presented, step.now) {
-                lead.keep(fresh, presented, step);
+            if is_worth_keeping(stale, &kept, presented, step.now) {
+                lead.keep(kept, presented, step);
             } else {
-                lead.finish(Outcome::Fetched(fresh), presented, step);
+                lead.finish(Outcome::Fetched(kept), presented, step);
             }
         }
         Err(why) => {
