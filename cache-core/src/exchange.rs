@@ -47,6 +47,7 @@ mod known;
 mod leadership;
 mod local;
 mod marked;
+mod naming;
 mod parts;
 mod passing;
 mod presented;

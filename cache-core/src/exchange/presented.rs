@@ -4,20 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::{
-    ALWAYS_SELECTING, KeyDigest, OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD,
-};
+use larder_contract::key::{ALWAYS_SELECTING, OVERRIDE_FIELD, PrimaryKey, UNKEYED_FIELD};
 use larder_contract::path::canonical_path;
 
-use super::effect::{CacheCommand, ForwardedRequest, RefreshOrder};
+use super::effect::{ForwardedRequest, RefreshOrder};
 use super::reduction::{self, Reduction, is_tunnel};
 use crate::cache_control::RequestDirectives;
 use crate::cache_status::{self, DEBUG_FIELD};
 use crate::collapse::CollapseKey;
 use crate::fields::Fields;
-use crate::invalidation::Target;
 use crate::message::{Request, ResponseHead};
-use crate::policy::key::Named;
 use crate::policy::{Handling, Policy};
 use crate::query_override::{self, MalformedOverride, QueryOverride};
 use crate::route::RefreshPath;
@@ -46,7 +42,7 @@ pub(super) struct Presented {
     pub(super) policy: Arc<Policy>,
     pub(super) namespace: Arc<[u8]>,
     pub(super) refreshes: RefreshPath,
-    rules: Option<Arc<Rules>>,
+    pub(super) rules: Option<Arc<Rules>>,
     /// As it will be sent, but for the path: judged as the origin gets it.
     pub(super) request: Request,
     pub(super) key: PrimaryKey,
@@ -57,7 +53,7 @@ pub(super) struct Presented {
     /// How the request differs on every way to the origin from what the client sent.
     adjusted: ForwardedRequest,
     /// What the key names, where the rule leaves something out of it.
-    reduction: Option<Reduction>,
+    pub(super) reduction: Option<Reduction>,
     pub(super) overriding: Option<QueryOverride>,
     pub(super) asked: Option<RequestDirectives>,
     pub(super) arrived: Timestamp,
@@ -221,65 +217,6 @@ impl Presented {
         self.adjusted.set.is_empty()
             && self.is_path_canonical
             && !self.reduction.as_ref().is_some_and(is_reduced)
-    }
-
-    /// Whether the key names another URL than the client did.
-    pub(super) fn is_renamed(&self) -> bool {
-        self.reduction.as_ref().is_some_and(|reduction| {
-            let Named {
-                scheme,
-                authority,
-                path,
-            } = &reduction.named;
-            (&**scheme, &**authority) != (self.request.scheme(), self.request.authority())
-                || **path != *self.origin_path()
-        })
-    }
-
-    /// The keys under which something may be stored for these URLs; with any of them the request's
-    /// own.
-    pub(super) fn keys_of(&self, targets: &[Target]) -> Vec<KeyDigest> {
-        let mut digests: Vec<KeyDigest> = Vec::new();
-        let mut add = |key: &PrimaryKey| {
-            let own = *key == self.key;
-            let digest = if own { self.key.digest() } else { key.digest() };
-            if !digests.contains(&digest) {
-                digests.push(digest);
-            }
-        };
-        for target in targets {
-            let Target {
-                scheme,
-                authority,
-                path,
-            } = target;
-            add(&PrimaryKey::new(&self.namespace, scheme, authority, path));
-            for named in self.rules.iter().flat_map(|rules| rules.names_of(target)) {
-                add(&named.key(&self.namespace));
-            }
-        }
-        if !targets.is_empty() {
-            add(&self.key);
-        }
-        digests
-    }
-
-    /// Drops what is stored for the request's own URL under whatever rule, everywhere.
-    pub(super) fn invalidation_by_url(&self) -> CacheCommand {
-        if self.rules.is_none() {
-            return self.invalidation();
-        }
-        let path = self.origin_path().to_vec();
-        let target = Target {
-            path,
-            ..Target::of(&self.request)
-        };
-        CacheCommand::Invalidate(self.keys_of(&[target]))
-    }
-
-    /// Drops what is stored under the request's own key, everywhere.
-    pub(super) fn invalidation(&self) -> CacheCommand {
-        CacheCommand::Invalidate(vec![self.key.digest()])
     }
 
     /// The order to fetch in the background what `selecting` selects, with nothing stored and no

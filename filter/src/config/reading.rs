@@ -80,30 +80,15 @@ impl Reader {
             .text(&top, "", "namespace")
             .unwrap_or_else(|| "default".to_owned());
         let rules = self.rules(top.get("rules"));
+        let [store_timeout_ms, store_wait_ms, distrust_after_ms] = self.store_times(&store);
         Config {
             store_enabled,
             store_cluster: cluster,
             store_transport: self.transport(&store),
             store_token: self.token(&store),
-            store_timeout_ms: self
-                .values
-                .number(&store, "store", "timeout_ms", 50, 1, 10_000),
-            store_wait_ms: self.values.number(
-                &store,
-                "store",
-                "wait_ms",
-                3_000,
-                0,
-                LeaseTerms::MAX_WAIT_MS,
-            ),
-            distrust_after_ms: self.values.number(
-                &store,
-                "store",
-                "distrust_after_ms",
-                5_000,
-                0,
-                600_000,
-            ),
+            store_timeout_ms,
+            store_wait_ms,
+            distrust_after_ms,
             namespace: Arc::from(namespace.into_bytes()),
             l1_bytes,
             collapse_wait_ms,
@@ -125,6 +110,18 @@ impl Reader {
                 Transport::Stream
             }
         }
+    }
+
+    /// Milliseconds: the budget of a look-up, the longest wait for another Envoy, and how long level
+    /// 1 is believed unheard.
+    fn store_times(&mut self, store: &Map<String, Value>) -> [u64; 3] {
+        let mut number =
+            |name, default, min, max| self.values.number(store, "store", name, default, min, max);
+        [
+            number("timeout_ms", 50, 1, 10_000),
+            number("wait_ms", 3_000, 0, LeaseTerms::MAX_WAIT_MS),
+            number("distrust_after_ms", 5_000, 0, 600_000),
+        ]
     }
 
     /// Bytes of level 1, the longest wait for a leader, and the longest lease.
