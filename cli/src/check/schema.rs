@@ -79,6 +79,9 @@ struct Store {
     /// Envoy cluster of the sidecar.
     #[schemars(length(min = 1), extend("default" = "larder-sidecar"))]
     cluster: Option<String>,
+    /// How the sidecar is asked: on one gRPC stream for each worker, or by a call for each question.
+    #[schemars(extend("default" = "stream"))]
+    transport: Option<Transport>,
     /// What the filter presents to the sidecar. LARDER_TOKEN in Envoy's environment is the better
     /// place.
     #[schemars(length(min = 16), regex(pattern = "^[!-+\\--~]+$"))]
@@ -337,6 +340,13 @@ struct Buckets {
 enum OriginSees {
     Key,
     All,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Transport {
+    Stream,
+    Calls,
 }
 
 #[derive(JsonSchema)]
