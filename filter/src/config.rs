@@ -14,6 +14,7 @@ use serde_json::Value;
 
 mod mistake;
 mod reading;
+mod route_policies;
 mod secret;
 #[cfg(not(target_arch = "wasm32"))]
 mod urls;
@@ -22,6 +23,7 @@ mod warnings;
 
 pub use mistake::{Mistake, Refused};
 use reading::Reader;
+pub use route_policies::{Picked, RoutePolicies};
 pub use secret::Secret;
 
 /// Bound of level 1 where the configuration names none.
@@ -61,6 +63,8 @@ pub struct Config {
     /// Whether Envoy has that cluster, or [`REFRESH_CLUSTER`] where none is named; `None` until it
     /// was looked for.
     pub refresh_cluster_found: Cell<Option<bool>>,
+    /// What routes may pick instead of a rule.
+    pub route_policies: RoutePolicies,
     rules: Arc<Rules>,
     /// Whether any rule leaves something out of its keys.
     makes_keys: bool,

@@ -1,7 +1,8 @@
 //! The proxy-wasm filter. The story of one GET:
 //!
 //! 1. Envoy hands over the request's head ([`vm::Vm::on_request_headers`]); it is read once.
-//! 2. The first rule that matches gives the policy ([`config::Config::policy_for`]).
+//! 2. Its route, where it picks one ([`config::RoutePolicies`]), or else the first rule that matches
+//!    gives the policy ([`config::Config::policy_for`]).
 //! 3. The VM's inbox is read first, so that an invalidation queued before this request is applied
 //!    ([`vm`]).
 //! 4. The request becomes the first event of an exchange ([`larder_cache_core::exchange`]), which

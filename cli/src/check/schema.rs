@@ -58,6 +58,8 @@ struct Configuration {
     limits: Option<Limits>,
     /// First match wins; a request that no rule matches passes untouched. One safe rule by default.
     rules: Option<Vec<Rule>>,
+    /// Policies that Envoy's routes pick by name, in their metadata.
+    route_policies: Option<std::collections::BTreeMap<String, Policy>>,
     /// Part of every cache key: keeps configurations apart in one store.
     #[schemars(length(min = 1), extend("default" = "default"))]
     namespace: Option<String>,

@@ -15,6 +15,7 @@ mod lists;
 mod matching;
 mod policy;
 mod request_fields;
+mod route_policies;
 mod values;
 
 use values::{Values, joined, member};
@@ -62,6 +63,7 @@ impl Reader {
                 "refresh_cluster",
                 "debug_token",
                 "$schema",
+                "route_policies",
             ],
         );
         let store = self
@@ -97,6 +99,7 @@ impl Reader {
             refresh_cluster_found: Cell::new(None),
             makes_keys: rules.make_keys(),
             rules: Arc::new(rules),
+            route_policies: self.route_policies(&top),
         }
     }
 

@@ -11,7 +11,7 @@ use larder_contract::http_time::Timestamp;
 
 use super::{BATCH, Vm};
 use crate::at_hand::RoomsAtHand;
-use crate::config::Config;
+use crate::config::{Config, Picked};
 use crate::host::{Host, Map};
 use crate::l1::Found;
 use crate::stream::{Action, Client, Passage, Stream};
@@ -38,7 +38,13 @@ impl<H: Host> Vm<H> {
             // A secret between the client and this cache, wherever the request goes.
             let _ = host.remove_header(Map::Request, DEBUG_FIELD.as_bytes());
         }
-        let Some(policy) = config.policy_for(&request).filter(|policy| policy.cache) else {
+        // The route's own policy, where it picks one, else that of the first rule that matches.
+        let policy = match config.route_policies.picked(host) {
+            Picked::Nothing => config.policy_for(&request),
+            Picked::Policy(policy) => Some(policy),
+            Picked::Unknown => None,
+        };
+        let Some(policy) = policy.filter(|policy| policy.cache) else {
             return Action::Continue;
         };
         if request.has_content && self.undecided.is_worth_holding(&request) {

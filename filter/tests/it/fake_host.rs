@@ -63,6 +63,8 @@ pub(crate) struct Told {
     pub(crate) tick_period: u64,
     /// The namespace of the stream's dynamic metadata, if it has any.
     pub(crate) metadata: Option<&'static str>,
+    /// What the stream's route says to the cache in its metadata.
+    pub(crate) route_metadata: Option<Fields>,
     /// Whether Envoy has the cluster that leads refreshes through its routes.
     pub(crate) has_refresh_cluster: bool,
     /// What Envoy says of how the response came about.
@@ -226,6 +228,12 @@ impl Host for Fake {
         match path {
             ["request", "size"] => Some(request.to_le_bytes().to_vec()),
             ["xds", "cluster_name"] => Some(b"origin".to_vec()),
+            ["xds", "route_metadata", "filter_metadata", "larder"] => {
+                let said = self.told.borrow().route_metadata.clone()?;
+                let mut list = Vec::new();
+                larder_filter::pairs::write(&[&said], &mut list);
+                Some(list)
+            }
             ["metadata", "filter_metadata", namespace] => {
                 (metadata == Some(*namespace)).then(|| b"sub".to_vec())
             }

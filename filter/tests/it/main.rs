@@ -2,6 +2,7 @@
 
 mod documentation;
 mod fake_host;
+mod route_policies;
 mod routes;
 mod store_stream;
 mod stories;

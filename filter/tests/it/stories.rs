@@ -191,7 +191,7 @@ impl Worker {
         self.vm.on_response_headers(id, true);
     }
 
-    fn fetch(&mut self, id: u32, path: &str) {
+    pub(crate) fn fetch(&mut self, id: u32, path: &str) {
         assert_eq!(self.request(id, "GET", path), Action::Pause);
         self.store_has_nothing();
         self.respond(
@@ -255,13 +255,13 @@ impl Worker {
     }
 
     /// Something fresh, an answer from which has been seen to pass.
-    fn warm(&mut self, path: &str) {
+    pub(crate) fn warm(&mut self, path: &str) {
         self.fetch(1, path);
         assert!(self.is_hit(2, path));
         self.vm.on_done(2);
     }
 
-    fn is_hit(&mut self, id: u32, path: &str) -> bool {
+    pub(crate) fn is_hit(&mut self, id: u32, path: &str) -> bool {
         self.request(id, "GET", path);
         self.host
             .told
