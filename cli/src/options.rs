@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use larder_stack::render::{host_and_port, host_name};
+use larder_stack::snippet::{self, SIDECAR_CLUSTER};
 
 const ABOUT_SETTINGS: &str = "\
 Settings for run and purge may stand in .env, in the checkout or in the current folder (see .env.example).
@@ -26,9 +27,13 @@ example:
   larder filter --port 3000 --config envoy/filters/default.json";
 
 const RENDER_EXAMPLE: &str = "\
-example:
+examples:
   larder render --bind 0.0.0.0 --port 10000 --origins shop:8080 --sidecar sidecar:7480 \\
-    --run-dir /etc/larder/run --wasm /etc/larder/larder_filter.wasm --out .";
+    --run-dir /etc/larder/run --wasm /etc/larder/larder_filter.wasm --out .
+  larder render --snippet --name cache --cluster cache-sidecar --sidecar 127.0.0.1:7480 \\
+    --wasm /etc/envoy/larder_filter.wasm --config my.json
+
+docs/in-your-envoy.md says where the pieces of --snippet belong.";
 
 const CHECK_EXAMPLES: &str = "\
 examples:
@@ -63,7 +68,8 @@ pub(crate) enum Verb {
     /// Give a running cache another filter configuration
     #[command(after_help = FILTER_EXAMPLE)]
     Filter(Filter),
-    /// Write Envoy's configuration and the filter's to files, for an Envoy that runs elsewhere
+    /// Write Envoy's configuration and the filter's to files, for an Envoy that runs elsewhere; or
+    /// print the pieces for an envoy.yaml of your own
     #[command(after_help = RENDER_EXAMPLE)]
     Render(Render),
     /// Say whether a file is a filter configuration, with the line and column of each mistake
@@ -118,6 +124,18 @@ pub(crate) struct Filter {
 
 #[derive(Args)]
 pub(crate) struct Render {
+    /// Print the pieces that an envoy.yaml of your own needs, instead of writing a whole one
+    #[arg(long, conflicts_with_all = ["port", "bind", "host", "admin_port", "metrics_port", "origins", "run_dir", "health_path", "out"])]
+    pub(crate) snippet: bool,
+    /// With --snippet: what the filter is called in http_filters
+    #[arg(long, default_value = "larder", requires = "snippet", value_parser = snippet::name)]
+    pub(crate) name: String,
+    /// With --snippet: what the sidecar's cluster is called
+    #[arg(long, default_value = SIDECAR_CLUSTER, requires = "snippet", value_parser = snippet::name)]
+    pub(crate) cluster: String,
+    /// With --snippet, where --wasm is a URL: its SHA-256, which Envoy compares
+    #[arg(long, requires = "snippet")]
+    pub(crate) sha256: Option<String>,
     /// Port of the listener
     #[arg(long, default_value_t = 3000, value_parser = port)]
     pub(crate) port: u16,
@@ -135,26 +153,26 @@ pub(crate) struct Render {
     #[arg(long, value_parser = port)]
     pub(crate) metrics_port: Option<u16>,
     /// Origins as host:port
-    #[arg(long, value_delimiter = ',', required = true, value_parser = origin)]
+    #[arg(long, value_delimiter = ',', required_unless_present = "snippet", value_parser = origin)]
     pub(crate) origins: Vec<String>,
     /// Sidecar as host:port
     #[arg(long, value_parser = origin)]
     pub(crate) sidecar: String,
     /// Folder of the configuration in the place where Envoy runs
-    #[arg(long)]
-    pub(crate) run_dir: PathBuf,
+    #[arg(long, required_unless_present = "snippet")]
+    pub(crate) run_dir: Option<PathBuf>,
     /// Path of the health checks; empty for none
     #[arg(long, default_value = "/health-check", value_parser = health_path)]
     pub(crate) health_path: String,
-    /// The filter's configuration, to be rendered too
-    #[arg(long, default_value = "envoy/filters/demo.json", value_parser = NonEmptyStringValueParser::new())]
+    /// The filter's configuration, to be rendered too; with --snippet envoy/filters/default.json
+    #[arg(long, default_value = "envoy/filters/demo.json", default_value_if("snippet", "true", "envoy/filters/default.json"), value_parser = NonEmptyStringValueParser::new())]
     pub(crate) config: String,
-    /// Where the module lies in the place where Envoy runs
-    #[arg(long)]
-    pub(crate) wasm: PathBuf,
+    /// Where the module lies in the place where Envoy runs; with --snippet a URL, too
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) wasm: String,
     /// Folder to write both files to
-    #[arg(long)]
-    pub(crate) out: PathBuf,
+    #[arg(long, required_unless_present = "snippet")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Args)]

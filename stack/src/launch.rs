@@ -147,7 +147,9 @@ pub(crate) fn envoy(run_dir: &Path, settings: &Settings) -> Result<Process> {
 /// clients is called `ingress` and whose filters are any. Gives the listener's URL.
 pub async fn plain_envoy(run_dir: &Path, config: &str) -> Result<(Process, String)> {
     std::fs::write(run_dir.join(CONFIG_FILE), config)?;
-    let mut process = start_envoy(envoy_command(run_dir, 1, "warning")?, run_dir)?;
+    let mut command = envoy_command(run_dir, 1, "warning")?;
+    command.args(["--component-log-level", "wasm:info"]);
+    let mut process = start_envoy(command, run_dir)?;
     let client = readiness::client();
     let port = eventually(START, || {
         let ended = !process.is_running();

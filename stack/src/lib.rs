@@ -18,6 +18,7 @@ pub mod redis_cluster;
 mod redis_server;
 pub mod render;
 pub mod settings;
+pub mod snippet;
 pub mod stack;
 pub mod swap;
 

@@ -139,3 +139,57 @@ fn every_command_shows_an_example() {
         );
     }
 }
+
+#[test]
+fn a_snippet_needs_the_module_and_the_sidecar_and_takes_the_safe_configuration() {
+    let given = [
+        "larder",
+        "render",
+        "--snippet",
+        "--wasm",
+        "/a",
+        "--sidecar",
+        "b:1",
+    ];
+    let Ok(Cli {
+        command: Verb::Render(render),
+    }) = Cli::try_parse_from(given)
+    else {
+        panic!("refused")
+    };
+    assert_eq!(
+        (&*render.config, &*render.name, &*render.cluster),
+        ("envoy/filters/default.json", "larder", "larder-sidecar")
+    );
+    for (arguments, part) in [
+        (&["--snippet", "--wasm", "/a"][..], "--sidecar <SIDECAR>"),
+        (
+            &[
+                "--snippet",
+                "--wasm",
+                "/a",
+                "--sidecar",
+                "b:1",
+                "--out",
+                ".",
+            ],
+            "cannot be used with",
+        ),
+        (&["--wasm", "/a", "--sidecar", "b:1"], "--out <OUT>"),
+        (
+            &[
+                "--snippet",
+                "--name",
+                "a b",
+                "--wasm",
+                "/a",
+                "--sidecar",
+                "b:1",
+            ],
+            "name=a b: must begin with",
+        ),
+    ] {
+        let line = told(&[&["render"], arguments].concat());
+        assert!(line.contains(part) && line.lines().count() == 1, "{line}");
+    }
+}

@@ -40,13 +40,14 @@ fn base64url(bytes: &[u8]) -> String {
 }
 
 /// `Authorization` of a client of that name.
-fn bearer(subject: &str) -> String {
+pub(crate) fn bearer(subject: &str) -> String {
+    signed(&json!({ "iss": "test", "sub": subject }))
+}
+
+/// `Authorization` with these claims.
+pub(crate) fn signed(claims: &Value) -> String {
     let head = base64url(br#"{"alg":"HS256","typ":"JWT"}"#);
-    let claims = base64url(
-        json!({ "iss": "test", "sub": subject })
-            .to_string()
-            .as_bytes(),
-    );
+    let claims = base64url(claims.to_string().as_bytes());
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET).unwrap();
     mac.update(format!("{head}.{claims}").as_bytes());
     format!(
@@ -55,11 +56,14 @@ fn bearer(subject: &str) -> String {
     )
 }
 
+/// The key set that `signed` is verified with.
+pub(crate) fn jwks() -> String {
+    json!({ "keys": [{ "kty": "oct", "alg": "HS256", "k": base64url(SECRET) }] }).to_string()
+}
+
 /// Envoy's `jwt_authn` as it is used most: the token is verified and goes no further.
-fn jwt_authn(told: Value) -> Value {
-    let keys = json!({ "keys": [{ "kty": "oct", "alg": "HS256", "k": base64url(SECRET) }] });
-    let mut provider =
-        json!({ "issuer": "test", "local_jwks": { "inline_string": keys.to_string() } });
+pub(crate) fn jwt_authn(told: Value) -> Value {
+    let mut provider = json!({ "issuer": "test", "local_jwks": { "inline_string": jwks() } });
     provider
         .as_object_mut()
         .unwrap()

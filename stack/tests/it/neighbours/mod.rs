@@ -7,7 +7,11 @@
 
 use serde_json::{Value, json};
 
+use crate::support::Answer;
+
+mod document;
 mod route_policies;
+mod tls;
 
 /// A filter that runs a script.
 fn lua(script: &str) -> Value {
@@ -44,4 +48,23 @@ fn compressor() -> Value {
             },
         }),
     )
+}
+
+/// Status and fields that a hit has in common with the miss: all but those about this answer alone.
+fn shown(answer: &Answer) -> (u16, Vec<(String, String)>) {
+    const OWN: [&str; 6] = [
+        "age",
+        "cache-status",
+        "date",
+        "x-cache-status",
+        "x-envoy-upstream-service-time",
+        "x-request-id",
+    ];
+    let fields = answer.headers.iter();
+    let mut fields: Vec<_> = fields
+        .filter(|(name, _)| !OWN.contains(&name.as_str()))
+        .cloned()
+        .collect();
+    fields.sort();
+    (answer.status, fields)
 }
