@@ -67,6 +67,8 @@ pub struct Settings {
 impl Settings {
     /// Where the list of HTTP filters begins in Envoy's configuration; the cache is its first.
     const FILTERS: &str = "http_filters:\n";
+    /// Where the router stands, the last filter.
+    const ROUTER: &str = "                  - name: envoy.filters.http.router\n";
     /// Where the list of routes begins.
     const ROUTES: &str = "routes:\n";
 
@@ -74,6 +76,18 @@ impl Settings {
     #[must_use]
     pub fn with_filters_before(self, filters: &[serde_json::Value]) -> Self {
         self.with_items(Self::FILTERS, 18, filters)
+    }
+
+    /// Puts HTTP filters, each as JSON, between the cache and the router.
+    #[must_use]
+    pub fn with_filters_behind(mut self, filters: &[serde_json::Value]) -> Self {
+        let lines: String = filters
+            .iter()
+            .map(|filter| format!("{:18}- {filter}\n", ""))
+            .collect();
+        self.envoy_edits
+            .push((Self::ROUTER.to_owned(), lines + Self::ROUTER));
+        self
     }
 
     /// Puts routes, each as JSON, before the one that takes everything.

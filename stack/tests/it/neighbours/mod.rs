@@ -8,8 +8,11 @@
 use serde_json::{Value, json};
 
 use crate::support::Answer;
+use larder_stack::Settings;
 
 mod document;
+mod hits;
+mod order;
 mod route_policies;
 mod tls;
 
@@ -45,6 +48,7 @@ fn compressor() -> Value {
             "response_direction_config": {
                 "common_config": { "min_content_length": 30, "content_type": ["application/json", "text/html"] },
                 "remove_accept_encoding_header": true,
+                "weaken_etag_on_compress": true,
             },
         }),
     )
@@ -67,4 +71,16 @@ fn shown(answer: &Answer) -> (u16, Vec<(String, String)>) {
         .collect();
     fields.sort();
     (answer.status, fields)
+}
+
+/// One more cluster, with one host.
+fn with_cluster(mut settings: Settings, name: &str, address: &str) -> Settings {
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let address = json!({ "socket_address": { "address": host, "port_value": port.parse::<u16>().unwrap() } });
+    let endpoints = json!([{ "lb_endpoints": [{ "endpoint": { "address": address } }] }]);
+    let cluster = json!({ "name": name, "load_assignment": { "cluster_name": name, "endpoints": endpoints } });
+    let at = "  clusters:\n".to_owned();
+    let line = format!("{at}    - {cluster}\n");
+    settings.envoy_edits.push((at, line));
+    settings
 }
