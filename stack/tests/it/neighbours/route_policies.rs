@@ -1,6 +1,8 @@
 //! Policies that routes pick by name, and routes that leave the cache out.
 
 use larder_stack::Settings;
+use larder_stack::render::filter_config;
+use larder_stack::stack::{filter_module, project_root};
 use serde_json::{Value, json};
 
 use super::{compressor, lua};
@@ -114,5 +116,45 @@ async fn a_route_that_disables_the_filter_has_no_cache_and_the_others_have() {
             let answer = world.get(&path).await;
             assert_eq!(answer.header("cache-status"), "", "{answer:?}");
         }
+    }
+}
+
+/// A second filter of the same module, which no route has but those that ask for it.
+fn second_filter(config: &str) -> Value {
+    let wasm = filter_module(&project_root()).unwrap();
+    let template = include_str!("../../../../envoy/filter.ecds.json");
+    let text = filter_config(template, &wasm, config).unwrap();
+    let discovered: Value = serde_json::from_str(&text).unwrap();
+    let typed = &discovered["resources"][0]["typed_config"];
+    json!({ "name": "larder-pictures", "typed_config": typed, "disabled": true })
+}
+
+#[tokio::test]
+async fn a_second_filter_that_a_route_enables_in_place_of_the_first_has_its_own_rules() {
+    const CONFIG: &str = r#"{ "store": { "timeout_ms": 3000 }, "rules": [{ "policy": { "default_lifetime_s": 60 } }] }"#;
+    let kind = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
+    let mut pictures =
+        json!({ "match": { "prefix": "/anything/pictures/" }, "route": { "cluster": "origin" } });
+    pictures["typed_per_filter_config"] = json!({
+        "larder": { "@type": kind, "disabled": true },
+        "larder-pictures": { "@type": kind, "config": {} },
+    });
+    let settings = patient()
+        .with_filters_before(&[second_filter(CONFIG)])
+        .with_routes_before(&[pictures]);
+    let world = World::with(On::Memory, settings).await;
+    for (path, hits) in [("/anything/pictures/x", true), ("/anything/x", false)] {
+        if hits {
+            world.stored(world.get(path)).await;
+        } else {
+            world.get(path).await;
+        }
+        let again = world.get(path).await;
+        assert_eq!(again.is_hit(), hits, "{path}: {again:?}");
+        let told = again
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "cache-status");
+        assert_eq!(told.count(), 1, "{again:?}");
     }
 }
