@@ -1,7 +1,7 @@
 //! Selecting fields as the store compares them: by tokens, so that it compares no values (RFC 9111
 //! §4.1).
 //!
-//! What this decides: which of an entry's selectors match what a request presents ([`matches`]).
+//! What this decides: which of an entry's selectors match what a request presents ([`matches()`]).
 //! What it leaves out: how values are normalised, and which fields select; that is `vary`.
 //!
 //! A token is a short hash that anybody can find collisions of. So what a store brings is a
