@@ -44,6 +44,19 @@ fn a_request_has_the_policy_that_its_route_names_whatever_the_rules_say() {
 }
 
 #[test]
+fn a_lifetime_that_a_route_gives_is_for_no_oddly_encoded_path() {
+    let mut worker = worker(CONFIG);
+    worker.is_routed(&[("policy", "minute")]);
+    for (id, path, is_stored) in [(1, "/a.css", true), (3, "/me%3Ba.css", false)] {
+        worker.request(id, "GET", path);
+        worker.store_has_nothing();
+        worker.respond(id, "200", &[("content-type", "text/css")], b"hello");
+        worker.vm.on_done(id);
+        assert_eq!(worker.is_hit(id + 1, path), is_stored, "{path}");
+    }
+}
+
+#[test]
 fn a_route_that_picks_nothing_leaves_the_rules_in_force() {
     let mut worker = worker(CONFIG);
     worker.warm("/ruled");

@@ -1,5 +1,6 @@
 //! Reading the policies that routes pick by name.
 
+use larder_cache_core::policy::Policy;
 use serde_json::Value;
 
 use super::super::route_policies::RoutePolicies;
@@ -30,7 +31,12 @@ impl Reader {
                     "belongs into a rule: a purge of a URL knows no route",
                 );
             }
-            (name.clone(), self.policy(value, &path))
+            let policy = Policy {
+                // Most routes match by path, and none says so.
+                is_by_path: true,
+                ..self.policy(value, &path)
+            };
+            (name.clone(), policy)
         });
         RoutePolicies::new(read.collect::<Vec<_>>())
     }
