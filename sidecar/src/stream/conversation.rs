@@ -362,3 +362,6 @@ impl<S: Store> Drop for Conversation<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
