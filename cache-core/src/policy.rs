@@ -31,6 +31,9 @@ pub struct Policy {
     pub collapse: bool,
     /// Whether responses are shared with the fleet; else each worker has its own, in level 1 alone.
     pub shared_store: bool,
+    /// At which request the shared store is written: 1 at the first, 2 once a second has found the
+    /// response in level 1.
+    pub share_after: u64,
     /// Lifetime of a response that names none itself; `None` leaves such a response out of the
     /// cache.
     pub default_lifetime: Option<DeltaSeconds>,
@@ -277,6 +280,7 @@ impl Default for Policy {
             query_override: false,
             collapse: true,
             shared_store: true,
+            share_after: 1,
             default_lifetime: None,
             heuristic_freshness: false,
             status_lifetimes: Vec::new(),

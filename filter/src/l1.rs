@@ -191,6 +191,11 @@ impl Level1 {
         }
     }
 
+    /// Whether anything is stored under `key`.
+    pub fn holds(&self, key: &PrimaryKey) -> bool {
+        matches!(self.cache.peek(key), Some(Held::Stored(_)))
+    }
+
     /// The key of a stored response that is held.
     pub fn key_of(&self, digest: &KeyDigest) -> Option<Rc<PrimaryKey>> {
         self.places.key_of(digest)

@@ -60,6 +60,7 @@ pub mod store_client;
 pub mod stream;
 mod streams;
 mod undecided;
+mod unshared;
 mod untold;
 pub mod vm;
 mod watched;

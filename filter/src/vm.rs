@@ -50,6 +50,7 @@ use crate::refresh::{Refreshes, look_for_cluster};
 use crate::store_client::StoreClient;
 use crate::streams::Streams;
 use crate::undecided::Undecided;
+use crate::unshared::Unshared;
 use crate::untold::Untold;
 use crate::watched::WatchedRoutes;
 
@@ -79,6 +80,7 @@ pub struct Vm<H> {
     collapsing: Collapsing,
     store: StoreClient,
     following: Following,
+    unshared: Unshared,
     untold: Untold,
     doubts: Doubts,
     identity: Identity,
@@ -105,6 +107,7 @@ impl<H: Host> Vm<H> {
             collapsing: Collapsing::new(id),
             store: StoreClient::new(),
             following: Following::new(id),
+            unshared: Unshared::default(),
             untold: Untold::default(),
             doubts: Doubts::default(),
             identity: Identity::default(),

@@ -211,6 +211,9 @@ struct Policy {
     collapse: Option<bool>,
     /// Off: responses stay in the level 1 of the worker that fetched them.
     shared_store: Option<bool>,
+    /// At which request the shared store is written: 2 leaves what is asked for once in level 1.
+    #[schemars(range(min = 1, max = 2), extend("default" = 1))]
+    share_after: Option<u64>,
     /// Lifetime of a 200 that names none, in seconds.
     #[schemars(range(min = 0, max = 31_536_000))]
     default_lifetime_s: Option<u64>,

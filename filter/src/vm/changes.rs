@@ -7,6 +7,7 @@ use std::sync::Arc;
 use larder_cache_core::collapse::Handoff;
 use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::CacheCommand;
+use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
 use larder_contract::key::{KeyDigest, PrimaryKey};
@@ -106,6 +107,8 @@ impl<H: Host> Vm<H> {
         let Cause { config, policy, .. } = cause;
         let now = self.outside.host.now();
         let from_store = local_only && policy.shared_store;
+        let is_first = || !self.l1.is_off() && !self.l1.holds(key);
+        let waits = policy.share_after > 1 && !local_only && is_first();
         let kept = match from_store {
             true => self.l1.put(key, stored.clone(), now),
             false => self.l1.put_fetched(key, stored.clone(), now),
@@ -114,6 +117,12 @@ impl<H: Host> Vm<H> {
             // The lease has to end even where the entry is refused.
             Some(fence) if !kept => {
                 self.tell_store(config, StoreCall::Release(Release::of(key.digest(), fence)));
+            }
+            fence if kept && waits => {
+                self.unshared.add(&stored);
+                if let Some(fence) = fence {
+                    self.tell_store(config, StoreCall::Release(Release::of(key.digest(), fence)));
+                }
             }
             fence if kept && !local_only => {
                 self.tell_store(
@@ -128,6 +137,29 @@ impl<H: Host> Vm<H> {
             }
             _ => {}
         }
+    }
+
+    /// A request has found these in level 1: what has waited for a second request is written to
+    /// the store now.
+    pub(super) fn share(
+        &mut self,
+        config: &Rc<Config>,
+        policy: &Arc<Policy>,
+        key: KeyDigest,
+        found: &[Arc<StoredResponse>],
+    ) {
+        for stored in found {
+            if self.unshared.take(stored) {
+                let write = StoreCall::Write {
+                    key,
+                    stored: stored.clone(),
+                    fence: None,
+                    policy: policy.clone(),
+                };
+                self.tell_store(config, write);
+            }
+        }
+        self.send_outbox();
     }
 
     /// RFC 9111 §4.4, before the client sees its answer: here at once, in the other VMs before

@@ -126,8 +126,16 @@ impl<H: Host> Vm<H> {
             policy,
             distrusted: self.following.distrusted(self.config.as_ref(), now),
             found: Found::Nothing,
+            looked_up: None,
         };
-        match Exchange::begin(request, setup, &mut at_hand, now) {
+        let begun = Exchange::begin(request, setup, &mut at_hand, now);
+        if policy.share_after > 1
+            && let (Found::Stored(found), Some(key)) = (at_hand.found, at_hand.looked_up)
+        {
+            self.share(config, policy, key, &found);
+        }
+        let host = &self.outside.host;
+        match begun {
             Begun::Answered(reply, status) => {
                 self.answers
                     .reply(host, id, reply, passage != Passage::Held);

@@ -131,6 +131,33 @@ fn the_first_frame_says_who_speaks_and_nothing_is_asked_before_the_welcome() {
 }
 
 #[test]
+fn what_is_shared_at_the_second_request_is_not_written_at_the_first() {
+    let envoy = envoy();
+    let mut worker = streaming(&envoy);
+    let rule = br#"{"rules": [{"policy": {"share_after": 2}}]}"#;
+    worker.config = worker.vm.on_configure(rule).unwrap();
+    fetched(&mut worker, 1, "/", b"hello");
+    worker.vm.on_done(1);
+    let writes = |worker: &Worker| {
+        let asked = asked(worker);
+        asked.iter().filter(|(_, name)| name == "write").count()
+    };
+    assert_eq!(writes(&worker), 0);
+    last(&worker, "release");
+    for (id, written) in [(2, 1), (3, 1)] {
+        worker.request(id, "GET", "/");
+        assert_eq!(writes(&worker), written, "request {id}");
+    }
+    // What takes its place was asked for before.
+    for _ in 0..7 {
+        envoy.borrow_mut().now += 9_000;
+        (0..10).for_each(|_| worker.vm.on_tick());
+    }
+    fetched(&mut worker, 4, "/", b"hello again");
+    assert_eq!(writes(&worker), 2, "{:?}", asked(&worker));
+}
+
+#[test]
 fn a_large_entry_goes_by_a_call() {
     let mut worker = streaming(&envoy());
     let before = calls(&worker);

@@ -8,12 +8,13 @@ use super::Reader;
 use super::values::{joined, names};
 
 /// Every member of a policy.
-const POLICY_MEMBERS: [&str; 40] = [
+const POLICY_MEMBERS: [&str; 41] = [
     "profile",
     "cache",
     "query_override",
     "collapse",
     "shared_store",
+    "share_after",
     "default_lifetime_s",
     "heuristic_freshness",
     "request_directives",
@@ -149,6 +150,7 @@ impl Reader {
         let mut number =
             |name, default, min, max| self.values.number(policy, path, name, default, min, max);
         let lifetime_jitter = number("lifetime_jitter_percent", base.lifetime_jitter, 0, 50);
+        let share_after = number("share_after", base.share_after, 1, 2);
         let max_ranges = number("max_ranges", base.max_ranges, 0, 64);
         let max_object_bytes = number("max_object_bytes", base.max_object_bytes, 1024, 16 << 20);
         Policy {
@@ -156,6 +158,7 @@ impl Reader {
             keep,
             max_stale,
             uncacheable_for,
+            share_after,
             max_ranges,
             max_object_bytes,
             error_cooldown,
