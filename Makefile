@@ -94,8 +94,9 @@ unit: setup-redis ## Unit, property and contract tests (with a real Redis)
 	cargo test --workspace --exclude larder-stack
 	cargo test -p larder-stack --lib
 
-# How it starts, what Envoy does before the filter, and how platforms render it, is the same with every level 1.
-WITHOUT_LEVEL_1 := --skip start:: --skip edge:: --skip platforms::
+# How it starts, what Envoy does before the filter, how platforms render it and what neighbouring filters do, is the same with
+# every level 1.
+WITHOUT_LEVEL_1 := --skip start:: --skip edge:: --skip platforms:: --skip neighbours::
 
 e2e: build setup-redis ## End-to-end tests: real Envoy, real wasm, real sidecar, memory and Redis; level 1 on, off (the store by calls), small; as Istio configures filters
 	cargo test -p larder-stack --test '*' -- --test-threads=2

@@ -200,8 +200,8 @@ impl Following {
         self.try_again_later(outside, now);
     }
 
-    /// The poll went with the root that made it. That says nothing against the store, so the next
-    /// tick makes another: until then this Envoy hears of no purge.
+    /// The poll went with the root that made it, or with the store stream. That says nothing
+    /// against the store, so the next tick makes another: until then this Envoy hears of no purge.
     pub(crate) fn forget_poll(&mut self, token: Token) {
         self.poll.take_if(|poll| poll.token == token);
     }

@@ -59,9 +59,9 @@ impl<H: Host> Vm<H> {
     /// Calls whose root is gone, and questions whose stream is, count as failed.
     pub(super) fn fail_lost_calls(&mut self) {
         for (token, call) in self.outside.calls.take_lost() {
-            match (call.purpose, token) {
-                // Its root went, which says nothing against the store.
-                (Purpose::Follow, Token::Call(_)) => self.following.forget_poll(token),
+            match call.purpose {
+                // The next tick asks again: until then this Envoy hears of no purge.
+                Purpose::Follow => self.following.forget_poll(token),
                 _ => self.on_call_answer(token, call, CallAnswer::none()),
             }
         }

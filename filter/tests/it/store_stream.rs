@@ -359,6 +359,25 @@ fn a_purge_is_heard_on_the_stream_and_the_next_question_says_so() {
 }
 
 #[test]
+fn who_followed_on_a_stream_that_went_with_its_root_follows_again_at_the_next_tick() {
+    let envoy = envoy();
+    let mut worker = streaming(&envoy);
+    worker.hear(r#"{"cursor":"1","reset":false,"events":[]}"#);
+    last(&worker, "follow");
+    let polls = worker.polls().len();
+    worker.vm.on_root_gone(1);
+    worker.vm.on_root(2);
+    worker.vm.on_queue_ready();
+    envoy.borrow_mut().now += 100;
+    worker.vm.on_tick();
+    assert_eq!(
+        worker.polls().len(),
+        polls + 1,
+        "by a call, for no stream is open yet"
+    );
+}
+
+#[test]
 fn an_invalidation_is_told_on_the_stream_until_it_is_accepted() {
     let envoy = envoy();
     let mut worker = streaming(&envoy);

@@ -209,7 +209,7 @@ impl Worker {
     }
 
     /// What the long polls sent so far ask for.
-    fn polls(&self) -> Vec<String> {
+    pub(crate) fn polls(&self) -> Vec<String> {
         let told = self.host.told.borrow();
         let path = |head: &Fields| String::from_utf8(head.get(":path").unwrap().to_vec()).unwrap();
         let polls = told
