@@ -99,3 +99,18 @@ pub async fn bind(listen: &str, has_token: bool) -> Result<Listening, String> {
     let address = listener.local_addr().map_err(cannot)?;
     Ok(Listening::Tcp(Prompt(listener), address))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_socket_that_is_accepted_sends_at_once() {
+        let Ok(Listening::Tcp(mut listener, address)) = bind("127.0.0.1:0", false).await else {
+            panic!("no port")
+        };
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = Listener::accept(&mut listener).await;
+        assert!(stream.nodelay().unwrap());
+    }
+}

@@ -284,6 +284,16 @@ pub(super) fn said(words: &str) -> String {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn every_socket_towards_redis_sends_at_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = reach("127.0.0.1", port).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        // Those of a cluster are the library's, which leaves the option off by itself.
+        assert!(tcp_settings().nodelay());
+    }
+
     #[test]
     fn the_first_answer_shows_who_is_there_and_the_way_out() {
         for (answer, part) in [
