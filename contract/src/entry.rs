@@ -8,9 +8,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::as_text::serialise_as_text;
 use crate::http_time::Timestamp;
 use crate::purge::Verdict;
 use crate::selectors::{self, Selectors};
@@ -223,23 +224,15 @@ impl fmt::Debug for BodyDigest {
     }
 }
 
-impl Serialize for BodyDigest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl BodyDigest {
+    fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text.strip_prefix("xxh3:")?, &mut bytes).ok()?;
+        Some(Self(bytes))
     }
 }
 
-impl<'de> Deserialize<'de> for BodyDigest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let mut bytes = [0; 16];
-        let read = text
-            .strip_prefix("xxh3:")
-            .is_some_and(|digits| hex::decode_to_slice(digits, &mut bytes).is_ok());
-        read.then_some(Self(bytes))
-            .ok_or_else(|| serde::de::Error::custom("a digest is `xxh3:` and 32 hex digits"))
-    }
-}
+serialise_as_text!(BodyDigest, "a digest is `xxh3:` and 32 hex digits");
 
 #[cfg(test)]
 mod tests;

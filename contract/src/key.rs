@@ -8,13 +8,12 @@
 //! URL takes all of them.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use crate::as_text::hex_bytes;
 use crate::path::canonical_path;
 
 /// The pseudo-field under which a request carries its override in canonical form; see
@@ -88,39 +87,7 @@ impl PrimaryKey {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyDigest(pub [u8; 32]);
 
-impl KeyDigest {
-    /// Reads 64 hex digits.
-    pub fn parse(hex_digits: &str) -> Option<Self> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(hex_digits, &mut bytes).ok()?;
-        Some(Self(bytes))
-    }
-}
-
-impl fmt::Display for KeyDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for KeyDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for KeyDigest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyDigest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a key is 64 hex digits"))
-    }
-}
+hex_bytes!(KeyDigest, "a key is 64 hex digits");
 
 /// A scheme in lower case (RFC 3986 §3.1).
 pub fn canonical_scheme(scheme: &[u8]) -> Cow<'_, [u8]> {

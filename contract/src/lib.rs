@@ -16,6 +16,7 @@
     )
 )]
 
+mod as_text;
 pub mod crowding;
 pub mod entry;
 mod http_date;

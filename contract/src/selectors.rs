@@ -14,6 +14,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use crate::as_text::hex_bytes;
+
 /// Stands for the normalised value of one selecting field: its XXH3-128. 32 hex digits in JSON and
 /// in Redis, 16 bytes in frames.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,39 +26,9 @@ impl SelectorToken {
     pub fn of(value: &[u8]) -> Self {
         Self(xxh3_128(value).to_be_bytes())
     }
-
-    /// Reads 32 hex digits.
-    pub fn parse(hex_digits: &str) -> Option<Self> {
-        let mut bytes = [0; 16];
-        hex::decode_to_slice(hex_digits, &mut bytes).ok()?;
-        Some(Self(bytes))
-    }
 }
 
-impl fmt::Display for SelectorToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for SelectorToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for SelectorToken {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for SelectorToken {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a token is 32 hex digits"))
-    }
-}
+hex_bytes!(SelectorToken, "a token is 32 hex digits");
 
 /// What a request must have in one field to get an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+use crate::as_text::serialise_as_text;
 
 /// Carries the fencing token: in a `201` the token granted, in a `PUT` the token held.
 pub const FENCE_FIELD: &str = "x-larder-fence";
@@ -34,6 +36,11 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
+    fn parse(text: &str) -> Option<Self> {
+        let number = u64::from_str_radix(text, 16).ok()?;
+        (text.len() == 16).then_some(Self(number))
+    }
+
     /// As a fence that names the holder only: good for giving back a lease whose grant was never
     /// seen.
     pub fn as_fence(self) -> Fence {
@@ -41,23 +48,7 @@ impl Holder {
     }
 }
 
-impl Serialize for Holder {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Holder {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let number = (text.len() == 16)
-            .then(|| u64::from_str_radix(&text, 16).ok())
-            .flatten();
-        number
-            .map(Self)
-            .ok_or_else(|| serde::de::Error::custom("a holder is 16 hex digits"))
-    }
-}
+serialise_as_text!(Holder, "a holder is 16 hex digits");
 
 /// How a lease is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
