@@ -86,7 +86,13 @@ impl Reader {
         Config {
             store_enabled,
             store_cluster: cluster,
-            store_transport: self.transport(&store),
+            store_transport: self.values.word(
+                &store,
+                "store",
+                "transport",
+                &[("stream", Transport::Stream), ("calls", Transport::Calls)],
+                Transport::default(),
+            ),
             store_token: self.token(&store),
             store_timeout_ms,
             store_wait_ms,
@@ -100,18 +106,6 @@ impl Reader {
             makes_keys: rules.make_keys(),
             rules: Arc::new(rules),
             route_policies: self.route_policies(&top),
-        }
-    }
-
-    fn transport(&mut self, store: &Map<String, Value>) -> Transport {
-        match self.values.text(store, "store", "transport").as_deref() {
-            None | Some("stream") => Transport::Stream,
-            Some("calls") => Transport::Calls,
-            Some(_) => {
-                self.values
-                    .mistake("store.transport", "must be \"stream\" or \"calls\"");
-                Transport::Stream
-            }
         }
     }
 

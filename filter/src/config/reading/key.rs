@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use larder_cache_core::field_names::FieldPattern;
 use larder_cache_core::policy::key::QueryKept;
 use larder_cache_core::policy::key::bucket::{self, Buckets};
 use larder_cache_core::policy::{Handling, KeyRules, UnkeyedFields};
@@ -11,7 +10,8 @@ use larder_contract::key::canonical_authority;
 use serde_json::{Map, Value};
 
 use super::Reader;
-use super::values::{joined, member};
+use super::request_fields::{PATTERNS, pattern};
+use super::values::{joined, member, text};
 
 /// Every member of `key`.
 const KEY_MEMBERS: [&str; 10] = [
@@ -53,12 +53,7 @@ impl Reader {
             buckets: self.buckets(member(key, "buckets"), &joined(path, "buckets")),
             origin_sees_all: self.origin_sees_all(key, path),
         };
-        let leaves_out = KeyRules {
-            origin_sees_all: false,
-            ..rules.clone()
-        };
-        let counts = leaves_out != KeyRules::default() || rules.origin_sees_all;
-        counts.then(|| Arc::new(rules))
+        (rules != KeyRules::default()).then(|| Arc::new(rules))
     }
 
     /// Fields that are put into the key select as those do that no `Vary` names.
@@ -68,23 +63,16 @@ impl Reader {
         path: &str,
         unkeyed: UnkeyedFields,
     ) -> UnkeyedFields {
-        const PROBLEM: &str =
-            "must be a list of field names, which may end in * after three letters or more";
         let Some(Value::Object(key)) = policy.get("key") else {
             return unkeyed;
         };
         let path = joined(path, "key");
-        let texts = self.texts(key, &path, "fields", PROBLEM);
-        let patterns = texts.iter().map(|text| FieldPattern::parse(text));
-        match patterns.collect::<Option<Vec<_>>>() {
-            Some(patterns) if patterns.is_empty() => unkeyed,
-            Some(patterns) => {
+        let patterns = self.values.list(key, &path, "fields", PATTERNS, pattern);
+        match patterns {
+            Some(patterns) if !patterns.is_empty() => {
                 unkeyed.with(patterns.into_iter().map(|name| (name, Handling::Select)))
             }
-            None => {
-                self.values.mistake(&joined(&path, "fields"), PROBLEM);
-                unkeyed
-            }
+            _ => unkeyed,
         }
     }
 
@@ -127,10 +115,12 @@ impl Reader {
         let mut all = Vec::new();
         for field in fields.keys() {
             const PROBLEM: &str = "must be a list of values of that field, the preferred first, such as [\"br, gzip\", \"gzip\"]";
-            let texts = self.texts(&fields, path, field, PROBLEM);
-            if texts.is_empty() {
+            let value = |item: &Value| text(item).map(str::to_owned);
+            let texts = self.values.list(&fields, path, field, PROBLEM, value);
+            if texts.as_ref().is_some_and(Vec::is_empty) {
                 self.values.mistake(&joined(path, field), PROBLEM);
             }
+            let texts = texts.unwrap_or_default();
             all.extend(Buckets::new(field, texts.iter().map(String::as_str)));
         }
         all

@@ -5,7 +5,7 @@ use larder_cache_core::policy::StatusRange;
 use serde_json::{Map, Value};
 
 use super::Reader;
-use super::values::joined;
+use super::values::{text, token};
 
 impl Reader {
     /// Texts in which `*` stands for any run of characters; none where the member is absent.
@@ -15,59 +15,34 @@ impl Reader {
         path: &str,
         name: &str,
     ) -> Vec<Glob> {
-        let texts = self.texts(
-            object,
-            path,
-            name,
-            "must be a list of names, in which * stands for any run of characters",
-        );
-        texts.iter().map(|text| Glob::new(text)).collect()
+        const PROBLEM: &str =
+            "must be a list of names, in which * stands for any run of characters";
+        let glob = |item: &Value| text(item).map(Glob::new);
+        let globs = self.values.list(object, path, name, PROBLEM, glob);
+        globs.unwrap_or_default()
     }
 
-    /// Texts that are not empty; `problem` says what is wrong with anything else.
-    pub(super) fn texts(
+    /// Field names, in lower case.
+    pub(super) fn field_names(
         &mut self,
         object: &Map<String, Value>,
         path: &str,
         name: &str,
-        problem: &str,
+        default: Vec<String>,
     ) -> Vec<String> {
-        let Some(value) = object.get(name) else {
-            return Vec::new();
-        };
-        let text = |item: &Value| {
-            item.as_str()
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
-        };
-        let texts = value
-            .as_array()
-            .and_then(|items| items.iter().map(text).collect());
-        texts.unwrap_or_else(|| {
-            self.values.mistake(&joined(path, name), problem);
-            Vec::new()
-        })
+        let names = self
+            .values
+            .list(object, path, name, "must be a list of field names", token);
+        names.unwrap_or(default)
     }
 
     /// Media types, or families of them, in lower case.
     pub(super) fn media_types(&mut self, policy: &Map<String, Value>, path: &str) -> Vec<Glob> {
-        const NAME: &str = "lifetime_types";
         const PROBLEM: &str = "must be a list of media types such as \"text/css\" or \"image/*\"";
-        let texts = self.texts(policy, path, NAME, PROBLEM);
-        let is_type = |text: &String| {
-            let halves = text.split_once('/');
-            halves.is_some_and(|(family, kind)| {
-                let is_whole = |half: &str| !half.is_empty() && !half.contains(['*', ' ', ';']);
-                is_whole(family) && (is_whole(kind) || kind == "*")
-            })
-        };
-        if !texts.iter().all(is_type) {
-            self.values.mistake(&joined(path, NAME), PROBLEM);
-        }
-        texts
-            .iter()
-            .map(|text| Glob::new(&text.to_ascii_lowercase()))
-            .collect()
+        let types = self
+            .values
+            .list(policy, path, "lifetime_types", PROBLEM, media_type);
+        types.unwrap_or_default()
     }
 
     /// Statuses as numbers, or classes of them as texts.
@@ -77,9 +52,8 @@ impl Reader {
         path: &str,
         default: Vec<StatusRange>,
     ) -> Vec<StatusRange> {
-        let Some(value) = policy.get("error_statuses") else {
-            return default;
-        };
+        const PROBLEM: &str =
+            "must be a list of statuses from 400 to 599, such as 429, \"52x\" or \"5xx\"";
         let read = |item: &Value| {
             let statuses = match item {
                 Value::Number(number) => StatusRange::parse(&number.to_string()),
@@ -88,15 +62,17 @@ impl Reader {
             };
             statuses.filter(|statuses| statuses.first >= 400)
         };
-        let read = value
-            .as_array()
-            .and_then(|items| items.iter().map(read).collect());
-        read.unwrap_or_else(|| {
-            let problem =
-                "must be a list of statuses from 400 to 599, such as 429, \"52x\" or \"5xx\"";
-            self.values
-                .mistake(&joined(path, "error_statuses"), problem);
-            default
-        })
+        let statuses = self
+            .values
+            .list(policy, path, "error_statuses", PROBLEM, read);
+        statuses.unwrap_or(default)
     }
+}
+
+fn media_type(item: &Value) -> Option<Glob> {
+    let text = text(item)?;
+    let (family, kind) = text.split_once('/')?;
+    let is_whole = |half: &str| !half.is_empty() && !half.contains(['*', ' ', ';']);
+    let is_type = is_whole(family) && (is_whole(kind) || kind == "*");
+    is_type.then(|| Glob::new(&text.to_ascii_lowercase()))
 }

@@ -91,14 +91,15 @@ impl Reader {
     fn methods(&mut self, matches: &Map<String, Value>, path: &str) -> Vec<String> {
         const PROBLEM: &str = "must be a list of methods such as \"GET\", not empty";
         let one = self.values.text(matches, path, "method");
-        let several = self.texts(matches, path, "methods", PROBLEM);
-        let are_methods = several.iter().all(|method| is_token(method.as_bytes()));
-        let is_empty = matches
-            .get("methods")
-            .is_some_and(|list| list.as_array().is_some_and(Vec::is_empty));
-        if is_empty || !are_methods {
+        let method = |item: &Value| {
+            let method = item.as_str().filter(|text| is_token(text.as_bytes()));
+            method.map(str::to_owned)
+        };
+        let several = self.values.list(matches, path, "methods", PROBLEM, method);
+        if several.as_ref().is_some_and(Vec::is_empty) {
             self.values.mistake(&joined(path, "methods"), PROBLEM);
         }
+        let several = several.unwrap_or_default();
         match one {
             Some(_) if !several.is_empty() => {
                 let problem = "cannot stand beside method";

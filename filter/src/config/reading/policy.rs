@@ -5,7 +5,14 @@ use larder_contract::http_time::DeltaSeconds;
 use serde_json::{Map, Value};
 
 use super::Reader;
-use super::values::{joined, names};
+use super::values::{joined, token};
+
+/// What a `Range` on a miss may lead to.
+const RANGES_ON_MISS: [(&str, RangeOnMiss); 3] = [
+    ("whole", RangeOnMiss::Whole),
+    ("part", RangeOnMiss::Part),
+    ("pass", RangeOnMiss::Pass),
+];
 
 /// Every member of a policy.
 const POLICY_MEMBERS: [&str; 41] = [
@@ -55,16 +62,14 @@ const POLICY_MEMBERS: [&str; 41] = [
 impl Reader {
     pub(super) fn policy(&mut self, value: &Value, path: &str) -> Policy {
         let policy = self.values.object(value, path, &POLICY_MEMBERS);
-        let base = match self.values.text(&policy, path, "profile").as_deref() {
-            None | Some("safe") => Policy::default(),
-            Some("rfc9111") => Policy::strict(),
-            Some(_) => {
-                self.values.mistake(
-                    &format!("{path}.profile"),
-                    "must be \"safe\" or \"rfc9111\"",
-                );
-                Policy::default()
-            }
+        let is_strict = [("safe", false), ("rfc9111", true)];
+        let base = if self
+            .values
+            .word(&policy, path, "profile", &is_strict, false)
+        {
+            Policy::strict()
+        } else {
+            Policy::default()
         };
         let lifetime = policy.contains_key("default_lifetime_s");
         let lifetime = lifetime.then(|| {
@@ -88,13 +93,17 @@ impl Reader {
             shared_store: self.shared_store(&policy, path),
             status_lifetimes: self.status_lifetimes(&policy, path),
             request_directives: self.request_directives(&policy, path, base.request_directives),
-            range_on_miss: self.range_on_miss(&policy, path, base.range_on_miss),
+            range_on_miss: self.values.word(
+                &policy,
+                path,
+                "range_on_miss",
+                &RANGES_ON_MISS,
+                base.range_on_miss,
+            ),
             tell: self.tell(&policy, path, base.tell),
             debug_token: self.debug_token.clone(),
-            tag_fields: self
-                .values
-                .names(&policy, path, "tag_fields", base.tag_fields),
-            targeted_fields: self.values.names(
+            tag_fields: self.field_names(&policy, path, "tag_fields", base.tag_fields),
+            targeted_fields: self.field_names(
                 &policy,
                 path,
                 "targeted_fields",
@@ -188,28 +197,20 @@ impl Reader {
         path: &str,
         default: Vec<String>,
     ) -> Vec<String> {
+        const NAME: &str = "request_directives";
         let all = || Policy::REQUEST_DIRECTIVES.map(str::to_owned).to_vec();
-        let known = |names: &Vec<String>| {
-            names
-                .iter()
-                .all(|name| Policy::REQUEST_DIRECTIVES.contains(&name.as_str()))
-        };
-        match policy.get("request_directives") {
-            None => default,
-            Some(Value::Bool(on)) => on.then(all).unwrap_or_default(),
-            Some(value) => match names(value).filter(known) {
-                Some(names) => names,
-                None => {
-                    let problem = format!(
-                        "must be true, false or a list of {}",
-                        Policy::REQUEST_DIRECTIVES.join(", ")
-                    );
-                    self.values
-                        .mistake(&joined(path, "request_directives"), &problem);
-                    default
-                }
-            },
+        if let Some(Value::Bool(on)) = policy.get(NAME) {
+            return on.then(all).unwrap_or_default();
         }
+        let problem = format!(
+            "must be true, false or a list of {}",
+            Policy::REQUEST_DIRECTIVES.join(", ")
+        );
+        let directive = |item: &Value| {
+            token(item).filter(|name| Policy::REQUEST_DIRECTIVES.contains(&name.as_str()))
+        };
+        let some = self.values.list(policy, path, NAME, &problem, directive);
+        some.unwrap_or(default)
     }
 
     fn status_lifetimes(
@@ -244,48 +245,19 @@ impl Reader {
         lifetimes
     }
 
-    fn range_on_miss(
-        &mut self,
-        policy: &Map<String, Value>,
-        path: &str,
-        default: RangeOnMiss,
-    ) -> RangeOnMiss {
-        match self.values.text(policy, path, "range_on_miss").as_deref() {
-            None => default,
-            Some("whole") => RangeOnMiss::Whole,
-            Some("part") => RangeOnMiss::Part,
-            Some("pass") => RangeOnMiss::Pass,
-            Some(_) => {
-                self.values.mistake(
-                    &joined(path, "range_on_miss"),
-                    "must be \"whole\", \"part\" or \"pass\"",
-                );
-                default
-            }
-        }
-    }
-
     fn tell(&mut self, policy: &Map<String, Value>, path: &str, default: Tell) -> Tell {
-        match self.values.text(policy, path, "tell").as_deref() {
-            None => default,
-            Some("all") => Tell::All,
-            Some("none") => Tell::None,
-            Some("trusted") => {
-                if self.debug_token.is_none() {
-                    self.values.mistake(
-                        &joined(path, "tell"),
-                        "cannot be \"trusted\" without debug_token",
-                    );
-                }
-                Tell::Trusted
-            }
-            Some(_) => {
-                self.values.mistake(
-                    &joined(path, "tell"),
-                    "must be \"all\", \"trusted\" or \"none\"",
-                );
-                default
-            }
+        let words = [
+            ("all", Tell::All),
+            ("trusted", Tell::Trusted),
+            ("none", Tell::None),
+        ];
+        let tell = self.values.word(policy, path, "tell", &words, default);
+        if tell == Tell::Trusted && self.debug_token.is_none() {
+            self.values.mistake(
+                &joined(path, "tell"),
+                "cannot be \"trusted\" without debug_token",
+            );
         }
+        tell
     }
 }

@@ -5,10 +5,10 @@ use larder_cache_core::policy::{Handling, UnkeyedFields};
 use serde_json::{Map, Value};
 
 use super::Reader;
-use super::values::joined;
+use super::values::{joined, text};
 
 /// What a list of patterns has to be.
-const PATTERNS: &str =
+pub(super) const PATTERNS: &str =
     "must be a list of field names, which may end in * after three letters or more";
 
 impl Reader {
@@ -20,19 +20,8 @@ impl Reader {
         name: &str,
         default: FieldNames,
     ) -> FieldNames {
-        let Some(value) = policy.get(name) else {
-            return default;
-        };
-        match value
-            .as_array()
-            .and_then(|items| items.iter().map(pattern).collect::<Option<Vec<_>>>())
-        {
-            Some(patterns) => FieldNames::new(patterns),
-            None => {
-                self.values.mistake(&joined(path, name), PATTERNS);
-                default
-            }
-        }
+        let patterns = self.values.list(policy, path, name, PATTERNS, pattern);
+        patterns.map_or(default, FieldNames::new)
     }
 
     pub(super) fn identity_metadata(
@@ -41,26 +30,13 @@ impl Reader {
         path: &str,
         default: Vec<String>,
     ) -> Vec<String> {
-        let Some(value) = policy.get("identity_metadata") else {
-            return default;
-        };
-        let text = |item: &Value| {
-            item.as_str()
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
-        };
-        match value
-            .as_array()
-            .and_then(|items| items.iter().map(text).collect())
-        {
-            Some(namespaces) => namespaces,
-            None => {
-                let problem = "must be a list of metadata namespaces such as \"envoy.filters.http.jwt_authn\"";
-                self.values
-                    .mistake(&joined(path, "identity_metadata"), problem);
-                default
-            }
-        }
+        const PROBLEM: &str =
+            "must be a list of metadata namespaces such as \"envoy.filters.http.jwt_authn\"";
+        let namespace = |item: &Value| text(item).map(str::to_owned);
+        let namespaces = self
+            .values
+            .list(policy, path, "identity_metadata", PROBLEM, namespace);
+        namespaces.unwrap_or(default)
     }
 
     /// A list in place of the default, all of which selects; or an object that changes the default
@@ -103,7 +79,7 @@ impl Reader {
     }
 }
 
-fn pattern(item: &Value) -> Option<FieldPattern> {
+pub(super) fn pattern(item: &Value) -> Option<FieldPattern> {
     FieldPattern::parse(item.as_str()?)
 }
 

@@ -120,21 +120,45 @@ impl Values {
         DeltaSeconds::new(self.number(object, path, name, default.as_secs(), 0, 365 * 86_400))
     }
 
-    /// Field names, in lower case.
-    pub(super) fn names(
+    /// Each item of a list; `None` where the member is absent, or where `read` takes an item for
+    /// none: then `problem` says what the list must be.
+    pub(super) fn list<T>(
         &mut self,
         object: &Map<String, Value>,
         path: &str,
         name: &str,
-        default: Vec<String>,
-    ) -> Vec<String> {
-        let Some(value) = object.get(name) else {
+        problem: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let items = object.get(name)?.as_array();
+        let read = items.and_then(|items| items.iter().map(read).collect());
+        if read.is_none() {
+            self.mistake(&joined(path, name), problem);
+        }
+        read
+    }
+
+    /// One of some words, each with what it stands for; `default` where the member is absent.
+    pub(super) fn word<T: Copy>(
+        &mut self,
+        object: &Map<String, Value>,
+        path: &str,
+        name: &str,
+        words: &[(&str, T)],
+        default: T,
+    ) -> T {
+        let Some(text) = self.text(object, path, name) else {
             return default;
         };
-        match names(value) {
-            Some(names) => names,
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, meaning)) => *meaning,
             None => {
-                self.mistake(&joined(path, name), "must be a list of field names");
+                let quoted: Vec<String> = words
+                    .iter()
+                    .map(|(word, _)| format!("\"{word}\""))
+                    .collect();
+                let problem = format!("must be {}", alternatives(&quoted));
+                self.mistake(&joined(path, name), &problem);
                 default
             }
         }
@@ -149,14 +173,25 @@ impl Values {
     }
 }
 
-/// A list of tokens, in lower case.
-pub(super) fn names(value: &Value) -> Option<Vec<String>> {
-    let read = |item: &Value| {
-        item.as_str()
-            .filter(|text| is_token(text.as_bytes()))
-            .map(str::to_ascii_lowercase)
-    };
-    value.as_array()?.iter().map(read).collect()
+/// A text that is not empty.
+pub(super) fn text(item: &Value) -> Option<&str> {
+    item.as_str().filter(|text| !text.is_empty())
+}
+
+/// A token (RFC 9110 §5.6.2), in lower case.
+pub(super) fn token(item: &Value) -> Option<String> {
+    item.as_str()
+        .filter(|text| is_token(text.as_bytes()))
+        .map(str::to_ascii_lowercase)
+}
+
+/// `a, b or c`.
+fn alternatives(all: &[String]) -> String {
+    match all.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
 }
 
 /// The member, or null.
