@@ -7,7 +7,7 @@ use larder_cache_core::exchange::{AtHand, Held};
 use larder_cache_core::policy::Policy;
 use larder_cache_core::stored_response::StoredResponse;
 use larder_contract::http_time::Timestamp;
-use larder_contract::key::{KeyDigest, PrimaryKey};
+use larder_contract::key::PrimaryKey;
 use larder_contract::purge::remembered::Times;
 
 use crate::host::Host;
@@ -24,16 +24,11 @@ pub(crate) struct RoomsAtHand<'a, H> {
     pub(crate) distrusted: Option<Timestamp>,
     /// What was looked up last.
     pub(crate) found: Found,
-    /// Under which key, where the rule lets what is found there wait for the shared store.
-    pub(crate) looked_up: Option<KeyDigest>,
 }
 
 impl<H: Host> AtHand for RoomsAtHand<'_, H> {
     fn look_up(&mut self, key: &PrimaryKey) -> Held<'_> {
         self.found = self.l1.look_up(key);
-        if self.policy.share_after > 1 {
-            self.looked_up = Some(key.digest());
-        }
         self.looked_up()
     }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use larder_cache_core::fields::Fields;
 use larder_contract::http_time::Timestamp;
-use larder_contract::store_stream::{Asked, METHOD, Question, SERVICE, Said, VERSION};
+use larder_contract::store_stream::{Answer, Asked, METHOD, Question, SERVICE, Said, VERSION};
 
 use crate::calls::Outside;
 use crate::config::{Config, Transport};
@@ -36,28 +36,14 @@ const UNIMPLEMENTED: u32 = 12;
 /// The stream, or that there is none.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    state: State,
+    open: Option<Open>,
     /// The number that a question got last.
     last: u32,
-    /// Bytes of all frames sent since the stream began, and those of them that the sidecar has
-    /// read.
-    sent: u64,
-    read: u64,
     not_before: Timestamp,
     pause_ms: u64,
     /// Where frames are written, so that none needs memory of its own.
     frame: Vec<u8>,
     told_of_version: bool,
-}
-
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    Closed,
-    /// Not welcomed yet.
-    Opening(Open, Timestamp),
-    /// It carries questions.
-    Welcome(Open),
 }
 
 /// A stream that Envoy has opened.
@@ -68,15 +54,47 @@ struct Open {
     root: u32,
     /// Whose sidecar is at its other end.
     config: Rc<Config>,
+    since: Timestamp,
+    /// Whether it carries questions.
+    is_welcome: bool,
+    /// Bytes of all frames sent, and those of them that the sidecar has read.
+    sent: u64,
+    read: u64,
 }
 
-/// What came on the stream, besides answers.
+/// What came on the stream that somebody waits for.
 #[derive(Debug)]
 pub(crate) enum Came {
-    /// An answer, or a message that changes nothing for those who asked.
-    Said(Said),
+    /// The answer to the question with this number.
+    Answer(u32, Answer),
     /// The stream is of no use any more: whoever asked on it gets no answer.
     Lost,
+}
+
+impl Open {
+    /// Envoy finds a stream by the root of the context that is called about. While an old
+    /// configuration drains that may be another root than the stream's.
+    fn send<H: Host>(&mut self, outside: &Outside<H>, frame: &[u8]) -> Result<(), Refused> {
+        self.sent += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+        let host = &outside.host;
+        host.send(self.token, frame).or_else(|refused| {
+            self.at_its_root(outside, || host.send(self.token, frame))
+                .unwrap_or(Err(refused))
+        })
+    }
+
+    fn close<H: Host>(&self, outside: &Outside<H>) {
+        self.at_its_root(outside, || outside.host.close_stream(self.token));
+    }
+
+    /// Does something while the stream's own root is the effective context; `None` where that is
+    /// gone.
+    fn at_its_root<H: Host, R>(&self, outside: &Outside<H>, act: impl FnOnce() -> R) -> Option<R> {
+        outside.host.set_effective_context(self.root).ok()?;
+        let done = act();
+        let _ = outside.host.set_effective_context(outside.calls.context());
+        Some(done)
+    }
 }
 
 impl Line {
@@ -91,21 +109,19 @@ impl Line {
         now: Timestamp,
     ) -> bool {
         let wanted = config.store_enabled && config.store_transport == Transport::Stream;
-        let useless = match &self.state {
-            State::Closed => false,
-            State::Opening(open, since) => {
-                !wanted
-                    || !open.config.has_sidecar_of(config)
-                    || now.millis_since(*since) > WELCOME_MS
-            }
-            State::Welcome(open) => !wanted || !open.config.has_sidecar_of(config),
+        let is_useless = |open: &Open| {
+            let is_late = !open.is_welcome && now.millis_since(open.since) > WELCOME_MS;
+            !wanted || is_late || !open.config.has_sidecar_of(config)
         };
-        if useless {
-            self.give_up(outside, now);
-        } else if wanted && matches!(self.state, State::Closed) && now >= self.not_before {
-            self.open(outside, envoy, config, now);
+        match &self.open {
+            Some(open) if is_useless(open) => {
+                self.give_up(outside, now);
+                return true;
+            }
+            None if wanted && now >= self.not_before => self.open(outside, envoy, config, now),
+            _ => {}
         }
-        useless
+        false
     }
 
     fn open<H: Host>(
@@ -119,21 +135,22 @@ impl Line {
         if let Some(token) = &config.store_token {
             metadata.append(b"authorization", token.authorization().as_bytes());
         }
-        (self.sent, self.read) = (0, 0);
-        let method = (SERVICE, METHOD);
         let opened = outside
             .host
-            .open_stream(&config.store_cluster, method, &metadata);
+            .open_stream(&config.store_cluster, (SERVICE, METHOD), &metadata);
         let Ok(token) = opened else {
             self.pause(now);
             return;
         };
-        let open = Open {
+        self.open = Some(Open {
             token,
             root: outside.calls.root(),
             config: config.clone(),
-        };
-        self.state = State::Opening(open, now);
+            since: now,
+            is_welcome: false,
+            sent: 0,
+            read: 0,
+        });
         let hello = Asked::Hello {
             version: VERSION,
             envoy,
@@ -145,14 +162,12 @@ impl Line {
 
     /// Whether a question may be put on the stream, rather than into a call.
     pub(crate) fn carries(&self, config: &Config, question: &Question<'_>) -> bool {
-        let State::Welcome(open) = &self.state else {
-            return false;
-        };
         let fits = match question {
             Question::Write { entry, .. } => entry.len() <= MOST_IN_A_FRAME,
             _ => true,
         };
-        fits && open.config.has_sidecar_of(config)
+        let leads_there = |open: &Open| open.is_welcome && open.config.has_sidecar_of(config);
+        fits && self.open.as_ref().is_some_and(leads_there)
     }
 
     /// Puts a question on the stream. Gives its number, and the root context that the stream
@@ -163,8 +178,9 @@ impl Line {
         question: Question<'_>,
         now: Timestamp,
     ) -> Result<(u32, u32), Refused> {
+        let open = self.open.as_ref().ok_or(Refused::BUSY)?;
+        let (root, unread) = (open.root, open.sent.saturating_sub(open.read));
         let is_write = matches!(question, Question::Write { .. });
-        let unread = self.sent.saturating_sub(self.read);
         if unread > TOO_MUCH_UNREAD || (is_write && unread > MOST_UNREAD) {
             outside.metrics.event(metrics::STORE_UNREAD);
             return Err(Refused::BUSY);
@@ -176,43 +192,17 @@ impl Line {
             sent: now,
             question,
         };
-        let root = self.root().ok_or(Refused::BUSY)?;
         self.write(outside, &asked).map(|()| (number, root))
     }
 
-    fn root(&self) -> Option<u32> {
-        match &self.state {
-            State::Closed => None,
-            State::Opening(open, _) | State::Welcome(open) => Some(open.root),
-        }
-    }
-
-    fn token(&self) -> Option<u32> {
-        match &self.state {
-            State::Closed => None,
-            State::Opening(open, _) | State::Welcome(open) => Some(open.token),
-        }
-    }
-
-    /// Envoy finds a stream by the root of the context that is called about. While an old
-    /// configuration drains that may be another root than the stream's.
     fn write<H: Host>(&mut self, outside: &Outside<H>, asked: &Asked<'_>) -> Result<(), Refused> {
-        let (Some(token), Some(root)) = (self.token(), self.root()) else {
-            return Err(Refused::BUSY);
-        };
         self.frame.clear();
         asked.write(&mut self.frame);
-        let (host, here) = (&outside.host, outside.calls.context());
-        let mut written = host.send(token, &self.frame);
-        if written.is_err() && host.set_effective_context(root).is_ok() {
-            written = host.send(token, &self.frame);
-            let _ = host.set_effective_context(here);
-        }
-        self.sent += u64::try_from(self.frame.len()).unwrap_or(u64::MAX);
-        written
+        let open = self.open.as_mut().ok_or(Refused::BUSY)?;
+        open.send(outside, &self.frame)
     }
 
-    /// A message has come on a stream of ours.
+    /// A message has come on a stream of ours. `None` where nobody waits for what it says.
     pub(crate) fn on_message<H: Host>(
         &mut self,
         outside: &mut Outside<H>,
@@ -221,34 +211,28 @@ impl Line {
         now: Timestamp,
     ) -> Option<Came> {
         // Else it is one that was given up.
-        self.token().filter(|ours| *ours == token)?;
+        let open = self.open.as_mut().filter(|open| open.token == token)?;
         let frame = outside.host.stream_message(size).unwrap_or_default();
-        let said = match Said::read(&frame) {
-            Ok(said) => said,
-            Err(fault) => {
-                self.is_of_another_version(outside, &fault.to_string(), now);
-                return Some(Came::Lost);
+        let what = match Said::read(&frame) {
+            Ok(Said::Answer { number, answer }) => return Some(Came::Answer(number, answer)),
+            Ok(Said::Taken(bytes)) => {
+                open.read = open.read.max(bytes.min(open.sent));
+                return None;
             }
+            Ok(Said::Welcome { version }) if version == VERSION => {
+                if !std::mem::replace(&mut open.is_welcome, true) {
+                    self.pause_ms = 0;
+                    outside.host.move_gauge(metrics::STORE_STREAMS, 1);
+                }
+                return None;
+            }
+            Ok(Said::Welcome { version } | Said::OtherVersion { version }) => {
+                format!("version {version}, and this filter version {VERSION}")
+            }
+            Err(fault) => fault.to_string(),
         };
-        match said {
-            Said::Welcome { version } if version == VERSION => self.welcome(outside),
-            Said::Welcome { version } | Said::OtherVersion { version } => {
-                let what = format!("version {version}, and this filter version {VERSION}");
-                self.is_of_another_version(outside, &what, now);
-                return Some(Came::Lost);
-            }
-            Said::Taken(bytes) => self.read = self.read.max(bytes.min(self.sent)),
-            Said::Answer { .. } => {}
-        }
-        Some(Came::Said(said))
-    }
-
-    fn welcome<H: Host>(&mut self, outside: &Outside<H>) {
-        if let State::Opening(open, _) = std::mem::take(&mut self.state) {
-            self.state = State::Welcome(open);
-            self.pause_ms = 0;
-            outside.host.move_gauge(metrics::STORE_STREAMS, 1);
-        }
+        self.is_of_another_version(outside, &what, now);
+        Some(Came::Lost)
     }
 
     fn is_of_another_version<H: Host>(
@@ -276,11 +260,10 @@ impl Line {
         status: u32,
         now: Timestamp,
     ) -> bool {
-        if self.token() != Some(token) {
+        if self.open.as_ref().is_none_or(|open| open.token != token) {
             return false;
         }
-        let was_welcome = matches!(self.state, State::Welcome(_));
-        self.forget(outside);
+        let was_welcome = self.forget(outside).is_some_and(|open| open.is_welcome);
         self.pause(now);
         if status == UNIMPLEMENTED {
             self.not_before = now.plus_millis(UNKNOWN_PAUSE_MS);
@@ -297,29 +280,23 @@ impl Line {
 
     /// A root context is gone, and a stream of its with it. Says whether that was the one in use.
     pub(crate) fn on_root_gone<H: Host>(&mut self, outside: &Outside<H>, root: u32) -> bool {
-        let ours = self.root() == Some(root);
-        if ours {
-            self.forget(outside);
-        }
-        ours
+        let is_ours = self.open.as_ref().is_some_and(|open| open.root == root);
+        is_ours && self.forget(outside).is_some()
     }
 
     fn give_up<H: Host>(&mut self, outside: &Outside<H>, now: Timestamp) {
-        if let (Some(token), Some(root)) = (self.token(), self.root()) {
-            let (host, here) = (&outside.host, outside.calls.context());
-            if host.set_effective_context(root).is_ok() {
-                host.close_stream(token);
-                let _ = host.set_effective_context(here);
-            }
+        if let Some(open) = self.forget(outside) {
+            open.close(outside);
         }
-        self.forget(outside);
         self.pause(now);
     }
 
-    fn forget<H: Host>(&mut self, outside: &Outside<H>) {
-        if let State::Welcome(_) = std::mem::take(&mut self.state) {
+    fn forget<H: Host>(&mut self, outside: &Outside<H>) -> Option<Open> {
+        let open = self.open.take()?;
+        if open.is_welcome {
             outside.host.move_gauge(metrics::STORE_STREAMS, -1);
         }
+        Some(open)
     }
 
     fn pause(&mut self, now: Timestamp) {

@@ -6,7 +6,6 @@ use larder_cache_core::collapse::message::Message;
 use larder_cache_core::exchange::{Event, StoreAnswer, StoreFault, StoreQuestion};
 use larder_contract::http_time::Timestamp;
 use larder_contract::store_api::Release;
-use larder_contract::store_stream::Said;
 
 use super::Vm;
 use crate::calls::{Call, CallAnswer, Outside, Purpose, Token};
@@ -30,14 +29,14 @@ impl<H: Host> Vm<H> {
         let now = self.outside.host.now();
         let line = self.store.line();
         match line.on_message(&mut self.outside, stream, size, now) {
-            Some(Came::Said(Said::Answer { number, answer })) => {
+            Some(Came::Answer(number, answer)) => {
                 let token = Token::Frame(number);
                 if let Some(call) = self.outside.calls.take(token) {
                     self.on_answer(token, call, Ok(answer));
                 }
             }
             Some(Came::Lost) => self.lose_line(),
-            Some(Came::Said(_)) | None => {}
+            None => {}
         }
     }
 

@@ -113,29 +113,28 @@ impl<H: Host> Vm<H> {
             true => self.l1.put(key, stored.clone(), now),
             false => self.l1.put_fetched(key, stored.clone(), now),
         };
+        let key = key.digest();
         match fence {
-            // The lease has to end even where the entry is refused.
-            Some(fence) if !kept => {
-                self.tell_store(config, StoreCall::Release(Release::of(key.digest(), fence)));
-            }
-            fence if kept && waits => {
-                self.unshared.add(&stored);
-                if let Some(fence) = fence {
-                    self.tell_store(config, StoreCall::Release(Release::of(key.digest(), fence)));
-                }
-            }
-            fence if kept && !local_only => {
+            fence if kept && !local_only && !waits => {
                 self.tell_store(
                     config,
                     StoreCall::Write {
-                        key: key.digest(),
+                        key,
                         stored,
                         fence,
                         policy: policy.clone(),
                     },
                 );
+                return;
+            }
+            // The lease has to end even where nothing is written.
+            Some(fence) if !kept || waits => {
+                self.tell_store(config, StoreCall::Release(Release::of(key, fence)));
             }
             _ => {}
+        }
+        if kept && waits {
+            self.unshared.add(key, &stored);
         }
     }
 
@@ -145,11 +144,10 @@ impl<H: Host> Vm<H> {
         &mut self,
         config: &Rc<Config>,
         policy: &Arc<Policy>,
-        key: KeyDigest,
         found: &[Arc<StoredResponse>],
     ) {
         for stored in found {
-            if self.unshared.take(stored) {
+            if let Some(key) = self.unshared.take(stored) {
                 let write = StoreCall::Write {
                     key,
                     stored: stored.clone(),

@@ -126,13 +126,12 @@ impl<H: Host> Vm<H> {
             policy,
             distrusted: self.following.distrusted(self.config.as_ref(), now),
             found: Found::Nothing,
-            looked_up: None,
         };
         let begun = Exchange::begin(request, setup, &mut at_hand, now);
         if policy.share_after > 1
-            && let (Found::Stored(found), Some(key)) = (at_hand.found, at_hand.looked_up)
+            && let Found::Stored(found) = at_hand.found
         {
-            self.share(config, policy, key, &found);
+            self.share(config, policy, &found);
         }
         let host = &self.outside.host;
         match begun {
