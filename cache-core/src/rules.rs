@@ -26,22 +26,26 @@ pub struct Rule {
 
 /// All rules of a configuration, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Rules(Vec<Rule>);
+pub struct Rules {
+    rules: Vec<Rule>,
+    make_keys: bool,
+}
 
 impl Rules {
     /// Rules in their order.
     pub fn new(rules: Vec<Rule>) -> Self {
-        Self(rules)
+        let make_keys = rules.iter().any(|rule| rule.policy.key.is_some());
+        Self { rules, make_keys }
     }
 
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
-        self.0.iter()
+        self.rules.iter()
     }
 
     /// The policy of the first rule that matches; without one the request is left alone.
     pub fn policy_for(&self, request: &Request) -> Option<&Arc<Policy>> {
-        self.0
+        self.rules
             .iter()
             .find(|rule| rule.matches.matches(request))
             .map(|rule| &rule.policy)
@@ -49,7 +53,7 @@ impl Rules {
 
     /// Whether any rule leaves something out of its keys.
     pub fn make_keys(&self) -> bool {
-        self.0.iter().any(|rule| rule.policy.key.is_some())
+        self.make_keys
     }
 
     /// What the keys name under which something may be stored for a URL, by rules that leave
@@ -61,7 +65,7 @@ impl Rules {
             path,
         } = target;
         let mut is_decided = false;
-        self.0
+        self.rules
             .iter()
             .filter(|rule| rule.matches.may_match(target))
             .take_while(move |rule| {
@@ -79,7 +83,7 @@ impl Rules {
         scheme: &'a [u8],
         authority: &'a [u8],
     ) -> impl Iterator<Item = Named<'a>> {
-        self.0
+        self.rules
             .iter()
             .filter(|rule| rule.matches.may_match_host(scheme, authority))
             .filter_map(|rule| rule.policy.key.as_ref())

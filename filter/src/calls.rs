@@ -295,8 +295,11 @@ impl CallAnswer {
 
 /// The status in a head that Envoy hands over; 0 where there is none.
 pub(crate) fn status_of(fields: &Fields) -> u16 {
-    fields
-        .get(":status")
-        .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
+    read_status(fields.get(":status"))
+}
+
+/// The status in the value of `:status`; 0 where there is none.
+pub(crate) fn read_status(text: Option<&[u8]>) -> u16 {
+    text.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
         .unwrap_or(0)
 }

@@ -66,8 +66,6 @@ pub struct Config {
     /// What routes may pick instead of a rule.
     pub route_policies: RoutePolicies,
     rules: Arc<Rules>,
-    /// Whether any rule leaves something out of its keys.
-    makes_keys: bool,
 }
 
 /// By which way the sidecar is asked.
@@ -145,7 +143,7 @@ impl Config {
 
     /// All rules, where any of them leaves something out of its keys.
     pub fn key_rules(&self) -> Option<&Arc<Rules>> {
-        self.makes_keys.then_some(&self.rules)
+        self.rules.make_keys().then_some(&self.rules)
     }
 }
 

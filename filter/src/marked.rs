@@ -8,7 +8,7 @@ use larder_cache_core::cache_status::CacheStatus;
 use larder_cache_core::exchange::{Marked, ResponseSource};
 use rustc_hash::FxHashMap;
 
-use crate::calls::SERVICE_TIME;
+use crate::calls::{SERVICE_TIME, read_status};
 use crate::host::{Host, Map};
 use crate::stream::source_of;
 
@@ -29,9 +29,7 @@ impl MarkedStreams {
         id: u32,
     ) -> Option<CacheStatus> {
         let marked = *self.0.get(&id)?;
-        let status = host.header(Map::Response, b":status");
-        let status = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-        let status = status.unwrap_or(0);
+        let status = read_status(host.header(Map::Response, b":status").as_deref());
         if (100..200).contains(&status) {
             return None;
         }

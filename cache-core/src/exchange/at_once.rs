@@ -90,7 +90,7 @@ pub(super) fn answer(
     if !is_plain(request, policy) {
         return AtOnce::Nowhere(None);
     }
-    let key = key_of(setup, request, None);
+    let key = key_of(setup, request);
     let held = at_hand.look_up(&key);
     if held.uncacheable_until.is_some_and(|until| now < until) && is_marked(request, policy) {
         let told = cache_status::is_told(request, policy);

@@ -73,7 +73,7 @@ impl Presented {
         setup: Setup,
         now: Timestamp,
     ) -> (Self, Option<MalformedOverride>) {
-        let key = key.unwrap_or_else(|| key_of(&setup, &request, None));
+        let key = key.unwrap_or_else(|| key_of(&setup, &request));
         let Setup {
             policy,
             namespace,
@@ -333,14 +333,13 @@ impl Presented {
     }
 }
 
-/// The key of what a request asks for; `path` is its path and query for the origin, where that
-/// differs. The only place that makes a key of a request: what the short way looks up is what the
-/// long way keeps.
-pub(super) fn key_of(setup: &Setup, request: &Request, path: Option<&[u8]>) -> PrimaryKey {
-    let path = path.unwrap_or_else(|| request.path());
-    key_by(&setup.policy, &setup.namespace, request, path)
+/// The key of what a request asks for, as it came.
+pub(super) fn key_of(setup: &Setup, request: &Request) -> PrimaryKey {
+    key_by(&setup.policy, &setup.namespace, request, request.path())
 }
 
+/// The key of a request whose path and query for the origin are `path`. The only place that makes a
+/// key of a request: what the short way looks up is what the long way keeps.
 fn key_by(policy: &Policy, namespace: &[u8], request: &Request, path: &[u8]) -> PrimaryKey {
     let (scheme, authority) = (request.scheme(), request.authority());
     match &policy.key {

@@ -123,9 +123,16 @@ impl Slots {
             let until = self.led_in_shared.get(key);
             until.is_some_and(|until| now < *until)
         };
-        let is_own = self.has_own(host, key, now) || (is_alone && !is_led_in_shared());
-        let mut places: Vec<ReadSlot> = if is_own {
+        let own: Vec<ReadSlot> = if is_alone || !self.own.is_empty() {
             self.own_of(host, key).collect()
+        } else {
+            Vec::new()
+        };
+        // What one of its own slots says of the key still counts when the VM is no longer alone.
+        let speaks = |slot: &ReadSlot| collapse::speaks_of(slot.bytes.as_deref(), key, now);
+        let is_own = own.iter().any(speaks) || (is_alone && !is_led_in_shared());
+        let mut places: Vec<ReadSlot> = if is_own {
+            own
         } else {
             self.shared_of(host, key).collect()
         };
@@ -177,12 +184,6 @@ impl Slots {
         self.all_of(host, key)
             .flat_map(|place| collapse::waiting(place.bytes.as_deref(), key))
             .collect()
-    }
-
-    /// Whether a slot of this VM's own says something of `key` that still counts.
-    fn has_own<H: Host>(&self, host: &H, key: &CollapseKey, now: Timestamp) -> bool {
-        let speaks = |place: ReadSlot| collapse::speaks_of(place.bytes.as_deref(), key, now);
-        !self.own.is_empty() && self.own_of(host, key).any(speaks)
     }
 
     /// All slots that `key` may use, each read when it is asked for; this VM's own first.

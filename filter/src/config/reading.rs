@@ -103,7 +103,6 @@ impl Reader {
             lease_ms,
             refresh_cluster: self.values.text(&top, "", "refresh_cluster"),
             refresh_cluster_found: Cell::new(None),
-            makes_keys: rules.make_keys(),
             rules: Arc::new(rules),
             route_policies: self.route_policies(&top),
         }

@@ -1,6 +1,9 @@
 //! The URLs under which a purge by URL has to look, for `larder purge --config`.
 
+use std::borrow::Cow;
+
 use larder_cache_core::invalidation::Target;
+use larder_cache_core::policy::key::Named;
 use larder_contract::purge_order::RequestedUrl;
 
 use super::Config;
@@ -22,13 +25,7 @@ impl Config {
                 path: path.clone(),
             };
             for named in self.rules.names_of(&target) {
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                let named = format!(
-                    "{}://{}{}",
-                    text(&named.scheme),
-                    text(&named.authority),
-                    text(&named.path)
-                );
+                let named = url_of(&named, &text(&named.path));
                 if !urls.contains(&named) {
                     urls.push(named);
                 }
@@ -53,12 +50,20 @@ impl Config {
             .rules
             .names_of_host(scheme.as_bytes(), authority.as_bytes())
         {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let named = format!("{}://{}{path}", text(&named.scheme), text(&named.authority));
+            let named = url_of(&named, path);
             if !prefixes.contains(&named) {
                 prefixes.push(named);
             }
         }
         prefixes
     }
+}
+
+/// What is named, with this in place of its path.
+fn url_of(named: &Named<'_>, path: &str) -> String {
+    format!("{}://{}{path}", text(&named.scheme), text(&named.authority))
+}
+
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
 }
