@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use larder_contract::key::{PrimaryKey, canonical_authority, canonical_scheme};
 use larder_contract::path::canonical_path;
+use percent_encoding::percent_decode;
 
 use crate::glob::Glob;
 
@@ -162,24 +163,12 @@ fn name_of(parameter: &[u8]) -> &[u8] {
 
 /// A part of a query as origins read it. What is no percent-encoding stays as it is.
 pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if !text.contains(&b'%') && !text.contains(&b'+') {
-        return Cow::Borrowed(text);
+    if !text.contains(&b'+') {
+        return percent_decode(text).into();
     }
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        let mut encoded = [0; 1];
-        match (byte, behind.split_at_checked(2)) {
-            (b'%', Some((digits, after))) if hex::decode_to_slice(digits, &mut encoded).is_ok() => {
-                plain.extend(encoded);
-                rest = after;
-            }
-            (b'+', _) => plain.push(b' '),
-            _ => plain.push(byte),
-        }
-    }
-    Cow::Owned(plain)
+    let space = |&byte: &u8| if byte == b'+' { b' ' } else { byte };
+    let spaced: Vec<u8> = text.iter().map(space).collect();
+    percent_decode(&spaced).collect()
 }
 
 /// A canonical authority without its port.
