@@ -127,9 +127,9 @@ fn default_port(scheme: &[u8]) -> Option<&'static [u8]> {
     }
 }
 
-/// The parts around the colon before the port. `None` where there is none, as within an IPv6
+/// The parts around the colon before the port. `None` where there is no port, as within an IPv6
 /// address.
-fn host_and_port(authority: &[u8]) -> Option<(&[u8], &[u8])> {
+pub fn host_and_port(authority: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = authority.iter().rposition(|&byte| byte == b':')?;
     let (host, port) = (authority.get(..colon)?, authority.get(colon + 1..)?);
     let is_literal = host.starts_with(b"[") && host.ends_with(b"]");

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use larder_contract::key::{PrimaryKey, canonical_authority, canonical_scheme};
+use larder_contract::key::{PrimaryKey, canonical_authority, canonical_scheme, host_and_port};
 use larder_contract::path::canonical_path;
 use percent_encoding::percent_decode;
 
@@ -173,20 +173,12 @@ pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 
 /// A canonical authority without its port.
 fn without_port(authority: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    let host = authority
-        .iter()
-        .rposition(|&byte| byte == b':')
-        .filter(|colon| {
-            let port = authority.get(colon + 1..).unwrap_or_default();
-            // An IPv6 address ends in a bracket, so what stands behind the last colon is no port.
-            port.iter().all(u8::is_ascii_digit)
-        });
-    match (host, authority) {
-        (None, authority) => authority,
-        (Some(end), Cow::Borrowed(text)) => Cow::Borrowed(text.get(..end).unwrap_or(text)),
-        (Some(end), Cow::Owned(mut text)) => {
+    match authority {
+        Cow::Borrowed(text) => host_and_port(text).map_or(text, |(host, _)| host).into(),
+        Cow::Owned(mut text) => {
+            let end = host_and_port(&text).map_or(text.len(), |(host, _)| host.len());
             text.truncate(end);
-            Cow::Owned(text)
+            text.into()
         }
     }
 }
