@@ -25,7 +25,7 @@ pub(crate) fn check(options: &Check) -> Result<()> {
     };
     let text = read(Path::new(file))?;
     let findings = Findings::of(&text);
-    for line in findings.lines(file, &text, options.strict) {
+    for line in findings.lines(file, options.strict) {
         eprintln!("{line}");
     }
     match findings.verdict(options.strict) {
@@ -38,44 +38,38 @@ pub(crate) fn check(options: &Check) -> Result<()> {
 }
 
 /// What is to be said of a document.
-#[derive(Debug, Default)]
-struct Findings {
+struct Findings<'a> {
+    positions: Positions<'a>,
     /// A syntax error's place.
     not_json: Option<(usize, usize, String)>,
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
 }
 
-impl Findings {
-    fn of(text: &str) -> Self {
+impl<'a> Findings<'a> {
+    fn of(text: &'a str) -> Self {
+        let mut found = Self {
+            positions: Positions::of(text),
+            not_json: None,
+            mistakes: Vec::new(),
+            warnings: Vec::new(),
+        };
         match Config::read(text.as_bytes()) {
-            Ok(config) => {
-                let mut warnings = config.warnings(text.as_bytes());
-                warnings.extend(Positions::of(text).twice());
-                Self {
-                    warnings,
-                    ..Self::default()
-                }
-            }
+            Ok(config) => found.warnings = config.warnings(text.as_bytes()),
             Err(Refused::NotJson(error)) => {
                 let whole = error.to_string();
                 let (problem, _) = whole.rsplit_once(" at line ").unwrap_or((&whole, ""));
-                Self {
-                    not_json: Some((error.line(), error.column(), problem.to_owned())),
-                    ..Self::default()
-                }
+                found.not_json = Some((error.line(), error.column(), problem.to_owned()));
+                return found;
             }
-            Err(Refused::Mistakes(mistakes)) => Self {
-                mistakes,
-                warnings: Positions::of(text).twice(),
-                ..Self::default()
-            },
+            Err(Refused::Mistakes(mistakes)) => found.mistakes = mistakes,
         }
+        found.warnings.extend(found.positions.twice());
+        found
     }
 
     /// `FILE:LINE:COLUMN: error: …`, as compilers write and editors read it.
-    fn lines(&self, file: &str, text: &str, strict: bool) -> Vec<String> {
-        let positions = Positions::of(text);
+    fn lines(&self, file: &str, strict: bool) -> Vec<String> {
         let mut found: Vec<(usize, usize, String)> = Vec::new();
         if let Some((line, column, problem)) = &self.not_json {
             found.push((*line, *column, format!("error: not JSON: {problem}")));
@@ -83,7 +77,7 @@ impl Findings {
         let as_warning = if strict { "error" } else { "warning" };
         for (kind, list) in [("error", &self.mistakes), (as_warning, &self.warnings)] {
             for mistake in list {
-                let (line, column) = positions.at(&mistake.path);
+                let (line, column) = self.positions.at(&mistake.path);
                 found.push((line, column, format!("{kind}: {mistake}")));
             }
         }

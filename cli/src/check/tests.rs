@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 
 fn lines(text: &str, strict: bool) -> Vec<String> {
-    Findings::of(text).lines("f", text, strict)
+    Findings::of(text).lines("f", strict)
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use larder_stack::{RedisCluster, RedisServer, Settings, Sidecars, Stack, StoreKind, eventually};
 use reqwest::Client;
 
+use crate::mock_origin::MockOrigin;
 use crate::support::{Answer, patient, with_level_1, with_stop_iteration};
 
 const TOKEN: &str = "operator";
@@ -81,23 +82,17 @@ impl Fleet {
 
     async fn fetches(&self, path: &str) -> usize {
         let mut count = 0;
-        for index in 0..2 {
-            let url = format!(
-                "{}/_control/journal?path={path}",
-                self.envoys[0].origin_url(index)
-            );
-            count += self
-                .client
-                .get(url)
-                .send()
-                .await
-                .unwrap()
-                .json::<Vec<serde_json::Value>>()
-                .await
-                .unwrap()
-                .len();
+        for origin in self.origins() {
+            count += origin.journal(path).await.unwrap().len();
         }
         count
+    }
+
+    fn origins(&self) -> [MockOrigin<'_>; 2] {
+        [0, 1].map(|index| MockOrigin {
+            client: &self.client,
+            url: self.envoys[0].origin_url(index),
+        })
     }
 
     async fn purge(&self, envoy: usize, json: &str, token: &str) -> Answer {
@@ -133,24 +128,8 @@ impl Fleet {
 
     /// What both origins answer under a path from now on.
     async fn becomes(&self, path: &str, json: &str) {
-        for index in 0..2 {
-            let origin = self.envoys[0].origin_url(index);
-            self.client
-                .delete(format!("{origin}/_control/behaviour"))
-                .send()
-                .await
-                .unwrap();
-            let url = format!("{origin}/_control/behaviour?path={path}");
-            assert!(
-                self.client
-                    .put(url)
-                    .body(json.to_owned())
-                    .send()
-                    .await
-                    .unwrap()
-                    .status()
-                    .is_success()
-            );
+        for origin in self.origins() {
+            origin.becomes(path, json).await;
         }
     }
 }

@@ -9,6 +9,7 @@ mod fleet;
 mod frames;
 mod herds;
 mod keys;
+mod mock_origin;
 mod neighbours;
 mod overrides;
 mod passing;

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Client;
 
+use crate::mock_origin::MockOrigin;
 use crate::support::{Answer, with_level_1, with_stop_iteration};
 
 const TOKEN: &str = "operator";
@@ -138,23 +139,11 @@ impl Pair {
             r#"{{"headers": [["cache-control", "max-age=600"], ["cache-tag", "{word}"], ["x-word", "{word}"]]}}"#
         );
         for index in 0..2 {
-            let origin = self.envoys[0].origin_url(index);
-            self.client
-                .delete(format!("{origin}/_control/behaviour"))
-                .send()
-                .await
-                .unwrap();
-            let url = format!("{origin}/_control/behaviour?path={path}");
-            assert!(
-                self.client
-                    .put(url)
-                    .body(behaviour.clone())
-                    .send()
-                    .await
-                    .unwrap()
-                    .status()
-                    .is_success()
-            );
+            let origin = MockOrigin {
+                client: &self.client,
+                url: self.envoys[0].origin_url(index),
+            };
+            origin.becomes(path, &behaviour).await;
         }
     }
 

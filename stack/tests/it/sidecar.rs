@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use larder_stack::{Origins, RedisServer, Settings, Stack, StoreKind, eventually};
 
-use crate::support::{Answer, On, World, patient, with_level_1};
+use crate::support::{Answer, On, World, metric, patient, with_level_1};
 
 const TOKEN: &str = "the-token-of-this-fleet";
 
@@ -109,12 +109,7 @@ async fn envoys_with_the_token_share_and_one_with_another_only_misses() {
     }
     assert!(!shares(&world, &stranger, Duration::from_secs(1)).await);
     let counted = eventually(Duration::from_secs(10), || async {
-        let text = stranger
-            .admin_get("/stats?filter=larder.store_refused")
-            .await;
-        text.lines()
-            .filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok())
-            .find(|&count| count > 0)
+        (metric(&stranger, "larder.store_refused").await > 0).then_some(())
     });
     assert!(counted.await.is_some());
     let log = stranger.envoy_log();

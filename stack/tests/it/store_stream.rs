@@ -7,19 +7,10 @@ use larder_contract::store_stream::{PATH, Said};
 use larder_stack::link::{Link, Mode};
 use larder_stack::{Settings, Stack, eventually};
 
-use crate::support::{On, World, calls_only, patient, patient_with, with_level_1};
+use crate::support::{On, World, calls_only, metric, patient, patient_with, with_level_1};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(3);
-
-/// The sum of the metrics whose name contains this.
-async fn metric(stack: &Stack, name: &str) -> u64 {
-    let text = stack.admin_get(&format!("/stats?filter={name}")).await;
-    let values = text.lines().filter_map(|line| line.rsplit_once(": "));
-    values
-        .filter_map(|(_, value)| value.trim().parse::<u64>().ok())
-        .sum()
-}
 
 /// Both workers' streams and the main thread's.
 async fn all_streams_are_open(stack: &Stack, within: Duration) -> bool {

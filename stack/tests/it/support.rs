@@ -6,6 +6,8 @@ use larder_stack::{RedisServer, Settings, Stack, StoreKind, eventually};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 
+use crate::mock_origin::MockOrigin;
+
 /// A running system with the store it lives on.
 pub(crate) struct World {
     pub(crate) stack: Stack,
@@ -183,17 +185,18 @@ impl World {
         Answer::of(request.send().await.unwrap()).await
     }
 
+    fn origins(&self) -> [MockOrigin<'_>; 2] {
+        [0, 1].map(|index| MockOrigin {
+            client: &self.client,
+            url: self.stack.origin_url(index),
+        })
+    }
+
     /// What both origins saw under a path, together.
     pub(crate) async fn journal(&self, path: &str) -> Vec<Value> {
         let mut requests = Vec::new();
-        for index in 0..2 {
-            let url = format!(
-                "{}/_control/journal?path={path}",
-                self.stack.origin_url(index)
-            );
-            if let Ok(response) = self.client.get(url).send().await {
-                requests.extend(response.json::<Vec<Value>>().await.unwrap());
-            }
+        for origin in self.origins() {
+            requests.extend(origin.journal(path).await.unwrap_or_default());
         }
         requests
     }
@@ -232,36 +235,21 @@ impl World {
 
     /// Has both origins behave so under a path.
     pub(crate) async fn behave(&self, path: &str, json: &str) {
-        for index in 0..2 {
-            let url = format!(
-                "{}/_control/behaviour?path={path}",
-                self.stack.origin_url(index)
-            );
-            let response = self
-                .client
-                .put(url)
-                .body(json.to_owned())
-                .send()
-                .await
-                .unwrap();
-            assert!(
-                response.status().is_success(),
-                "{}",
-                response.text().await.unwrap()
-            );
+        for origin in self.origins() {
+            origin.behave(path, json).await;
         }
     }
 
     /// Has both origins behave so under a path, in place of all that was asked of them before.
     pub(crate) async fn becomes(&self, path: &str, json: &str) {
-        self.behave_plainly().await;
-        self.behave(path, json).await;
+        for origin in self.origins() {
+            origin.becomes(path, json).await;
+        }
     }
 
     pub(crate) async fn behave_plainly(&self) {
-        for index in 0..2 {
-            let url = format!("{}/_control/behaviour", self.stack.origin_url(index));
-            self.client.delete(url).send().await.unwrap();
+        for origin in self.origins() {
+            origin.behave_plainly().await;
         }
     }
 
@@ -285,6 +273,15 @@ impl World {
         let requests = (0..count).map(|_| self.get(path));
         futures_util::future::join_all(requests).await
     }
+}
+
+/// The sum of an Envoy's metrics whose names fit this regular expression.
+pub(crate) async fn metric(stack: &Stack, name: &str) -> u64 {
+    let text = stack.admin_get(&format!("/stats?filter={name}")).await;
+    let values = text.lines().filter_map(|line| line.rsplit_once(": "));
+    values
+        .filter_map(|(_, value)| value.trim().parse::<u64>().ok())
+        .sum()
 }
 
 /// One answer, read whole.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::shown;
 use super::tls::{Client, certified};
+use crate::mock_origin::MockOrigin;
 use crate::support::{Answer, larder_program};
 use crate::whose::{jwks, signed};
 
@@ -81,28 +82,19 @@ impl Site {
         site
     }
 
+    fn origin(&self) -> MockOrigin<'_> {
+        MockOrigin {
+            client: &self.control,
+            url: format!("http://{}", self.origin),
+        }
+    }
+
     async fn behave(&self, path: &str, json: &Value) {
-        let url = format!("http://{}/_control/behaviour?path={path}", self.origin);
-        let put = self
-            .control
-            .put(url)
-            .body(json.to_string())
-            .send()
-            .await
-            .unwrap();
-        assert!(put.status().is_success(), "{}", put.text().await.unwrap());
+        self.origin().behave(path, &json.to_string()).await;
     }
 
     async fn journal(&self, path: &str) -> Vec<Value> {
-        let url = format!("http://{}/_control/journal?path={path}", self.origin);
-        self.control
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap()
+        self.origin().journal(path).await.unwrap()
     }
 
     async fn get(&self, path: &str) -> Answer {
